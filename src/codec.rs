@@ -1,0 +1,164 @@
+mod envelope;
+mod json;
+#[cfg(feature = "msgpack")]
+mod msgpack;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::envelope::Envelope;
+pub use self::json::{Json, JsonFormat};
+#[cfg(feature = "msgpack")]
+pub use self::msgpack::{MessagePack, MessagePackFormat};
+use crate::BoxError;
+
+/// How a session becomes a payload and back (ring-redis-session `:read-handler`, `:write-handler`).
+///
+/// The default is [`Json`]; `MessagePack` comes with the feature `msgpack`. For another serde format implement [`Format`],
+/// which is less; for anything else implement this.
+pub trait Codec<T>: Send + Sync + 'static {
+    /// Encodes a session. Equal envelopes may be encoded differently, different ones must be.
+    ///
+    /// # Errors
+    ///
+    /// Why the value cannot be encoded. The text must not quote it.
+    fn encode(&self, envelope: &Envelope<&T>) -> Result<Vec<u8>, BoxError>;
+
+    /// Decodes what [`encode`](Self::encode) made, perhaps long ago, by another version of the program.
+    ///
+    /// # Errors
+    ///
+    /// Why the payload cannot be decoded. The text must not quote it.
+    fn decode(&self, payload: &[u8]) -> Result<Envelope<T>, BoxError>;
+
+    /// Puts what changed from `base` to `mine` onto `theirs`, all three encoded, and encodes it with a new revision.
+    /// `None` if this codec or this value has no parts to tell apart: then it is a conflict. That is the default.
+    fn merge(&self, base: &[u8], mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
+        let _ = (base, mine, theirs);
+        None
+    }
+}
+
+/// A serde format, to make a [`Codec`] of with [`SerdeCodec`].
+pub trait Format: Send + Sync + 'static {
+    /// Any value of the format as it stands, for merging: what an untouched field is copied as. Equal values of two
+    /// encodings of the same thing must compare equal.
+    type Value: Serialize + DeserializeOwned + PartialEq;
+
+    /// The name of the format, for `Debug`.
+    const NAME: &'static str;
+
+    /// Serialises.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be done.
+    fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError>;
+
+    /// Deserialises.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be done.
+    fn from_slice<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, BoxError>;
+}
+
+/// The [`Codec`] of a serde [`Format`]; [`Json`] is one.
+pub struct SerdeCodec<F, T> {
+    migrations: Vec<Box<Migration<T>>>,
+    format: PhantomData<fn() -> F>,
+}
+
+type Migration<T> = dyn Fn(&[u8]) -> Option<Result<Envelope<T>, BoxError>> + Send + Sync;
+
+impl<F: Format, T> SerdeCodec<F, T> {
+    /// The codec, without migrations.
+    pub fn new() -> Self {
+        Self { migrations: Vec::new(), format: PhantomData }
+    }
+
+    /// Reads payloads that are not (any more) a `T` as an `Old` and makes a `T` of it: what keeps people signed in after a
+    /// deploy that changed `T`. Several migrations are tried in the order they were added; the first one whose `Old` can
+    /// be decoded decides. A session that was migrated is stored in its new form when it next changes.
+    ///
+    /// A `T` whose every field has a serde default decodes from anything with the right outline, and no migration is
+    /// asked.
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use threaded_sessions::{Codec, Envelope, Json};
+    ///
+    /// #[derive(Deserialize, Serialize)]
+    /// struct Before { name: String }
+    ///
+    /// #[derive(Deserialize, Serialize)]
+    /// struct Now { names: Vec<String> }
+    ///
+    /// let old = Json::<Before>::new().encode(&Envelope::new(&Before { name: "Ada".into() }))?;
+    /// let codec = Json::<Now>::new().migrate(|old: Before| Ok(Now { names: vec![old.name] }));
+    /// assert_eq!(codec.decode(&old)?.data.names, ["Ada"]);
+    /// # Ok::<_, threaded_sessions::BoxError>(())
+    /// ```
+    pub fn migrate<Old: DeserializeOwned>(
+        mut self,
+        migrate: impl Fn(Old) -> Result<T, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.migrations.push(Box::new(move |payload| {
+            let old: Envelope<Old> = F::from_slice(payload).ok()?;
+            Some(old.try_map(&migrate))
+        }));
+        self
+    }
+}
+
+impl<F: Format, T> Default for SerdeCodec<F, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<F: Format, T> fmt::Debug for SerdeCodec<F, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(F::NAME).field("migrations", &self.migrations.len()).finish()
+    }
+}
+
+impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCodec<F, T> {
+    fn encode(&self, envelope: &Envelope<&T>) -> Result<Vec<u8>, BoxError> {
+        F::to_vec(envelope)
+    }
+
+    fn decode(&self, payload: &[u8]) -> Result<Envelope<T>, BoxError> {
+        F::from_slice(payload).or_else(|error| {
+            envelope::check_version::<F>(payload)?;
+            self.migrations.iter().find_map(|migration| migration(payload)).unwrap_or(Err(error))
+        })
+    }
+
+    /// The fields of the outermost struct or map are the parts. A field that is the same in `base` and `mine` is taken
+    /// from `theirs`.
+    fn merge(&self, base: &[u8], mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
+        type Fields<F> = BTreeMap<String, <F as Format>::Value>;
+        let [base, mine, mut merged] =
+            [base, mine, theirs].map(|payload| F::from_slice::<Envelope<Fields<F>>>(payload).ok());
+        let (base, mine, merged) = (base?, mine?, merged.as_mut()?);
+        if mine.remembered != base.remembered {
+            merged.remembered = mine.remembered;
+        }
+        let removed = base.data.keys().filter(|name| !mine.data.contains_key(*name));
+        for name in removed {
+            merged.data.remove(name);
+        }
+        for (name, value) in mine.data {
+            if base.data.get(&name) != Some(&value) {
+                merged.data.insert(name, value);
+            }
+        }
+        merged.revision = Envelope::<()>::fresh_revision();
+        F::to_vec(merged).ok()
+    }
+}

@@ -1,0 +1,134 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::Format;
+use crate::BoxError;
+
+/// What is stored of a session besides the user's own value: `{"v":1,"rev":…,"created":…,"data":…}` in JSON.
+///
+/// `v` is the version of this layout, 1. A payload of a newer version is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Envelope<D> {
+    #[serde(rename = "v")]
+    version: LayoutVersion,
+    /// Random, and new with every encoding that is stored, so that no two are equal and an operation that is tried again
+    /// knows its own success from somebody else's.
+    #[serde(rename = "rev")]
+    pub revision: u64,
+    /// When the session began, on the clock of the application; it survives renewals. In milliseconds since 1970.
+    #[serde(with = "millis")]
+    pub created: SystemTime,
+    /// When the cookie of a remembered session was last sent. `None` for a session that is not remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub remembered: Option<SystemTime>,
+    /// The user's own value.
+    pub data: D,
+}
+
+impl<D> Envelope<D> {
+    /// A session that begins now, with a fresh revision.
+    pub fn new(data: D) -> Self {
+        Self {
+            version: LayoutVersion,
+            revision: Self::fresh_revision(),
+            created: SystemTime::now(),
+            remembered: None,
+            data,
+        }
+    }
+
+    /// The same around a reference, with another revision.
+    pub(crate) fn with_revision(&self, revision: u64) -> Envelope<&D> {
+        Envelope {
+            version: LayoutVersion,
+            revision,
+            created: self.created,
+            remembered: self.remembered,
+            data: &self.data,
+        }
+    }
+
+    pub(crate) fn try_map<E>(self, map: impl FnOnce(D) -> Result<E, BoxError>) -> Result<Envelope<E>, BoxError> {
+        Ok(Envelope {
+            version: LayoutVersion,
+            revision: self.revision,
+            created: self.created,
+            remembered: self.remembered,
+            data: map(self.data)?,
+        })
+    }
+
+    pub(crate) fn fresh_revision() -> u64 {
+        getrandom::u64().expect("the operating system's random number generator works")
+    }
+}
+
+/// The one version of the layout there is, as a type that cannot be decoded from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LayoutVersion;
+
+impl LayoutVersion {
+    const NUMBER: u64 = 1;
+}
+
+impl Serialize for LayoutVersion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(Self::NUMBER)
+    }
+}
+
+impl<'de> Deserialize<'de> for LayoutVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::deserialize(deserializer)? {
+            Self::NUMBER => Ok(Self),
+            _ => Err(de::Error::custom("another layout version")),
+        }
+    }
+}
+
+/// Says so if a payload that could not be decoded is of another layout version. (Errors of formats are not passed on,
+/// they quote what they found.)
+pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
+    #[derive(Deserialize)]
+    struct Head {
+        v: u64,
+    }
+    match F::from_slice(payload) {
+        Ok(Head { v }) if v != LayoutVersion::NUMBER => {
+            let own = LayoutVersion::NUMBER;
+            Err(format!("the payload has layout version {v}, this program reads version {own}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+mod millis {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        serializer.serialize_u64(since.as_millis() as u64)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+        let millis = std::time::Duration::from_millis(u64::deserialize(deserializer)?);
+        UNIX_EPOCH.checked_add(millis).ok_or_else(|| de::Error::custom("a time out of range"))
+    }
+}
+
+mod optional_millis {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => millis::serialize(time, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
+        millis::deserialize(deserializer).map(Some)
+    }
+}

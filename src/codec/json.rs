@@ -1,0 +1,51 @@
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Format, SerdeCodec};
+use crate::BoxError;
+
+/// Payloads as JSON, the default: what is in Redis can be read and searched by anybody who may.
+///
+/// JSON has no keys but strings, so a map with other keys than strings, numbers or unit variants cannot be stored, and a
+/// float that is not a number comes back as an error. MessagePack takes both.
+pub type Json<T> = SerdeCodec<JsonFormat, T>;
+
+/// The serde format of [`Json`].
+#[derive(Clone, Copy, Debug)]
+pub enum JsonFormat {}
+
+impl Format for JsonFormat {
+    type Value = Raw;
+    const NAME: &'static str = "Json";
+
+    fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
+        serde_json::to_vec(data).map_err(|error| describe(&error))
+    }
+
+    fn from_slice<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, BoxError> {
+        serde_json::from_slice(bytes).map_err(|error| describe(&error))
+    }
+}
+
+/// A JSON value as its text: copied without loss, whatever its numbers are.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Raw(Box<RawValue>);
+
+impl PartialEq for Raw {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+/// What is wrong and where, without the text of serde_json, which quotes what it found.
+fn describe(error: &serde_json::Error) -> BoxError {
+    let what = match error.classify() {
+        serde_json::error::Category::Io => "cannot be written",
+        serde_json::error::Category::Syntax => "is not JSON",
+        serde_json::error::Category::Eof => "is JSON that was cut short",
+        serde_json::error::Category::Data => "is JSON of another shape",
+    };
+    format!("the payload {what}, line {} column {}", error.line(), error.column()).into()
+}

@@ -1,0 +1,25 @@
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Format, SerdeCodec};
+use crate::BoxError;
+
+/// Payloads as MessagePack with field names: about half the time of JSON to decode, somewhat smaller, and any serde type.
+pub type MessagePack<T> = SerdeCodec<MessagePackFormat, T>;
+
+/// The serde format of [`MessagePack`].
+#[derive(Clone, Copy, Debug)]
+pub enum MessagePackFormat {}
+
+impl Format for MessagePackFormat {
+    type Value = rmpv::Value;
+    const NAME: &'static str = "MessagePack";
+
+    fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
+        rmp_serde::to_vec_named(data).map_err(|_| "the value cannot be written as MessagePack".into())
+    }
+
+    fn from_slice<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, BoxError> {
+        rmp_serde::from_slice(bytes).map_err(|_| "the payload is not MessagePack of the right shape".into())
+    }
+}

@@ -1,0 +1,117 @@
+use std::time::Duration;
+
+use ::cookie::{Cookie, SameSite};
+
+use crate::{Error, ErrorKind, Result, SessionId};
+
+/// How long browsers keep a cookie at most: 400 days (RFC 6265bis, 5.5).
+const MAX_AGE: Duration = Duration::from_secs(400 * 86_400);
+
+/// The cookie that carries a session id: a header becomes an id, an id a header.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionCookie {
+    /// `None`: [`DEFAULT_NAME`], with the strongest prefix that the other attributes allow.
+    pub(crate) name: Option<String>,
+    pub(crate) path: String,
+    pub(crate) domain: Option<String>,
+    pub(crate) same_site: SameSite,
+    pub(crate) secure: bool,
+    pub(crate) http_only: bool,
+}
+
+const DEFAULT_NAME: &str = "session";
+
+impl Default for SessionCookie {
+    fn default() -> Self {
+        Self { name: None, path: "/".to_owned(), domain: None, same_site: SameSite::Lax, secure: true, http_only: true }
+    }
+}
+
+impl SessionCookie {
+    /// Checks the attributes against each other and settles the name.
+    pub(crate) fn settle(mut self) -> Result<Self> {
+        let refuse =
+            |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "naming the cookie").with_source(why));
+        let hosted = self.secure && self.path == "/" && self.domain.is_none();
+        let name = self.name.take().unwrap_or_else(|| {
+            let prefix = match (hosted, self.secure) {
+                (true, _) => "__Host-",
+                (false, true) => "__Secure-",
+                (false, false) => "",
+            };
+            [prefix, DEFAULT_NAME].concat()
+        });
+        let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?={}".contains(c);
+        let is_value = |c: char| (' '..='~').contains(&c) && c != ';';
+        if name.is_empty() || !name.chars().all(is_token) {
+            return refuse("the name of a cookie is made of letters, digits and !#$%&'*+-.^_`|~");
+        }
+        if !self.path.starts_with('/') || !self.path.chars().all(is_value) {
+            return refuse("the path begins with a slash and holds neither a semicolon nor anything but ASCII");
+        }
+        if self.domain.as_ref().is_some_and(|domain| domain.is_empty() || !domain.chars().all(is_value)) {
+            return refuse("the domain is not empty and holds neither a semicolon nor anything but ASCII");
+        }
+        // Browsers drop cookies that break one of these, and the visitor would never have a session.
+        let lower = name.to_ascii_lowercase();
+        if lower.starts_with("__host-") && !hosted {
+            return refuse("a __Host- cookie is Secure, has the path / and no domain");
+        }
+        if lower.starts_with("__secure-") && !self.secure {
+            return refuse("a __Secure- cookie is Secure");
+        }
+        if self.same_site == SameSite::None && !self.secure {
+            return refuse("a SameSite=None cookie is Secure");
+        }
+        self.name = Some(name);
+        Ok(self)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(DEFAULT_NAME)
+    }
+
+    /// The first well-formed id that the `Cookie` headers of a request hold under our name. Browsers send the cookie with
+    /// the longer path first, and the older of two (RFC 6265, 5.4).
+    pub(crate) fn find<'h>(&self, headers: impl IntoIterator<Item = &'h str>) -> Option<SessionId> {
+        headers
+            .into_iter()
+            .flat_map(Cookie::split_parse)
+            .flatten()
+            .filter(|cookie| cookie.name() == self.name())
+            .find_map(|cookie| cookie.value().parse().ok())
+    }
+
+    /// The `Set-Cookie` that gives the visitor this id: until the browser is closed, or for a time if the session is
+    /// remembered.
+    pub(crate) fn give(&self, id: &SessionId, remembered: Option<Duration>) -> String {
+        let mut cookie = self.build(id.expose());
+        if let Some(duration) = remembered {
+            cookie.set_max_age(seconds(duration.min(MAX_AGE)));
+        }
+        cookie.to_string()
+    }
+
+    /// The `Set-Cookie` that takes the id away again.
+    pub(crate) fn take(&self) -> String {
+        let mut cookie = self.build(String::new());
+        cookie.make_removal();
+        cookie.to_string()
+    }
+
+    fn build(&self, value: String) -> Cookie<'_> {
+        let mut cookie = Cookie::new(self.name(), value);
+        cookie.set_path(&self.path);
+        cookie.set_http_only(self.http_only);
+        cookie.set_secure(self.secure);
+        cookie.set_same_site(self.same_site);
+        if let Some(domain) = &self.domain {
+            cookie.set_domain(domain);
+        }
+        cookie
+    }
+}
+
+fn seconds(duration: Duration) -> ::cookie::time::Duration {
+    ::cookie::time::Duration::seconds(duration.as_secs().max(1) as i64)
+}

@@ -1,0 +1,118 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What this crate's operations answer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A boxed error of any type, as codecs and steps give them.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Why an operation failed: what to do about it is its [`kind`](Self::kind), what was behind it its
+/// [`source`](StdError::source).
+///
+/// No text of an error, nor its `Debug`, holds a session id, a payload or a password. That a session does not exist is
+/// never an error.
+pub struct Error {
+    kind: ErrorKind,
+    doing: &'static str,
+    source: Option<BoxError>,
+}
+
+impl Error {
+    /// An error of `kind` that came up while `doing` something ("reading a session"). For stores and steps of one's own:
+    /// `doing` and `source` must not hold a secret.
+    pub fn new(kind: ErrorKind, doing: &'static str) -> Self {
+        Self { kind, doing, source: None }
+    }
+
+    /// The same with what was behind it.
+    pub fn with_source(self, source: impl Into<BoxError>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.doing, self.kind)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("doing", &self.doing)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+/// The kinds of failure that a caller can act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The store cannot be reached, or cannot serve: down, refusing, loading its data, failing over. Nothing happened; try
+    /// later.
+    Unavailable,
+    /// No answer within the deadline. Nothing was changed.
+    TimedOut,
+    /// A change was sent, and the connection was lost or the deadline passed before the answer came: it may have happened,
+    /// whole, or not at all. Read the session to find out.
+    MayHaveHappened,
+    /// The server takes no writes: a replica, or a primary that was demoted.
+    ReadOnly,
+    /// The store is full: Redis at `maxmemory`, or a bounded memory store.
+    OutOfMemory,
+    /// The server wants other credentials, or this user may not run the command.
+    Denied,
+    /// Something that is not a session is stored under a key of this store. It was left alone.
+    WrongType,
+    /// The settings cannot work.
+    Misconfigured,
+    /// A payload could not be encoded or decoded, or is over the size limit. What is stored was left alone.
+    Payload,
+    /// Somebody else changed the session since it was read, and the two changes were not to be merged. Nothing was stored.
+    Conflict,
+    /// The store cannot do this at all.
+    Unsupported,
+    /// Something else went wrong; the source says what.
+    Other,
+}
+
+impl ErrorKind {
+    /// Whether the same call may succeed a little later with nobody doing anything about it. The adapters answer 503 then,
+    /// and 500 otherwise.
+    pub fn is_temporary(self) -> bool {
+        matches!(self, Self::Unavailable | Self::TimedOut | Self::MayHaveHappened | Self::ReadOnly | Self::OutOfMemory)
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unavailable => "the store is unavailable",
+            Self::TimedOut => "no answer within the deadline",
+            Self::MayHaveHappened => "no answer to a change that was sent, it may have happened",
+            Self::ReadOnly => "the server takes no writes",
+            Self::OutOfMemory => "the store is full",
+            Self::Denied => "not permitted with these credentials",
+            Self::WrongType => "the key holds something that is not a session",
+            Self::Misconfigured => "the configuration cannot work",
+            Self::Payload => "the payload cannot be used",
+            Self::Conflict => "the session was changed by somebody else meanwhile",
+            Self::Unsupported => "this store cannot do that",
+            Self::Other => "failed",
+        })
+    }
+}

@@ -1,0 +1,170 @@
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// The secret that names a session: whoever knows it has the session.
+///
+/// 128 bits from the operating system's CSPRNG. A version-4 UUID has 122 random bits; ASVS 5.0 7.2.3 asks for 128, so all
+/// of them are random here. The textual form is the hyphenated lower-case one, 36 characters, and [`parse`](str::parse)
+/// accepts no other, so that one session has one name.
+///
+/// `Debug` is redacted, and there is no `Display`: writing an id out is always [`expose`](Self::expose), which is easy to
+/// look for. For logs and pages take the [`Handle`].
+///
+/// ```
+/// use threaded_sessions::SessionId;
+///
+/// let id = SessionId::random();
+/// assert_eq!(id.expose().parse::<SessionId>(), Ok(id));
+/// assert_eq!(format!("{id:?}"), "SessionId(..)");
+/// assert!(id.expose().to_uppercase().parse::<SessionId>().is_err());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(Uuid);
+
+impl SessionId {
+    /// A fresh id. A store makes ids with [`SessionStore::fresh_id`](crate::SessionStore::fresh_id), which also picks their
+    /// partition.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system has no random numbers to give.
+    pub fn random() -> Self {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the operating system's random number generator works");
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The secret in its one textual form. It belongs into a cookie and into a store, and nowhere else.
+    pub fn expose(&self) -> String {
+        self.0.hyphenated().to_string()
+    }
+
+    /// Which of `count` partitions the id lies in.
+    pub(crate) fn partition(&self, count: u32) -> u32 {
+        (self.0.as_u128() % u128::from(count.max(1))) as u32
+    }
+
+    /// A fresh id in the same one of `count` partitions as `near`.
+    pub(crate) fn random_near(near: &Self, count: u32) -> Self {
+        let (random, count) = (Self::random().0.as_u128(), u128::from(count.max(1)));
+        let floor = random - random % count;
+        let id = floor.checked_add(near.0.as_u128() % count).unwrap_or(floor - count + near.0.as_u128() % count);
+        Self(Uuid::from_u128(id))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(..)")
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let id = Uuid::try_parse(text).map_err(|_| InvalidId)?;
+        let canonical = id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text;
+        if canonical { Ok(Self(id)) } else { Err(InvalidId) }
+    }
+}
+
+/// The text is not a [`SessionId`]. It does not say what the text was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidId;
+
+impl fmt::Display for InvalidId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a session id")
+    }
+}
+
+impl std::error::Error for InvalidId {}
+
+/// Names a session without giving it away: the SHA-256 of its key in the store, 64 hexadecimal digits.
+///
+/// For logs, lists and pages. Who has a handle can recognise the session, and an application can end it by its handle, but
+/// nobody can use it as a cookie.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handle([u8; 32]);
+
+impl Handle {
+    /// The handle of the session that lives under this key.
+    pub fn of_key(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({self})")
+    }
+}
+
+impl FromStr for Handle {
+    type Err = InvalidHandle;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHandle> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| InvalidHandle)?;
+        let handle = Self(bytes);
+        if handle.to_string() == text { Ok(handle) } else { Err(InvalidHandle) }
+    }
+}
+
+/// The text is not a [`Handle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidHandle;
+
+impl fmt::Display for InvalidHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a session handle")
+    }
+}
+
+impl std::error::Error for InvalidHandle {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_128_bits_vary() {
+        let (mut ones, mut zeros) = (0u128, 0u128);
+        for _ in 0..256 {
+            let bits = SessionId::random().0.as_u128();
+            ones |= bits;
+            zeros |= !bits;
+        }
+        assert_eq!((ones, zeros), (u128::MAX, u128::MAX));
+    }
+
+    #[test]
+    fn a_near_id_lies_in_the_same_partition() {
+        for count in [1, 2, 3, 7, 16, 1000, u32::MAX] {
+            for _ in 0..100 {
+                let old = SessionId::random();
+                let new = SessionId::random_near(&old, count);
+                assert_ne!(old, new);
+                assert_eq!(old.partition(count), new.partition(count));
+            }
+        }
+    }
+
+    #[test]
+    fn handles_read_back_what_they_write() {
+        let handle = Handle::of_key(b"sessions:x");
+        assert_eq!(handle.to_string().parse(), Ok(handle));
+        assert_eq!("ab".parse::<Handle>(), Err(InvalidHandle));
+        assert_eq!(handle.to_string().to_uppercase().parse::<Handle>(), Err(InvalidHandle));
+    }
+}

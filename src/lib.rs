@@ -1,0 +1,30 @@
+//! Typed sessions.
+mod attributes;
+mod clock;
+mod codec;
+pub mod contract;
+mod cookie;
+mod error;
+mod id;
+mod manager;
+#[cfg(feature = "rouille")]
+pub mod rouille;
+mod session;
+pub mod store;
+
+pub use ::cookie::SameSite;
+pub use {r2d2, redis};
+
+pub use self::attributes::Attributes;
+pub use self::clock::Clock;
+pub use self::codec::{Codec, Envelope, Format, Json, JsonFormat, SerdeCodec};
+#[cfg(feature = "msgpack")]
+pub use self::codec::{MessagePack, MessagePackFormat};
+pub use self::error::{BoxError, Error, ErrorKind, Result};
+pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
+pub use self::manager::{Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable};
+pub use self::session::Session;
+pub use self::store::{
+    KeyMapper, MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,
+    RedisSessionStoreBuilder, SessionStore,
+};

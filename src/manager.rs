@@ -1,0 +1,240 @@
+mod builder;
+mod commit;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::builder::{OnConflict, SessionManagerBuilder, Unreadable};
+pub use self::commit::{Committed, Outcome};
+use crate::cookie::SessionCookie;
+use crate::session::{Change, Origin};
+use crate::store::{Found, Stored, Touch};
+use crate::{Clock, Codec, Envelope, Error, ErrorKind, Handle, Json, Result, Session, SessionId, SessionStore};
+
+/// Opens and commits sessions with values of type `T`: all policy is here.
+///
+/// Cheap to clone; clones are the same manager. An adapter such as `threaded_sessions::rouille` does the opening and
+/// committing around a handler; by hand, or without HTTP, it is this:
+///
+/// ```
+/// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
+///
+/// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+///
+/// let mut session = sessions.open(None)?; // what the request has in its Cookie header
+/// *session += 1;
+/// let committed = sessions.commit(session)?;
+/// assert_eq!(committed.outcome(), Outcome::Stored);
+/// for (name, value) in committed.headers() {
+///     // onto the response
+/// #   let _ = (name, value);
+/// }
+///
+/// let id = committed.id().expect("it was stored");
+/// assert_eq!(*sessions.open_id(id)?.expect("it lives"), 1);
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
+pub struct SessionManager<T>(Arc<Policy<T>>);
+
+/// Everything a manager was told.
+struct Policy<T> {
+    store: Box<dyn SessionStore>,
+    codec: Arc<dyn Codec<T>>,
+    cookie: SessionCookie,
+    clock: Clock,
+    idle_timeout: Option<Duration>,
+    lifetime: Option<Duration>,
+    remember_for: Option<Duration>,
+    touch_on_read: bool,
+    on_conflict: OnConflict,
+    unreadable: Unreadable,
+    max_payload: usize,
+}
+
+impl<T> Clone for SessionManager<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
+    /// A manager with the default settings on this store.
+    pub fn new(store: impl SessionStore) -> Self {
+        Self::builder(store).build().expect("the default settings are valid")
+    }
+
+    /// A manager with settings.
+    pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
+        Self::builder_with_codec(store, Json::new())
+    }
+}
+
+impl<T: 'static> SessionManager<T> {
+    /// A manager with settings and a codec of one's own, also for a `T` that is not a serde type.
+    pub fn builder_with_codec(store: impl SessionStore, codec: impl Codec<T>) -> SessionManagerBuilder<T> {
+        SessionManagerBuilder::new(store, codec)
+    }
+
+    /// The store.
+    pub fn store(&self) -> &dyn SessionStore {
+        &*self.0.store
+    }
+
+    /// The handle under which a session can be shown in logs and pages; `None` if it is not stored.
+    pub fn handle(&self, session: &Session<T>) -> Option<Handle> {
+        session.id().map(|id| self.0.store.handle(id))
+    }
+
+    /// Opens the session of a request by its `Cookie` header, or its several `Cookie` headers.
+    ///
+    /// A visitor without a cookie, or with a malformed one, gets a new session and costs no command; so does one whose id
+    /// is unknown, which is never adopted.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked, and [`ErrorKind::Payload`] if nothing can read what is stored, unless
+    /// [`Unreadable::StartFresh`] is set.
+    pub fn open<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
+    where
+        T: Default,
+    {
+        let Some(id) = self.0.cookie.find(cookie_headers) else { return Ok(self.fresh()) };
+        Ok(match self.load(&id)? {
+            Loaded::Live(session) => session,
+            Loaded::Renewed => self.blank(Origin::Detached),
+            Loaded::Absent => self.fresh(),
+        })
+    }
+
+    /// Opens a session by its id; `None` if there is none. For programs without HTTP, and for jobs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn open_id(&self, id: &SessionId) -> Result<Option<Session<T>>> {
+        Ok(match self.load(id)? {
+            Loaded::Live(session) => Some(session),
+            Loaded::Renewed | Loaded::Absent => None,
+        })
+    }
+
+    /// A new session, which gets an id when it is committed with a change.
+    pub fn fresh(&self) -> Session<T>
+    where
+        T: Default,
+    {
+        self.blank(Origin::New)
+    }
+
+    fn blank(&self, origin: Origin) -> Session<T>
+    where
+        T: Default,
+    {
+        let mut envelope = Envelope::new(T::default());
+        envelope.created = self.0.clock.now();
+        self.session(envelope, origin, None)
+    }
+
+    fn load(&self, id: &SessionId) -> Result<Loaded<T>> {
+        let policy = &*self.0;
+        let mut stored = match policy.store.read(id, policy.touch())? {
+            Found::Live(stored) => stored,
+            Found::Renewed => return Ok(Loaded::Renewed),
+            Found::Absent => return Ok(Loaded::Absent),
+        };
+        let mut envelope = match (policy.decode(&stored), policy.unreadable) {
+            (Ok(envelope), _) => envelope,
+            (Err(error), Unreadable::Fail) => return Err(error),
+            (Err(error), Unreadable::StartFresh) => {
+                log::warn!("session {} is left to expire: {error}", policy.store.handle(id));
+                return Ok(Loaded::Absent);
+            }
+        };
+        // A remembered session has an idle timeout of its own, which only its payload tells: it is touched once more, but
+        // not for less than a 64th of it.
+        if let (true, Some(_), Some(idle), Some(left)) =
+            (policy.touch_on_read, envelope.remembered, policy.remember_for, stored.expires_in)
+            && left < idle - idle / 64
+            && let Found::Live(again) = policy.store.read(id, Touch::Extend(idle))?
+        {
+            envelope = policy.decode(&again)?;
+            stored = again;
+        }
+        let lifetime_left = policy.lifetime_left(&envelope, policy.clock.now());
+        if lifetime_left.is_some_and(|left| left.is_zero()) {
+            policy.store.delete(id)?;
+            return Ok(Loaded::Absent);
+        }
+        let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
+        let origin = Origin::Stored { id: *id, version: stored.version };
+        Ok(Loaded::Live(self.session(envelope, origin, expires_in)))
+    }
+
+    fn session(&self, envelope: Envelope<T>, origin: Origin, expires_in: Option<Duration>) -> Session<T> {
+        Session {
+            envelope,
+            origin,
+            change: Change::None,
+            snapshot: None,
+            codec: self.0.codec.clone(),
+            now: self.0.clock.now(),
+            expires_in,
+        }
+    }
+}
+
+enum Loaded<T> {
+    Live(Session<T>),
+    Renewed,
+    Absent,
+}
+
+impl<T: 'static> Policy<T> {
+    fn touch(&self) -> Touch {
+        match self.idle_timeout {
+            Some(idle) if self.touch_on_read && self.remember_for.is_some() => Touch::Extend(idle),
+            Some(idle) if self.touch_on_read => Touch::Set(idle),
+            _ => Touch::No,
+        }
+    }
+
+    fn decode(&self, stored: &Stored) -> Result<Envelope<T>> {
+        let decoded = self.codec.decode(&stored.payload);
+        decoded.map_err(|error| Error::new(ErrorKind::Payload, "decoding a session").with_source(error))
+    }
+
+    fn lifetime_left<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
+        let age = now.duration_since(envelope.created).unwrap_or_default();
+        self.lifetime.map(|lifetime| lifetime.saturating_sub(age))
+    }
+
+    fn idle_timeout<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+        envelope.remembered.and(self.remember_for).or(self.idle_timeout)
+    }
+}
+
+impl<T> fmt::Debug for SessionManager<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<T> fmt::Debug for Policy<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionManager")
+            .field("store", &self.store)
+            .field("cookie", &self.cookie)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("lifetime", &self.lifetime)
+            .field("remember_for", &self.remember_for)
+            .field("touch_on_read", &self.touch_on_read)
+            .field("on_conflict", &self.on_conflict)
+            .field("unreadable", &self.unreadable)
+            .field("max_payload", &self.max_payload)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Policy, SessionManager};
+use crate::cookie::SessionCookie;
+use crate::{Clock, Codec, Error, ErrorKind, Result, SameSite, SessionStore};
+
+/// One week, as rrss has it (604,800 seconds).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(604_800);
+
+const MAX_PAYLOAD: usize = 1024 * 1024;
+
+/// What happens when another request changed the session since this one read it.
+///
+/// It costs a save nothing more than comparing versions, in the same command, as long as nobody else changed anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnConflict {
+    /// The top-level fields that this request changed go onto what is there now; the others keep what the other request
+    /// put there. Two requests that change different fields both get what they want. Of two that change the same field the
+    /// later one wins, so a counter or a list loses one change. A conflict that cannot be merged, because `T` is not a struct
+    /// or map, or because the result would not decode, is an error of kind [`ErrorKind::Conflict`]. The default.
+    #[default]
+    Merge,
+    /// This request overwrites the other's change.
+    LastWriteWins,
+    /// This request's change is refused with an error of kind [`ErrorKind::Conflict`], which the adapters answer as 409.
+    Fail,
+}
+
+/// What happens to a session whose payload neither the codec nor a migration can read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unreadable {
+    /// Opening it is an error of kind [`ErrorKind::Payload`]. The default, for it loses nothing.
+    #[default]
+    Fail,
+    /// The visitor gets a new session; what is stored is left to expire. A warning is logged.
+    StartFresh,
+}
+
+/// Settings of a [`SessionManager`].
+#[must_use]
+pub struct SessionManagerBuilder<T>(Policy<T>);
+
+impl<T: 'static> Policy<T> {
+    fn new(store: impl SessionStore, codec: impl Codec<T>) -> Self {
+        Self {
+            store: Box::new(store),
+            codec: Arc::new(codec),
+            cookie: SessionCookie::default(),
+            clock: Clock::system(),
+            idle_timeout: Some(IDLE_TIMEOUT),
+            lifetime: None,
+            remember_for: None,
+            touch_on_read: true,
+            on_conflict: OnConflict::Merge,
+            unreadable: Unreadable::Fail,
+            max_payload: MAX_PAYLOAD,
+        }
+    }
+}
+
+impl<T: 'static> SessionManagerBuilder<T> {
+    pub(super) fn new(store: impl SessionStore, codec: impl Codec<T>) -> Self {
+        Self(Policy::new(store, codec))
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Policy<T>)) -> Self {
+        set(&mut self.0);
+        self
+    }
+
+    /// How a session becomes a payload. Defaults to [`Json`](crate::Json).
+    pub fn codec(self, codec: impl Codec<T>) -> Self {
+        self.with(|policy| policy.codec = Arc::new(codec))
+    }
+
+    /// A session dies this long after its last use. Defaults to one week, as in rrss (`:duration`; ring-redis-session
+    /// `:expire-secs`). `None`: it does not expire by idling. At least a millisecond; what is over 100 years counts as 100
+    /// years.
+    pub fn idle_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        let timeout = timeout.into();
+        self.with(|policy| policy.idle_timeout = timeout)
+    }
+
+    /// A session dies this long after it was created, however busy it is (OWASP's absolute timeout). Defaults to none.
+    /// Measured on the application's clock, which should not differ much between its processes.
+    pub fn lifetime(self, lifetime: impl Into<Option<Duration>>) -> Self {
+        let lifetime = lifetime.into();
+        self.with(|policy| policy.lifetime = lifetime)
+    }
+
+    /// The idle timeout of sessions that are [remembered](crate::Session::remember). Longer than the usual idle timeout,
+    /// which is also the default. Reading a session then takes a script in the place of `GETEX`, which would cut a
+    /// remembered session short, and about once in a 64th of this time a second command.
+    pub fn remember_for(self, timeout: impl Into<Option<Duration>>) -> Self {
+        let timeout = timeout.into();
+        self.with(|policy| policy.remember_for = timeout)
+    }
+
+    /// Whether opening a session counts as using it (ring-redis-session `:reset-on-read`). Defaults to true. With `false`
+    /// only changes count, as in rrss.
+    pub fn touch_on_read(self, touch: bool) -> Self {
+        self.with(|policy| policy.touch_on_read = touch)
+    }
+
+    /// What happens when two requests change a session at once. Defaults to [`OnConflict::Merge`].
+    pub fn on_conflict(self, policy: OnConflict) -> Self {
+        self.with(|settings| settings.on_conflict = policy)
+    }
+
+    /// What happens to a session that cannot be decoded. Defaults to [`Unreadable::Fail`].
+    pub fn unreadable(self, policy: Unreadable) -> Self {
+        self.with(|settings| settings.unreadable = policy)
+    }
+
+    /// The largest payload to store, in bytes. Defaults to 1 MiB. Committing a larger one is an error of kind
+    /// [`ErrorKind::Payload`], and what is stored stays.
+    pub fn max_payload(self, bytes: usize) -> Self {
+        self.with(|policy| policy.max_payload = bytes)
+    }
+
+    /// The name of the cookie. Defaults to `__Host-session` where browsers allow it: `Secure`, with the path `/` and no
+    /// domain; to `__Secure-session` if only `Secure`; otherwise to `session`.
+    pub fn cookie_name(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.with(|policy| policy.cookie.name = Some(name))
+    }
+
+    /// The path of the cookie (Ring's `:root`). Defaults to `/`.
+    pub fn cookie_path(self, path: impl Into<String>) -> Self {
+        let path = path.into();
+        self.with(|policy| policy.cookie.path = path)
+    }
+
+    /// The domain of the cookie, which then goes to its subdomains as well. Defaults to none: this host only.
+    pub fn cookie_domain(self, domain: impl Into<String>) -> Self {
+        let domain = domain.into();
+        self.with(|policy| policy.cookie.domain = Some(domain))
+    }
+
+    /// Whether the cookie goes over HTTPS only. Defaults to true; `false` is for development over plain HTTP.
+    pub fn secure(self, secure: bool) -> Self {
+        self.with(|policy| policy.cookie.secure = secure)
+    }
+
+    /// Whether scripts in the page cannot see the cookie. Defaults to true.
+    pub fn http_only(self, http_only: bool) -> Self {
+        self.with(|policy| policy.cookie.http_only = http_only)
+    }
+
+    /// Whether requests from other sites carry the cookie. Defaults to [`SameSite::Lax`].
+    pub fn same_site(self, same_site: SameSite) -> Self {
+        self.with(|policy| policy.cookie.same_site = same_site)
+    }
+
+    /// The clock for creation times and lifetimes. Defaults to the system's.
+    pub fn clock(self, clock: Clock) -> Self {
+        self.with(|policy| policy.clock = clock)
+    }
+
+    /// The manager.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misconfigured`], with the reason as its source, for attributes of the cookie that browsers would not
+    /// accept together, times of zero, and a `remember_for` that is not longer than the idle timeout.
+    pub fn build(self) -> Result<SessionManager<T>> {
+        let mut policy = self.0;
+        let refuse =
+            |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "building a manager").with_source(why));
+        let times = [policy.idle_timeout, policy.lifetime, policy.remember_for];
+        if times.into_iter().flatten().any(|time| time < Duration::from_millis(1)) {
+            return refuse("idle timeout, lifetime and remember_for are at least a millisecond, or not set");
+        }
+        if let Some(remember_for) = policy.remember_for
+            && policy.idle_timeout.is_none_or(|idle| idle >= remember_for)
+        {
+            return refuse("remember_for is to be longer than the idle timeout");
+        }
+        policy.cookie = policy.cookie.settle()?;
+        Ok(SessionManager(Arc::new(policy)))
+    }
+}
+
+impl<T> fmt::Debug for SessionManagerBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,198 @@
+use std::time::Duration;
+
+use super::{OnConflict, Policy, SessionManager};
+use crate::session::{Change, Origin};
+use crate::store::{Created, Found, Saved, Touch, Write};
+use crate::{Envelope, Error, ErrorKind, Result, Session, SessionId};
+
+/// How often a change is merged onto somebody else's before it is a conflict after all. Each time somebody else's change
+/// was stored, so that all together get on.
+const MERGES: usize = 64;
+
+/// What became of a session, and the headers for the response.
+#[derive(Clone, Debug)]
+#[must_use = "the response needs the headers, and the outcome tells whether the change was kept"]
+pub struct Committed {
+    outcome: Outcome,
+    id: Option<SessionId>,
+    headers: Vec<(&'static str, String)>,
+}
+
+/// What became of the changes of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// There were none, or they were discarded.
+    Unchanged,
+    /// They are stored, perhaps merged with those of another request.
+    Stored,
+    /// The session was destroyed, as asked.
+    Destroyed,
+    /// They were dropped: the session was destroyed, or expired, while this request had it.
+    Dropped,
+    /// They were dropped: the session was renewed while this request had it, or just before.
+    Detached,
+}
+
+impl Outcome {
+    /// Whether a change was lost. Answering 200 would not be true then; 409 says so.
+    pub fn is_lost(self) -> bool {
+        matches!(self, Self::Dropped | Self::Detached)
+    }
+}
+
+impl Committed {
+    /// What became of the changes.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// The id under which the session is stored now; `None` if it is not.
+    pub fn id(&self) -> Option<&SessionId> {
+        self.id.as_ref()
+    }
+
+    /// The headers for the response: `Set-Cookie` if the cookie changed, and always `Cache-Control: no-store` and
+    /// `Vary: Cookie`, for a page that merely reads the session is personal too. The last two give way to a header of that
+    /// name which the handler set itself.
+    pub fn headers(&self) -> &[(&'static str, String)] {
+        &self.headers
+    }
+}
+
+impl<T: 'static> SessionManager<T> {
+    /// Does what was asked of the session, with one command if anything has to be stored, and none otherwise.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked or could not do it; [`ErrorKind::Payload`] if the value cannot be encoded or is
+    /// over the size limit; [`ErrorKind::Conflict`] if another request changed the session meanwhile, and the two changes
+    /// were not to be merged or could not be. Nothing was stored then, except that [`ErrorKind::MayHaveHappened`] leaves
+    /// it open.
+    pub fn commit(&self, mut session: Session<T>) -> Result<Committed> {
+        let policy = &*self.0;
+        let cookie_before = session.envelope.remembered;
+        policy.freshen_cookie(&mut session);
+        let id = session.id().copied();
+        let (outcome, id) = match (session.change, id) {
+            (Change::None | Change::Discard, id) => (Outcome::Unchanged, id),
+            // Gone already: logged out by another request, which is as well, or renewed by one, which keeps its new id.
+            (Change::Destroy, Some(id)) if !policy.store.delete(&id)? && policy.was_renewed(&id)? => {
+                (Outcome::Detached, None)
+            }
+            (Change::Destroy, Some(_)) => (Outcome::Destroyed, None),
+            (Change::Destroy, None) if session.is_detached() => (Outcome::Detached, None),
+            (Change::Destroy, None) => (Outcome::Unchanged, None),
+            (Change::Value, id) if !session.is_modified() => (Outcome::Unchanged, id),
+            (Change::Value, None) if session.is_detached() => (Outcome::Detached, None),
+            (Change::Value | Change::Renew, None) => (Outcome::Stored, Some(policy.create(&session)?)),
+            (Change::Value, Some(id)) => policy.replace(&mut session, &id, None)?,
+            (Change::Renew, Some(id)) => {
+                let new = policy.store.fresh_id(Some(&id));
+                policy.replace(&mut session, &id, Some(new))?
+            }
+        };
+        let cookie = match (outcome, &id) {
+            (Outcome::Destroyed, _) => Some(policy.cookie.take()),
+            (Outcome::Stored, Some(id)) if session.id() != Some(id) || session.envelope.remembered != cookie_before => {
+                Some(policy.cookie.give(id, policy.cookie_lasts(&session.envelope)))
+            }
+            _ => None,
+        };
+        let mut headers = vec![("Cache-Control", "no-store".to_owned()), ("Vary", "Cookie".to_owned())];
+        headers.extend(cookie.map(|cookie| ("Set-Cookie", cookie)));
+        Ok(Committed { outcome, id, headers })
+    }
+}
+
+impl<T: 'static> Policy<T> {
+    /// A persistent cookie past half its life is sent again, which has to be stored.
+    fn freshen_cookie(&self, session: &mut Session<T>) {
+        let (Some(since), Origin::Stored { .. }) = (session.envelope.remembered, &session.origin) else { return };
+        let age = session.now.duration_since(since).unwrap_or_default();
+        if self.cookie_lasts(&session.envelope).is_some_and(|lasts| age > lasts / 2) {
+            session.remember(true);
+            session.envelope.remembered = Some(session.now);
+        }
+    }
+
+    /// How long the cookie lasts, if not until the browser is closed.
+    fn cookie_lasts<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+        envelope.remembered.map(|_| self.ttl(envelope).unwrap_or(Duration::MAX))
+    }
+
+    /// How long a session lives that is stored now.
+    fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+        let left = [self.idle_timeout(envelope), self.lifetime_left(envelope, self.clock.now())];
+        left.into_iter().flatten().min()
+    }
+
+    fn encode(&self, envelope: &Envelope<T>) -> Result<Vec<u8>> {
+        let refuse = |source| Error::new(ErrorKind::Payload, "encoding a session").with_source(source);
+        let payload = self.codec.encode(&envelope.with_revision(Envelope::<T>::fresh_revision())).map_err(refuse)?;
+        if payload.len() > self.max_payload {
+            return Err(refuse(format!("{} bytes are over the limit of {}", payload.len(), self.max_payload).into()));
+        }
+        Ok(payload)
+    }
+
+    fn create(&self, session: &Session<T>) -> Result<SessionId> {
+        let payload = self.encode(&session.envelope)?;
+        let id = self.store.fresh_id(None);
+        match self.store.create(&id, Write::new(&payload, self.ttl(&session.envelope)))? {
+            Created::Stored(_) => Ok(id),
+            // No two ids of 128 random bits are equal.
+            Created::Taken => Err(Error::new(ErrorKind::Misconfigured, "creating a session")
+                .with_source("the key of a fresh id is taken: does the key mapper give every id its own?")),
+        }
+    }
+
+    /// Saves the session, under a new id if there is one.
+    fn replace(
+        &self,
+        session: &mut Session<T>,
+        id: &SessionId,
+        new: Option<SessionId>,
+    ) -> Result<(Outcome, Option<SessionId>)> {
+        let Origin::Stored { version, .. } = &session.origin else { unreachable!("it has an id") };
+        let mut expected = (self.on_conflict != OnConflict::LastWriteWins).then(|| version.clone());
+        let mine = self.encode(&session.envelope)?;
+        let mut merged = None;
+        for _ in 0..=MERGES {
+            let write = Write::new(merged.as_deref().unwrap_or(&mine), self.ttl(&session.envelope));
+            let saved = match &new {
+                Some(new) => self.store.rotate(id, new, write, expected.as_ref())?,
+                None => self.store.save(id, write, expected.as_ref())?,
+            };
+            let theirs = match saved {
+                Saved::Stored(_) => return Ok((Outcome::Stored, new.or(Some(*id)))),
+                Saved::Missing => {
+                    let lost = if self.was_renewed(id)? { Outcome::Detached } else { Outcome::Dropped };
+                    return Ok((lost, None));
+                }
+                Saved::Conflict(theirs) => theirs,
+            };
+            if self.on_conflict == OnConflict::Fail {
+                break;
+            }
+            let Some(payload) = self.merge(session, &mine, &theirs.payload) else { break };
+            merged = Some(payload);
+            expected = Some(theirs.version);
+        }
+        Err(Error::new(ErrorKind::Conflict, "saving a session"))
+    }
+
+    fn was_renewed(&self, id: &SessionId) -> Result<bool> {
+        Ok(matches!(self.store.read(id, Touch::No)?, Found::Renewed))
+    }
+
+    /// What this request changed, put onto what is there now; `None` if that is no session of ours.
+    fn merge(&self, session: &mut Session<T>, mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
+        let merged = self.codec.merge(session.snapshot.as_deref()?, mine, theirs)?;
+        if merged.len() > self.max_payload {
+            return None;
+        }
+        session.envelope = self.codec.decode(&merged).ok()?;
+        Some(merged)
+    }
+}

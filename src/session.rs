@@ -1,0 +1,163 @@
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::store::Version;
+use crate::{Codec, Envelope, SessionId};
+
+/// What a request handler holds: the user's own `T`, to which it dereferences, and what is to become of the session.
+///
+/// It does no I/O. Everything done to it happens when it is committed, and nothing if it is dropped, as when a handler
+/// panics. A session that was only read is not stored again, and one that never changed is not stored at all: changing it
+/// means that its value is encoded differently afterwards.
+///
+/// `T`'s own methods of the same names are shadowed; reach them with `(*session).renew()`.
+pub struct Session<T> {
+    pub(crate) envelope: Envelope<T>,
+    pub(crate) origin: Origin,
+    pub(crate) change: Change,
+    /// The value as it was encoded before the first change.
+    pub(crate) snapshot: Option<Vec<u8>>,
+    pub(crate) codec: Arc<dyn Codec<T>>,
+    pub(crate) now: SystemTime,
+    pub(crate) expires_in: Option<Duration>,
+}
+
+/// Where a session comes from.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// From nowhere: it is stored nowhere yet.
+    New,
+    /// From the store.
+    Stored { id: SessionId, version: Version },
+    /// From an id that was renewed by another request a moment ago.
+    Detached,
+}
+
+/// What is to become of a session, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    None,
+    /// Its value may have changed.
+    Value,
+    Renew,
+    Discard,
+    Destroy,
+}
+
+impl<T: 'static> Session<T> {
+    /// The id, unless the session is not stored (yet): a new one gets its id when it is committed.
+    pub fn id(&self) -> Option<&SessionId> {
+        match &self.origin {
+            Origin::Stored { id, .. } => Some(id),
+            Origin::New | Origin::Detached => None,
+        }
+    }
+
+    /// Whether the visitor came without a session that lives.
+    pub fn is_new(&self) -> bool {
+        matches!(self.origin, Origin::New)
+    }
+
+    /// Whether the visitor came with an id that another of his requests renewed a moment ago. Such a session is empty, and
+    /// changes to it are not stored: the response must not disturb the new id that the visitor has, or is about to get.
+    /// Only [`renew`](Self::renew) starts a session of its own.
+    pub fn is_detached(&self) -> bool {
+        matches!(self.origin, Origin::Detached)
+    }
+
+    /// When the session began, on the clock of the application that began it. Survives a renewal.
+    pub fn created(&self) -> SystemTime {
+        self.envelope.created
+    }
+
+    /// How long the session had left when it was opened, with the touch of opening it. `None` if it does not expire, if it
+    /// is not stored, and if the store did not tell: the plain Redis store does not with
+    /// [`touch_on_read(false)`](crate::SessionManagerBuilder::touch_on_read).
+    pub fn expires_in(&self) -> Option<Duration> {
+        self.expires_in
+    }
+
+    /// Whether the session is remembered.
+    pub fn is_remembered(&self) -> bool {
+        self.envelope.remembered.is_some()
+    }
+
+    /// Remembers the visitor, or no longer: a persistent cookie instead of one that goes with the browser, and the idle
+    /// timeout of [`remember_for`](crate::SessionManagerBuilder::remember_for).
+    pub fn remember(&mut self, remember: bool) {
+        self.mark(Change::Value);
+        let since = self.envelope.remembered.unwrap_or(self.now);
+        self.envelope.remembered = remember.then_some(since);
+    }
+
+    /// Gives the session a new id when it is committed, changed or not; the old one is dead then. To be called at every
+    /// change of rights, above all at login: otherwise who planted the id before, or saw it, is signed in as well
+    /// (session fixation; OWASP Session Management Cheat Sheet, Ring's `:recreate`).
+    pub fn renew(&mut self) {
+        self.mark(Change::Renew);
+    }
+
+    /// Drops all changes of this request, also those that are still to come, except for [`destroy`](Self::destroy).
+    pub fn discard(&mut self) {
+        self.mark(Change::Discard);
+    }
+
+    /// Ends the session when it is committed, and clears the visitor's cookie; for logout. Changes of this request, also
+    /// those that are still to come, are dropped.
+    pub fn destroy(&mut self) {
+        self.mark(Change::Destroy);
+    }
+
+    /// The one place that moves the status. A stronger change stays, in whatever order they come.
+    fn mark(&mut self, change: Change) {
+        if self.change == Change::None && change < Change::Discard {
+            self.snapshot = self.encode_plainly();
+        }
+        self.change = self.change.max(change);
+    }
+
+    /// Whether value or remembering are encoded differently than before the first change. What cannot be encoded counts
+    /// as different; storing it then says why it cannot.
+    pub(crate) fn is_modified(&self) -> bool {
+        match (&self.snapshot, self.encode_plainly()) {
+            _ if self.change == Change::None => false,
+            (Some(before), Some(now)) => *before != now,
+            _ => true,
+        }
+    }
+
+    /// The encoding without a revision, so that equal sessions are equal. Compared within one request only: decoded anew,
+    /// a `HashMap` is encoded in another order.
+    fn encode_plainly(&self) -> Option<Vec<u8>> {
+        self.codec.encode(&self.envelope.with_revision(0)).ok()
+    }
+}
+
+impl<T> Deref for Session<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.envelope.data
+    }
+}
+
+impl<T: 'static> DerefMut for Session<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.mark(Change::Value);
+        &mut self.envelope.data
+    }
+}
+
+/// Shows neither id nor value.
+impl<T> fmt::Debug for Session<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("origin", &self.origin)
+            .field("change", &self.change)
+            .field("remembered", &self.envelope.remembered.is_some())
+            .field("expires_in", &self.expires_in)
+            .finish_non_exhaustive()
+    }
+}

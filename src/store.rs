@@ -1,0 +1,291 @@
+//! Where payloads live.
+//!
+//! # The contract of a store
+//!
+//! A store keeps *payloads*, bytes it never looks into, each under a [`SessionId`] and with a time to live. It is
+//! mechanism only; all policy is the [`SessionManager`](crate::SessionManager)'s.
+//!
+//! **Ids.** The caller brings the id, made by [`fresh_id`](SessionStore::fresh_id), so that an operation that is tried again
+//! can recognise its own earlier success. For the same reason no two payloads that are written are ever equal: the
+//! [envelope](crate::Envelope) carries a random revision. A store may therefore take "the payload I am to write is there
+//! already" for "I wrote it before".
+//!
+//! **Absent is an outcome.** A session that never was, was deleted, was renewed or has expired is an answer, not an error.
+//! That the store cannot be asked is an error, and never looks like an absent session.
+//!
+//! **Expiry is exact.** A session whose time to live has passed is absent for every operation, whether or not anything
+//! came by to delete it. Times to live count in milliseconds, at least one; one of more than [`MAX_TTL`] counts as
+//! [`MAX_TTL`], and `None` means that the session does not expire.
+//!
+//! **Operations.** Each is atomic: it happens whole or not at all, also beside others on the same session.
+//!
+//! | operation | does | never |
+//! |---|---|---|
+//! | [`create`](SessionStore::create) | stores a new session | overwrites one that lives |
+//! | [`read`](SessionStore::read) | answers the payload, and with a [`Touch`] moves the deadline | answers an expired session |
+//! | [`save`](SessionStore::save) | replaces payload and deadline of a session that lives | brings back one that does not |
+//! | [`rotate`](SessionStore::rotate) | moves a session that lives to a new id | leaves both ids alive, or neither |
+//! | [`delete`](SessionStore::delete) | ends a session | fails because there was none |
+//!
+//! **Versions.** [`save`](SessionStore::save) and [`rotate`](SessionStore::rotate) take the [`Version`] that the caller
+//! believes is there. If another is there they change nothing and answer what is. Without a version they replace whatever
+//! is there.
+//!
+//! **Renewed ids.** For [`RENEWED_FOR`] after a rotation, reading the old id answers [`Found::Renewed`] instead of
+//! [`Found::Absent`]. Nothing leads from the old id to the new one.
+//!
+//! The suite in [`contract`](crate::contract) checks all this on any store.
+
+mod memory;
+mod redis;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::memory::MemorySessionStore;
+pub use self::redis::{
+    KeyMapper, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, Warning,
+};
+use crate::{Handle, Result, SessionId};
+
+/// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
+pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// How long an id that was renewed is known as renewed: 30 seconds.
+pub const RENEWED_FOR: Duration = Duration::from_secs(30);
+
+/// Where payloads live. The [module](crate::store) tells the contract.
+pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
+    /// An id nobody has, in the partition of `near` if the store has partitions: the new id of a rotation must be near the
+    /// old one.
+    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
+        let _ = near;
+        SessionId::random()
+    }
+
+    /// The handle under which this session can be shown.
+    fn handle(&self, id: &SessionId) -> Handle {
+        Handle::of_key(id.expose().as_bytes())
+    }
+
+    /// Stores a new session, unless one lives under this id.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked, or could not do it. This goes for all operations.
+    fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created>;
+
+    /// Reads a session, and moves its deadline if asked to.
+    fn read(&self, id: &SessionId, touch: Touch) -> Result<Found>;
+
+    /// Replaces payload and deadline of a session that lives and, if a version is expected, has that version.
+    fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
+
+    /// Moves a session that lives, and has the expected version, from `old` to `new`, with this payload and deadline.
+    fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
+
+    /// Ends a session. Answers whether there was one; after a connection was lost on the way, whether there was one *then*.
+    fn delete(&self, id: &SessionId) -> Result<bool>;
+
+    /// How the store is doing, without asking anybody.
+    fn health(&self) -> Health {
+        Health::default()
+    }
+}
+
+/// How a store is doing: whether it can be reached, and what it has done so far. A store that lives in the process is
+/// always healthy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// For how long the store has been away; `None` if it is healthy. While it is away operations fail at once.
+    pub failing_for: Option<Duration>,
+    /// The last failure of a connection, also when all is well again.
+    pub last_error: Option<String>,
+    /// Connections that an operation is using now.
+    pub connections_in_use: u32,
+    /// Connections that are open and not in use.
+    pub connections_idle: u32,
+    /// How many connections there may be.
+    pub connections_max: u32,
+    /// Operations that were answered.
+    pub answered: u64,
+    /// Operations that were answered at the second attempt, after a connection died.
+    pub repeated: u64,
+    /// Operations that failed.
+    pub failed: u64,
+}
+
+impl Health {
+    /// Whether the store can be reached, as far as is known.
+    pub fn is_healthy(&self) -> bool {
+        self.failing_for.is_none()
+    }
+}
+
+/// What [`create`](SessionStore::create), [`save`](SessionStore::save) and [`rotate`](SessionStore::rotate) put there.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Write<'a> {
+    /// The encoded session.
+    pub payload: &'a [u8],
+    /// How long it lives from now on, unless touched or saved again. `None`: it does not expire.
+    pub ttl: Option<Duration>,
+}
+
+impl<'a> Write<'a> {
+    /// This payload, with this time to live.
+    pub fn new(payload: &'a [u8], ttl: impl Into<Option<Duration>>) -> Self {
+        Self { payload, ttl: ttl.into() }
+    }
+
+    /// The time to live in milliseconds, within the bounds of the contract.
+    pub fn ttl_millis(&self) -> Option<u64> {
+        self.ttl.map(ttl_millis)
+    }
+}
+
+impl fmt::Debug for Write<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Write").field("bytes", &self.payload.len()).field("ttl", &self.ttl).finish()
+    }
+}
+
+/// Milliseconds of a time to live, within the bounds of the contract: at least one, at most [`MAX_TTL`].
+pub(crate) fn ttl_millis(ttl: Duration) -> u64 {
+    (ttl.min(MAX_TTL).as_millis() as u64).max(1)
+}
+
+/// What a read does to the deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Touch {
+    /// Nothing.
+    #[default]
+    No,
+    /// The session now lives this long, longer or shorter than before. A session that does not expire, now does.
+    Set(Duration),
+    /// The session now lives at least this long: a deadline that is further away stays, and a session that does not expire
+    /// goes on not expiring.
+    Extend(Duration),
+}
+
+/// What a [`read`](SessionStore::read) found.
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Found {
+    /// A session that lives.
+    Live(Stored),
+    /// No session, but a rotation moved one away from this id less than [`RENEWED_FOR`] ago.
+    Renewed,
+    /// No session.
+    Absent,
+}
+
+/// What became of a [`create`](SessionStore::create).
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Created {
+    /// The session is stored.
+    Stored(Version),
+    /// Another session lives under this id, and was left alone.
+    Taken,
+}
+
+/// What became of a [`save`](SessionStore::save) or [`rotate`](SessionStore::rotate).
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Saved {
+    /// The session is stored, and this is its version now.
+    Stored(Version),
+    /// No session lives under this id. Nothing was stored.
+    Missing,
+    /// The session does not have the expected version but this. Nothing was stored.
+    Conflict(Stored),
+}
+
+/// A session as a store has it.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The encoded session.
+    pub payload: Arc<[u8]>,
+    /// What to expect in a later `save` that must not overwrite somebody else's change.
+    pub version: Version,
+    /// How long the session lives if nothing moves its deadline. `None` if it does not expire, and also where the store
+    /// would need another command to know: the plain Redis store, unless the read had a [`Touch`].
+    pub expires_in: Option<Duration>,
+}
+
+impl Stored {
+    /// A payload with its version and the time it has left.
+    pub fn new(payload: impl Into<Arc<[u8]>>, version: Version, expires_in: Option<Duration>) -> Self {
+        Self { payload: payload.into(), version, expires_in }
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stored")
+            .field("bytes", &self.payload.len())
+            .field("expires_in", &self.expires_in)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a store calls the payload it handed out. Opaque: only the store that made it knows what is in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Version(Arc<[u8]>);
+
+impl Version {
+    /// For stores of one's own: a version that is these bytes.
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// For stores of one's own: the bytes it was made from.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Version(..)")
+    }
+}
+
+impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
+    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
+        (**self).fresh_id(near)
+    }
+
+    fn handle(&self, id: &SessionId) -> Handle {
+        (**self).handle(id)
+    }
+
+    fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        (**self).create(id, write)
+    }
+
+    fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
+        (**self).read(id, touch)
+    }
+
+    fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        (**self).save(id, write, expected)
+    }
+
+    fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        (**self).rotate(old, new, write, expected)
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<bool> {
+        (**self).delete(id)
+    }
+
+    fn health(&self) -> Health {
+        (**self).health()
+    }
+}

@@ -1,0 +1,194 @@
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::{Created, Found, RENEWED_FOR, Saved, SessionStore, Stored, Touch, Version, Write, ttl_millis};
+use crate::{Clock, Error, ErrorKind, Result, SessionId};
+
+/// Sessions in the memory of this process: the default for development and tests, and enough for a program that is one
+/// process and may forget its sessions when it ends.
+///
+/// Clones share the sessions. What has expired is removed by the operations that come after, so memory holds what lives
+/// and no more.
+///
+/// ```
+/// use threaded_sessions::{MemorySessionStore, SessionManager};
+///
+/// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+/// # let _ = sessions;
+/// ```
+#[derive(Clone, Default)]
+pub struct MemorySessionStore {
+    clock: Clock,
+    capacity: Option<usize>,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+impl MemorySessionStore {
+    /// An empty store, on the system's clock, without a bound.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The store on this clock. Defaults to the system's.
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The store, bounded to this many sessions; beyond it [`create`](SessionStore::create) fails with
+    /// [`ErrorKind::OutOfMemory`], and nobody loses a session for it. Defaults to no bound.
+    pub fn with_capacity(self, sessions: usize) -> Self {
+        Self { capacity: Some(sessions), ..self }
+    }
+
+    /// The sessions as of now, without what has expired.
+    fn open(&self) -> (MutexGuard<'_, Shelf>, u64) {
+        let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        // No operation panics halfway, so a poisoned lock guards whole data.
+        let mut shelf = self.shelf.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        shelf.evict(now);
+        (shelf, now)
+    }
+}
+
+impl fmt::Debug for MemorySessionStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySessionStore")
+            .field("sessions", &self.open().0.entries.len())
+            .field("capacity", &self.capacity)
+            .field("clock", &self.clock)
+            .finish()
+    }
+}
+
+impl SessionStore for MemorySessionStore {
+    fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        let (mut shelf, now) = self.open();
+        if let Some(Entry::Session { payload, .. }) = shelf.entries.get(id).map(|(_, entry)| entry) {
+            let own = **payload == *write.payload;
+            return Ok(if own { Created::Stored(Version(payload.clone())) } else { Created::Taken });
+        }
+        if self.capacity.is_some_and(|capacity| shelf.sessions() >= capacity) {
+            return Err(Error::new(ErrorKind::OutOfMemory, "creating a session"));
+        }
+        Ok(Created::Stored(shelf.put_session(*id, write, now)))
+    }
+
+    fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
+        let (mut shelf, now) = self.open();
+        let (deadline, payload) = match shelf.entries.get(id) {
+            None => return Ok(Found::Absent),
+            Some((_, Entry::Renewed)) => return Ok(Found::Renewed),
+            Some((deadline, Entry::Session { payload })) => (*deadline, payload.clone()),
+        };
+        let touched = match touch {
+            Touch::No => deadline,
+            Touch::Set(ttl) => Some(now + ttl_millis(ttl)),
+            Touch::Extend(ttl) => deadline.map(|deadline| deadline.max(now + ttl_millis(ttl))),
+        };
+        if touched != deadline {
+            shelf.put(*id, touched, Entry::Session { payload: payload.clone() });
+        }
+        Ok(Found::Live(stored(payload, touched, now)))
+    }
+
+    fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        let (mut shelf, now) = self.open();
+        Ok(match shelf.may_replace(id, write, expected, now) {
+            Some(refused) => refused,
+            None => Saved::Stored(shelf.put_session(*id, write, now)),
+        })
+    }
+
+    fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        let (mut shelf, now) = self.open();
+        if let Some((_, Entry::Session { payload })) = shelf.entries.get(new) {
+            let own = **payload == *write.payload;
+            return Ok(if own { Saved::Stored(Version(payload.clone())) } else { Saved::Missing });
+        }
+        Ok(match shelf.may_replace(old, write, expected, now) {
+            Some(refused) => refused,
+            None => {
+                shelf.put(*old, Some(now + ttl_millis(RENEWED_FOR)), Entry::Renewed);
+                Saved::Stored(shelf.put_session(*new, write, now))
+            }
+        })
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<bool> {
+        let (mut shelf, _) = self.open();
+        let lives = matches!(shelf.entries.get(id), Some((_, Entry::Session { .. })));
+        if lives {
+            shelf.take(id);
+        }
+        Ok(lives)
+    }
+}
+
+fn stored(payload: Arc<[u8]>, deadline: Option<u64>, now: u64) -> Stored {
+    let version = Version(payload.clone());
+    Stored::new(payload, version, deadline.map(|deadline| Duration::from_millis(deadline - now)))
+}
+
+/// Sessions and marks of renewed ids, each with its deadline in milliseconds since 1970.
+#[derive(Default)]
+struct Shelf {
+    entries: HashMap<SessionId, (Option<u64>, Entry)>,
+    /// Exactly the entries that have a deadline, the next to expire first.
+    deadlines: BTreeSet<(u64, SessionId)>,
+    marks: usize,
+}
+
+enum Entry {
+    Session { payload: Arc<[u8]> },
+    Renewed,
+}
+
+impl Shelf {
+    fn sessions(&self) -> usize {
+        self.entries.len() - self.marks
+    }
+
+    fn evict(&mut self, now: u64) {
+        while let Some(&(deadline, id)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.take(&id);
+        }
+    }
+
+    fn take(&mut self, id: &SessionId) {
+        let Some((deadline, entry)) = self.entries.remove(id) else { return };
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline, *id));
+        }
+        self.marks -= usize::from(matches!(entry, Entry::Renewed));
+    }
+
+    fn put(&mut self, id: SessionId, deadline: Option<u64>, entry: Entry) {
+        self.take(&id);
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, id));
+        }
+        self.marks += usize::from(matches!(entry, Entry::Renewed));
+        self.entries.insert(id, (deadline, entry));
+    }
+
+    fn put_session(&mut self, id: SessionId, write: Write<'_>, now: u64) -> Version {
+        let payload: Arc<[u8]> = write.payload.into();
+        let deadline = write.ttl_millis().map(|ttl| now + ttl);
+        self.put(id, deadline, Entry::Session { payload: payload.clone() });
+        Version(payload)
+    }
+
+    /// What a `save` or `rotate` of this session must answer instead of storing, if anything.
+    fn may_replace(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>, now: u64) -> Option<Saved> {
+        let Some((deadline, Entry::Session { payload })) = self.entries.get(id) else { return Some(Saved::Missing) };
+        let expected = expected?;
+        if **payload == *write.payload {
+            return Some(Saved::Stored(Version(payload.clone())));
+        }
+        (**payload != *expected.as_bytes()).then(|| Saved::Conflict(stored(payload.clone(), *deadline, now)))
+    }
+}

@@ -1,0 +1,299 @@
+mod builder;
+mod check;
+mod connection;
+mod failure;
+mod keys;
+mod pool;
+mod script;
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+
+pub use self::builder::RedisSessionStoreBuilder;
+pub use self::check::Warning;
+pub use self::connection::{RedisConnection, RedisConnectionManager};
+use self::failure::Effect;
+pub use self::keys::KeyMapper;
+use self::keys::Keys;
+use self::pool::Answer;
+pub use self::pool::RedisPool;
+use self::script::Script;
+use super::{Created, Found, Health, RENEWED_FOR, Saved, SessionStore, Stored, Touch, Version, Write, ttl_millis};
+use crate::{Error, ErrorKind, Handle, Result, SessionId};
+
+/// By how much the data of a session outlives it in an expiring store: 24 hours. It is how long a reaper has to come by
+/// and tell the application what expired; after that Redis drops the data by itself.
+const GRACE: Duration = Duration::from_secs(86_400);
+
+/// Sessions in Redis 7.0 or newer, or Valkey.
+///
+/// The *plain* store (rrss `redis-store`, ring-redis-session) is one string key a session; Redis itself drops it when its
+/// time has come. The *expiring* store (rrss `expiring-redis-store`) also keeps an index of its sessions and their
+/// deadlines, from which a reaper deletes them.
+///
+/// Every operation is one command, to one hash slot: one round trip. (Three exceptions, none on the common path: reading
+/// a session that is not there looks whether it was renewed; a command whose connection died is sent once more; a script
+/// that the server does not know is sent whole.) No operation takes longer than its
+/// [deadline](RedisSessionStoreBuilder::deadline), and none waits while Redis is known to be away.
+///
+/// Clones are cheap and share the pool.
+///
+/// ```no_run
+/// use threaded_sessions::{RedisSessionStore, SessionManager};
+///
+/// let sessions = SessionManager::<u32>::new(RedisSessionStore::open("redis://127.0.0.1")?);
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct RedisSessionStore {
+    pool: RedisPool,
+    keys: Keys,
+    expiring: bool,
+}
+
+impl RedisSessionStore {
+    /// A plain store in the Redis at this URL, all else as by default.
+    ///
+    /// Returns at once: connections are opened in the background, so a program can start while Redis is down and serves
+    /// as soon as it is up. To find out at the start, call [`check`](Self::check).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misconfigured`] if the URL cannot be read.
+    pub fn open(url: &str) -> Result<Self> {
+        Self::builder().url(url).build()
+    }
+
+    /// A store with settings.
+    pub fn builder() -> RedisSessionStoreBuilder {
+        RedisSessionStoreBuilder::default()
+    }
+
+    /// The pool that the store uses, to share it.
+    pub fn pool(&self) -> &RedisPool {
+        &self.pool
+    }
+
+    /// The key under which a session lives in Redis. It shows the id unless keys are [hashed](KeyMapper::Hashed).
+    pub fn key(&self, id: &SessionId) -> String {
+        self.keys.session(id)
+    }
+
+    fn grace(&self) -> Duration {
+        if self.expiring { GRACE } else { Duration::ZERO }
+    }
+
+    fn command(&self, doing: &'static str, effect: Effect, command: &Cmd) -> Result<Answer> {
+        self.pool.call(doing, effect, |connection| command.query(connection))
+    }
+
+    /// Runs a script. `keys` get the index at their end, `args` the grace at their start.
+    fn script(
+        &self,
+        doing: &'static str,
+        effect: Effect,
+        script: &Script,
+        id: &SessionId,
+        keys: &[&str],
+        args: &[&[u8]],
+    ) -> Result<Answer> {
+        let index = self.expiring.then(|| self.keys.index_of(id));
+        let keys: Vec<&str> = keys.iter().copied().chain(index.as_deref()).collect();
+        let grace = self.grace().as_millis().to_string();
+        let args: Vec<&[u8]> = std::iter::once(grace.as_bytes()).chain(args.iter().copied()).collect();
+        self.pool.call(doing, effect, |connection| script.call(connection, &keys, &args))
+    }
+}
+
+impl SessionStore for RedisSessionStore {
+    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
+        self.keys.fresh_id(near)
+    }
+
+    fn handle(&self, id: &SessionId) -> Handle {
+        self.keys.handle(id)
+    }
+
+    fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        const DOING: &str = "creating a session";
+        let key = self.keys.session(id);
+        let answer = if self.expiring {
+            self.script(DOING, Effect::Writes, &script::CREATE, id, &[&key], &[write.payload, &ttl_arg(write)])?
+        } else {
+            // GET tells an own earlier success from somebody else's session, and a session from something else.
+            let mut set = set(&key, write);
+            self.command(DOING, Effect::Writes, set.arg("NX").arg("GET"))?
+        };
+        Ok(match answer.value {
+            Value::Nil | Value::Okay | Value::Int(1) => Created::Stored(Version::new(write.payload)),
+            Value::BulkString(there) if there == write.payload => Created::Stored(Version::new(there)),
+            Value::BulkString(_) | Value::Int(0) => Created::Taken,
+            other => return Err(unexpected(DOING, &other)),
+        })
+    }
+
+    fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
+        const DOING: &str = "reading a session";
+        let key = self.keys.session(id);
+        let answer = match (touch, self.expiring) {
+            (Touch::No, false) => self.command(DOING, Effect::Reads, redis::cmd("GET").arg(&key))?,
+            (Touch::Set(ttl), false) => {
+                let mut getex = redis::cmd("GETEX");
+                self.command(DOING, Effect::Reads, getex.arg(&key).arg("PX").arg(ttl_millis(ttl)))?
+            }
+            (touch, _) => {
+                let (mode, ttl) = match touch {
+                    Touch::No => ("no", 0),
+                    Touch::Set(ttl) => ("set", ttl_millis(ttl)),
+                    Touch::Extend(ttl) => ("extend", ttl_millis(ttl)),
+                };
+                let args = [mode.as_bytes(), ttl.to_string().as_bytes()].map(<[u8]>::to_vec);
+                self.script(DOING, Effect::Reads, &script::READ, id, &[&key], &[&args[0], &args[1]])?
+            }
+        };
+        Ok(match answer.value {
+            Value::Nil => {
+                let mut exists = redis::cmd("EXISTS");
+                match self.command(DOING, Effect::Reads, exists.arg(self.keys.renewed(&key)))?.value {
+                    Value::Int(0) => Found::Absent,
+                    _ => Found::Renewed,
+                }
+            }
+            Value::BulkString(payload) => {
+                let expires_in = match touch {
+                    Touch::Set(ttl) => Some(Duration::from_millis(ttl_millis(ttl))),
+                    _ => None,
+                };
+                Found::Live(stored(payload, expires_in))
+            }
+            other => Found::Live(stored_with_time_left(DOING, other)?),
+        })
+    }
+
+    fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        const DOING: &str = "saving a session";
+        let key = self.keys.session(id);
+        let answer = match expected {
+            None if !self.expiring => {
+                // GET, for without it SET replaces a key of any type.
+                let mut set = set(&key, write);
+                self.command(DOING, Effect::Writes, set.arg("XX").arg("GET"))?
+            }
+            _ => {
+                let ttl = ttl_arg(write);
+                let args = [write.payload, &ttl].into_iter().chain(expected.map(Version::as_bytes));
+                let args: Vec<&[u8]> = args.collect();
+                self.script(DOING, Effect::Writes, &script::SAVE, id, &[&key], &args)?
+            }
+        };
+        match answer.value {
+            Value::Nil => Ok(Saved::Missing),
+            Value::BulkString(_) => Ok(Saved::Stored(Version::new(write.payload))),
+            value => saved(DOING, Answer { value, ..answer }, write),
+        }
+    }
+
+    fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        const DOING: &str = "renewing a session";
+        let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, DOING).with_source(why));
+        let (old_key, new_key) = (self.keys.session(old), self.keys.session(new));
+        if old_key == new_key {
+            return refuse("the key mapper gives two ids the same key");
+        }
+        let partitions = self.keys.partitions();
+        if old.partition(partitions) != new.partition(partitions) {
+            return refuse("the new id is in another partition than the old one; make it with fresh_id");
+        }
+        let keys = [&*old_key, &*new_key, &*self.keys.renewed(&old_key)];
+        let (ttl, mark) = (ttl_arg(write), RENEWED_FOR.as_millis().to_string());
+        let args = [write.payload, &ttl, mark.as_bytes()].into_iter().chain(expected.map(Version::as_bytes));
+        let args: Vec<&[u8]> = args.collect();
+        let answer = self.script(DOING, Effect::Writes, &script::ROTATE, old, &keys, &args)?;
+        match answer.value {
+            Value::Int(-1) => refuse("another session lives under the key of the new id"),
+            // Had an earlier attempt succeeded, the old session would be gone.
+            value => saved(DOING, Answer { value, repeated: false }, write),
+        }
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<bool> {
+        const DOING: &str = "deleting a session";
+        let key = self.keys.session(id);
+        let answer = if self.expiring {
+            self.script(DOING, Effect::Writes, &script::DELETE, id, &[&key], &[])?
+        } else {
+            self.command(DOING, Effect::Writes, redis::cmd("DEL").arg(&key))?
+        };
+        Ok(answer.value == Value::Int(1))
+    }
+
+    fn health(&self) -> Health {
+        self.pool.health()
+    }
+}
+
+impl fmt::Debug for RedisSessionStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSessionStore")
+            .field("pool", &self.pool)
+            .field("keys", &self.keys)
+            .field("expiring", &self.expiring)
+            .finish()
+    }
+}
+
+/// `SET key payload PX ttl`, without the conditions.
+fn set(key: &str, write: Write<'_>) -> Cmd {
+    let mut set = redis::cmd("SET");
+    set.arg(key).arg(write.payload);
+    if let Some(ttl) = write.ttl_millis() {
+        set.arg("PX").arg(ttl);
+    }
+    set
+}
+
+/// The time to live as the scripts want it.
+fn ttl_arg(write: Write<'_>) -> Vec<u8> {
+    write.ttl_millis().map(|ttl| ttl.to_string().into_bytes()).unwrap_or_default()
+}
+
+/// What `save.lua` and `rotate.lua` answer.
+fn saved(doing: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
+    match answer.value {
+        Value::Int(1) => Ok(Saved::Stored(Version::new(write.payload))),
+        Value::Int(0) => Ok(Saved::Missing),
+        // It may be somebody's change of what the first attempt had stored.
+        Value::Array(_) if answer.repeated => Err(Error::new(ErrorKind::MayHaveHappened, doing)),
+        other => Ok(Saved::Conflict(stored_with_time_left(doing, other)?)),
+    }
+}
+
+fn stored(payload: Vec<u8>, expires_in: Option<Duration>) -> Stored {
+    let version = Version::new(payload);
+    Stored { payload: version.0.clone(), version, expires_in }
+}
+
+fn stored_with_time_left(doing: &'static str, value: Value) -> Result<Stored> {
+    match value {
+        Value::Array(parts) => match <[Value; 2]>::try_from(parts) {
+            Ok([Value::BulkString(payload), Value::Int(left)]) => {
+                Ok(stored(payload, u64::try_from(left).ok().map(Duration::from_millis)))
+            }
+            _ => Err(unexpected(doing, &Value::Array(Vec::new()))),
+        },
+        other => Err(unexpected(doing, &other)),
+    }
+}
+
+/// An answer that none of the commands gives. Its content could be a payload, so only its type is told.
+fn unexpected(doing: &'static str, value: &Value) -> Error {
+    let kind = match value {
+        Value::Nil => "nil",
+        Value::Int(_) => "an integer",
+        Value::Array(_) => "an array",
+        _ => "something else",
+    };
+    Error::new(ErrorKind::Other, doing).with_source(format!("Redis answered {kind}"))
+}

@@ -1,0 +1,121 @@
+use std::collections::HashMap;
+use std::fmt;
+
+use redis::{Cmd, Value};
+
+use super::RedisSessionStore;
+use super::failure::Effect;
+use crate::store::{Created, Found, Saved, SessionStore, Touch, Write};
+use crate::{Error, ErrorKind, Result};
+
+/// Something about a Redis that works, but that its operator should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// With this `maxmemory-policy` Redis drops sessions when its memory is full, which logs their users out.
+    Evicts(String),
+    /// The other kind of store, plain or expiring, seems to keep sessions under this prefix. The two cannot share one.
+    SharedPrefix(String),
+    /// The user may not ask the server (`INFO`), so its version and eviction policy are not known.
+    Unknown,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evicts(policy) => {
+                write!(f, "maxmemory-policy is {policy}: Redis drops sessions when its memory is full")
+            }
+            Self::SharedPrefix(prefix) => {
+                write!(f, "a plain and an expiring store share the prefix {prefix:?}: they end each other's sessions")
+            }
+            Self::Unknown => {
+                f.write_str("the server's version and eviction policy are not known: INFO is not permitted")
+            }
+        }
+    }
+}
+
+const DOING: &str = "checking Redis";
+
+impl RedisSessionStore {
+    /// Finds out at the start of a program whether the store can work: Redis answers, is new enough, and lets this user do
+    /// all that the store does. It creates, saves, renews and deletes a session of its own, for a second at most.
+    ///
+    /// # Errors
+    ///
+    /// Why the store cannot work: [`ErrorKind::Unavailable`], [`ErrorKind::Denied`], [`ErrorKind::Misconfigured`] for a
+    /// server that is too old, or what an operation met with.
+    pub fn check(&self) -> Result<Vec<Warning>> {
+        let mut warnings = Vec::new();
+        match self.info() {
+            Ok(info) => {
+                let version = info.get("redis_version").map_or("", String::as_str);
+                let major = version.split('.').next().and_then(|major| major.parse().ok());
+                if major.is_none_or(|major: u32| major < 7) {
+                    let why = format!("Redis 7.0 or newer is needed, this is {version:?}");
+                    return Err(Error::new(ErrorKind::Misconfigured, DOING).with_source(why));
+                }
+                warnings
+                    .extend(info.get("maxmemory_policy").filter(|p| *p != "noeviction").cloned().map(Warning::Evicts));
+            }
+            Err(error) if error.kind() == ErrorKind::Denied => warnings.push(Warning::Unknown),
+            Err(error) => return Err(error),
+        }
+        self.rehearse()?;
+        if self.shares_prefix()? {
+            warnings.push(Warning::SharedPrefix(self.keys.prefix().to_owned()));
+        }
+        Ok(warnings)
+    }
+
+    fn info(&self) -> Result<HashMap<String, String>> {
+        let answer = self.command(DOING, Effect::Reads, &redis::cmd("INFO"))?;
+        let Ok(text) = redis::from_redis_value::<String>(answer.value) else { return Ok(HashMap::new()) };
+        Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+    }
+
+    /// Every operation once.
+    fn rehearse(&self) -> Result<()> {
+        let ttl = std::time::Duration::from_secs(1);
+        let id = self.fresh_id(None);
+        let new = self.fresh_id(Some(&id));
+        let Created::Stored(version) = self.create(&id, Write::new(b"check 1", ttl))? else {
+            return Err(Error::new(ErrorKind::Misconfigured, DOING).with_source("a fresh id is taken"));
+        };
+        let _: Found = self.read(&id, Touch::Set(ttl))?;
+        let _: Found = self.read(&id, Touch::Extend(ttl))?;
+        let _: Saved = self.save(&id, Write::new(b"check 2", ttl), Some(&version))?;
+        let _: Saved = self.save(&id, Write::new(b"check 3", ttl), None)?;
+        let _: Saved = self.rotate(&id, &new, Write::new(b"check 4", ttl), None)?;
+        let _: Found = self.read(&id, Touch::No)?;
+        self.delete(&new)?;
+        Ok(())
+    }
+
+    /// A plain store: whether there is an index. An expiring store: whether one step of a `SCAN` finds sessions and none of
+    /// them is in the index. A user who may not look is not warned.
+    fn shares_prefix(&self) -> Result<bool> {
+        let ask = |command: &Cmd| match self.command(DOING, Effect::Reads, command) {
+            Ok(answer) => Ok(answer.value),
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(Value::Nil),
+            Err(error) => Err(error),
+        };
+        let index = self.keys.index(0);
+        if !self.expiring {
+            return Ok(ask(redis::cmd("EXISTS").arg(&index))? == Value::Int(1));
+        }
+        let Value::Array(page) = ask(redis::cmd("SCAN").arg(0).arg("COUNT").arg(1000).arg("TYPE").arg("string"))?
+        else {
+            return Ok(false);
+        };
+        let keys: Vec<String> =
+            page.into_iter().nth(1).and_then(|keys| redis::from_redis_value(keys).ok()).unwrap_or_default();
+        let sessions: Vec<String> = keys.into_iter().filter(|key| self.keys.is_session(key)).take(10).collect();
+        if sessions.is_empty() {
+            return Ok(false);
+        }
+        let scores = ask(redis::cmd("ZMSCORE").arg(&index).arg(&sessions))?;
+        Ok(matches!(scores, Value::Array(scores) if scores.iter().all(|score| *score == Value::Nil)))
+    }
+}

@@ -1,0 +1,14 @@
+-- KEYS: old session, new session, mark of the old one, index.
+-- ARGV: grace, payload, ttl, milliseconds the mark stays, and perhaps the payload that is expected there.
+-- Answers 1: stored, 0: missing, -1: the new key is taken, or the payload in the way and the milliseconds it has left.
+local old, new, mark, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local taken = live(new)
+if taken then return taken == ARGV[2] and 1 or -1 end
+local there, left = live(old)
+if not there then return 0 end
+if ARGV[5] and there ~= ARGV[5] then return {there, left or -1} end
+put(new, ARGV[2], ARGV[3], index)
+redis.call('DEL', old)
+redis.call('SET', mark, '', 'PX', ARGV[4])
+if index then redis.pcall('ZREM', index, old) end
+return 1

@@ -1,0 +1,34 @@
+//! A private Redis, an ear on its commands, and a faulty wire to it.
+#![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
+
+mod monitor;
+mod proxy;
+mod server;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use monitor::Monitor;
+pub use proxy::{Fault, Proxy};
+pub use server::{RedisServer, shared, unique};
+
+/// How long the kit waits for what must happen, on however busy a machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a client sends to set up or probe a connection, rather than to use it.
+const SETUP: [&str; 5] = ["AUTH", "CLIENT", "HELLO", "PING", "SELECT"];
+
+/// Whether `condition` comes to hold within `patience`.
+#[must_use]
+pub fn eventually(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
