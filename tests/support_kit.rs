@@ -40,10 +40,7 @@ fn a_server_answers_on_tcp_and_on_its_socket() {
     let key = unique("key");
     assert_eq!(server.cmd(&["SET", &key, "value"]), Value::Okay);
     for url in [server.url(), server.unix_url()] {
-        assert_eq!(
-            get(&mut connect(&url).unwrap(), &key).unwrap().as_deref(),
-            Some("value")
-        );
+        assert_eq!(get(&mut connect(&url).unwrap(), &key).unwrap().as_deref(), Some("value"));
     }
     assert_eq!(server.url(), format!("redis://127.0.0.1:{}", server.port()));
 }
@@ -51,8 +48,7 @@ fn a_server_answers_on_tcp_and_on_its_socket() {
 #[test]
 fn servers_are_private_and_take_arguments() {
     let server = RedisServer::with(&["--maxmemory", "2mb", "--maxmemory-policy", "noeviction"]);
-    let maxmemory: (String, u64) =
-        redis::from_redis_value(server.cmd(&["CONFIG", "GET", "maxmemory"])).unwrap();
+    let maxmemory: (String, u64) = redis::from_redis_value(server.cmd(&["CONFIG", "GET", "maxmemory"])).unwrap();
     assert_eq!(maxmemory.1, 2 * 1024 * 1024);
     server.cmd(&["SET", "key", "value"]);
     assert_eq!(RedisServer::start().cmd(&["GET", "key"]), Value::Nil);
@@ -107,18 +103,13 @@ fn a_running_server_restarts_with_what_it_persisted() {
     server.restart();
     assert_ne!(server.pid(), pid);
     assert!(get(&mut before, "key").is_err());
-    assert_eq!(
-        get(&mut server.connection(), "key").unwrap().as_deref(),
-        Some("value")
-    );
+    assert_eq!(get(&mut server.connection(), "key").unwrap().as_deref(), Some("value"));
 }
 
 #[test]
 fn a_server_that_shut_down_by_itself_restarts() {
     let server = RedisServer::start();
-    let _ = redis::cmd("SHUTDOWN")
-        .arg("NOSAVE")
-        .exec(&mut server.connection());
+    let _ = redis::cmd("SHUTDOWN").arg("NOSAVE").exec(&mut server.connection());
     assert!(eventually(PATIENCE, || !alive(server.port())));
     server.restart();
     server.cmd(&["PING"]);
@@ -131,11 +122,7 @@ fn a_stopped_server_answers_once_resumed() {
     server.stop();
     let asked = thread::spawn(move || get(&mut connection, "key"));
     let client = redis::Client::open(server.url()).unwrap();
-    assert!(
-        client
-            .get_connection_with_timeout(SOON)
-            .is_err_and(|error| error.is_timeout())
-    );
+    assert!(client.get_connection_with_timeout(SOON).is_err_and(|error| error.is_timeout()));
     assert!(!asked.is_finished());
     server.resume();
     assert_eq!(asked.join().unwrap().unwrap(), None);
@@ -155,8 +142,7 @@ fn dropped_servers_are_gone_even_stopped_ones() {
     }
 }
 
-#[test]
-#[ignore = "runs in a process that another test kills"]
+/// What the test below does in the process that it starts.
 fn hold_servers() {
     let mut lines = io::stdin().lines();
     lines.next();
@@ -168,10 +154,11 @@ fn hold_servers() {
     lines.next();
 }
 
-/// Runs the test above in a process that lives until `orders` is dropped.
+/// Runs it in a process that lives until `orders` is dropped.
 fn holder(binary: Option<&str>) -> (Child, ChildStdin) {
     let mut holder = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "hold_servers", "--ignored", "--nocapture"])
+        .args(["--exact", "servers_end_with_a_killed_test_process", "--nocapture"])
+        .env("HOLD_SERVERS", "yes")
         .envs(binary.map(|binary| ("REDIS_SERVER", binary)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -185,6 +172,9 @@ fn holder(binary: Option<&str>) -> (Child, ChildStdin) {
 
 #[test]
 fn servers_end_with_a_killed_test_process() {
+    if env::var_os("HOLD_SERVERS").is_some() {
+        return hold_servers();
+    }
     let (mut holder, _orders) = holder(None);
     let servers: Vec<(u16, String)> = BufReader::new(holder.stdout.take().unwrap())
         .lines()
@@ -207,11 +197,7 @@ fn servers_end_with_a_killed_test_process() {
 #[test]
 fn a_missing_binary_is_a_failure_that_names_the_remedy() {
     let (holder, _orders) = holder(Some("/no/such/redis-server"));
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = holder.wait_with_output().unwrap();
+    let Output { status, stdout, stderr } = holder.wait_with_output().unwrap();
     assert!(!status.success());
     let output = String::from_utf8([stdout, stderr].concat()).unwrap();
     assert!(output.contains("run scripts/test"), "{output}");
@@ -221,12 +207,7 @@ fn a_missing_binary_is_a_failure_that_names_the_remedy() {
 fn unique_names_never_start_with_each_other() {
     let names: Vec<_> = (0..200).map(|_| unique("name")).collect();
     for (at, name) in names.iter().enumerate() {
-        assert!(
-            !names
-                .iter()
-                .enumerate()
-                .any(|(other, n)| other != at && n.starts_with(name))
-        );
+        assert!(!names.iter().enumerate().any(|(other, n)| other != at && n.starts_with(name)));
     }
 }
 
@@ -242,16 +223,8 @@ fn a_monitor_tells_each_command_once_and_no_set_up() {
     let other = Monitor::start(&server);
     let mut connection = connect(&format!("{}/1", server.url())).unwrap();
     redis::cmd("PING").exec(&mut connection).unwrap();
-    redis::cmd("set")
-        .arg("key")
-        .arg("1")
-        .exec(&mut connection)
-        .unwrap();
-    assert!(
-        get(&mut connect(&server.unix_url()).unwrap(), "key")
-            .unwrap()
-            .is_none()
-    );
+    redis::cmd("set").arg("key").arg("1").exec(&mut connection).unwrap();
+    assert!(get(&mut connect(&server.unix_url()).unwrap(), "key").unwrap().is_none());
     let expected = [vec!["SET", "key", "1"], vec!["GET", "key"]];
     assert_eq!(monitor.commands(), expected);
     assert!(monitor.commands().is_empty());
@@ -265,10 +238,7 @@ fn a_monitor_leaves_out_what_scripts_call() {
     let script = "return redis.call('SET', KEYS[1], '[0 lua] x')";
     server.cmd(&["EVAL", script, "1", "key"]);
     server.cmd(&["SET", "text", "[0 lua] \"x\""]);
-    let expected = [
-        vec!["EVAL", script, "1", "key"],
-        vec!["SET", "text", "[0 lua] \"x\""],
-    ];
+    let expected = [vec!["EVAL", script, "1", "key"], vec!["SET", "text", "[0 lua] \"x\""]];
     assert_eq!(monitor.commands(), expected);
 }
 
@@ -276,23 +246,11 @@ fn a_monitor_leaves_out_what_scripts_call() {
 fn a_monitor_undoes_the_escapes() {
     let server = RedisServer::start();
     let monitor = Monitor::start(&server);
-    let texts = [
-        "",
-        "\"] \" \\ \\n \\x41",
-        "\n\r\t\x07\x08\0\x1b",
-        "größer ☃",
-        " a  b ",
-    ];
+    let texts = ["", "\"] \" \\ \\n \\x41", "\n\r\t\x07\x08\0\x1b", "größer ☃", " a  b "];
     server.cmd(&[&["RPUSH", "list"], &texts[..]].concat());
-    assert_eq!(
-        monitor.commands(),
-        [[&["RPUSH", "list"], &texts[..]].concat()]
-    );
+    assert_eq!(monitor.commands(), [[&["RPUSH", "list"], &texts[..]].concat()]);
 
-    redis::cmd("GET")
-        .arg(&b"\xff\x00"[..])
-        .exec(&mut server.connection())
-        .unwrap();
+    redis::cmd("GET").arg(&b"\xff\x00"[..]).exec(&mut server.connection()).unwrap();
     assert_eq!(monitor.commands(), [["GET", "\u{fffd}\0"]]);
 }
 
@@ -333,11 +291,7 @@ fn without_a_fault_the_proxy_is_a_wire() {
     let (server, proxy) = proxied();
     let mut connection = connect(&proxy.url()).unwrap();
     let large = "x".repeat(3_000_000);
-    redis::cmd("SET")
-        .arg("key")
-        .arg(&large)
-        .exec(&mut connection)
-        .unwrap();
+    redis::cmd("SET").arg("key").arg(&large).exec(&mut connection).unwrap();
     assert!(get(&mut connection, "key").unwrap().unwrap() == large);
     let values: (u32, Option<u32>, Vec<String>, u32) = redis::pipe()
         .atomic()
@@ -356,19 +310,12 @@ fn without_a_fault_the_proxy_is_a_wire() {
     assert_eq!(values, (1, None, vec![], 2));
     let mut resp3 = connect(&format!("{}/?protocol=resp3", proxy.url())).unwrap();
     assert_eq!(get(&mut resp3, "missing").unwrap(), None);
-    let config = redis::cmd("CONFIG")
-        .arg("GET")
-        .arg("port")
-        .query::<Value>(&mut resp3)
-        .unwrap();
+    let config = redis::cmd("CONFIG").arg("GET").arg("port").query::<Value>(&mut resp3).unwrap();
     assert!(matches!(config, Value::Map(_)));
 
     server.restart();
     assert!(get(&mut connection, "key").is_err());
-    assert_eq!(
-        get(&mut connect(&proxy.url()).unwrap(), "key").unwrap(),
-        None
-    );
+    assert_eq!(get(&mut connect(&proxy.url()).unwrap(), "key").unwrap(), None);
     assert_eq!(proxy.fired(), 0);
 }
 
@@ -396,11 +343,7 @@ fn stall_holds_replies_until_released() {
     let stalled = thread::spawn(move || increment(&mut connection, "n"));
     assert!(eventually(PATIENCE, || executed(&server) == 1));
     let client = redis::Client::open(proxy.url()).unwrap();
-    assert!(
-        client
-            .get_connection_with_timeout(SOON)
-            .is_err_and(|error| error.is_timeout())
-    );
+    assert!(client.get_connection_with_timeout(SOON).is_err_and(|error| error.is_timeout()));
     assert!(!stalled.is_finished());
     proxy.set(Fault::None);
     assert_eq!(stalled.join().unwrap().unwrap(), 1);
@@ -414,10 +357,7 @@ fn a_counted_stall_lets_later_requests_through_but_keeps_its_own() {
     first.set_read_timeout(Some(SOON)).unwrap();
     assert!(increment(&mut first, "n").is_err_and(|error| error.is_timeout()));
     assert!(eventually(PATIENCE, || executed(&server) == 1));
-    assert_eq!(
-        increment(&mut connect(&proxy.url()).unwrap(), "n").unwrap(),
-        2
-    );
+    assert_eq!(increment(&mut connect(&proxy.url()).unwrap(), "n").unwrap(), 2);
     assert_eq!(proxy.fired(), 1);
 }
 
@@ -429,10 +369,7 @@ fn drip_feeds_replies_byte_by_byte() {
     let pause = Duration::from_millis(5);
     proxy.set_for(Fault::Drip(pause), 1);
     let start = Instant::now();
-    assert_eq!(
-        get(&mut connection, "key").unwrap().as_deref(),
-        Some("0123456789")
-    );
+    assert_eq!(get(&mut connection, "key").unwrap().as_deref(), Some("0123456789"));
     assert!(start.elapsed() >= pause * "$10\r\n0123456789\r\n".len() as u32);
     assert_eq!(proxy.fired(), 1);
 
@@ -440,10 +377,7 @@ fn drip_feeds_replies_byte_by_byte() {
     let dripping = thread::spawn(move || get(&mut connection, "key"));
     assert!(eventually(PATIENCE, || proxy.fired() == 2));
     proxy.set(Fault::None);
-    assert_eq!(
-        dripping.join().unwrap().unwrap().as_deref(),
-        Some("0123456789")
-    );
+    assert_eq!(dripping.join().unwrap().unwrap().as_deref(), Some("0123456789"));
 }
 
 #[test]
@@ -463,11 +397,7 @@ fn cuts_strike_as_often_as_set_and_never_at_set_up() {
             let error = increment(&mut connection, "n").unwrap_err();
             assert!(error.is_connection_dropped(), "{fault:?}: {error:?}");
             assert_eq!(proxy.fired(), fired);
-            assert_eq!(
-                executed(&server),
-                if executes { fired as u32 } else { 0 },
-                "{fault:?}"
-            );
+            assert_eq!(executed(&server), if executes { fired as u32 } else { 0 }, "{fault:?}");
         }
         let n = increment(&mut connect(&proxy.url()).unwrap(), "n").unwrap();
         assert_eq!(n, if executes { 3 } else { 1 });
@@ -508,12 +438,7 @@ fn dropping_a_proxy_ends_what_it_holds() {
     proxy.set_for(Fault::Stall, 1);
     let held = thread::spawn(move || increment(&mut held, "n"));
     assert!(eventually(PATIENCE, || executed(&server) == 1));
-    let waiting = thread::spawn(move || {
-        redis::cmd("BLPOP")
-            .arg("none")
-            .arg(0)
-            .query::<Value>(&mut waiting)
-    });
+    let waiting = thread::spawn(move || redis::cmd("BLPOP").arg("none").arg(0).query::<Value>(&mut waiting));
     drop(proxy);
     assert!(held.join().unwrap().is_err());
     assert!(waiting.join().unwrap().is_err());

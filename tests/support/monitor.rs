@@ -24,17 +24,9 @@ impl Monitor {
         // towards its `maxmemory`.
         let (sender, lines) = mpsc::channel();
         let reader = thread::spawn(move || {
-            input
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
-                .ok();
+            input.map_while(Result::ok).try_for_each(|line| sender.send(line)).ok();
         });
-        Self {
-            stream,
-            marking,
-            lines,
-            reader: Some(reader),
-        }
+        Self { stream, marking, lines, reader: Some(reader) }
     }
 
     /// The commands that clients ran since the start or the last call, each as
@@ -43,14 +35,8 @@ impl Monitor {
     pub fn commands(&self) -> Vec<Vec<String>> {
         // Whatever ran before this call is in the stream before the marker.
         let marker = unique("marker");
-        (&self.marking)
-            .write_all(format!("ECHO {marker}\r\n").as_bytes())
-            .unwrap();
-        let line = || {
-            self.lines
-                .recv_timeout(PATIENCE)
-                .expect("the server is still monitored")
-        };
+        (&self.marking).write_all(format!("ECHO {marker}\r\n").as_bytes()).unwrap();
+        let line = || self.lines.recv_timeout(PATIENCE).expect("the server is still monitored");
         std::iter::repeat_with(line)
             .filter_map(|line| parse(&line))
             .take_while(|command| command[..] != ["ECHO", &marker])

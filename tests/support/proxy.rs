@@ -46,11 +46,7 @@ impl Proxy {
             let (wires, port) = (Arc::clone(&wires), server.port());
             move || wires.accept(&listener, port)
         });
-        Self {
-            address,
-            wires,
-            acceptor: Some(acceptor),
-        }
+        Self { address, wires, acceptor: Some(acceptor) }
     }
 
     pub fn url(&self) -> String {
@@ -104,10 +100,7 @@ struct State {
 
 impl State {
     fn cut_all(&mut self) {
-        self.open
-            .drain(..)
-            .filter_map(|wire| wire.upgrade())
-            .for_each(|wire| wire.cut());
+        self.open.drain(..).filter_map(|wire| wire.upgrade()).for_each(|wire| wire.cut());
     }
 
     fn fire(&mut self) -> Fault {
@@ -226,11 +219,7 @@ impl Wires {
     /// Waits for `pause`, or until a release after `since`.
     fn hold(&self, since: usize, pause: Duration) {
         let held = |state: &mut State| state.releases == since;
-        drop(
-            self.released
-                .wait_timeout_while(self.state(), pause, held)
-                .unwrap(),
-        );
+        drop(self.released.wait_timeout_while(self.state(), pause, held).unwrap());
     }
 }
 
@@ -269,12 +258,7 @@ fn read_values(mut stream: &TcpStream, least: usize) -> io::Result<(Vec<u8>, usi
 /// The length of the protocol value that `bytes` begin with, if it is complete.
 fn value_length(bytes: &[u8]) -> Option<usize> {
     let head = bytes.windows(2).position(|pair| pair == b"\r\n")? + 2;
-    let count = || {
-        str::from_utf8(&bytes[1..head - 2])
-            .ok()?
-            .parse::<isize>()
-            .ok()
-    };
+    let count = || str::from_utf8(&bytes[1..head - 2]).ok()?.parse::<isize>().ok();
     let values = match bytes[0] {
         b'$' | b'=' | b'!' => {
             let end = usize::try_from(count()?).map_or(head, |length| head + length + 2);
@@ -290,12 +274,6 @@ fn value_length(bytes: &[u8]) -> Option<usize> {
 /// Whether the first command, in `*1\r\n$4\r\nPING\r\n` the third line, is one
 /// of connection set-up.
 fn is_setup(request: &[u8]) -> bool {
-    let name = request
-        .split(|&byte| byte == b'\n')
-        .nth(2)
-        .unwrap_or_default()
-        .trim_ascii_end();
-    SETUP
-        .iter()
-        .any(|setup| setup.as_bytes().eq_ignore_ascii_case(name))
+    let name = request.split(|&byte| byte == b'\n').nth(2).unwrap_or_default().trim_ascii_end();
+    SETUP.iter().any(|setup| setup.as_bytes().eq_ignore_ascii_case(name))
 }

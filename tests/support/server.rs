@@ -74,12 +74,7 @@ impl RedisServer {
             let port = next_port();
             if let Some(process) = Process::launch(dir.path(), port, &args) {
                 let process = Mutex::new(process);
-                return Self {
-                    process,
-                    port,
-                    args,
-                    dir,
-                };
+                return Self { process, port, args, dir };
             }
         }
     }
@@ -128,8 +123,7 @@ impl RedisServer {
     pub fn restart(&self) {
         let mut process = self.process.lock().unwrap();
         process.kill();
-        *process = Process::launch(self.dir.path(), self.port, &self.args)
-            .expect("the server's port is still free");
+        *process = Process::launch(self.dir.path(), self.port, &self.args).expect("the server's port is still free");
     }
 
     /// Freezes the server: the kernel still accepts connections for it, but
@@ -187,12 +181,7 @@ impl Process {
             .expect("sh can be started");
         let orders = guard.stdin.take().unwrap();
         let answers = BufReader::new(guard.stdout.take().unwrap());
-        let mut process = Self {
-            guard,
-            orders,
-            answers,
-            server: 0,
-        };
+        let mut process = Self { guard, orders, answers, server: 0 };
         process.server = process.order("go").parse().expect("the server's pid");
 
         let mut exit = None;
@@ -259,7 +248,6 @@ fn is_ready(socket: &Path) -> bool {
 /// dialling it, be connected to itself.
 fn next_port() -> u16 {
     const PORTS: std::ops::Range<u16> = 20_000..32_000;
-    static NEXT: LazyLock<AtomicU16> =
-        LazyLock::new(|| AtomicU16::new(RandomState::new().hash_one(0) as u16));
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(RandomState::new().hash_one(0) as u16));
     PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len() as u16
 }
