@@ -7,6 +7,7 @@ mod cookie;
 mod error;
 mod id;
 mod manager;
+mod reaper;
 #[cfg(feature = "rouille")]
 pub mod rouille;
 mod session;
@@ -23,6 +24,7 @@ pub use self::codec::{MessagePack, MessagePackFormat};
 pub use self::error::{BoxError, Error, ErrorKind, Result};
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable};
+pub use self::reaper::{Reaper, ReaperBuilder, ReaperStats};
 pub use self::session::Session;
 pub use self::store::{
     KeyMapper, MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,

@@ -84,6 +84,10 @@ impl<T: 'static> SessionManager<T> {
         &*self.0.store
     }
 
+    pub(crate) fn codec(&self) -> &dyn Codec<T> {
+        &*self.0.codec
+    }
+
     /// The handle under which a session can be shown in logs and pages; `None` if it is not stored.
     pub fn handle(&self, session: &Session<T>) -> Option<Handle> {
         session.id().map(|id| self.0.store.handle(id))

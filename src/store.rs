@@ -36,6 +36,7 @@
 //!
 //! The suite in [`contract`](crate::contract) checks all this on any store.
 
+mod index;
 mod memory;
 mod redis;
 
@@ -43,6 +44,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::index::{Entry, Expired, Reaped, SessionIndex, Verified};
 pub use self::memory::MemorySessionStore;
 pub use self::redis::{
     KeyMapper, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, Warning,
@@ -54,6 +56,10 @@ pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// How long an id that was renewed is known as renewed: 30 seconds.
 pub const RENEWED_FOR: Duration = Duration::from_secs(30);
+
+/// By how much the data of a session outlives it in a store with an index: 24 hours. Nobody sees it then; it is how long a
+/// reaper has to come by and tell the application what expired.
+const GRACE: Duration = Duration::from_secs(86_400);
 
 /// Where payloads live. The [module](crate::store) tells the contract.
 pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
@@ -87,6 +93,11 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
     /// Ends a session. Answers whether there was one; after a connection was lost on the way, whether there was one *then*.
     fn delete(&self, id: &SessionId) -> Result<bool>;
+
+    /// The index of the store, if it has one.
+    fn index(&self) -> Option<&dyn SessionIndex> {
+        None
+    }
 
     /// How the store is doing, without asking anybody.
     fn health(&self) -> Health {
@@ -283,6 +294,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
         (**self).delete(id)
+    }
+
+    fn index(&self) -> Option<&dyn SessionIndex> {
+        (**self).index()
     }
 
     fn health(&self) -> Health {

@@ -1,10 +1,13 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Created, Found, RENEWED_FOR, Saved, SessionStore, Stored, Touch, Version, Write, ttl_millis};
-use crate::{Clock, Error, ErrorKind, Result, SessionId};
+use super::{
+    Created, Expired, Found, GRACE, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch, Verified,
+    Version, Write, index, ttl_millis,
+};
+use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId};
 
 /// Sessions in the memory of this process: the default for development and tests, and enough for a program that is one
 /// process and may forget its sessions when it ends.
@@ -44,11 +47,15 @@ impl MemorySessionStore {
 
     /// The sessions as of now, without what has expired.
     fn open(&self) -> (MutexGuard<'_, Shelf>, u64) {
-        let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        // No operation panics halfway, so a poisoned lock guards whole data.
-        let mut shelf = self.shelf.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (mut shelf, now) = self.lock();
         shelf.evict(now);
         (shelf, now)
+    }
+
+    fn lock(&self) -> (MutexGuard<'_, Shelf>, u64) {
+        let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        // No operation panics halfway, so a poisoned lock guards whole data.
+        (self.shelf.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now)
     }
 }
 
@@ -63,6 +70,10 @@ impl fmt::Debug for MemorySessionStore {
 }
 
 impl SessionStore for MemorySessionStore {
+    fn handle(&self, id: &SessionId) -> Handle {
+        handle(id)
+    }
+
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
         let (mut shelf, now) = self.open();
         if let Some(Entry::Session { payload, .. }) = shelf.entries.get(id).map(|(_, entry)| entry) {
@@ -124,6 +135,49 @@ impl SessionStore for MemorySessionStore {
         }
         Ok(lives)
     }
+
+    fn index(&self) -> Option<&dyn SessionIndex> {
+        Some(self)
+    }
+}
+
+impl SessionIndex for MemorySessionStore {
+    /// From the first call with `payloads` on, what expires is kept until it is reaped, for 24 hours at most, though nobody
+    /// can see it any more.
+    fn reap(&self, _partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
+        let (mut shelf, now) = self.lock();
+        shelf.keep_expired |= payloads;
+        let evicted = shelf.evict(now);
+        if !shelf.keep_expired {
+            return Ok(Reaped { removed: evicted, ..Reaped::default() });
+        }
+        let count = limit.min(shelf.expired.len());
+        let sessions = shelf.expired.drain(..count).map(|(_, expired)| expired).collect();
+        Ok(Reaped { removed: count as u64, backlog: shelf.expired.len() as u64, sessions })
+    }
+
+    fn count(&self) -> Result<u64> {
+        Ok(self.open().0.sessions() as u64)
+    }
+
+    fn page(&self, offset: usize, limit: usize) -> Result<Vec<index::Entry>> {
+        let (shelf, now) = self.open();
+        let live = shelf.entries.iter().filter(|(_, (_, entry))| matches!(entry, Entry::Session { .. }));
+        let mut deadlines: Vec<_> = live.map(|(id, (deadline, _))| (deadline.unwrap_or(u64::MAX), *id)).collect();
+        deadlines.sort_unstable_by_key(|&deadline| std::cmp::Reverse(deadline));
+        let page = deadlines.into_iter().skip(offset).take(limit);
+        let left = |deadline| (deadline != u64::MAX).then(|| Duration::from_millis(deadline - now));
+        Ok(page.map(|(deadline, id)| index::Entry::new(self.handle(&id), left(deadline))).collect())
+    }
+
+    /// There is nothing that could disagree.
+    fn verify(&self) -> Result<Verified> {
+        Ok(Verified::default())
+    }
+}
+
+fn handle(id: &SessionId) -> Handle {
+    Handle::of_key(id.expose().as_bytes())
 }
 
 fn stored(payload: Arc<[u8]>, deadline: Option<u64>, now: u64) -> Stored {
@@ -138,6 +192,9 @@ struct Shelf {
     /// Exactly the entries that have a deadline, the next to expire first.
     deadlines: BTreeSet<(u64, SessionId)>,
     marks: usize,
+    /// Whether somebody reaps, and sessions that have expired wait in `expired` for it.
+    keep_expired: bool,
+    expired: VecDeque<(u64, Expired)>,
 }
 
 enum Entry {
@@ -150,20 +207,33 @@ impl Shelf {
         self.entries.len() - self.marks
     }
 
-    fn evict(&mut self, now: u64) {
+    /// Removes what has expired, and answers how many sessions that were.
+    fn evict(&mut self, now: u64) -> u64 {
+        let mut evicted = 0;
         while let Some(&(deadline, id)) = self.deadlines.first()
             && deadline <= now
         {
-            self.take(&id);
+            if let Some(Entry::Session { payload }) = self.take(&id) {
+                evicted += 1;
+                if self.keep_expired {
+                    self.expired.push_back((deadline, Expired::new(handle(&id), payload)));
+                }
+            }
         }
+        let forgotten = now.saturating_sub(GRACE.as_millis() as u64);
+        while self.expired.front().is_some_and(|&(deadline, _)| deadline < forgotten) {
+            self.expired.pop_front();
+        }
+        evicted
     }
 
-    fn take(&mut self, id: &SessionId) {
-        let Some((deadline, entry)) = self.entries.remove(id) else { return };
+    fn take(&mut self, id: &SessionId) -> Option<Entry> {
+        let (deadline, entry) = self.entries.remove(id)?;
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, *id));
         }
         self.marks -= usize::from(matches!(entry, Entry::Renewed));
+        Some(entry)
     }
 
     fn put(&mut self, id: SessionId, deadline: Option<u64>, entry: Entry) {

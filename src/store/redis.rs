@@ -2,6 +2,7 @@ mod builder;
 mod check;
 mod connection;
 mod failure;
+mod index;
 mod keys;
 mod pool;
 mod script;
@@ -20,12 +21,11 @@ use self::keys::Keys;
 use self::pool::Answer;
 pub use self::pool::RedisPool;
 use self::script::Script;
-use super::{Created, Found, Health, RENEWED_FOR, Saved, SessionStore, Stored, Touch, Version, Write, ttl_millis};
+use super::{
+    Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
+    ttl_millis,
+};
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
-
-/// By how much the data of a session outlives it in an expiring store: 24 hours. It is how long a reaper has to come by
-/// and tell the application what expired; after that Redis drops the data by itself.
-const GRACE: Duration = Duration::from_secs(86_400);
 
 /// Sessions in Redis 7.0 or newer, or Valkey.
 ///
@@ -227,6 +227,10 @@ impl SessionStore for RedisSessionStore {
             self.command(DOING, Effect::Writes, redis::cmd("DEL").arg(&key))?
         };
         Ok(answer.value == Value::Int(1))
+    }
+
+    fn index(&self) -> Option<&dyn SessionIndex> {
+        self.expiring.then_some(self)
     }
 
     fn health(&self) -> Health {

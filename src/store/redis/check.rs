@@ -111,7 +111,7 @@ impl RedisSessionStore {
         };
         let keys: Vec<String> =
             page.into_iter().nth(1).and_then(|keys| redis::from_redis_value(keys).ok()).unwrap_or_default();
-        let sessions: Vec<String> = keys.into_iter().filter(|key| self.keys.is_session(key)).take(10).collect();
+        let sessions: Vec<String> = keys.into_iter().filter(|key| self.keys.is_session(0, key)).take(10).collect();
         if sessions.is_empty() {
             return Ok(false);
         }

@@ -76,9 +76,9 @@ impl Keys {
         }
     }
 
-    /// Whether a key of partition 0 has the shape of a session's; no key of a custom mapper has.
-    pub(super) fn is_session(&self, key: &str) -> bool {
-        let Some(last) = key.strip_prefix(&self.name(0, "")) else { return false };
+    /// Whether a key has the shape of a session's in this partition; no key of a custom mapper has.
+    pub(super) fn is_session(&self, partition: u32, key: &str) -> bool {
+        let Some(last) = key.strip_prefix(&self.name(partition, "")) else { return false };
         match self.mapper {
             KeyMapper::Plain => last.parse::<SessionId>().is_ok(),
             KeyMapper::Hashed => last.parse::<Handle>().is_ok(),

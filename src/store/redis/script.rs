@@ -20,6 +20,10 @@ scripts! {
     SAVE = "scripts/save.lua";
     ROTATE = "scripts/rotate.lua";
     DELETE = "scripts/delete.lua";
+    REAP = "scripts/reap.lua";
+    COUNT = "scripts/count.lua";
+    PAGE = "scripts/page.lua";
+    VERIFY = "scripts/verify.lua";
 }
 
 impl Script {

@@ -1,0 +1,122 @@
+//! What a store that has an index can do besides the operations on single sessions.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Handle, Result};
+
+/// The index of a store: which sessions there are, and when each is due. The expiring Redis store and the memory store
+/// have one.
+///
+/// The index follows from the sessions and never decides about one: what it says may lag behind, and is checked against
+/// the session before anything is removed.
+pub trait SessionIndex {
+    /// Into how many partitions the index is cut. Each is reaped by itself.
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    /// Removes sessions of a partition whose time has passed, the longest overdue first, looking at `limit` entries of the
+    /// index and no more. One atomic operation, which never removes a session that was used in time.
+    ///
+    /// With `payloads` the answer holds what was removed. Whoever gets that answer is the only one: if it is lost on the
+    /// way, nobody does.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked. [`ErrorKind::WrongType`](crate::ErrorKind::WrongType) if something that is not an
+    /// index is stored under its key; [`verify`](Self::verify) puts it out of the way.
+    fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped>;
+
+    /// How many sessions live, as the index has it. A session in the last 64th of its time may be missing, one that was
+    /// evicted by Redis may be counted until it would have been due.
+    ///
+    /// # Errors
+    ///
+    /// As for [`reap`](Self::reap).
+    fn count(&self) -> Result<u64>;
+
+    /// Sessions that live, the one that expires last first: with one idle timeout for all, the most recently used first, to
+    /// within a 64th of it. Skips `offset` and answers `limit` or fewer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`reap`](Self::reap).
+    fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>>;
+
+    /// Compares index and sessions in both directions, in small steps beside the traffic, and mends the index. For
+    /// operators, after Redis lost keys or something wrote where it should not; everyday drift the reaper mends.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked.
+    fn verify(&self) -> Result<Verified>;
+}
+
+/// What one [`reap`](SessionIndex::reap) did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Reaped {
+    /// How many sessions were removed.
+    pub removed: u64,
+    /// How many entries of the index are still due, as far as the index knows.
+    pub backlog: u64,
+    /// The sessions that were removed, if they were asked for.
+    pub sessions: Vec<Expired>,
+}
+
+/// A session that was removed because its time had passed.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Expired {
+    /// The handle it had.
+    pub handle: Handle,
+    /// The encoded session.
+    pub payload: Arc<[u8]>,
+}
+
+impl Expired {
+    /// For stores of one's own.
+    pub fn new(handle: Handle, payload: impl Into<Arc<[u8]>>) -> Self {
+        Self { handle, payload: payload.into() }
+    }
+}
+
+impl fmt::Debug for Expired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expired").field("handle", &self.handle).field("bytes", &self.payload.len()).finish()
+    }
+}
+
+/// A session in a [`page`](SessionIndex::page) of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The handle of the session.
+    pub handle: Handle,
+    /// How long it lives if it is not used. `None`: it does not expire.
+    pub expires_in: Option<Duration>,
+}
+
+impl Entry {
+    /// For stores of one's own.
+    pub fn new(handle: Handle, expires_in: Option<Duration>) -> Self {
+        Self { handle, expires_in }
+    }
+}
+
+/// What a [`verify`](SessionIndex::verify) found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Sessions that were missing in the index, and are in it now.
+    pub added: u64,
+    /// Entries that were more than a 64th of the time left, or a second, away from the truth.
+    pub corrected: u64,
+    /// Entries without a session, which are gone now.
+    pub dropped: u64,
+    /// Indexes that were of another type. What was there is kept under its key with `:clobbered:` and the time in
+    /// milliseconds behind it.
+    pub displaced: u64,
+}

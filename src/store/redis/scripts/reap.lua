@@ -1,0 +1,33 @@
+-- KEYS: index. ARGV: grace, entries to look at, '1' for payloads.
+-- Answers how many sessions were removed, how many entries are still due, and for payloads key and payload of each.
+local index, limit, payloads = KEYS[1], ARGV[2], ARGV[3] == '1'
+local now = clock()
+local due = redis.call('ZRANGE', index, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
+local removed, answer, gone, moved = 0, {0, 0}, {}, {}
+for _, key in ipairs(due) do
+  local left = redis.call('PTTL', key)
+  if left == -1 or left > grace then
+    -- Used meanwhile: the index lagged.
+    moved[#moved + 1] = left == -1 and '+inf' or now + left - grace
+    moved[#moved + 1] = key
+  else
+    gone[#gone + 1] = key
+    if left >= 0 then
+      -- Answers an error, and deletes nothing, if it is not a string and so none of our sessions.
+      local payload = redis.pcall('GETDEL', key)
+      if type(payload) == 'string' then
+        removed = removed + 1
+        if payloads then
+          answer[#answer + 1] = key
+          answer[#answer + 1] = payload
+        end
+      end
+    end
+  end
+end
+-- At maxmemory Redis refuses ZADD, unless the script has written something before.
+if #gone > 0 then redis.call('ZREM', index, unpack(gone)) end
+if #moved > 0 then redis.pcall('ZADD', index, unpack(moved)) end
+answer[1] = removed
+answer[2] = #due == tonumber(limit) and redis.call('ZCOUNT', index, '-inf', now) or 0
+return answer
