@@ -1,5 +1,7 @@
 mod builder;
 mod commit;
+mod contest;
+mod update;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ pub use self::builder::{OnConflict, SessionManagerBuilder, Unreadable};
 pub use self::commit::{Committed, Outcome};
 use crate::cookie::SessionCookie;
 use crate::session::{Change, Origin};
-use crate::store::{Found, Stored, Touch};
+use crate::store::{Found, Touch};
 use crate::{Clock, Codec, Envelope, Error, ErrorKind, Handle, Json, Result, Session, SessionId, SessionStore};
 
 /// Opens and commits sessions with values of type `T`: all policy is here.
@@ -150,7 +152,7 @@ impl<T: 'static> SessionManager<T> {
             Found::Renewed => return Ok(Loaded::Renewed),
             Found::Absent => return Ok(Loaded::Absent),
         };
-        let mut envelope = match (policy.decode(&stored), policy.unreadable) {
+        let mut envelope = match (policy.decode(&stored.payload), policy.unreadable) {
             (Ok(envelope), _) => envelope,
             (Err(error), Unreadable::Fail) => return Err(error),
             (Err(error), Unreadable::StartFresh) => {
@@ -165,7 +167,7 @@ impl<T: 'static> SessionManager<T> {
             && left < idle - idle / 64
             && let Found::Live(again) = policy.store.read(id, Touch::Extend(idle))?
         {
-            envelope = policy.decode(&again)?;
+            envelope = policy.decode(&again.payload)?;
             stored = again;
         }
         let lifetime_left = policy.lifetime_left(&envelope, policy.clock.now());
@@ -179,8 +181,13 @@ impl<T: 'static> SessionManager<T> {
     }
 
     fn session(&self, envelope: Envelope<T>, origin: Origin, expires_in: Option<Duration>) -> Session<T> {
+        let given = match &origin {
+            Origin::Stored { id, .. } => Some((*id, envelope.remembered)),
+            Origin::New | Origin::Detached => None,
+        };
         Session {
             envelope,
+            given,
             origin,
             change: Change::None,
             snapshot: None,
@@ -206,8 +213,8 @@ impl<T: 'static> Policy<T> {
         }
     }
 
-    fn decode(&self, stored: &Stored) -> Result<Envelope<T>> {
-        let decoded = self.codec.decode(&stored.payload);
+    fn decode(&self, payload: &[u8]) -> Result<Envelope<T>> {
+        let decoded = self.codec.decode(payload);
         decoded.map_err(|error| Error::new(ErrorKind::Payload, "decoding a session").with_source(error))
     }
 

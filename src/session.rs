@@ -15,6 +15,8 @@ use crate::{Codec, Envelope, SessionId};
 /// `T`'s own methods of the same names are shadowed; reach them with `(*session).renew()`.
 pub struct Session<T> {
     pub(crate) envelope: Envelope<T>,
+    /// The id that the visitor has in his cookie, if it is one that lives, and when that cookie was remembered.
+    pub(crate) given: Option<(SessionId, Option<SystemTime>)>,
     pub(crate) origin: Origin,
     pub(crate) change: Change,
     /// The value as it was encoded before the first change.
@@ -116,6 +118,28 @@ impl<T: 'static> Session<T> {
             self.snapshot = self.encode_plainly();
         }
         self.change = self.change.max(change);
+    }
+
+    /// Notes that the session is stored as it is now.
+    pub(crate) fn forget_changes(&mut self) {
+        if self.change == Change::Value {
+            self.change = Change::None;
+        }
+        self.snapshot = if self.change == Change::None { None } else { self.encode_plainly() };
+    }
+
+    /// Whether the visitor's cookie does not say yet that this is his id, or that it is (not) remembered.
+    pub(crate) fn is_news(&self, id: &SessionId) -> bool {
+        self.given.is_none_or(|(given, remembered)| {
+            given != *id || (remembered != self.envelope.remembered && self.change != Change::Discard)
+        })
+    }
+
+    pub(crate) fn version(&self) -> Option<&Version> {
+        match &self.origin {
+            Origin::Stored { version, .. } => Some(version),
+            Origin::New | Origin::Detached => None,
+        }
     }
 
     /// Whether value or remembering are encoded differently than before the first change. What cannot be encoded counts

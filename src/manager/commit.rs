@@ -1,13 +1,10 @@
 use std::time::Duration;
 
+use super::contest::Contest;
 use super::{OnConflict, Policy, SessionManager};
 use crate::session::{Change, Origin};
-use crate::store::{Created, Found, Saved, Touch, Write};
+use crate::store::{Found, Saved, Touch, Write};
 use crate::{Envelope, Error, ErrorKind, Result, Session, SessionId};
-
-/// How often a change is merged onto somebody else's before it is a conflict after all. Each time somebody else's change
-/// was stored, so that all together get on.
-const MERGES: usize = 64;
 
 /// What became of a session, and the headers for the response.
 #[derive(Clone, Debug)]
@@ -71,7 +68,6 @@ impl<T: 'static> SessionManager<T> {
     /// it open.
     pub fn commit(&self, mut session: Session<T>) -> Result<Committed> {
         let policy = &*self.0;
-        let cookie_before = session.envelope.remembered;
         policy.freshen_cookie(&mut session);
         let id = session.id().copied();
         let (outcome, id) = match (session.change, id) {
@@ -85,7 +81,11 @@ impl<T: 'static> SessionManager<T> {
             (Change::Destroy, None) => (Outcome::Unchanged, None),
             (Change::Value, id) if !session.is_modified() => (Outcome::Unchanged, id),
             (Change::Value, None) if session.is_detached() => (Outcome::Detached, None),
-            (Change::Value | Change::Renew, None) => (Outcome::Stored, Some(policy.create(&session)?)),
+            (Change::Value | Change::Renew, None) => {
+                let payload = policy.encode(&session.envelope)?;
+                let (id, _) = policy.create(Write::new(&payload, policy.ttl(&session.envelope)))?;
+                (Outcome::Stored, Some(id))
+            }
             (Change::Value, Some(id)) => policy.replace(&mut session, &id, None)?,
             (Change::Renew, Some(id)) => {
                 let new = policy.store.fresh_id(Some(&id));
@@ -94,7 +94,7 @@ impl<T: 'static> SessionManager<T> {
         };
         let cookie = match (outcome, &id) {
             (Outcome::Destroyed, _) => Some(policy.cookie.take()),
-            (Outcome::Stored, Some(id)) if session.id() != Some(id) || session.envelope.remembered != cookie_before => {
+            (_, Some(id)) if session.is_news(id) => {
                 Some(policy.cookie.give(id, policy.cookie_lasts(&session.envelope)))
             }
             _ => None,
@@ -122,29 +122,18 @@ impl<T: 'static> Policy<T> {
     }
 
     /// How long a session lives that is stored now.
-    fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+    pub(super) fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
         let left = [self.idle_timeout(envelope), self.lifetime_left(envelope, self.clock.now())];
         left.into_iter().flatten().min()
     }
 
-    fn encode(&self, envelope: &Envelope<T>) -> Result<Vec<u8>> {
+    pub(super) fn encode(&self, envelope: &Envelope<T>) -> Result<Vec<u8>> {
         let refuse = |source| Error::new(ErrorKind::Payload, "encoding a session").with_source(source);
         let payload = self.codec.encode(&envelope.with_revision(Envelope::<T>::fresh_revision())).map_err(refuse)?;
         if payload.len() > self.max_payload {
             return Err(refuse(format!("{} bytes are over the limit of {}", payload.len(), self.max_payload).into()));
         }
         Ok(payload)
-    }
-
-    fn create(&self, session: &Session<T>) -> Result<SessionId> {
-        let payload = self.encode(&session.envelope)?;
-        let id = self.store.fresh_id(None);
-        match self.store.create(&id, Write::new(&payload, self.ttl(&session.envelope)))? {
-            Created::Stored(_) => Ok(id),
-            // No two ids of 128 random bits are equal.
-            Created::Taken => Err(Error::new(ErrorKind::Misconfigured, "creating a session")
-                .with_source("the key of a fresh id is taken: does the key mapper give every id its own?")),
-        }
     }
 
     /// Saves the session, under a new id if there is one.
@@ -158,7 +147,8 @@ impl<T: 'static> Policy<T> {
         let mut expected = (self.on_conflict != OnConflict::LastWriteWins).then(|| version.clone());
         let mine = self.encode(&session.envelope)?;
         let mut merged = None;
-        for _ in 0..=MERGES {
+        let mut contest = Contest::new();
+        loop {
             let write = Write::new(merged.as_deref().unwrap_or(&mine), self.ttl(&session.envelope));
             let saved = match &new {
                 Some(new) => self.store.rotate(id, new, write, expected.as_ref())?,
@@ -170,29 +160,32 @@ impl<T: 'static> Policy<T> {
                     let lost = if self.was_renewed(id)? { Outcome::Detached } else { Outcome::Dropped };
                     return Ok((lost, None));
                 }
+                Saved::Conflict(_) if self.on_conflict == OnConflict::Fail => {
+                    return Err(Error::new(ErrorKind::Conflict, "saving a session"));
+                }
                 Saved::Conflict(theirs) => theirs,
             };
-            if self.on_conflict == OnConflict::Fail {
-                break;
-            }
-            let Some(payload) = self.merge(session, &mine, &theirs.payload) else { break };
+            contest.again()?;
+            let (payload, envelope) = self.merge(session, &mine, &theirs.payload)?;
+            session.envelope = envelope;
             merged = Some(payload);
             expected = Some(theirs.version);
         }
-        Err(Error::new(ErrorKind::Conflict, "saving a session"))
     }
 
     fn was_renewed(&self, id: &SessionId) -> Result<bool> {
         Ok(matches!(self.store.read(id, Touch::No)?, Found::Renewed))
     }
 
-    /// What this request changed, put onto what is there now; `None` if that is no session of ours.
-    fn merge(&self, session: &mut Session<T>, mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
-        let merged = self.codec.merge(session.snapshot.as_deref()?, mine, theirs)?;
+    /// What this request changed, put onto what is there now; it has to be a session of ours still.
+    pub(super) fn merge(&self, session: &Session<T>, mine: &[u8], theirs: &[u8]) -> Result<(Vec<u8>, Envelope<T>)> {
+        let conflict = |why: &'static str| Error::new(ErrorKind::Conflict, "merging two changes").with_source(why);
+        let base = session.snapshot.as_deref().unwrap_or(mine);
+        let merged = self.codec.merge(base, mine, theirs).ok_or_else(|| conflict("it has no fields to tell apart"))?;
         if merged.len() > self.max_payload {
-            return None;
+            return Err(conflict("the result is over the size limit"));
         }
-        session.envelope = self.codec.decode(&merged).ok()?;
-        Some(merged)
+        let envelope = self.codec.decode(&merged).map_err(|_| conflict("the result is no value of its type"))?;
+        Ok((merged, envelope))
     }
 }

@@ -1,0 +1,40 @@
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::{Error, ErrorKind, Result};
+
+/// How long a change is tried again while other requests keep changing the session: 1 second.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// The longest pause, at the beginning.
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// Several requests want to change a session: each that lost reads what the winner stored and tries again. Every time
+/// somebody's change was stored, so all together get on. Pauses of random length keep them from getting into step; they get
+/// shorter and shorter, so that who has waited longest has the best chances.
+pub(super) struct Contest {
+    began: Instant,
+    attempts: u32,
+}
+
+impl Contest {
+    pub(super) fn new() -> Self {
+        Self { began: Instant::now(), attempts: 0 }
+    }
+
+    /// Pauses before another attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Conflict`] when it has gone on for too long.
+    pub(super) fn again(&mut self) -> Result<()> {
+        if self.began.elapsed() >= LIMIT {
+            let why = format!("others kept changing it for {LIMIT:?}");
+            return Err(Error::new(ErrorKind::Conflict, "saving a session").with_source(why));
+        }
+        let random = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+        self.attempts += 1;
+        thread::sleep(PAUSE.mul_f64(random / f64::from(self.attempts)));
+        Ok(())
+    }
+}

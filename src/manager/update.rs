@@ -1,0 +1,116 @@
+use super::contest::Contest;
+use super::{Loaded, Policy, SessionManager};
+use crate::session::{Change, Origin};
+use crate::store::{Created, Saved, Write};
+use crate::{Error, ErrorKind, Result, Session, SessionId};
+
+impl<T: 'static> SessionManager<T> {
+    /// Changes a session so that no change is lost, whatever others do to it at the same time: reads it, changes it, saves
+    /// it if nobody else did, and otherwise starts again with what is there then. Counters and lists come out exact.
+    ///
+    /// Two commands if nobody interferes. `change` may be called several times, and is to do nothing but change its
+    /// argument. `None` if there is no such session; then nothing is stored.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open_id`](Self::open_id) and [`commit`](Self::commit); [`ErrorKind::Conflict`] if others kept changing the
+    /// session for a second. After [`ErrorKind::MayHaveHappened`] the change is there once or not at all.
+    pub fn update<R>(&self, id: &SessionId, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
+        match self.load(id)? {
+            Loaded::Live(mut session) => self.update_in(&mut session, change),
+            Loaded::Renewed | Loaded::Absent => Ok(None),
+        }
+    }
+
+    /// The same for a session that is open, as within a handler: the change is stored at once, together with what was
+    /// changed in this session before, and the session has the value that was stored. A session that is new gets its id
+    /// now, and the visitor the cookie when it is committed. One command if nobody interferes.
+    ///
+    /// `None`, and nothing stored, if the session was destroyed or renewed meanwhile, is [detached](Session::is_detached),
+    /// or was told to be discarded or destroyed. Then, and if it fails, the session has the value it had before.
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u64>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open(None)?;
+    /// let count = sessions.update_in(&mut session, |count| {
+    ///     *count += 1;
+    ///     *count
+    /// })?;
+    /// assert_eq!(count, Some(1));
+    /// assert!(sessions.commit(session)?.headers().iter().any(|(name, _)| *name == "Set-Cookie"));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`update`](Self::update).
+    pub fn update_in<R>(&self, session: &mut Session<T>, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
+        let policy = &*self.0;
+        if session.change >= Change::Discard || (session.is_detached() && session.change != Change::Renew) {
+            return Ok(None);
+        }
+        let before = policy.codec.encode(&session.envelope.with_revision(0));
+        let before = before.map_err(|error| Error::new(ErrorKind::Payload, "encoding a session").with_source(error))?;
+        let version_before = session.version().cloned();
+        let result = policy.contend(session, &before, change);
+        if let Ok(Some(_)) = result {
+            session.forget_changes();
+        } else {
+            session.envelope = policy.decode(&before)?;
+            if let (Origin::Stored { version, .. }, Some(before)) = (&mut session.origin, version_before) {
+                *version = before;
+            }
+        }
+        result
+    }
+}
+
+impl<T: 'static> Policy<T> {
+    fn contend<R>(
+        &self,
+        session: &mut Session<T>,
+        before: &[u8],
+        mut change: impl FnMut(&mut T) -> R,
+    ) -> Result<Option<R>> {
+        let has_changes = session.is_modified();
+        let mut contest = Contest::new();
+        loop {
+            let answer = change(&mut session.envelope.data);
+            let payload = self.encode(&session.envelope)?;
+            let write = Write::new(&payload, self.ttl(&session.envelope));
+            let Origin::Stored { id, version } = &session.origin else {
+                let (id, version) = self.create(write)?;
+                session.origin = Origin::Stored { id, version };
+                return Ok(Some(answer));
+            };
+            let id = *id;
+            let theirs = match self.store.save(&id, write, Some(version))? {
+                Saved::Stored(version) => {
+                    session.origin = Origin::Stored { id, version };
+                    return Ok(Some(answer));
+                }
+                Saved::Missing => return Ok(None),
+                Saved::Conflict(theirs) => theirs,
+            };
+            contest.again()?;
+            session.envelope = match has_changes {
+                true => self.merge(session, before, &theirs.payload)?.1,
+                false => self.decode(&theirs.payload)?,
+            };
+            session.origin = Origin::Stored { id, version: theirs.version };
+        }
+    }
+
+    /// Stores a session that is stored nowhere yet.
+    pub(super) fn create(&self, write: Write<'_>) -> Result<(SessionId, crate::store::Version)> {
+        let id = self.store.fresh_id(None);
+        match self.store.create(&id, write)? {
+            Created::Stored(version) => Ok((id, version)),
+            // No two ids of 128 random bits are equal.
+            Created::Taken => Err(Error::new(ErrorKind::Misconfigured, "creating a session")
+                .with_source("the key of a fresh id is taken: does the key mapper give every id its own?")),
+        }
+    }
+}

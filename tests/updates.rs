@@ -1,0 +1,234 @@
+//! No update is lost, whatever happens to a session at once.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+use support::{Monitor, RedisServer, shared, unique};
+use threaded_sessions::{
+    ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager, SessionStore,
+};
+
+type Fields = BTreeMap<String, u64>;
+
+fn on_each_store(test: impl Fn(Box<dyn Fn() -> Box<dyn SessionStore>>)) {
+    test(Box::new(|| Box::new(MemorySessionStore::new())));
+    for expiring in [false, true] {
+        let builder = move || {
+            let builder = RedisSessionStore::builder().url(shared().url()).prefix(unique("updates"));
+            let builder = if expiring { builder.expiring() } else { builder };
+            Box::new(builder.build().unwrap()) as Box<dyn SessionStore>
+        };
+        test(Box::new(builder));
+    }
+}
+
+fn manager<T: Serialize + for<'de> Deserialize<'de> + 'static>(
+    store: Box<dyn SessionStore>,
+    policy: OnConflict,
+) -> SessionManager<T> {
+    let store: std::sync::Arc<dyn SessionStore> = store.into();
+    SessionManager::builder(store).on_conflict(policy).build().unwrap()
+}
+
+fn stored<T: Default + 'static>(sessions: &SessionManager<T>, value: T) -> SessionId {
+    let mut session = sessions.fresh();
+    *session = value;
+    session.renew();
+    *sessions.commit(session).unwrap().id().unwrap()
+}
+
+/// Runs `act` in 8 threads at once, 100 times each.
+fn in_parallel(act: impl Fn(usize, usize) + Sync) {
+    let (act, start) = (&act, &Barrier::new(8));
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || {
+                start.wait();
+                (0..100).for_each(|round| act(thread, round));
+            });
+        }
+    });
+}
+
+/// Whether a change was answered with success. The only other answer is that there was too much contention.
+fn is_kept<C>(result: Result<C, threaded_sessions::Error>) -> bool {
+    result.map_err(|error| assert_eq!(error.kind(), ErrorKind::Conflict, "{error}")).is_ok()
+}
+
+#[test]
+fn merging_keeps_every_field_that_was_answered_with_success() {
+    on_each_store(|store| {
+        let sessions = manager::<Fields>(store(), OnConflict::Merge);
+        let id = stored(&sessions, Fields::new());
+        let kept = Mutex::new(Vec::new());
+        in_parallel(|thread, round| {
+            let (mut session, field) = (sessions.open_id(&id).unwrap().unwrap(), format!("{thread}/{round}"));
+            session.insert(field.clone(), 1);
+            if is_kept(sessions.commit(session)) {
+                kept.lock().unwrap().push(field);
+            }
+        });
+        let mut kept = kept.into_inner().unwrap();
+        kept.sort();
+        assert!(!kept.is_empty());
+        assert!(sessions.open_id(&id).unwrap().unwrap().keys().eq(&kept));
+    });
+}
+
+#[test]
+fn update_counts_exactly() {
+    on_each_store(|store| {
+        let sessions = manager::<u64>(store(), OnConflict::Merge);
+        let id = stored(&sessions, 0);
+        let kept = AtomicU64::new(0);
+        in_parallel(|_, _| {
+            let updated = sessions.update(&id, |count| *count += 1);
+            kept.fetch_add(u64::from(is_kept(updated.map(|found| found.unwrap()))), Ordering::Relaxed);
+        });
+        assert_eq!(*sessions.open_id(&id).unwrap().unwrap(), kept.into_inner());
+    });
+}
+
+#[test]
+fn failing_counts_exactly_what_it_answered() {
+    on_each_store(|store| {
+        let sessions = manager::<u64>(store(), OnConflict::Fail);
+        let id = stored(&sessions, 0);
+        let kept = AtomicU64::new(0);
+        in_parallel(|_, _| {
+            let mut session = sessions.open_id(&id).unwrap().unwrap();
+            *session += 1;
+            kept.fetch_add(u64::from(is_kept(sessions.commit(session))), Ordering::Relaxed);
+        });
+        assert_eq!(*sessions.open_id(&id).unwrap().unwrap(), kept.into_inner());
+    });
+}
+
+#[test]
+fn the_last_write_wins_where_that_is_wanted() {
+    on_each_store(|store| {
+        let sessions = manager::<Fields>(store(), OnConflict::LastWriteWins);
+        let id = stored(&sessions, Fields::new());
+        let (mut first, mut second) =
+            (sessions.open_id(&id).unwrap().unwrap(), sessions.open_id(&id).unwrap().unwrap());
+        first.insert("first".into(), 1);
+        second.insert("second".into(), 2);
+        assert_eq!(sessions.commit(first).unwrap().outcome(), Outcome::Stored);
+        assert_eq!(sessions.commit(second).unwrap().outcome(), Outcome::Stored);
+        assert_eq!(sessions.open_id(&id).unwrap().unwrap().keys().collect::<Vec<_>>(), ["second"]);
+    });
+}
+
+#[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
+struct Shop {
+    user: Option<String>,
+    cart: Vec<String>,
+    hits: u64,
+}
+
+#[test]
+fn update_in_a_handler_keeps_what_the_handler_changed_before() {
+    on_each_store(|store| {
+        let sessions = manager::<Shop>(store(), OnConflict::Merge);
+        let id = stored(&sessions, Shop::default());
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        session.user = Some("ada".into());
+        for _ in 0..3 {
+            sessions.update(&id, |shop| shop.hits += 1).unwrap();
+        }
+        let hits = sessions.update_in(&mut session, |shop| {
+            shop.hits += 1;
+            shop.hits
+        });
+        assert_eq!(hits.unwrap(), Some(4));
+        assert_eq!((session.user.as_deref(), session.hits), (Some("ada"), 4));
+        assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Unchanged);
+        let shop = sessions.open_id(&id).unwrap().unwrap();
+        assert_eq!((shop.user.as_deref(), shop.hits), (Some("ada"), 4));
+    });
+}
+
+#[test]
+fn update_in_a_session_that_is_gone_changes_nothing() {
+    on_each_store(|store| {
+        let sessions = manager::<u64>(store(), OnConflict::Merge);
+        let id = stored(&sessions, 7);
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        assert!(sessions.store().delete(&id).unwrap());
+        assert_eq!(sessions.update_in(&mut session, |count| *count += 1).unwrap(), None);
+        assert_eq!(*session, 7);
+        assert_eq!(sessions.update(&id, |count| *count += 1).unwrap(), None);
+        assert!(sessions.open_id(&id).unwrap().is_none());
+
+        let mut session = sessions.fresh();
+        session.destroy();
+        assert_eq!(sessions.update_in(&mut session, |count| *count += 1).unwrap(), None);
+    });
+}
+
+#[test]
+fn update_in_a_new_session_gives_the_cookie_at_commit_and_remembers() {
+    on_each_store(|store| {
+        let sessions = manager::<u64>(store(), OnConflict::Merge);
+        let mut session = sessions.fresh();
+        session.remember(true);
+        assert_eq!(sessions.update_in(&mut session, |count| *count += 1).unwrap(), Some(()));
+        assert_eq!(sessions.update_in(&mut session, |count| *count += 1).unwrap(), Some(()));
+        let committed = sessions.commit(session).unwrap();
+        assert_eq!(committed.outcome(), Outcome::Unchanged);
+        let cookie = committed.headers().iter().find(|(name, _)| *name == "Set-Cookie").unwrap();
+        assert!(cookie.1.contains("Max-Age="));
+        assert_eq!(*sessions.open_id(committed.id().unwrap()).unwrap().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_conflict_that_cannot_be_merged_is_an_error() {
+    let sessions = manager::<u64>(Box::new(MemorySessionStore::new()), OnConflict::Merge);
+    let id = stored(&sessions, 0);
+    let mut session = sessions.open_id(&id).unwrap().unwrap();
+    *session += 1;
+    sessions.update(&id, |count| *count += 10).unwrap();
+    assert_eq!(sessions.commit(session).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(*sessions.open_id(&id).unwrap().unwrap(), 10);
+}
+
+#[test]
+fn a_change_committed_before_a_renewal_is_kept_by_it() {
+    on_each_store(|store| {
+        let sessions = manager::<Shop>(store(), OnConflict::Merge);
+        let id = stored(&sessions, Shop::default());
+        let mut login = sessions.open_id(&id).unwrap().unwrap();
+        sessions.update(&id, |shop| shop.cart.push("tea".into())).unwrap();
+        login.user = Some("ada".into());
+        login.renew();
+        let committed = sessions.commit(login).unwrap();
+        let shop = sessions.open_id(committed.id().unwrap()).unwrap().unwrap();
+        assert_eq!(*shop, Shop { user: Some("ada".into()), cart: vec!["tea".into()], hits: 0 });
+    });
+}
+
+#[test]
+fn without_interference_a_save_is_one_command() {
+    let server = RedisServer::start();
+    for expiring in [false, true] {
+        let builder = RedisSessionStore::builder().url(server.url()).prefix(unique("wire"));
+        let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
+        let sessions = SessionManager::<u64>::new(store);
+        let id = stored(&sessions, 0);
+        // The server knows the scripts from here on.
+        sessions.update(&id, |count| *count += 1).unwrap();
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        let monitor = Monitor::start(&server);
+        *session += 1;
+        assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Stored);
+        let names: Vec<String> = monitor.commands().into_iter().map(|command| command[0].clone()).collect();
+        assert_eq!(names, ["EVALSHA"]);
+    }
+}
