@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::envelope::Envelope;
+pub use self::envelope::{Binding, Envelope};
 pub use self::json::{Json, JsonFormat};
 #[cfg(feature = "msgpack")]
 pub use self::msgpack::{MessagePack, MessagePackFormat};
@@ -148,6 +148,9 @@ impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCod
         let (base, mine, merged) = (base?, mine?, merged.as_mut()?);
         if mine.remembered != base.remembered {
             merged.remembered = mine.remembered;
+        }
+        if mine.bound != base.bound {
+            merged.bound = mine.bound;
         }
         let removed = base.data.keys().filter(|name| !mine.data.contains_key(*name));
         for name in removed {

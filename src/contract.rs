@@ -15,8 +15,10 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use crate::store::{Created, Found, MAX_TTL, Saved, SessionStore, Stored, Touch, Version, Write};
-use crate::{Error, SessionId};
+use crate::store::{
+    Bind, Created, Ending, Found, MAX_TTL, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
+};
+use crate::{Error, ErrorKind, Handle, SessionId};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(20);
@@ -42,6 +44,14 @@ pub fn all(store: &dyn SessionStore, wait: impl Fn(Duration)) {
     extreme_times_to_live(store, &wait);
     one_of_many_writers_wins(store);
     one_of_many_rotations_wins(store);
+    if let Some(index) = store.index() {
+        principals_keep_their_sessions(store, index);
+        principals_lose_what_ends(store, index, &wait);
+        principals_end_their_sessions(store, index);
+        the_cap_ends_the_oldest(store, index);
+    } else {
+        principals_are_unsupported(store);
+    }
 }
 
 /// Any operation on an id that never was answers that there is none.
@@ -245,6 +255,89 @@ pub fn one_of_many_rotations_wins(store: &dyn SessionStore) {
     let won = outcomes.iter().filter(|saved| matches!(saved, Saved::Stored(_))).count();
     let lives = new.iter().filter(|id| matches!(ok(store.read(id, Touch::No)), Found::Live(_))).count();
     assert_eq!((won, lives), (1, 1), "{outcomes:?}");
+}
+
+/// A session belongs to whom it was bound to, through saves and rotations, until it is bound to another or to nobody.
+pub fn principals_keep_their_sessions(store: &dyn SessionStore, index: &dyn SessionIndex) {
+    let (ada, bob) = (principal("ada"), principal("bob"));
+    let id = create_for(store, &ada, None);
+    assert_eq!(handles(index, &ada), [store.handle(&id)]);
+    assert_stored(store.save(&id, Write::new(b"2", HOUR), None));
+    let new = store.fresh_id(Some(&id));
+    assert_stored(store.rotate(&id, &new, Write::new(b"3", HOUR), None));
+    assert_eq!(handles(index, &ada), [store.handle(&new)]);
+    assert_eq!(&*ok(index.of(&ada))[0].payload, b"3");
+
+    let to_bob = Bind::To { principal: &bob, cap: None };
+    assert_stored(store.save(&new, Write::new(b"4", HOUR).with_bind(to_bob), None));
+    assert_eq!((handles(index, &ada), handles(index, &bob)), (vec![], vec![store.handle(&new)]));
+    assert_stored(store.save(&new, Write::new(b"5", HOUR).with_bind(Bind::Nobody), None));
+    assert_eq!(handles(index, &bob), []);
+}
+
+/// A principal loses a session with the session itself, however it ends, and only then.
+pub fn principals_lose_what_ends(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    let ada = principal("ada");
+    let [deleted, expired, stays] = std::array::from_fn(|_| create_for(store, &ada, None));
+    assert!(ok(store.delete(&deleted)));
+    let _ = live(store, &expired, Touch::Set(SHORT));
+    wait(SHORT * 2);
+    assert_eq!(handles(index, &ada), [store.handle(&stays)]);
+}
+
+/// Ending a principal's sessions ends those that were meant, and no others.
+pub fn principals_end_their_sessions(store: &dyn SessionStore, index: &dyn SessionIndex) {
+    let (ada, bob) = (principal("ada"), principal("bob"));
+    let bobs = create_for(store, &bob, None);
+    let [first, second, third] = std::array::from_fn(|_| create_for(store, &ada, None));
+    assert_eq!(ok(index.end(&ada, Ending::Only(store.handle(&bobs)))), 0, "it is another's");
+    assert_eq!(ok(index.end(&ada, Ending::Only(store.handle(&first)))), 1);
+    assert_absent(store, &first);
+    assert_eq!(ok(index.end(&ada, Ending::AllBut(&third))), 1);
+    assert_absent(store, &second);
+    assert_missing(store.save(&second, Write::new(b"late", HOUR), None));
+    assert_eq!(handles(index, &ada), [store.handle(&third)]);
+    assert_eq!(ok(index.end(&ada, Ending::All)), 1);
+    assert_absent(store, &third);
+    assert_eq!(ok(index.end(&ada, Ending::All)), 0);
+    assert_eq!(handles(index, &bob), [store.handle(&bobs)]);
+}
+
+/// Of several sessions bound at once to a principal with a cap, as many as the cap live.
+pub fn the_cap_ends_the_oldest(store: &dyn SessionStore, index: &dyn SessionIndex) {
+    let ada = principal("ada");
+    let ids = at_once(10, |_| create_for(store, &ada, Some(3)));
+    let lives = ids.iter().filter(|id| matches!(ok(store.read(id, Touch::No)), Found::Live(_))).count();
+    assert_eq!((lives, handles(index, &ada).len()), (3, 3));
+}
+
+/// A store without an index refuses to bind a session, and stores nothing.
+pub fn principals_are_unsupported(store: &dyn SessionStore) {
+    let id = store.fresh_id(None);
+    let write = Write::new(b"v", HOUR).with_bind(Bind::To { principal: "ada", cap: None });
+    let error = store.create(&id, write).expect_err("it has no index");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_absent(store, &id);
+}
+
+/// A principal that no other run of the suite has.
+fn principal(name: &str) -> String {
+    format!("{name} {}", SessionId::random().expose())
+}
+
+#[track_caller]
+fn create_for(store: &dyn SessionStore, principal: &str, cap: Option<u32>) -> SessionId {
+    let id = store.fresh_id(None);
+    let payload = id.expose();
+    let write = Write::new(payload.as_bytes(), HOUR).with_bind(Bind::To { principal, cap });
+    let created = ok(store.create(&id, write));
+    assert!(matches!(created, Created::Stored(_)), "{created:?}");
+    id
+}
+
+#[track_caller]
+fn handles(index: &dyn SessionIndex, principal: &str) -> Vec<Handle> {
+    ok(index.of(principal)).iter().map(|belonging| belonging.handle).collect()
 }
 
 fn at_once<R: Send>(threads: usize, act: impl Fn(usize) -> R + Sync) -> Vec<R> {

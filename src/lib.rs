@@ -18,12 +18,14 @@ pub use {r2d2, redis};
 
 pub use self::attributes::Attributes;
 pub use self::clock::Clock;
-pub use self::codec::{Codec, Envelope, Format, Json, JsonFormat, SerdeCodec};
+pub use self::codec::{Binding, Codec, Envelope, Format, Json, JsonFormat, SerdeCodec};
 #[cfg(feature = "msgpack")]
 pub use self::codec::{MessagePack, MessagePackFormat};
 pub use self::error::{BoxError, Error, ErrorKind, Result};
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
-pub use self::manager::{Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable};
+pub use self::manager::{
+    BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
+};
 pub use self::reaper::{Reaper, ReaperBuilder, ReaperStats};
 pub use self::session::Session;
 pub use self::store::{

@@ -1,6 +1,7 @@
 mod builder;
 mod commit;
 mod contest;
+mod principals;
 mod update;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 pub use self::builder::{OnConflict, SessionManagerBuilder, Unreadable};
 pub use self::commit::{Committed, Outcome};
+pub use self::principals::BoundSession;
 use crate::cookie::SessionCookie;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Touch};
@@ -55,6 +57,7 @@ struct Policy<T> {
     on_conflict: OnConflict,
     unreadable: Unreadable,
     max_payload: usize,
+    max_per_principal: Option<u32>,
 }
 
 impl<T> Clone for SessionManager<T> {
@@ -110,9 +113,9 @@ impl<T: 'static> SessionManager<T> {
     {
         let Some(id) = self.0.cookie.find(cookie_headers) else { return Ok(self.fresh()) };
         Ok(match self.load(&id)? {
-            Loaded::Live(session) => session,
-            Loaded::Renewed => self.blank(Origin::Detached),
-            Loaded::Absent => self.fresh(),
+            Ok(session) => session,
+            Err(Gone::Renewed) => self.blank(Origin::Detached),
+            Err(Gone::Absent) => self.fresh(),
         })
     }
 
@@ -122,10 +125,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// As for [`open`](Self::open).
     pub fn open_id(&self, id: &SessionId) -> Result<Option<Session<T>>> {
-        Ok(match self.load(id)? {
-            Loaded::Live(session) => Some(session),
-            Loaded::Renewed | Loaded::Absent => None,
-        })
+        Ok(self.load(id)?.ok())
     }
 
     /// A new session, which gets an id when it is committed with a change.
@@ -145,19 +145,19 @@ impl<T: 'static> SessionManager<T> {
         self.session(envelope, origin, None)
     }
 
-    fn load(&self, id: &SessionId) -> Result<Loaded<T>> {
+    fn load(&self, id: &SessionId) -> Result<Result<Session<T>, Gone>> {
         let policy = &*self.0;
         let mut stored = match policy.store.read(id, policy.touch())? {
             Found::Live(stored) => stored,
-            Found::Renewed => return Ok(Loaded::Renewed),
-            Found::Absent => return Ok(Loaded::Absent),
+            Found::Renewed => return Ok(Err(Gone::Renewed)),
+            Found::Absent => return Ok(Err(Gone::Absent)),
         };
         let mut envelope = match (policy.decode(&stored.payload), policy.unreadable) {
             (Ok(envelope), _) => envelope,
             (Err(error), Unreadable::Fail) => return Err(error),
             (Err(error), Unreadable::StartFresh) => {
                 log::warn!("session {} is left to expire: {error}", policy.store.handle(id));
-                return Ok(Loaded::Absent);
+                return Ok(Err(Gone::Absent));
             }
         };
         // A remembered session has an idle timeout of its own, which only its payload tells: it is touched once more, but
@@ -173,11 +173,11 @@ impl<T: 'static> SessionManager<T> {
         let lifetime_left = policy.lifetime_left(&envelope, policy.clock.now());
         if lifetime_left.is_some_and(|left| left.is_zero()) {
             policy.store.delete(id)?;
-            return Ok(Loaded::Absent);
+            return Ok(Err(Gone::Absent));
         }
         let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
         let origin = Origin::Stored { id: *id, version: stored.version };
-        Ok(Loaded::Live(self.session(envelope, origin, expires_in)))
+        Ok(Ok(self.session(envelope, origin, expires_in)))
     }
 
     fn session(&self, envelope: Envelope<T>, origin: Origin, expires_in: Option<Duration>) -> Session<T> {
@@ -186,6 +186,10 @@ impl<T: 'static> SessionManager<T> {
             Origin::New | Origin::Detached => None,
         };
         Session {
+            owner: match origin {
+                Origin::Stored { .. } => envelope.bound.as_ref().map(|bound| bound.principal.clone()),
+                Origin::New | Origin::Detached => None,
+            },
             envelope,
             given,
             origin,
@@ -198,8 +202,8 @@ impl<T: 'static> SessionManager<T> {
     }
 }
 
-enum Loaded<T> {
-    Live(Session<T>),
+/// Why there is no session under an id.
+enum Gone {
     Renewed,
     Absent,
 }

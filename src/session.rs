@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::store::Version;
-use crate::{Codec, Envelope, SessionId};
+use crate::{Binding, Codec, Envelope, SessionId};
 
 /// What a request handler holds: the user's own `T`, to which it dereferences, and what is to become of the session.
 ///
@@ -17,6 +17,8 @@ pub struct Session<T> {
     pub(crate) envelope: Envelope<T>,
     /// The id that the visitor has in his cookie, if it is one that lives, and when that cookie was remembered.
     pub(crate) given: Option<(SessionId, Option<SystemTime>)>,
+    /// The principal it belonged to when it was last read or stored.
+    pub(crate) owner: Option<String>,
     pub(crate) origin: Origin,
     pub(crate) change: Change,
     /// The value as it was encoded before the first change.
@@ -94,6 +96,28 @@ impl<T: 'static> Session<T> {
         self.envelope.remembered = remember.then_some(since);
     }
 
+    /// Says whom the session belongs to, typically at login, and calls it something for the list of his sessions: a device,
+    /// an address. From the commit on the session is among those of the principal
+    /// ([`SessionManager::of`](crate::SessionManager::of)), whatever id it has, until it ends.
+    ///
+    /// It takes a store with an index, the expiring Redis store or the memory store; with another the commit answers
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    pub fn bind(&mut self, principal: impl Into<String>, label: impl Into<String>) {
+        self.mark(Change::Value);
+        self.envelope.bound = Some(Binding::new(principal, label));
+    }
+
+    /// The session belongs to nobody any more.
+    pub fn unbind(&mut self) {
+        self.mark(Change::Value);
+        self.envelope.bound = None;
+    }
+
+    /// Whom the session belongs to.
+    pub fn principal(&self) -> Option<&str> {
+        self.envelope.bound.as_ref().map(|bound| &*bound.principal)
+    }
+
     /// Gives the session a new id when it is committed, changed or not; the old one is dead then. To be called at every
     /// change of rights, above all at login: otherwise who planted the id before, or saw it, is signed in as well
     /// (session fixation; OWASP Session Management Cheat Sheet, Ring's `:recreate`).
@@ -122,6 +146,7 @@ impl<T: 'static> Session<T> {
 
     /// Notes that the session is stored as it is now.
     pub(crate) fn forget_changes(&mut self) {
+        self.owner = self.principal().map(str::to_owned);
         if self.change == Change::Value {
             self.change = Change::None;
         }

@@ -44,7 +44,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::index::{Entry, Expired, Reaped, SessionIndex, Verified};
+pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 pub use self::memory::MemorySessionStore;
 pub use self::redis::{
     KeyMapper, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, Warning,
@@ -143,12 +143,50 @@ pub struct Write<'a> {
     pub payload: &'a [u8],
     /// How long it lives from now on, unless touched or saved again. `None`: it does not expire.
     pub ttl: Option<Duration>,
+    /// Whom the session belongs to.
+    pub bind: Bind<'a>,
+}
+
+/// What a write does to the principal that a session belongs to. Only stores with an index know principals; others answer
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) to `To`.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bind<'a> {
+    /// Nothing: a session that belongs to somebody goes on belonging to him, also under a new id.
+    #[default]
+    Keep,
+    /// The session belongs to this principal from now on, and if he has more than `cap` sessions then, the oldest of them
+    /// end. With several partitions they end soon after.
+    To {
+        /// The principal: a user name or number, of any length.
+        principal: &'a str,
+        /// How many sessions he may have.
+        cap: Option<u32>,
+    },
+    /// The session belongs to nobody from now on.
+    Nobody,
+}
+
+/// Principals are people.
+impl fmt::Debug for Bind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep => f.write_str("Keep"),
+            Self::To { cap, .. } => f.debug_struct("To").field("cap", cap).finish_non_exhaustive(),
+            Self::Nobody => f.write_str("Nobody"),
+        }
+    }
 }
 
 impl<'a> Write<'a> {
     /// This payload, with this time to live.
     pub fn new(payload: &'a [u8], ttl: impl Into<Option<Duration>>) -> Self {
-        Self { payload, ttl: ttl.into() }
+        Self { payload, ttl: ttl.into(), bind: Bind::Keep }
+    }
+
+    /// The same, with this done to the principal.
+    pub fn with_bind(self, bind: Bind<'a>) -> Self {
+        Self { bind, ..self }
     }
 
     /// The time to live in milliseconds, within the bounds of the contract.
@@ -159,7 +197,11 @@ impl<'a> Write<'a> {
 
 impl fmt::Debug for Write<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Write").field("bytes", &self.payload.len()).field("ttl", &self.ttl).finish()
+        f.debug_struct("Write")
+            .field("bytes", &self.payload.len())
+            .field("ttl", &self.ttl)
+            .field("bind", &self.bind)
+            .finish()
     }
 }
 

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -23,8 +24,35 @@ pub struct Envelope<D> {
     /// When the cookie of a remembered session was last sent. `None` for a session that is not remembered.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub remembered: Option<SystemTime>,
+    /// Whom the session belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Binding>,
     /// The user's own value.
     pub data: D,
+}
+
+/// Whom a session belongs to, and what the application calls it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Binding {
+    /// The principal, such as a user's number.
+    pub principal: String,
+    /// A small text for the list of his sessions, such as a device.
+    pub label: String,
+}
+
+impl Binding {
+    /// This principal, with this label.
+    pub fn new(principal: impl Into<String>, label: impl Into<String>) -> Self {
+        Self { principal: principal.into(), label: label.into() }
+    }
+}
+
+/// Principals are people.
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Binding(..)")
+    }
 }
 
 impl<D> Envelope<D> {
@@ -35,6 +63,7 @@ impl<D> Envelope<D> {
             revision: Self::fresh_revision(),
             created: SystemTime::now(),
             remembered: None,
+            bound: None,
             data,
         }
     }
@@ -46,6 +75,7 @@ impl<D> Envelope<D> {
             revision,
             created: self.created,
             remembered: self.remembered,
+            bound: self.bound.clone(),
             data: &self.data,
         }
     }
@@ -56,6 +86,7 @@ impl<D> Envelope<D> {
             revision: self.revision,
             created: self.created,
             remembered: self.remembered,
+            bound: self.bound,
             data: map(self.data)?,
         })
     }

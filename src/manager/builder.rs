@@ -58,6 +58,7 @@ impl<T: 'static> Policy<T> {
             on_conflict: OnConflict::Merge,
             unreadable: Unreadable::Fail,
             max_payload: MAX_PAYLOAD,
+            max_per_principal: None,
         }
     }
 }
@@ -122,6 +123,13 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|policy| policy.max_payload = bytes)
     }
 
+    /// How many sessions a principal may have, at least 1; one more [`bind`](crate::Session::bind) ends the oldest. Defaults
+    /// to no limit.
+    pub fn max_per_principal(self, sessions: impl Into<Option<u32>>) -> Self {
+        let sessions = sessions.into();
+        self.with(|policy| policy.max_per_principal = sessions)
+    }
+
     /// The name of the cookie. Defaults to `__Host-session` where browsers allow it: `Secure`, with the path `/` and no
     /// domain; to `__Secure-session` if only `Secure`; otherwise to `session`.
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
@@ -166,7 +174,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// # Errors
     ///
     /// [`ErrorKind::Misconfigured`], with the reason as its source, for attributes of the cookie that browsers would not
-    /// accept together, times of zero, and a `remember_for` that is not longer than the idle timeout.
+    /// accept together, times of zero, no session for a principal, and a `remember_for` that is not longer than the idle timeout.
     pub fn build(self) -> Result<SessionManager<T>> {
         let mut policy = self.0;
         let refuse =
@@ -179,6 +187,9 @@ impl<T: 'static> SessionManagerBuilder<T> {
             && policy.idle_timeout.is_none_or(|idle| idle >= remember_for)
         {
             return refuse("remember_for is to be longer than the idle timeout");
+        }
+        if policy.max_per_principal == Some(0) {
+            return refuse("a principal may have at least one session");
         }
         policy.cookie = policy.cookie.settle()?;
         Ok(SessionManager(Arc::new(policy)))

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::contest::Contest;
 use super::{OnConflict, Policy, SessionManager};
 use crate::session::{Change, Origin};
-use crate::store::{Found, Saved, Touch, Write};
+use crate::store::{Bind, Found, Saved, Touch, Write};
 use crate::{Envelope, Error, ErrorKind, Result, Session, SessionId};
 
 /// What became of a session, and the headers for the response.
@@ -83,7 +83,7 @@ impl<T: 'static> SessionManager<T> {
             (Change::Value, None) if session.is_detached() => (Outcome::Detached, None),
             (Change::Value | Change::Renew, None) => {
                 let payload = policy.encode(&session.envelope)?;
-                let (id, _) = policy.create(Write::new(&payload, policy.ttl(&session.envelope)))?;
+                let (id, _) = policy.create(policy.write(&session, &payload))?;
                 (Outcome::Stored, Some(id))
             }
             (Change::Value, Some(id)) => policy.replace(&mut session, &id, None)?,
@@ -122,7 +122,7 @@ impl<T: 'static> Policy<T> {
     }
 
     /// How long a session lives that is stored now.
-    pub(super) fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+    fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
         let left = [self.idle_timeout(envelope), self.lifetime_left(envelope, self.clock.now())];
         left.into_iter().flatten().min()
     }
@@ -134,6 +134,16 @@ impl<T: 'static> Policy<T> {
             return Err(refuse(format!("{} bytes are over the limit of {}", payload.len(), self.max_payload).into()));
         }
         Ok(payload)
+    }
+
+    /// What is stored of a session.
+    pub(super) fn write<'a>(&self, session: &'a Session<T>, payload: &'a [u8]) -> Write<'a> {
+        let bind = match (session.principal(), session.owner.as_deref()) {
+            (now, before) if now == before => Bind::Keep,
+            (Some(principal), _) => Bind::To { principal, cap: self.max_per_principal },
+            (None, _) => Bind::Nobody,
+        };
+        Write::new(payload, self.ttl(&session.envelope)).with_bind(bind)
     }
 
     /// Saves the session, under a new id if there is one.
@@ -149,7 +159,7 @@ impl<T: 'static> Policy<T> {
         let mut merged = None;
         let mut contest = Contest::new();
         loop {
-            let write = Write::new(merged.as_deref().unwrap_or(&mine), self.ttl(&session.envelope));
+            let write = self.write(session, merged.as_deref().unwrap_or(&mine));
             let saved = match &new {
                 Some(new) => self.store.rotate(id, new, write, expected.as_ref())?,
                 None => self.store.save(id, write, expected.as_ref())?,
@@ -167,6 +177,10 @@ impl<T: 'static> Policy<T> {
             };
             contest.again()?;
             let (payload, envelope) = self.merge(session, &mine, &theirs.payload)?;
+            // Whom the other one bound it to is in the store already, unless this request bound it too.
+            if session.principal() == session.owner.as_deref() {
+                session.owner = envelope.bound.as_ref().map(|bound| bound.principal.clone());
+            }
             session.envelope = envelope;
             merged = Some(payload);
             expected = Some(theirs.version);

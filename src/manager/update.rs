@@ -1,5 +1,5 @@
 use super::contest::Contest;
-use super::{Loaded, Policy, SessionManager};
+use super::{Policy, SessionManager};
 use crate::session::{Change, Origin};
 use crate::store::{Created, Saved, Write};
 use crate::{Error, ErrorKind, Result, Session, SessionId};
@@ -17,8 +17,8 @@ impl<T: 'static> SessionManager<T> {
     /// session for a second. After [`ErrorKind::MayHaveHappened`] the change is there once or not at all.
     pub fn update<R>(&self, id: &SessionId, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
         match self.load(id)? {
-            Loaded::Live(mut session) => self.update_in(&mut session, change),
-            Loaded::Renewed | Loaded::Absent => Ok(None),
+            Ok(mut session) => self.update_in(&mut session, change),
+            Err(_) => Ok(None),
         }
     }
 
@@ -79,7 +79,7 @@ impl<T: 'static> Policy<T> {
         loop {
             let answer = change(&mut session.envelope.data);
             let payload = self.encode(&session.envelope)?;
-            let write = Write::new(&payload, self.ttl(&session.envelope));
+            let write = self.write(session, &payload);
             let Origin::Stored { id, version } = &session.origin else {
                 let (id, version) = self.create(write)?;
                 session.origin = Origin::Stored { id, version };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Handle, Result};
+use crate::{Handle, Result, SessionId};
 
 /// The index of a store: which sessions there are, and when each is due. The expiring Redis store and the memory store
 /// have one.
@@ -44,6 +44,21 @@ pub trait SessionIndex {
     ///
     /// As for [`reap`](Self::reap).
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>>;
+
+    /// The sessions that live and belong to a principal, the one he got last first; 1000 of each partition at most.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked.
+    fn of(&self, principal: &str) -> Result<Vec<Belonging>>;
+
+    /// Ends sessions of a principal, and answers how many there were. A renewal that comes in between makes no difference:
+    /// the session ends under its new id.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked.
+    fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64>;
 
     /// Compares index and sessions in both directions, in small steps beside the traffic, and mends the index. For
     /// operators, after Redis lost keys or something wrote where it should not; everyday drift the reaper mends.
@@ -104,6 +119,49 @@ impl Entry {
     pub fn new(handle: Handle, expires_in: Option<Duration>) -> Self {
         Self { handle, expires_in }
     }
+}
+
+/// A session that belongs to a principal.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Belonging {
+    /// The handle of the session.
+    pub handle: Handle,
+    /// The encoded session.
+    pub payload: Arc<[u8]>,
+    /// How long it lives if it is not used. `None`: it does not expire.
+    pub expires_in: Option<Duration>,
+    /// When the principal got it, in milliseconds since 1970 on the clock of the store.
+    pub since: u64,
+}
+
+impl Belonging {
+    /// For stores of one's own.
+    pub fn new(handle: Handle, payload: impl Into<Arc<[u8]>>, expires_in: Option<Duration>, since: u64) -> Self {
+        Self { handle, payload: payload.into(), expires_in, since }
+    }
+}
+
+impl fmt::Debug for Belonging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Belonging")
+            .field("handle", &self.handle)
+            .field("bytes", &self.payload.len())
+            .field("expires_in", &self.expires_in)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which sessions of a principal [`end`](SessionIndex::end).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Ending<'a> {
+    /// All of them.
+    All,
+    /// All but this one.
+    AllBut(&'a SessionId),
+    /// The one with this handle, if it is his.
+    Only(Handle),
 }
 
 /// What a [`verify`](SessionIndex::verify) found.

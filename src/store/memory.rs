@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{
-    Created, Expired, Found, GRACE, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch, Verified,
-    Version, Write, index, ttl_millis,
+    Belonging, Bind, Created, Ending, Expired, Found, GRACE, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore,
+    Stored, Touch, Verified, Version, Write, index, ttl_millis,
 };
 use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId};
 
@@ -83,7 +83,7 @@ impl SessionStore for MemorySessionStore {
         if self.capacity.is_some_and(|capacity| shelf.sessions() >= capacity) {
             return Err(Error::new(ErrorKind::OutOfMemory, "creating a session"));
         }
-        Ok(Created::Stored(shelf.put_session(*id, write, now)))
+        Ok(Created::Stored(shelf.put_session(*id, write, None, now)))
     }
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
@@ -91,7 +91,7 @@ impl SessionStore for MemorySessionStore {
         let (deadline, payload) = match shelf.entries.get(id) {
             None => return Ok(Found::Absent),
             Some((_, Entry::Renewed)) => return Ok(Found::Renewed),
-            Some((deadline, Entry::Session { payload })) => (*deadline, payload.clone()),
+            Some((deadline, Entry::Session { payload, .. })) => (*deadline, payload.clone()),
         };
         let touched = match touch {
             Touch::No => deadline,
@@ -99,7 +99,7 @@ impl SessionStore for MemorySessionStore {
             Touch::Extend(ttl) => deadline.map(|deadline| deadline.max(now + ttl_millis(ttl))),
         };
         if touched != deadline {
-            shelf.put(*id, touched, Entry::Session { payload: payload.clone() });
+            shelf.touch(id, touched);
         }
         Ok(Found::Live(stored(payload, touched, now)))
     }
@@ -108,21 +108,25 @@ impl SessionStore for MemorySessionStore {
         let (mut shelf, now) = self.open();
         Ok(match shelf.may_replace(id, write, expected, now) {
             Some(refused) => refused,
-            None => Saved::Stored(shelf.put_session(*id, write, now)),
+            None => {
+                let owner = shelf.owner(id);
+                Saved::Stored(shelf.put_session(*id, write, owner, now))
+            }
         })
     }
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let (mut shelf, now) = self.open();
-        if let Some((_, Entry::Session { payload })) = shelf.entries.get(new) {
+        if let Some((_, Entry::Session { payload, .. })) = shelf.entries.get(new) {
             let own = **payload == *write.payload;
             return Ok(if own { Saved::Stored(Version(payload.clone())) } else { Saved::Missing });
         }
         Ok(match shelf.may_replace(old, write, expected, now) {
             Some(refused) => refused,
             None => {
+                let owner = shelf.owner(old);
                 shelf.put(*old, Some(now + ttl_millis(RENEWED_FOR)), Entry::Renewed);
-                Saved::Stored(shelf.put_session(*new, write, now))
+                Saved::Stored(shelf.put_session(*new, write, owner, now))
             }
         })
     }
@@ -170,6 +174,33 @@ impl SessionIndex for MemorySessionStore {
         Ok(page.map(|(deadline, id)| index::Entry::new(self.handle(&id), left(deadline))).collect())
     }
 
+    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
+        let (shelf, now) = self.open();
+        let of = |&(since, id): &(u64, SessionId)| {
+            let stored = match shelf.entries.get(&id)? {
+                (deadline, Entry::Session { payload, .. }) => stored(payload.clone(), *deadline, now),
+                (_, Entry::Renewed) => return None,
+            };
+            Some(Belonging::new(handle(&id), stored.payload, stored.expires_in, since))
+        };
+        Ok(shelf.owned.get(principal).into_iter().flatten().rev().filter_map(of).collect())
+    }
+
+    fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
+        let (mut shelf, _) = self.open();
+        let ends = |id: &SessionId| match which {
+            Ending::All => true,
+            Ending::AllBut(kept) => id != kept,
+            Ending::Only(wanted) => handle(id) == wanted,
+        };
+        let ids = shelf.owned.get(principal).into_iter().flatten().map(|(_, id)| *id);
+        let ended: Vec<SessionId> = ids.filter(ends).collect();
+        for id in &ended {
+            shelf.take(id);
+        }
+        Ok(ended.len() as u64)
+    }
+
     /// There is nothing that could disagree.
     fn verify(&self) -> Result<Verified> {
         Ok(Verified::default())
@@ -192,14 +223,23 @@ struct Shelf {
     /// Exactly the entries that have a deadline, the next to expire first.
     deadlines: BTreeSet<(u64, SessionId)>,
     marks: usize,
+    /// The sessions of each principal, and since when he has them.
+    owned: HashMap<Arc<str>, BTreeSet<(u64, SessionId)>>,
     /// Whether somebody reaps, and sessions that have expired wait in `expired` for it.
     keep_expired: bool,
     expired: VecDeque<(u64, Expired)>,
 }
 
 enum Entry {
-    Session { payload: Arc<[u8]> },
+    Session { payload: Arc<[u8]>, owner: Option<Owner> },
     Renewed,
+}
+
+/// Whom a session belongs to, and since when.
+#[derive(Clone)]
+struct Owner {
+    principal: Arc<str>,
+    since: u64,
 }
 
 impl Shelf {
@@ -213,7 +253,7 @@ impl Shelf {
         while let Some(&(deadline, id)) = self.deadlines.first()
             && deadline <= now
         {
-            if let Some(Entry::Session { payload }) = self.take(&id) {
+            if let Some(Entry::Session { payload, .. }) = self.take(&id) {
                 evicted += 1;
                 if self.keep_expired {
                     self.expired.push_back((deadline, Expired::new(handle(&id), payload)));
@@ -233,7 +273,28 @@ impl Shelf {
             self.deadlines.remove(&(deadline, *id));
         }
         self.marks -= usize::from(matches!(entry, Entry::Renewed));
+        if let Entry::Session { owner: Some(owner), .. } = &entry
+            && let Some(sessions) = self.owned.get_mut(&owner.principal)
+        {
+            sessions.remove(&(owner.since, *id));
+            if sessions.is_empty() {
+                self.owned.remove(&owner.principal);
+            }
+        }
         Some(entry)
+    }
+
+    fn touch(&mut self, id: &SessionId, deadline: Option<u64>) {
+        if let Some(entry) = self.take(id) {
+            self.put(*id, deadline, entry);
+        }
+    }
+
+    fn owner(&self, id: &SessionId) -> Option<Owner> {
+        match self.entries.get(id) {
+            Some((_, Entry::Session { owner, .. })) => owner.clone(),
+            _ => None,
+        }
     }
 
     fn put(&mut self, id: SessionId, deadline: Option<u64>, entry: Entry) {
@@ -242,19 +303,46 @@ impl Shelf {
             self.deadlines.insert((deadline, id));
         }
         self.marks += usize::from(matches!(entry, Entry::Renewed));
+        if let Entry::Session { owner: Some(owner), .. } = &entry {
+            self.owned.entry(owner.principal.clone()).or_default().insert((owner.since, id));
+        }
         self.entries.insert(id, (deadline, entry));
     }
 
-    fn put_session(&mut self, id: SessionId, write: Write<'_>, now: u64) -> Version {
+    /// Stores a session that belonged to `owner` so far.
+    fn put_session(&mut self, id: SessionId, write: Write<'_>, owner: Option<Owner>, now: u64) -> Version {
         let payload: Arc<[u8]> = write.payload.into();
         let deadline = write.ttl_millis().map(|ttl| now + ttl);
-        self.put(id, deadline, Entry::Session { payload: payload.clone() });
+        let owner = match write.bind {
+            Bind::Keep => owner,
+            Bind::Nobody => None,
+            Bind::To { principal, .. } => match owner {
+                Some(owner) if *owner.principal == *principal => Some(owner),
+                _ => Some(Owner { principal: principal.into(), since: now }),
+            },
+        };
+        self.put(id, deadline, Entry::Session { payload: payload.clone(), owner });
+        if let Bind::To { principal, cap: Some(cap) } = write.bind {
+            self.enforce(principal, cap as usize, &id);
+        }
         Version(payload)
+    }
+
+    /// Ends the oldest sessions of a principal beyond the cap, but not this one.
+    fn enforce(&mut self, principal: &str, cap: usize, but: &SessionId) {
+        let Some(sessions) = self.owned.get(principal) else { return };
+        let excess = sessions.len().saturating_sub(cap);
+        let oldest = sessions.iter().map(|(_, id)| *id).filter(|id| id != but);
+        for id in oldest.take(excess).collect::<Vec<_>>() {
+            self.take(&id);
+        }
     }
 
     /// What a `save` or `rotate` of this session must answer instead of storing, if anything.
     fn may_replace(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>, now: u64) -> Option<Saved> {
-        let Some((deadline, Entry::Session { payload })) = self.entries.get(id) else { return Some(Saved::Missing) };
+        let Some((deadline, Entry::Session { payload, .. })) = self.entries.get(id) else {
+            return Some(Saved::Missing);
+        };
         let expected = expected?;
         if **payload == *write.payload {
             return Some(Saved::Stored(Version(payload.clone())));

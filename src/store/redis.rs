@@ -7,6 +7,7 @@ mod keys;
 mod pool;
 mod script;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use self::pool::Answer;
 pub use self::pool::RedisPool;
 use self::script::Script;
 use super::{
-    Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
+    Bind, Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
     ttl_millis,
 };
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
@@ -89,6 +90,36 @@ impl RedisSessionStore {
         self.pool.call(doing, effect, |connection| command.query(connection))
     }
 
+    /// What the scripts that write begin with after the grace: payload, time to live, owner and cap.
+    fn write_args<'a>(&self, doing: &'static str, write: Write<'a>) -> Result<[Cow<'a, [u8]>; 4]> {
+        let ttl = write.ttl_millis().map(|ttl| ttl.to_string()).unwrap_or_default();
+        let (owner, cap) = match write.bind {
+            Bind::Keep => ("=".to_owned(), None),
+            Bind::Nobody => (String::new(), None),
+            Bind::To { .. } if !self.expiring => {
+                let why = "only an expiring store knows principals";
+                return Err(Error::new(ErrorKind::Unsupported, doing).with_source(why));
+            }
+            Bind::To { principal, cap } => (keys::owner(principal), cap.filter(|_| self.keys.partitions() == 1)),
+        };
+        let cap = cap.map(|cap| cap.to_string()).unwrap_or_default();
+        Ok([write.payload.into(), ttl.into_bytes().into(), owner.into_bytes().into(), cap.into_bytes().into()])
+    }
+
+    /// What `save.lua` and `rotate.lua` answer.
+    fn saved(&self, doing: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
+        match answer.value {
+            Value::Int(1) => {
+                self.settle_cap(write.bind)?;
+                Ok(Saved::Stored(Version::new(write.payload)))
+            }
+            Value::Int(0) => Ok(Saved::Missing),
+            // It may be somebody's change of what the first attempt had stored.
+            Value::Array(_) if answer.repeated => Err(Error::new(ErrorKind::MayHaveHappened, doing)),
+            other => Ok(Saved::Conflict(stored_with_time_left(doing, other)?)),
+        }
+    }
+
     /// Runs a script. `keys` get the index at their end, `args` the grace at their start.
     fn script(
         &self,
@@ -119,15 +150,19 @@ impl SessionStore for RedisSessionStore {
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
         const DOING: &str = "creating a session";
         let key = self.keys.session(id);
-        let answer = if self.expiring {
-            self.script(DOING, Effect::Writes, &script::CREATE, id, &[&key], &[write.payload, &ttl_arg(write)])?
+        let answer = if self.expiring || write.bind != Bind::Keep {
+            let args = self.write_args(DOING, write)?;
+            self.script(DOING, Effect::Writes, &script::CREATE, id, &[&key], &args.each_ref().map(|arg| &**arg))?
         } else {
             // GET tells an own earlier success from somebody else's session, and a session from something else.
             let mut set = set(&key, write);
             self.command(DOING, Effect::Writes, set.arg("NX").arg("GET"))?
         };
         Ok(match answer.value {
-            Value::Nil | Value::Okay | Value::Int(1) => Created::Stored(Version::new(write.payload)),
+            Value::Nil | Value::Okay | Value::Int(1) => {
+                self.settle_cap(write.bind)?;
+                Created::Stored(Version::new(write.payload))
+            }
             Value::BulkString(there) if there == write.payload => Created::Stored(Version::new(there)),
             Value::BulkString(_) | Value::Int(0) => Created::Taken,
             other => return Err(unexpected(DOING, &other)),
@@ -176,14 +211,14 @@ impl SessionStore for RedisSessionStore {
         const DOING: &str = "saving a session";
         let key = self.keys.session(id);
         let answer = match expected {
-            None if !self.expiring => {
+            None if !self.expiring && write.bind == Bind::Keep => {
                 // GET, for without it SET replaces a key of any type.
                 let mut set = set(&key, write);
                 self.command(DOING, Effect::Writes, set.arg("XX").arg("GET"))?
             }
             _ => {
-                let ttl = ttl_arg(write);
-                let args = [write.payload, &ttl].into_iter().chain(expected.map(Version::as_bytes));
+                let args = self.write_args(DOING, write)?;
+                let args = args.iter().map(|arg| &**arg).chain(expected.map(Version::as_bytes));
                 let args: Vec<&[u8]> = args.collect();
                 self.script(DOING, Effect::Writes, &script::SAVE, id, &[&key], &args)?
             }
@@ -191,7 +226,7 @@ impl SessionStore for RedisSessionStore {
         match answer.value {
             Value::Nil => Ok(Saved::Missing),
             Value::BulkString(_) => Ok(Saved::Stored(Version::new(write.payload))),
-            value => saved(DOING, Answer { value, ..answer }, write),
+            value => self.saved(DOING, Answer { value, ..answer }, write),
         }
     }
 
@@ -207,14 +242,14 @@ impl SessionStore for RedisSessionStore {
             return refuse("the new id is in another partition than the old one; make it with fresh_id");
         }
         let keys = [&*old_key, &*new_key, &*self.keys.renewed(&old_key)];
-        let (ttl, mark) = (ttl_arg(write), RENEWED_FOR.as_millis().to_string());
-        let args = [write.payload, &ttl, mark.as_bytes()].into_iter().chain(expected.map(Version::as_bytes));
+        let (args, mark) = (self.write_args(DOING, write)?, RENEWED_FOR.as_millis().to_string());
+        let args = args.iter().map(|arg| &**arg).chain([mark.as_bytes()]).chain(expected.map(Version::as_bytes));
         let args: Vec<&[u8]> = args.collect();
         let answer = self.script(DOING, Effect::Writes, &script::ROTATE, old, &keys, &args)?;
         match answer.value {
             Value::Int(-1) => refuse("another session lives under the key of the new id"),
             // Had an earlier attempt succeeded, the old session would be gone.
-            value => saved(DOING, Answer { value, repeated: false }, write),
+            value => self.saved(DOING, Answer { value, repeated: false }, write),
         }
     }
 
@@ -256,22 +291,6 @@ fn set(key: &str, write: Write<'_>) -> Cmd {
         set.arg("PX").arg(ttl);
     }
     set
-}
-
-/// The time to live as the scripts want it.
-fn ttl_arg(write: Write<'_>) -> Vec<u8> {
-    write.ttl_millis().map(|ttl| ttl.to_string().into_bytes()).unwrap_or_default()
-}
-
-/// What `save.lua` and `rotate.lua` answer.
-fn saved(doing: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
-    match answer.value {
-        Value::Int(1) => Ok(Saved::Stored(Version::new(write.payload))),
-        Value::Int(0) => Ok(Saved::Missing),
-        // It may be somebody's change of what the first attempt had stored.
-        Value::Array(_) if answer.repeated => Err(Error::new(ErrorKind::MayHaveHappened, doing)),
-        other => Ok(Saved::Conflict(stored_with_time_left(doing, other)?)),
-    }
 }
 
 fn stored(payload: Vec<u8>, expires_in: Option<Duration>) -> Stored {

@@ -5,12 +5,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::{Cmd, FromRedisValue, Value};
 
 use super::failure::Effect;
-use super::{RedisSessionStore, script, unexpected};
-use crate::store::{Entry, Expired, Reaped, SessionIndex, Verified};
+use super::{RedisSessionStore, keys, script, unexpected};
+use crate::store::{Belonging, Bind, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 use crate::{Handle, Result};
 
 /// How many keys one step of a `verify` looks at: well under a millisecond of the server's time.
 const STEP: usize = 200;
+
+/// How many sessions of a principal are listed, or ended by one script.
+const AT_ONCE: usize = 1000;
 
 impl SessionIndex for RedisSessionStore {
     fn partitions(&self) -> u32 {
@@ -66,6 +69,40 @@ impl SessionIndex for RedisSessionStore {
         Ok(entries.into_iter().skip(offset).take(limit).collect())
     }
 
+    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
+        Ok(self.belonging(principal)?.into_iter().map(|(_, belonging)| belonging).collect())
+    }
+
+    fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
+        const DOING: &str = "ending sessions";
+        let (mode, key, partition) = match which {
+            Ending::All => ("all", String::new(), None),
+            Ending::AllBut(id) => ("but", self.keys.session(id), None),
+            Ending::Only(handle) => {
+                let his = self.belonging(principal)?;
+                let Some((key, _)) = his.into_iter().find(|(_, belonging)| belonging.handle == handle) else {
+                    return Ok(0);
+                };
+                ("only", key.key, Some(key.partition))
+            }
+        };
+        let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
+        let args = [owner.as_bytes(), at_once.as_bytes(), mode.as_bytes(), key.as_bytes()];
+        let mut ended = 0;
+        for partition in partition.map_or(0..self.keys.partitions(), |partition| partition..partition + 1) {
+            loop {
+                let answer = self.index_script(DOING, Effect::Writes, &script::END, partition, &args)?;
+                let (some, more) = <(u64, bool)>::from_redis_value(answer)
+                    .map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
+                ended += some;
+                if !more {
+                    break;
+                }
+            }
+        }
+        Ok(ended)
+    }
+
     fn verify(&self) -> Result<Verified> {
         const DOING: &str = "verifying the index";
         let mut verified = Verified::default();
@@ -90,7 +127,44 @@ impl SessionIndex for RedisSessionStore {
     }
 }
 
+/// Where a session of a principal lives.
+struct Place {
+    key: String,
+    partition: u32,
+}
+
 impl RedisSessionStore {
+    /// Ends the oldest sessions of a principal beyond the cap. With one partition the scripts do it.
+    pub(super) fn settle_cap(&self, bind: Bind<'_>) -> Result<()> {
+        let Bind::To { principal, cap: Some(cap) } = bind else { return Ok(()) };
+        if self.keys.partitions() > 1 {
+            for (_, oldest) in self.belonging(principal)?.into_iter().skip(cap as usize) {
+                self.end(principal, Ending::Only(oldest.handle))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sessions of a principal in all partitions, the newest first.
+    fn belonging(&self, principal: &str) -> Result<Vec<(Place, Belonging)>> {
+        const DOING: &str = "listing the sessions of a principal";
+        let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
+        let mut all = Vec::new();
+        for partition in 0..self.keys.partitions() {
+            let args = [owner.as_bytes(), at_once.as_bytes()];
+            let answer = self.index_script(DOING, Effect::Reads, &script::OF, partition, &args)?;
+            let his = Vec::<(String, Vec<u8>, i64, u64)>::from_redis_value(answer)
+                .map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
+            all.extend(his.into_iter().map(|(key, payload, left, since)| {
+                let left = u64::try_from(left).ok().map(Duration::from_millis);
+                let handle = Handle::of_key(key.as_bytes());
+                (Place { key, partition }, Belonging::new(handle, payload, left, since))
+            }));
+        }
+        all.sort_by_key(|(_, belonging)| std::cmp::Reverse(belonging.since));
+        Ok(all)
+    }
+
     fn index_script(
         &self,
         doing: &'static str,

@@ -8,22 +8,25 @@ use redis::{Cmd, ConnectionLike, ErrorKind, RedisResult, ServerErrorKind, Value}
 pub(super) struct Script(redis::Script, &'static str);
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {$(
-        pub(super) static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(concat!(include_str!("scripts/prelude.lua"), include_str!($file))));
+    ($($name:ident = $($file:literal)+;)*) => {$(
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(include_str!("scripts/prelude.lua"), $(include_str!(concat!("scripts/", $file))),+))
+        });
     )*};
 }
 
 scripts! {
-    CREATE = "scripts/create.lua";
-    READ = "scripts/read.lua";
-    SAVE = "scripts/save.lua";
-    ROTATE = "scripts/rotate.lua";
-    DELETE = "scripts/delete.lua";
-    REAP = "scripts/reap.lua";
-    COUNT = "scripts/count.lua";
-    PAGE = "scripts/page.lua";
-    VERIFY = "scripts/verify.lua";
+    CREATE = "principals.lua" "create.lua";
+    READ = "read.lua";
+    SAVE = "principals.lua" "save.lua";
+    ROTATE = "principals.lua" "rotate.lua";
+    DELETE = "principals.lua" "delete.lua";
+    REAP = "principals.lua" "reap.lua";
+    COUNT = "count.lua";
+    PAGE = "page.lua";
+    OF = "principals.lua" "of.lua";
+    END = "principals.lua" "end.lua";
+    VERIFY = "verify.lua";
 }
 
 impl Script {

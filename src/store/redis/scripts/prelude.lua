@@ -31,3 +31,10 @@ local function put(key, payload, ttl, index)
     redis.pcall('ZADD', index, ttl == '' and '+inf' or clock() + ttl, key)
   end
 end
+
+-- What a command answers, or nothing if it fails.
+local function try(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then return nil end
+  return answer
+end

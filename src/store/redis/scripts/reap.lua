@@ -25,8 +25,13 @@ for _, key in ipairs(due) do
     end
   end
 end
--- At maxmemory Redis refuses ZADD, unless the script has written something before.
-if #gone > 0 then redis.call('ZREM', index, unpack(gone)) end
+if #gone > 0 then
+  -- At maxmemory Redis refuses ZADD, unless the script has written something before.
+  redis.call('ZREM', index, unpack(gone))
+  for position, owner in ipairs(try('HMGET', owners_of(index), unpack(gone)) or {}) do
+    if owner then disown(index, gone[position]) end
+  end
+end
 if #moved > 0 then redis.pcall('ZADD', index, unpack(moved)) end
 answer[1] = removed
 answer[2] = #due == tonumber(limit) and redis.call('ZCOUNT', index, '-inf', now) or 0

@@ -1,14 +1,17 @@
 -- KEYS: old session, new session, mark of the old one, index.
--- ARGV: grace, payload, ttl, milliseconds the mark stays, and perhaps the payload that is expected there.
+-- ARGV: grace, payload, ttl, owner, cap, milliseconds the mark stays, and perhaps the payload that is expected there.
 -- Answers 1: stored, 0: missing, -1: the new key is taken, or the payload in the way and the milliseconds it has left.
 local old, new, mark, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local taken = live(new)
 if taken then return taken == ARGV[2] and 1 or -1 end
 local there, left = live(old)
 if not there then return 0 end
-if ARGV[5] and there ~= ARGV[5] then return {there, left or -1} end
+if ARGV[7] and there ~= ARGV[7] then return {there, left or -1} end
 put(new, ARGV[2], ARGV[3], index)
 redis.call('DEL', old)
-redis.call('SET', mark, '', 'PX', ARGV[4])
-if index then redis.pcall('ZREM', index, old) end
+redis.call('SET', mark, '', 'PX', ARGV[6])
+if index then
+  try('ZREM', index, old)
+  bind(index, new, ARGV[4], ARGV[5], disown(index, old))
+end
 return 1

@@ -1,0 +1,95 @@
+use std::time::{Duration, SystemTime};
+
+use super::SessionManager;
+use crate::store::{Ending, SessionIndex};
+use crate::{Error, ErrorKind, Handle, Result, Session};
+
+/// A session that belongs to a principal, as one would show it to him.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BoundSession {
+    /// Names the session without giving it away; safe to show, and to take back from a form.
+    pub handle: Handle,
+    /// What [`bind`](Session::bind) called it.
+    pub label: String,
+    /// When it began.
+    pub created: SystemTime,
+    /// When it was last used: opened, or changed if opening does not count. `None` if it does not expire, for then nothing
+    /// tells.
+    pub last_used: Option<SystemTime>,
+    /// How long it lives if it is not used. `None`: it does not expire.
+    pub expires_in: Option<Duration>,
+}
+
+/// Sessions that belong to somebody: "where you are signed in".
+///
+/// All of it takes a store with an index, and answers [`ErrorKind::Unsupported`] with another. What ended is absent for
+/// every request that begins after the call returned, and no request that still holds it brings it back.
+impl<T: 'static> SessionManager<T> {
+    /// The sessions of a principal that live, the one he got last first; 1000 of each partition at most. One that cannot
+    /// be decoded is left out.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked.
+    pub fn of(&self, principal: &str) -> Result<Vec<BoundSession>> {
+        let (policy, now) = (&*self.0, self.0.clock.now());
+        let sessions = self.index()?.of(principal)?.into_iter().filter_map(|belonging| {
+            let envelope = policy.decode(&belonging.payload).ok()?;
+            let lifetime_left = policy.lifetime_left(&envelope, now);
+            if lifetime_left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            let unused = belonging.expires_in.and_then(|left| policy.idle_timeout(&envelope)?.checked_sub(left));
+            Some(BoundSession {
+                handle: belonging.handle,
+                label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
+                created: envelope.created,
+                last_used: unused.and_then(|unused| now.checked_sub(unused)),
+                expires_in: [belonging.expires_in, lifetime_left].into_iter().flatten().min(),
+            })
+        });
+        Ok(sessions.collect())
+    }
+
+    /// Ends all sessions of a principal: "sign out everywhere", and after a change of password. Answers how many there
+    /// were.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked. Some may have ended then; call it again.
+    pub fn end_all(&self, principal: &str) -> Result<u64> {
+        self.index()?.end(principal, Ending::All)
+    }
+
+    /// Ends all sessions of the principal of this session but this one. Answers how many there were; none if it belongs to
+    /// nobody.
+    ///
+    /// # Errors
+    ///
+    /// As for [`end_all`](Self::end_all).
+    pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
+        match (session.principal(), session.id()) {
+            (Some(principal), Some(id)) => self.index()?.end(principal, Ending::AllBut(id)),
+            (Some(principal), None) => self.end_all(principal),
+            (None, _) => Ok(0),
+        }
+    }
+
+    /// Ends the session with this handle, if it belongs to this principal, so that nobody can end another's session with a
+    /// form of his own making. Answers whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`end_all`](Self::end_all).
+    pub fn end(&self, principal: &str, handle: Handle) -> Result<bool> {
+        Ok(self.index()?.end(principal, Ending::Only(handle))? > 0)
+    }
+
+    fn index(&self) -> Result<&dyn SessionIndex> {
+        self.0.store.index().ok_or_else(|| {
+            let why = "the store has no index: use an expiring Redis store or a memory store";
+            Error::new(ErrorKind::Unsupported, "looking for a principal's sessions").with_source(why)
+        })
+    }
+}

@@ -1,0 +1,64 @@
+-- Goes between the prelude and the scripts that know principals. Beside the index of a partition lie the hash
+-- `principals`, which says of a key whom it belongs to, and for each principal the sorted set `principal:HASH` of his
+-- keys, with the milliseconds since 1970 when he got each. Both always change together with the session.
+
+-- The key of the hash, and what the keys of the sets begin with.
+local function owners_of(index)
+  local base = string.sub(index, 1, -6)
+  return base .. 'principals', base .. 'principal:'
+end
+
+-- The session belongs to nobody any more. Answers whom it belonged to, and since when.
+local function disown(index, key)
+  if not index then return nil end
+  local owners, owned = owners_of(index)
+  local owner = try('HGET', owners, key)
+  if not owner then return nil end
+  local since = try('ZSCORE', owned .. owner, key)
+  redis.call('HDEL', owners, key)
+  try('ZREM', owned .. owner, key)
+  return owner, since
+end
+
+-- Ends a session. Answers whether it lived.
+local function finish(index, key)
+  local left = redis.call('PTTL', key)
+  redis.call('DEL', key)
+  if index then
+    try('ZREM', index, key)
+    disown(index, key)
+  end
+  return left == -1 or left > grace
+end
+
+-- The session belongs to owner, since then or since now. Ends his oldest sessions beyond the cap, but not this one.
+local function own(index, key, owner, since, cap)
+  local owners, owned = owners_of(index)
+  local set = owned .. owner
+  try('HSET', owners, key, owner)
+  try('ZADD', set, since or clock(), key)
+  -- What Redis dropped by itself, as without a reaper, left its entries behind.
+  local oldest = try('ZRANGE', set, 0, cap == '' and 7 or -1) or {}
+  local alive = {}
+  for _, other in ipairs(oldest) do
+    local left = redis.call('PTTL', other)
+    if left == -2 then
+      finish(index, other)
+    elseif other ~= key and (left == -1 or left > grace) then
+      alive[#alive + 1] = other
+    end
+  end
+  if cap ~= '' then
+    for position = 1, #alive + 1 - cap do finish(index, alive[position]) end
+  end
+end
+
+-- What a write does to the owner of a session: '=' keeps whom it had, '' takes him away, anything else is a new one.
+local function bind(index, key, owner, cap, had, had_since)
+  if not index then return end
+  if owner == '=' then
+    if had then own(index, key, had, had_since, '') end
+  elseif owner ~= '' then
+    own(index, key, owner, owner == had and had_since or nil, cap)
+  end
+end
