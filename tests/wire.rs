@@ -1,0 +1,384 @@
+//! What goes over the wire, and what it leaves in Redis.
+
+#[path = "wire/index.rs"]
+mod index;
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::FromRedisValue;
+use serde::{Deserialize, Serialize};
+use support::{Monitor, PATIENCE, RedisServer};
+use threaded_sessions::{
+    Codec, ErrorKind, Json, OnConflict, Outcome, RedisSessionStore, Session, SessionId, SessionManager,
+};
+
+/// The idle timeout unless configured otherwise, in milliseconds.
+const WEEK: u64 = 604_800_000;
+/// By how much the data outlives a session of the expiring store.
+const GRACE: u64 = 86_400_000;
+/// How slow a machine may be.
+const SLACK: u64 = 600_000;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Plain,
+    Expiring,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Visit {
+    count: u32,
+    seen: HashMap<String, u32>,
+}
+
+/// A server of its own, and a store on it with the default prefix.
+fn on_each_kind(test: impl Fn(&RedisServer, &RedisSessionStore, Kind)) {
+    for kind in [Kind::Plain, Kind::Expiring] {
+        let server = RedisServer::start();
+        test(&server, &store(&server, kind), kind);
+    }
+}
+
+fn store(server: &RedisServer, kind: Kind) -> RedisSessionStore {
+    let builder = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE);
+    if kind == Kind::Plain { builder.build().unwrap() } else { builder.expiring().build().unwrap() }
+}
+
+fn ask<R: FromRedisValue>(server: &RedisServer, command: &[&str]) -> R {
+    redis::from_redis_value(server.cmd(command)).unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn cookie(id: &SessionId) -> String {
+    format!("__Host-session={}", id.expose())
+}
+
+#[track_caller]
+fn open(sessions: &SessionManager<Visit>, id: &SessionId) -> Session<Visit> {
+    sessions.open([&*cookie(id)]).expect("the store works")
+}
+
+/// Commits, and checks that the change is stored.
+#[track_caller]
+fn store_change(sessions: &SessionManager<Visit>, session: Session<Visit>) -> SessionId {
+    let committed = sessions.commit(session).expect("the store works");
+    assert_eq!(committed.outcome(), Outcome::Stored);
+    *committed.id().expect("it is stored")
+}
+
+#[track_caller]
+fn create(sessions: &SessionManager<Visit>, count: u32) -> SessionId {
+    let mut session = sessions.fresh();
+    session.count = count;
+    store_change(sessions, session)
+}
+
+/// The life of a session, operation by operation: `did` is told what was done, under which key. Every operation works.
+fn live(store: &RedisSessionStore, mut did: impl FnMut(&'static str, &str)) {
+    let touching = SessionManager::<Visit>::new(store.clone());
+    let settings = || SessionManager::<Visit>::builder(store.clone());
+    let still = settings().touch_on_read(false).build().unwrap();
+    let overwriting = settings().on_conflict(OnConflict::LastWriteWins).build().unwrap();
+
+    let id = create(&touching, 1);
+    let key = store.key(&id);
+    did("create", &key);
+
+    assert_eq!(open(&still, &id).count, 1);
+    did("read", &key);
+
+    let mut session = open(&touching, &id);
+    assert_eq!(session.count, 1);
+    did("touch", &key);
+
+    session.count = 2;
+    assert_eq!(store_change(&touching, session), id);
+    did("save", &key);
+
+    let mut session = open(&touching, &id);
+    assert_eq!(session.count, 2);
+    did("touch", &key);
+
+    session.count = 3;
+    assert_eq!(store_change(&overwriting, session), id);
+    did("overwrite", &key);
+
+    let mut session = open(&touching, &id);
+    assert_eq!(session.count, 3);
+    did("touch", &key);
+
+    session.renew();
+    let renewed = store_change(&touching, session);
+    assert_ne!(renewed, id);
+    did("renew", &key);
+
+    let key = store.key(&renewed);
+    let mut session = open(&touching, &renewed);
+    assert_eq!(session.count, 3);
+    did("touch", &key);
+
+    session.destroy();
+    assert_eq!(touching.commit(session).unwrap().outcome(), Outcome::Destroyed);
+    did("destroy", &key);
+
+    assert!(open(&touching, &renewed).is_new());
+    did("miss", &key);
+}
+
+#[test]
+fn every_operation_is_one_command() {
+    on_each_kind(|server, store, kind| {
+        live(store, |_, _| ());
+        let monitor = Monitor::start(server);
+        live(store, |operation, key| {
+            let seen: Vec<String> = monitor.commands().iter().map(|command| in_short(command, key)).collect();
+            let expected: &[&str] = match (kind, operation) {
+                (Kind::Plain, "create") => &["SET KEY VALUE PX 604800000 NX GET"],
+                (Kind::Plain, "read") => &["GET KEY"],
+                (Kind::Plain, "touch") => &["GETEX KEY PX 604800000"],
+                (Kind::Plain, "overwrite") => &["SET KEY VALUE PX 604800000 XX GET"],
+                (Kind::Plain, "destroy") => &["DEL KEY"],
+                (Kind::Plain, "miss") => &["GETEX KEY PX 604800000", "EXISTS KEY:renewed"],
+                (Kind::Expiring, "miss") => &["EVALSHA KEY", "EXISTS KEY:renewed"],
+                _ => &["EVALSHA KEY"],
+            };
+            assert_eq!(seen, expected, "{kind:?}, {operation}");
+        });
+    });
+}
+
+/// A command with what differs from session to session left out; of a script only its first key.
+fn in_short(command: &[String], key: &str) -> String {
+    let shown = match &*command[0] {
+        "EVALSHA" | "EVAL" => vec![&command[0], &command[3]],
+        _ => command.iter().collect(),
+    };
+    let word = |word: &&String| if word.starts_with('{') { "VALUE".to_owned() } else { word.replace(key, "KEY") };
+    shown.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn visitors_whose_session_did_not_change_cost_no_command() {
+    on_each_kind(|server, store, kind| {
+        let sessions = SessionManager::<Visit>::new(store.clone());
+        let id = create(&sessions, 1);
+        let monitor = Monitor::start(server);
+        let text = id.expose();
+        let malformed = [
+            "",
+            ";;=",
+            "__Host-session",
+            "__Host-session=",
+            "__Host-session=index",
+            "__Host-session=*",
+            &format!("__Host-session={}", text.to_uppercase()),
+            &format!("__Host-session={}", text.replace('-', "")),
+            &format!("__Host-session={{{text}}}"),
+            &format!("__Host-session={text}0"),
+            &format!("__Host-session={}", store.key(&id)),
+            &format!("session={text}"),
+        ];
+        let no_cookie = std::iter::once(None);
+        for header in no_cookie.chain(malformed.map(Some)) {
+            for touched in [false, true] {
+                let mut session = sessions.open(header).unwrap();
+                assert!(session.is_new());
+                if touched {
+                    session.seen.clear();
+                }
+                let committed = sessions.commit(session).unwrap();
+                assert_eq!((committed.outcome(), committed.id()), (Outcome::Unchanged, None));
+                assert!(committed.headers().iter().all(|(name, _)| *name != "Set-Cookie"));
+                assert_eq!(monitor.commands(), [[""; 0]; 0], "{kind:?}, {header:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_untouched_hash_map_is_never_saved() {
+    on_each_kind(|server, store, kind| {
+        let sessions = SessionManager::<Visit>::new(store.clone());
+        let mut session = sessions.fresh();
+        session.seen = (0..8).map(|n| (format!("page {n}"), n)).collect();
+        let id = store_change(&sessions, session);
+        let monitor = Monitor::start(server);
+        let read = if kind == Kind::Plain { "GETEX KEY PX 604800000" } else { "EVALSHA KEY" };
+        drop(open(&sessions, &id));
+        let _script_is_known = monitor.commands();
+        // Decoded anew each time, the map is encoded in another order nearly each time.
+        for _ in 0..20 {
+            let mut session = open(&sessions, &id);
+            session.seen.retain(|_, _| true);
+            assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Unchanged);
+            let seen: Vec<String> =
+                monitor.commands().iter().map(|command| in_short(command, &store.key(&id))).collect();
+            assert_eq!(seen, [read], "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn a_server_that_forgot_the_scripts_is_sent_them_again() {
+    on_each_kind(|server, store, kind| {
+        let forget = || drop(server.cmd(&["SCRIPT", "FLUSH"]));
+        forget();
+        let monitor = Monitor::start(server);
+        let mut sent_whole = 0;
+        live(store, |_, _| {
+            sent_whole += monitor.commands().iter().filter(|command| command[0] == "EVAL").count();
+            forget();
+        });
+        let scripts = if kind == Kind::Plain { 2 } else { 11 };
+        assert_eq!(sent_whole, scripts, "{kind:?}");
+    });
+}
+
+#[test]
+fn a_session_is_one_key_of_readable_json_that_lives_for_the_idle_timeout() {
+    on_each_kind(|server, store, kind| {
+        let sessions = SessionManager::<Visit>::new(store.clone());
+        let millis = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let before = millis();
+        let mut session = sessions.fresh();
+        session.count = 7;
+        session.seen.insert("/".to_owned(), 1);
+        let id = store_change(&sessions, session);
+        let after = millis();
+
+        let key = format!("sessions:{}", id.expose());
+        let mut keys: Vec<String> = ask(server, &["KEYS", "*"]);
+        keys.retain(|key| kind == Kind::Plain || key != "sessions:index");
+        assert_eq!(keys, [&*key]);
+        assert!(uuid::Uuid::try_parse(&id.expose()).is_ok());
+
+        let value: serde_json::Value = serde_json::from_str(&ask::<String>(server, &["GET", &key])).unwrap();
+        let created = value["created"].as_u64().unwrap();
+        assert!((before..=after).contains(&created));
+        let expected = serde_json::json!({
+            "v": 1, "rev": value["rev"].as_u64(), "created": created, "data": {"count": 7, "seen": {"/": 1}},
+        });
+        assert_eq!(value, expected);
+        assert!(value["rev"].is_u64());
+
+        let left: u64 = ask(server, &["PTTL", &key]);
+        let whole = if kind == Kind::Plain { WEEK } else { WEEK + GRACE };
+        assert!((whole - SLACK..=whole).contains(&left), "{kind:?}: {left}");
+    });
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Everything {
+    name: Option<String>,
+    nothing: Option<String>,
+    empty: Option<String>,
+    numbers: (u64, i64, f64, char, bool, ()),
+    steps: Vec<Step>,
+    tagged: Vec<Tagged>,
+    by_name: HashMap<String, BTreeMap<String, Vec<Option<Step>>>>,
+    by_number: BTreeMap<u16, Step>,
+    deep: Option<Box<Everything>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Step {
+    Unit,
+    Newtype(String),
+    Tuple(i8, Option<u8>),
+    Struct { at: Duration, then: Box<Option<Step>> },
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+enum Tagged {
+    Empty,
+    Full { n: u32 },
+}
+
+/// With keys that collide once everything is a string, as in rrss: "hi" is both a key and a value.
+fn everything(depth: u32) -> Everything {
+    let last = Step::Struct { at: Duration::from_millis(1500), then: Box::new(Some(Step::Unit)) };
+    let steps = vec![Step::Unit, Step::Newtype("größer ☃ \"\\\n\0".to_owned()), Step::Tuple(-1, None), last];
+    let lists = BTreeMap::from([("hi".to_owned(), vec![Some(steps[2].clone()), None]), (String::new(), vec![])]);
+    Everything {
+        name: Some("hi".to_owned()),
+        nothing: None,
+        empty: Some(String::new()),
+        numbers: (u64::MAX, i64::MIN, 0.1, '☃', true, ()),
+        tagged: vec![Tagged::Empty, Tagged::Full { n: 1 }],
+        by_name: HashMap::from([("hi".to_owned(), lists), ("bye".to_owned(), BTreeMap::new())]),
+        by_number: (0..).zip(steps.clone()).collect(),
+        steps,
+        deep: (depth > 0).then(|| Box::new(everything(depth - 1))),
+    }
+}
+
+fn comes_back_equal<C: Codec<Everything>>(codec: impl Fn() -> C) {
+    on_each_kind(|_, store, kind| {
+        let sessions = SessionManager::builder_with_codec(store.clone(), codec()).build().unwrap();
+        let mut session = sessions.fresh();
+        *session = everything(5);
+        let id = *sessions.commit(session).unwrap().id().unwrap();
+        assert_eq!(*sessions.open_id(&id).unwrap().unwrap(), everything(5), "{kind:?}");
+    });
+}
+
+#[test]
+fn nested_structs_enums_maps_and_options_come_back_equal_from_json() {
+    comes_back_equal(Json::new);
+}
+
+#[cfg(feature = "msgpack")]
+#[test]
+fn nested_structs_enums_maps_and_options_come_back_equal_from_message_pack() {
+    comes_back_equal(threaded_sessions::MessagePack::new);
+}
+
+/// Nobody is logged out, and nothing is lost, by a Redis that is full.
+#[test]
+fn at_maxmemory_sessions_are_read_and_touched_and_nothing_is_lost() {
+    for kind in [Kind::Plain, Kind::Expiring] {
+        let server = RedisServer::with(&["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
+        let store = store(&server, kind);
+        let sessions = SessionManager::<Visit>::new(store.clone());
+        let ids: Vec<SessionId> = (1..4).map(|count| create(&sessions, count)).collect();
+        // The scripts are known: what the server keeps of them takes memory, too.
+        live(&store, |_, _| ());
+        let full = |result: Result<_, threaded_sessions::Error>| match result {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{kind:?}"),
+            Ok::<threaded_sessions::Committed, _>(committed) => panic!("{kind:?}: {committed:?}"),
+        };
+        let filling = || {
+            let mut session = sessions.fresh();
+            session.seen.insert("x".repeat(100_000), 1);
+            sessions.commit(session)
+        };
+        let filled = (0..100).map(|_| filling()).find(Result::is_err).expect("4 MB are full by now");
+        full(filled);
+        // So far below what is used that no buffer which shrinks makes room.
+        server.cmd(&["CONFIG", "SET", "maxmemory", "2mb"]);
+
+        let keys: u64 = ask(&server, &["DBSIZE"]);
+        full(filling());
+        for (id, count) in ids.iter().zip(1..) {
+            server.cmd(&["PEXPIRE", &store.key(id), &(WEEK / 2 + GRACE).to_string()]);
+            let mut session = open(&sessions, id);
+            assert_eq!(session.count, count, "{kind:?}");
+            let left: u64 = ask(&server, &["PTTL", &store.key(id)]);
+            assert!(left > WEEK - SLACK, "{kind:?}: the touch did not count, {left}");
+            session.count = 100;
+            full(sessions.commit(session));
+            let mut session = open(&sessions, id);
+            session.renew();
+            full(sessions.commit(session));
+            assert_eq!(open(&sessions, id).count, count, "{kind:?}");
+        }
+        assert_eq!(ask::<u64>(&server, &["DBSIZE"]), keys, "{kind:?}");
+        // Logging out works, and makes room.
+        let mut session = open(&sessions, &ids[0]);
+        session.destroy();
+        assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Destroyed);
+        assert!(open(&sessions, &ids[0]).is_new());
+    }
+}
