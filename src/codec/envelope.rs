@@ -9,7 +9,7 @@ use crate::BoxError;
 /// What is stored of a session besides the user's own value: `{"v":1,"rev":…,"created":…,"data":…}` in JSON.
 ///
 /// `v` is the version of this layout, 1. A payload of a newer version is refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Envelope<D> {
     #[serde(rename = "v")]
@@ -93,6 +93,16 @@ impl<D> Envelope<D> {
 
     pub(crate) fn fresh_revision() -> u64 {
         getrandom::u64().expect("the operating system's random number generator works")
+    }
+}
+
+/// Does not show the value: it is the user's secret.
+impl<D> fmt::Debug for Envelope<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("created", &self.created)
+            .field("remembered", &self.remembered)
+            .finish_non_exhaustive()
     }
 }
 

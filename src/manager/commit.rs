@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 use super::contest::Contest;
@@ -7,7 +8,7 @@ use crate::store::{Bind, Found, Saved, Touch, Write};
 use crate::{Envelope, Error, ErrorKind, Result, Session, SessionId};
 
 /// What became of a session, and the headers for the response.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "the response needs the headers, and the outcome tells whether the change was kept"]
 pub struct Committed {
     outcome: Outcome,
@@ -54,6 +55,18 @@ impl Committed {
     /// name which the handler set itself.
     pub fn headers(&self) -> &[(&'static str, String)] {
         &self.headers
+    }
+}
+
+/// Shows the names of the headers only: `Set-Cookie` holds the id.
+impl fmt::Debug for Committed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Committed")
+            .field("outcome", &self.outcome)
+            .field("id", &self.id)
+            .field("headers", &headers)
+            .finish()
     }
 }
 

@@ -62,7 +62,7 @@ impl MemorySessionStore {
 impl fmt::Debug for MemorySessionStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemorySessionStore")
-            .field("sessions", &self.open().0.entries.len())
+            .field("sessions", &self.open().0.sessions())
             .field("capacity", &self.capacity)
             .field("clock", &self.clock)
             .finish()
