@@ -5,6 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::codec::{Check, NO_FORM};
+use crate::{BoxError, Error, ErrorKind, Result};
+
 /// A session value for those who want keys instead of a type of their own: names with JSON values.
 ///
 /// ```
@@ -15,7 +18,7 @@ use serde_json::Value;
 /// assert_eq!(attributes.get::<Vec<String>>("cart")?, Some(vec!["tea".into(), "milk".into()]));
 /// assert_eq!(attributes.get::<u32>("visits")?, None);
 /// assert!(attributes.remove("cart"));
-/// # Ok::<_, serde_json::Error>(())
+/// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -26,18 +29,23 @@ impl Attributes {
     ///
     /// # Errors
     ///
-    /// If the value is not a `V`.
-    pub fn get<V: DeserializeOwned>(&self, name: &str) -> serde_json::Result<Option<V>> {
-        self.0.get(name).map(V::deserialize).transpose()
+    /// [`ErrorKind::Payload`] if the value is not a `V`.
+    pub fn get<V: DeserializeOwned>(&self, name: &str) -> Result<Option<V>> {
+        // serde_json's own error quotes the value.
+        let refuse = |_| Error::new(ErrorKind::Payload, "reading an attribute").with_source("it is of another type");
+        self.0.get(name).map(V::deserialize).transpose().map_err(refuse)
     }
 
     /// Sets an attribute.
     ///
     /// # Errors
     ///
-    /// If JSON has no form for the value.
-    pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> serde_json::Result<()> {
-        self.0.insert(name.into(), serde_json::to_value(value)?);
+    /// [`ErrorKind::Payload`] if [JSON](crate::Json) has no form for the value. The attribute is as before then.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<()> {
+        let refuse = |source: BoxError| Error::new(ErrorKind::Payload, "setting an attribute").with_source(source);
+        Check::json(&value).map_err(|refused| refuse(refused.into()))?;
+        let value = serde_json::to_value(value).map_err(|_| refuse(NO_FORM.into()))?;
+        self.0.insert(name.into(), value);
         Ok(())
     }
 

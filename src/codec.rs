@@ -1,3 +1,4 @@
+mod check;
 mod envelope;
 mod json;
 #[cfg(feature = "msgpack")]
@@ -10,7 +11,9 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::check::Check;
 pub use self::envelope::{Binding, Envelope};
+pub(crate) use self::json::NO_FORM;
 pub use self::json::{Json, JsonFormat};
 #[cfg(feature = "msgpack")]
 pub use self::msgpack::{MessagePack, MessagePackFormat};
@@ -18,8 +21,8 @@ use crate::BoxError;
 
 /// How a session becomes a payload and back (ring-redis-session `:read-handler`, `:write-handler`).
 ///
-/// The default is [`Json`]; `MessagePack` comes with the feature `msgpack`. For another serde format implement [`Format`],
-/// which is less; for anything else implement this.
+/// The default is [`Json`]; `MessagePack` comes with the feature `msgpack`. Both take values that nest up to about 120 deep.
+/// For another serde format implement [`Format`], which is less; for anything else implement this.
 pub trait Codec<T>: Send + Sync + 'static {
     /// Encodes a session. Equal envelopes may be encoded differently, different ones must be.
     ///

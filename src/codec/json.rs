@@ -4,13 +4,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::check::Check;
 use super::{Format, SerdeCodec};
 use crate::BoxError;
 
 /// Payloads as JSON, the default: what is in Redis can be read and searched by anybody who may.
 ///
-/// JSON has no keys but strings, so a map with other keys than strings, numbers or unit variants cannot be stored, and a
-/// float that is not a number comes back as an error. MessagePack takes both.
+/// JSON has no keys but strings, so a map with other keys than strings, numbers or unit variants cannot be stored; nor can
+/// a float that is infinite or not a number, which JSON would write as `null` and nobody could read again. MessagePack
+/// takes both. Committing such a value is an error of kind [`ErrorKind::Payload`](crate::ErrorKind::Payload), and what is
+/// stored stays. `Some(None)` and `Some(())` come back as `None`.
 pub type Json<T> = SerdeCodec<JsonFormat, T>;
 
 /// The serde format of [`Json`].
@@ -22,13 +25,17 @@ impl Format for JsonFormat {
     const NAME: &'static str = "Json";
 
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
-        serde_json::to_vec(data).map_err(|error| describe(&error))
+        Check::json(data)?;
+        serde_json::to_vec(data).map_err(|_| NO_FORM.into())
     }
 
     fn from_slice<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, BoxError> {
         serde_json::from_slice(bytes).map_err(|error| describe(&error))
     }
 }
+
+/// What serde_json means when it refuses to write, without its text, which may quote the value.
+pub(crate) const NO_FORM: &str = "JSON has no form for the value, a key of a map perhaps";
 
 /// A JSON value as its text: copied without loss, whatever its numbers are.
 #[derive(Serialize, Deserialize)]

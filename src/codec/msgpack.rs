@@ -1,6 +1,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::check::Check;
 use super::{Format, SerdeCodec};
 use crate::BoxError;
 
@@ -16,6 +17,7 @@ impl Format for MessagePackFormat {
     const NAME: &'static str = "MessagePack";
 
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
+        Check::message_pack(data)?;
         rmp_serde::to_vec_named(data).map_err(|_| "the value cannot be written as MessagePack".into())
     }
 
