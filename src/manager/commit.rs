@@ -81,9 +81,17 @@ impl<T: 'static> SessionManager<T> {
     /// it open.
     pub fn commit(&self, mut session: Session<T>) -> Result<Committed> {
         let policy = &*self.0;
-        policy.freshen_cookie(&mut session);
         let id = session.id().copied();
-        let (outcome, id) = match (session.change, id) {
+        let change = match session.change {
+            Change::Value if !session.is_modified() => Change::None,
+            change => change,
+        };
+        let cookie_is_due = policy.cookie_is_due(&session);
+        if cookie_is_due && change != Change::None {
+            session.envelope.remembered = Some(session.now);
+        }
+        let (outcome, id) = match (change, id) {
+            (Change::None, Some(id)) if cookie_is_due && policy.touch_on_read => policy.freshen(&mut session, &id)?,
             (Change::None | Change::Discard, id) => (Outcome::Unchanged, id),
             // Gone already: logged out by another request, which is as well, or renewed by one, which keeps its new id.
             (Change::Destroy, Some(id)) if !policy.store.delete(&id)? && policy.was_renewed(&id)? => {
@@ -92,7 +100,6 @@ impl<T: 'static> SessionManager<T> {
             (Change::Destroy, Some(_)) => (Outcome::Destroyed, None),
             (Change::Destroy, None) if session.is_detached() => (Outcome::Detached, None),
             (Change::Destroy, None) => (Outcome::Unchanged, None),
-            (Change::Value, id) if !session.is_modified() => (Outcome::Unchanged, id),
             (Change::Value, None) if session.is_detached() => (Outcome::Detached, None),
             (Change::Value | Change::Renew, None) => {
                 let payload = policy.encode(&session.envelope)?;
@@ -120,13 +127,27 @@ impl<T: 'static> SessionManager<T> {
 
 impl<T: 'static> Policy<T> {
     /// A persistent cookie past half its life is sent again, which has to be stored.
-    fn freshen_cookie(&self, session: &mut Session<T>) {
-        let (Some(since), Origin::Stored { .. }) = (session.envelope.remembered, &session.origin) else { return };
+    fn cookie_is_due(&self, session: &Session<T>) -> bool {
+        let (Some(since), Origin::Stored { .. }) = (session.envelope.remembered, &session.origin) else { return false };
         let age = session.now.duration_since(since).unwrap_or_default();
-        if self.cookie_lasts(&session.envelope).is_some_and(|lasts| age > lasts / 2) {
-            session.remember(true);
-            session.envelope.remembered = Some(session.now);
+        self.cookie_lasts(&session.envelope).is_some_and(|lasts| age > lasts / 2)
+    }
+
+    /// Stores a session that did not change because its cookie is sent again. That somebody else changed it meanwhile is no
+    /// conflict: a later request sends the cookie then.
+    fn freshen(&self, session: &mut Session<T>, id: &SessionId) -> Result<(Outcome, Option<SessionId>)> {
+        let before = session.envelope.remembered.replace(session.now);
+        let payload = self.encode(&session.envelope)?;
+        let write = Write::new(&payload, self.ttl(&session.envelope));
+        let saved = self.store.save(id, write, session.version())?;
+        if !matches!(saved, Saved::Stored(_)) {
+            session.envelope.remembered = before;
         }
+        Ok(match saved {
+            Saved::Stored(_) => (Outcome::Stored, Some(*id)),
+            Saved::Conflict(_) => (Outcome::Unchanged, Some(*id)),
+            Saved::Missing => (Outcome::Unchanged, None),
+        })
     }
 
     /// How long the cookie lasts, if not until the browser is closed.
