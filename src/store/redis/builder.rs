@@ -4,7 +4,7 @@ use std::time::Duration;
 use redis::Client;
 
 use super::RedisSessionStore;
-use super::connection::RedisConnectionManager;
+use super::connection::{DEADLINES, RedisConnectionManager};
 use super::keys::{KeyMapper, Keys};
 use super::pool::RedisPool;
 use crate::{Error, ErrorKind, Result, SessionId};
@@ -126,8 +126,7 @@ impl RedisSessionStoreBuilder {
     pub fn build(self) -> Result<RedisSessionStore> {
         let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "building a store").with_source(why));
         let keys = Keys::new(self.prefix, self.mapper, self.partitions)?;
-        let limits = Duration::from_millis(1)..=Duration::from_secs(3600);
-        if self.deadline.is_some_and(|deadline| !limits.contains(&deadline)) {
+        if self.deadline.is_some_and(|deadline| !DEADLINES.contains(&deadline)) {
             return refuse("the deadline must be from 1 millisecond to an hour");
         }
         let manager = match self.source {

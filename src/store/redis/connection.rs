@@ -1,5 +1,5 @@
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -12,6 +12,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// How long a whole operation may take unless configured otherwise.
 const DEADLINE: Duration = Duration::from_secs(1);
+
+/// The deadlines that work: sockets take no limit of zero, and clocks end.
+pub(super) const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
 /// The shortest time between two attempts to reach a Redis that is away.
 const PROBE_PAUSE: Duration = Duration::from_millis(50);
@@ -60,10 +63,10 @@ impl RedisConnectionManager {
     }
 
     /// The manager with this deadline for an operation: waiting for a connection, sending, and waiting for the answer.
-    /// Defaults to 1 second. Its limits are told at
-    /// [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline).
+    /// Defaults to 1 second; shorter than 1 millisecond counts as that, longer than an hour as an hour. Where it does not
+    /// hold exactly is told at [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline).
     pub fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
+        Self { deadline: deadline.clamp(*DEADLINES.start(), *DEADLINES.end()), ..self }
     }
 
     pub(super) fn deadline(&self) -> Duration {
