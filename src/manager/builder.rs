@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Policy, SessionManager};
 use crate::cookie::SessionCookie;
+use crate::store::MAX_TTL;
 use crate::{Clock, Codec, Error, ErrorKind, Result, SameSite, SessionStore};
 
 /// One week, as rrss has it (604,800 seconds).
@@ -191,6 +192,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
         if policy.max_per_principal == Some(0) {
             return refuse("a principal may have at least one session");
         }
+        // Compared with what stores answer.
+        policy.remember_for = policy.remember_for.map(|time| time.min(MAX_TTL));
         policy.cookie = policy.cookie.settle()?;
         Ok(SessionManager(Arc::new(policy)))
     }
