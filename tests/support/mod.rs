@@ -5,6 +5,8 @@ mod monitor;
 mod proxy;
 mod server;
 
+use std::error::Error;
+use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,4 +33,10 @@ pub fn eventually(patience: Duration, mut condition: impl FnMut() -> bool) -> bo
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// All that an error and what is behind it tell anybody.
+pub fn texts(error: &dyn Error) -> String {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    causes.map(|error| format!("{error} {error:?} {error:#?}\n")).collect()
 }

@@ -1,0 +1,123 @@
+use threaded_sessions::{MemorySessionStore, Outcome, SessionId, SessionManager};
+
+const NAME: &str = "__Host-session";
+
+/// Two sessions that live, with the values 1 and 2.
+fn two_sessions() -> (SessionManager<u32>, [String; 2]) {
+    let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    let ids = [1, 2].map(|value| {
+        let mut session = sessions.fresh();
+        *session = value;
+        sessions.commit(session).unwrap().id().unwrap().expose()
+    });
+    (sessions, ids)
+}
+
+/// Opens the session of these headers: its value, or `None` if it is new. A new one that nobody changes gets no cookie.
+fn open(sessions: &SessionManager<u32>, headers: &[String]) -> Option<u32> {
+    let session = sessions.open(headers.iter().map(String::as_str)).unwrap();
+    let found = (!session.is_new()).then_some(*session);
+    assert!(!session.is_detached());
+    let committed = sessions.commit(session).unwrap();
+    assert_eq!(committed.outcome(), Outcome::Unchanged);
+    assert!(committed.headers().iter().all(|(name, _)| *name != "Set-Cookie"), "{committed:?}");
+    found
+}
+
+#[test]
+fn every_cookie_header_that_holds_no_id_in_its_one_form_opens_a_new_session() {
+    let (sessions, [one, _]) = two_sessions();
+    let value = |value: &str| format!("{NAME}={value}");
+    let simple = one.replace('-', "");
+    let cases = [
+        vec![],
+        vec![String::new()],
+        vec![String::new(); 3],
+        vec!["; ;;=;  = ;\t;".to_owned()],
+        vec!["=".to_owned()],
+        vec![NAME.to_owned()],
+        vec![one.clone()],
+        vec![format!("={one}")],
+        vec![value("")],
+        vec![value("=")],
+        vec![value(&format!("={one}"))],
+        vec![value(&"x".repeat(1 << 20))],
+        vec![value(&one.repeat((1 << 20) / one.len()))],
+        vec!["x".repeat(1 << 20)],
+        vec!["a=b; ".repeat(1 << 18)],
+        vec![";".repeat(1 << 20)],
+        vec![value("größe ☃ \u{202e}")],
+        vec![value(&one.replace('-', "\u{2010}"))],
+        vec![value(&one.replacen(|c: char| c.is_ascii_digit(), "\u{ff11}", 1))],
+        vec![value("\0\r\n\t")],
+        vec![value(&format!("\"{one}\""))],
+        vec![value(&one.replace('-', "%2D"))],
+        vec![value(&one.to_uppercase().replacen(|c: char| c.is_ascii_digit(), "A", 1))],
+        vec![value(&format!("{{{one}}}"))],
+        vec![value(&format!("urn:uuid:{one}"))],
+        vec![value(&simple)],
+        vec![value(&one[..35])],
+        vec![value(&format!("{one}0"))],
+        vec![value(&format!("{one} x"))],
+        vec![value(&format!("{one}, {one}"))],
+        vec![format!("{NAME}2={one}")],
+        vec![format!("{NAME}.x={one}")],
+        vec![format!("x{NAME}={one}")],
+        vec![format!("{}={one}", NAME.to_lowercase())],
+        vec![format!("session={one}")],
+        vec![format!("__Secure-session={one}")],
+        vec![format!("%5F%5FHost-session={one}")],
+        vec![format!("x=1, {NAME}={one}")],
+        vec![value(&SessionId::random().expose())],
+    ];
+    for headers in cases {
+        let found = open(&sessions, &headers);
+        let shown: Vec<_> = headers.iter().map(|header| header.chars().take(80).collect::<String>()).collect();
+        assert_eq!(found, None, "{shown:?}");
+    }
+}
+
+#[test]
+fn the_first_well_formed_id_counts_wherever_it_stands() {
+    let (sessions, [one, two]) = two_sessions();
+    let (one, two) = (format!("{NAME}={one}"), format!("{NAME}={two}"));
+    let unknown = format!("{NAME}={}", SessionId::random().expose());
+    let junk = format!("{NAME}=\"x\"; {NAME}; {NAME}=; {NAME}={}", SessionId::random().expose().to_uppercase());
+    let some = |headers: &[&String]| headers.iter().map(|header| (*header).clone()).collect::<Vec<_>>();
+    let cases = [
+        (some(&[&one]), Some(1)),
+        (some(&[&one, &one]), Some(1)),
+        (vec![format!("{one}; {one}")], Some(1)),
+        (some(&[&one, &two]), Some(1)),
+        (some(&[&two, &one]), Some(2)),
+        (vec![format!("{two}; {one}")], Some(2)),
+        (vec![format!("{junk}; {two}; {one}")], Some(2)),
+        (some(&[&junk, &one, &two]), Some(1)),
+        (vec!["lang=de".to_owned(), String::new(), one.clone()], Some(1)),
+        (vec![format!("a=1; {one}; z=\"quoted; text\"")], Some(1)),
+        (vec![format!("größe=☃; naïve; {one};")], Some(1)),
+        (vec![format!(" ;\t{} \t;", one.replace('=', " = "))], Some(1)),
+        (vec![format!("{}{one}", "a=b; ".repeat(1 << 18))], Some(1)),
+        (vec![format!("{}{one}", format!("{junk}; ").repeat(1 << 13))], Some(1)),
+        // Well-formed, so it counts; it does not live, so the session is new.
+        (vec![format!("{unknown}; {one}")], None),
+        (some(&[&unknown, &one]), None),
+    ];
+    for (headers, value) in cases {
+        let found = open(&sessions, &headers);
+        let shown: Vec<_> = headers.iter().map(|header| header.chars().take(80).collect::<String>()).collect();
+        assert_eq!(found, value, "{shown:?}");
+    }
+}
+
+#[test]
+fn an_id_that_nobody_has_is_never_adopted() {
+    let (sessions, _) = two_sessions();
+    let unknown = SessionId::random();
+    let mut session = sessions.open([&*format!("{NAME}={}", unknown.expose())]).unwrap();
+    assert!(session.is_new());
+    *session = 7;
+    let committed = sessions.commit(session).unwrap();
+    assert_ne!(committed.id(), Some(&unknown));
+    assert!(sessions.open_id(&unknown).unwrap().is_none());
+}

@@ -1,0 +1,192 @@
+use std::error::Error as _;
+
+use threaded_sessions::store::{Created, RedisSessionStoreBuilder, SessionStore, Touch, Write};
+use threaded_sessions::{Error, ErrorKind, RedisSessionStore, SessionId, SessionManager};
+
+use super::support::{RedisServer, shared, texts, unique};
+use super::{HOUR, payload, plant, redis};
+
+fn both(settings: impl Fn(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder) -> [RedisSessionStore; 2] {
+    [settings(redis()), settings(redis()).expiring()].map(|builder| builder.build().unwrap())
+}
+
+/// Every operation that can find something under the key of `id`, and what it answered.
+fn every_operation(store: &RedisSessionStore, id: &SessionId) -> Vec<(&'static str, Option<Error>)> {
+    let write = || Write::new(b"mine", HOUR);
+    let (own, new) = (plant(store, b"own"), store.fresh_id(Some(id)));
+    let version = threaded_sessions::store::Version::new(*b"expected");
+    let outcomes = vec![
+        ("read", store.read(id, Touch::No).err()),
+        ("read, set", store.read(id, Touch::Set(HOUR)).err()),
+        ("read, extend", store.read(id, Touch::Extend(HOUR)).err()),
+        ("create", store.create(id, write()).err()),
+        ("save", store.save(id, write(), None).err()),
+        ("save if unchanged", store.save(id, write(), Some(&version)).err()),
+        ("rotate from it", store.rotate(id, &new, write(), None).err()),
+        ("rotate from it if unchanged", store.rotate(id, &new, write(), Some(&version)).err()),
+        ("rotate onto it", store.rotate(&own, id, write(), None).err()),
+        ("rotate onto it if unchanged", store.rotate(&own, id, write(), Some(&version)).err()),
+    ];
+    assert_eq!(payload(store, &own).as_deref(), Some(&b"own"[..]), "the session that was to move is where it was");
+    assert_eq!(payload(store, &new), None);
+    outcomes
+}
+
+#[test]
+fn a_key_of_another_type_is_an_error_to_everything_and_left_alone() {
+    let foreign: [&[&str]; 5] = [
+        &["RPUSH", "KEY", "a", "b"],
+        &["HSET", "KEY", "field", "value"],
+        &["SADD", "KEY", "member"],
+        &["ZADD", "KEY", "1", "member"],
+        &["XADD", "KEY", "1-1", "field", "value"],
+    ];
+    for store in both(|builder| builder).into_iter().chain(both(|builder| builder.hashed_keys())) {
+        for command in foreign {
+            let id = store.fresh_id(None);
+            let key = store.key(&id);
+            let command: Vec<&str> = command.iter().map(|&part| if part == "KEY" { &*key } else { part }).collect();
+            shared().cmd(&command);
+            let state = || [&["DUMP", &*key], &["PTTL", &*key]].map(|command| shared().cmd(command));
+            let before = state();
+
+            for (operation, error) in every_operation(&store, &id) {
+                let kind = error.map(|error| error.kind());
+                assert_eq!(kind, Some(ErrorKind::WrongType), "{operation} of a {} in {store:?}", command[0]);
+            }
+            let sessions = SessionManager::<u32>::new(store.clone());
+            let opened = sessions.open([&*format!("__Host-session={}", id.expose())]);
+            assert_eq!(opened.expect_err("never a fresh session").kind(), ErrorKind::WrongType);
+            assert_eq!(state(), before, "{} in {store:?}", command[0]);
+        }
+    }
+}
+
+#[test]
+fn a_prefix_may_have_braces_as_long_as_there_is_one_partition() {
+    for store in both(|builder| builder.prefix(format!("{{{}}}", unique("braces")))) {
+        let sessions = SessionManager::<u32>::new(store);
+        let mut session = sessions.fresh();
+        *session = 1;
+        let id = *sessions.commit(session).unwrap().id().unwrap();
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        session.renew();
+        let id = *sessions.commit(session).unwrap().id().unwrap();
+        assert_eq!(sessions.open_id(&id).unwrap().map(|session| *session), Some(1));
+    }
+    let refused = redis().prefix("{app}").partitions(2).build().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Misconfigured);
+}
+
+/// The reason why something cannot work as it is configured.
+#[track_caller]
+fn misconfigured(error: &Error) -> String {
+    assert_eq!(error.kind(), ErrorKind::Misconfigured);
+    error.source().expect("it says why").to_string()
+}
+
+#[test]
+fn a_key_mapper_that_gives_two_ids_one_key_loses_no_session() {
+    let one_key = |builder: RedisSessionStoreBuilder| {
+        let key = unique("one-key");
+        builder.key_mapper(move |_| key.clone())
+    };
+    for store in both(one_key) {
+        let sessions = SessionManager::<u32>::new(store.clone());
+        let commit_new = || {
+            let mut session = sessions.fresh();
+            *session = 1;
+            sessions.commit(session)
+        };
+        let first = *commit_new().unwrap().id().unwrap();
+        let before = payload(&store, &first);
+
+        let second = commit_new().unwrap_err();
+        assert!(misconfigured(&second).contains("key mapper"), "{second:?}");
+        let mut renewed = sessions.open_id(&first).unwrap().unwrap();
+        renewed.renew();
+        *renewed = 2;
+        let error = sessions.commit(renewed).unwrap_err();
+        assert!(misconfigured(&error).contains("key mapper"), "{error:?}");
+        assert_eq!(payload(&store, &first), before);
+    }
+}
+
+#[test]
+fn renewing_onto_the_key_of_another_session_is_refused_and_both_stay() {
+    let [mine, other, new] = [(); 3].map(|()| SessionId::random());
+    let prefix = unique("two-ids");
+    let mapped = |builder: RedisSessionStoreBuilder| {
+        let prefix = unique(&prefix);
+        builder.key_mapper(move |id| format!("{prefix}:{}", if *id == new { other } else { *id }.expose()))
+    };
+    for store in both(mapped) {
+        for (id, bytes) in [(mine, b"mine"), (other, b"them")] {
+            let created = store.create(&id, Write::new(bytes, HOUR)).unwrap();
+            assert!(matches!(created, Created::Stored(_)));
+        }
+        for expected in [None, Some(threaded_sessions::store::Version::new(*b"mine"))] {
+            let error = store.rotate(&mine, &new, Write::new(b"newer", HOUR), expected.as_ref()).unwrap_err();
+            assert!(misconfigured(&error).contains("another session"), "{error:?}");
+        }
+        assert_eq!(payload(&store, &mine).as_deref(), Some(&b"mine"[..]));
+        assert_eq!(payload(&store, &other).as_deref(), Some(&b"them"[..]));
+    }
+}
+
+#[test]
+fn renewing_into_another_partition_is_refused_and_the_session_stays() {
+    for store in both(|builder| builder.partitions(1000)) {
+        let old = plant(&store, b"old");
+        let far = std::iter::repeat_with(SessionId::random)
+            .find(|id| store.key(id).split_once('}').map(|(tag, _)| tag) != store.key(&old).split_once('}').map(|(tag, _)| tag));
+        let error = store.rotate(&old, &far.unwrap(), Write::new(b"new", HOUR), None).unwrap_err();
+        assert!(misconfigured(&error).contains("partition"), "{error:?}");
+        assert_eq!(payload(&store, &old).as_deref(), Some(&b"old"[..]));
+    }
+}
+
+/// Redis quotes the first arguments of a command it does not know, and the key is one of them.
+#[test]
+fn an_error_does_not_repeat_the_arguments_that_redis_quotes() {
+    let renamed = |commands: &[&'static str]| {
+        let args = commands.iter().flat_map(|command| ["--rename-command", command, ""]);
+        RedisServer::with(&args.collect::<Vec<_>>())
+    };
+    let servers = [
+        // Unknown to the server, and unknown within a script.
+        (renamed(&["GETEX", "SET", "GET", "DEL", "EVALSHA"]), "unknown command"),
+        (renamed(&["GETEX", "SET", "GET", "DEL", "EVALSHA", "PTTL"]), "unknown command"),
+        (renamed(&["GETEX", "PTTL"]), ""),
+        (renamed(&["GETEX", "SET", "GET", "DEL"]), ""),
+    ];
+    for (server, words) in &servers {
+        let at_server = |builder: RedisSessionStoreBuilder| builder.url(server.url());
+        for store in both(at_server) {
+            let id = store.fresh_id(None);
+            let new = store.fresh_id(None);
+            let write = || Write::new(b"secret payload", HOUR);
+            let version = threaded_sessions::store::Version::new(*b"secret payload");
+            let errors = [
+                store.read(&id, Touch::No).err(),
+                store.read(&id, Touch::Set(HOUR)).err(),
+                store.read(&id, Touch::Extend(HOUR)).err(),
+                store.create(&id, write()).err(),
+                store.save(&id, write(), None).err(),
+                store.save(&id, write(), Some(&version)).err(),
+                store.rotate(&id, &new, write(), Some(&version)).err(),
+                store.delete(&id).err(),
+                SessionManager::<u32>::new(store.clone()).open_id(&id).err(),
+                store.check().err(),
+            ];
+            assert!(errors[8].is_some(), "reading with a touch fails in one store or the other");
+            for error in errors.into_iter().flatten() {
+                let texts = texts(&error);
+                assert!(texts.contains(words), "{texts}");
+                for secret in [&id.expose()[..4], &new.expose()[..4], "secret"] {
+                    assert!(!texts.contains(secret), "{texts}");
+                }
+            }
+        }
+    }
+}

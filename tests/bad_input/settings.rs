@@ -1,0 +1,181 @@
+use std::error::Error as _;
+use std::time::Duration;
+
+use threaded_sessions::store::MAX_TTL;
+use threaded_sessions::{
+    ErrorKind, MemorySessionStore, RedisConnectionManager, RedisPool, RedisSessionStore, SameSite, SessionManager,
+    SessionManagerBuilder,
+};
+
+use super::support::{PATIENCE, shared, texts};
+use super::{HOUR, redis, stores};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+#[test]
+fn an_address_that_cannot_be_read_is_refused_without_repeating_it() {
+    let urls = [
+        "",
+        "hunter2",
+        "redis:",
+        "redis://",
+        "redis://user:hunter2@",
+        "http://user:hunter2@127.0.0.1/",
+        "redis://user:hunter2@127.0.0.1:port",
+        "redis://user:hunter2@127.0.0.1:99999",
+        "redis://user:hunter2@[::1",
+        "redis://user:hunter2@127.0.0.1/hunter2",
+        "redis://user:hunter2@127.0.0.1/0?protocol=hunter2",
+        "redis://user:%ff@127.0.0.1?pass=hunter2",
+        "rediss://user:hunter2@127.0.0.1",
+        "unix://user:hunter2@127.0.0.1:port",
+        "redis://user:hunter2@127.0.0.1 /",
+        "127.0.0.1:6379:hunter2",
+    ];
+    for url in urls {
+        let errors = [
+            RedisSessionStore::open(url).err(),
+            RedisSessionStore::builder().url(url).expiring().build().err(),
+            RedisConnectionManager::open(url).err(),
+        ];
+        for error in errors {
+            let error = error.unwrap_or_else(|| panic!("{url:?} was accepted"));
+            assert_eq!(error.kind(), ErrorKind::Misconfigured, "{url:?}: {error:?}");
+            let texts = texts(&error);
+            assert!(!texts.contains("hunter2") && (url.len() < 8 || !texts.contains(url)), "{texts}");
+        }
+    }
+}
+
+#[test]
+fn a_store_whose_settings_cannot_work_is_refused() {
+    let ready = || redis().url(shared().url()).build().unwrap().pool().clone();
+    let other = || RedisSessionStore::builder().url(shared().url());
+    let by_id = |id: &threaded_sessions::SessionId| id.expose();
+    let cases = [
+        (other().prefix(""), "prefix"),
+        (other().prefix("").key_mapper(by_id), "prefix"),
+        (other().partitions(0), "at least one partition"),
+        (other().prefix("{app}").partitions(2), "braces"),
+        (other().prefix("app}").partitions(2), "braces"),
+        (other().prefix("{").partitions(2), "braces"),
+        (other().key_mapper(by_id).partitions(2), "custom key mapper"),
+        (other().deadline(Duration::ZERO), "deadline"),
+        (other().deadline(Duration::from_micros(999)), "deadline"),
+        (other().deadline(HOUR + MILLISECOND), "deadline"),
+        (other().deadline(Duration::MAX), "deadline"),
+        (other().pool_size(0), "size"),
+        (other().pool(ready()).deadline(PATIENCE), "ready pool"),
+        (other().pool(ready()).pool_size(8), "ready pool"),
+    ];
+    for (builder, words) in cases {
+        let shown = format!("{builder:?}");
+        let error = builder.build().expect_err(&shown);
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{shown}");
+        let why = error.source().expect("it says why").to_string();
+        assert!(why.contains(words), "{why}: {shown}");
+    }
+    // The same at the edge of what works.
+    for builder in [
+        other().deadline(MILLISECOND),
+        other().deadline(HOUR),
+        other().key_mapper(by_id).partitions(1),
+        other().partitions(u32::MAX),
+        other().prefix("\u{0}größe \r\n*"),
+        other().pool_size(1),
+    ] {
+        let shown = format!("{builder:?}");
+        assert!(builder.build().is_ok(), "{shown}");
+    }
+}
+
+#[test]
+fn a_pool_is_not_built_of_nothing_and_its_deadline_always_works() {
+    let manager = || RedisConnectionManager::open(&shared().url()).unwrap();
+    assert_eq!(RedisPool::with_size(manager(), 0).unwrap_err().kind(), ErrorKind::Misconfigured);
+    let pool = RedisPool::new(manager().with_deadline(Duration::MAX));
+    let store = RedisSessionStore::builder().pool(pool).build().unwrap();
+    store.check().expect("it counts as an hour");
+    let pool = RedisPool::new(manager().with_deadline(Duration::ZERO));
+    // A millisecond can be too short; whatever it is then, it is no panic and no wait.
+    if let Err(error) = pool.get() {
+        assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Unavailable), "{error:?}");
+    }
+}
+
+#[test]
+fn a_manager_whose_settings_cannot_work_is_refused() {
+    type Settings = fn(SessionManagerBuilder<u32>) -> SessionManagerBuilder<u32>;
+    const TINY: Duration = Duration::from_nanos(999_999);
+    let cases: &[(Settings, &str)] = &[
+        (|b| b.idle_timeout(Duration::ZERO), "millisecond"),
+        (|b| b.idle_timeout(TINY), "millisecond"),
+        (|b| b.lifetime(Duration::ZERO), "millisecond"),
+        (|b| b.remember_for(Duration::ZERO), "millisecond"),
+        (|b| b.remember_for(HOUR), "longer than the idle timeout"),
+        (|b| b.idle_timeout(HOUR).remember_for(HOUR), "longer than the idle timeout"),
+        (|b| b.idle_timeout(None).remember_for(HOUR), "longer than the idle timeout"),
+        (|b| b.same_site(SameSite::None).secure(false), "SameSite=None"),
+        (|b| b.cookie_name("__Host-s").secure(false), "__Host-"),
+        (|b| b.cookie_name("__Host-s").cookie_path("/app"), "__Host-"),
+        (|b| b.cookie_name("__Host-s").cookie_domain("example.com"), "__Host-"),
+        (|b| b.cookie_name("__hOST-s").cookie_domain("example.com"), "__Host-"),
+        (|b| b.cookie_name("__Secure-s").secure(false), "__Secure-"),
+        (|b| b.cookie_name("__secure-s").secure(false), "__Secure-"),
+        (|b| b.cookie_name(""), "name"),
+        (|b| b.cookie_name("a b"), "name"),
+        (|b| b.cookie_name("a=b"), "name"),
+        (|b| b.cookie_name("a;b"), "name"),
+        (|b| b.cookie_name("a\r\nSet-Cookie: x"), "name"),
+        (|b| b.cookie_name("größe"), "name"),
+        (|b| b.cookie_path(""), "path"),
+        (|b| b.cookie_path("app"), "path"),
+        (|b| b.cookie_path("/app; Domain=example.com"), "path"),
+        (|b| b.cookie_path("/app\r\nSet-Cookie: x"), "path"),
+        (|b| b.cookie_path("/größe"), "path"),
+        (|b| b.cookie_domain(""), "domain"),
+        (|b| b.cookie_domain("example.com; Path=/x"), "domain"),
+        (|b| b.cookie_domain("example.com\n"), "domain"),
+        (|b| b.cookie_domain("größe.example"), "domain"),
+    ];
+    for (settings, words) in cases {
+        let builder = settings(SessionManager::builder(MemorySessionStore::new()));
+        let shown = format!("{builder:?}");
+        let error = builder.build().expect_err(&shown);
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{shown}");
+        let why = error.source().expect("it says why").to_string();
+        assert!(why.contains(words), "{why}: {shown}");
+    }
+}
+
+#[test]
+fn sessions_live_a_century_at_most_and_for_ever_if_told_so() {
+    let opened = |builder: SessionManagerBuilder<u32>, remember: bool| {
+        let sessions = builder.build().unwrap();
+        let mut session = sessions.fresh();
+        *session = 1;
+        session.remember(remember);
+        let id = *sessions.commit(session).unwrap().id().unwrap();
+        let mut session = sessions.open_id(&id).unwrap().expect("it lives");
+        *session = 2;
+        session.renew();
+        let id = *sessions.commit(session).unwrap().id().unwrap();
+        sessions.open_id(&id).unwrap().expect("it lives").expires_in()
+    };
+    for store in stores() {
+        let builder = || SessionManager::<u32>::builder(store.clone());
+        let ages = [Duration::MAX, MAX_TTL, MAX_TTL + MILLISECOND];
+        for age in ages {
+            for left in [
+                opened(builder().idle_timeout(age), false),
+                opened(builder().remember_for(age), true),
+                opened(builder().idle_timeout(age).lifetime(Duration::MAX), true),
+            ] {
+                let left = left.expect("it expires");
+                assert!(left <= MAX_TTL && left >= MAX_TTL - HOUR, "{left:?} in {store:?}");
+            }
+        }
+        assert_eq!(opened(builder().idle_timeout(None), false), None, "{store:?}");
+        assert_eq!(opened(builder().idle_timeout(None).lifetime(None), true), None, "{store:?}");
+    }
+}
