@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where the time comes from: the system, unless a test brings its own.
 ///
@@ -27,15 +27,17 @@ impl Clock {
 
     /// A clock that stands still, except when it is [advanced](Self::advance). Clones share the time.
     pub fn manual() -> Self {
-        Self(Some(Arc::new(Mutex::new(SystemTime::now()))))
+        Self(Some(Arc::new(Mutex::new(Self::system().now()))))
     }
 
-    /// The time.
+    /// The time in whole milliseconds, as it is stored: what is read back is what it was.
     pub fn now(&self) -> SystemTime {
-        match &self.0 {
+        let now = match &self.0 {
             None => SystemTime::now(),
             Some(time) => *time.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
-        }
+        };
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        UNIX_EPOCH + Duration::from_millis(since.as_millis() as u64)
     }
 
     /// Moves a manual clock, and every clone of it, forward.

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Format;
-use crate::BoxError;
+use crate::{BoxError, Clock};
 
 /// What is stored of a session besides the user's own value: `{"v":1,"rev":…,"created":…,"data":…}` in JSON.
 ///
@@ -18,7 +18,8 @@ pub struct Envelope<D> {
     /// knows its own success from somebody else's.
     #[serde(rename = "rev")]
     pub revision: u64,
-    /// When the session began, on the clock of the application; it survives renewals. In milliseconds since 1970.
+    /// When the session began, on the clock of the application; it survives renewals. Stored in whole
+    /// milliseconds since 1970.
     #[serde(with = "millis")]
     pub created: SystemTime,
     /// When the cookie of a remembered session was last sent. `None` for a session that is not remembered.
@@ -61,7 +62,7 @@ impl<D> Envelope<D> {
         Self {
             version: LayoutVersion,
             revision: Self::fresh_revision(),
-            created: SystemTime::now(),
+            created: Clock::system().now(),
             remembered: None,
             bound: None,
             data,
