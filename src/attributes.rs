@@ -40,7 +40,8 @@ impl Attributes {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Payload`] if [JSON](crate::Json) has no form for the value. The attribute is as before then.
+    /// [`ErrorKind::Payload`] if [JSON](crate::Json) has no form for the value, or it holds an integer of more than 64 bits.
+    /// The attribute is as before then.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<()> {
         let refuse = |source: BoxError| Error::new(ErrorKind::Payload, "setting an attribute").with_source(source);
         Check::json(&value).map_err(|refused| refuse(refused.into()))?;
