@@ -9,7 +9,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use threaded_sessions::{
-    Attributes, Codec, Envelope, Handle, JsonFormat, MemorySessionStore, SerdeCodec, SessionId, SessionManager,
+    Attributes, Binding, Codec, Envelope, Handle, JsonFormat, MemorySessionStore, SerdeCodec, SessionId, SessionManager,
 };
 
 const NAME: &str = "__Host-session";
@@ -71,23 +71,27 @@ fn finite() -> impl Strategy<Value = f64> {
 
 fn envelope<D: Debug>(data: impl Strategy<Value = D>) -> impl Strategy<Value = Envelope<D>> {
     let time = any::<u64>().prop_map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
-    (data, any::<u64>(), time.clone(), prop::option::of(time)).prop_map(|(data, revision, created, remembered)| {
+    let bound = ("[xy]", ".*").prop_map(|(principal, label)| Binding::new(principal, label));
+    let (remembered, bound) = (prop::option::of(time.clone()), prop::option::of(bound));
+    (data, any::<u64>(), time, remembered, bound).prop_map(|(data, revision, created, remembered, bound)| {
         let mut envelope = Envelope::new(data);
-        (envelope.revision, envelope.created, envelope.remembered) = (revision, created, remembered);
+        (envelope.revision, envelope.created) = (revision, created);
+        (envelope.remembered, envelope.bound) = (remembered, bound);
         envelope
     })
 }
 
 fn borrowed<D>(envelope: &Envelope<D>) -> Envelope<&D> {
     let mut borrowed = Envelope::new(&envelope.data);
-    (borrowed.revision, borrowed.created, borrowed.remembered) =
-        (envelope.revision, envelope.created, envelope.remembered);
+    (borrowed.revision, borrowed.created) = (envelope.revision, envelope.created);
+    (borrowed.remembered, borrowed.bound) = (envelope.remembered, envelope.bound.clone());
     borrowed
 }
 
 /// What an envelope holds, as a text: NaN is not equal to itself, and the `Debug` of an envelope shows no value.
 fn shown<D: Debug>(envelope: &Envelope<D>) -> String {
-    format!("{:?} {:?} {:?} {:?}", envelope.revision, envelope.created, envelope.remembered, envelope.data)
+    let bound = envelope.bound.as_ref().map(|bound| (&bound.principal, &bound.label));
+    format!("{:?} {:?} {:?} {bound:?} {:?}", envelope.revision, envelope.created, envelope.remembered, envelope.data)
 }
 
 /// A string near an id: its characters, its forms, and an id with one character changed.
@@ -289,6 +293,8 @@ macro_rules! format_properties {
                     }
                     let changed = mine.remembered != base.remembered;
                     prop_assert_eq!(merged.remembered, if changed { mine.remembered } else { theirs.remembered });
+                    let changed = mine.bound != base.bound;
+                    prop_assert_eq!(&merged.bound, if changed { &mine.bound } else { &theirs.bound });
                     prop_assert_eq!(merged.created, theirs.created);
                     prop_assert!(![base.revision, mine.revision, theirs.revision].contains(&merged.revision));
 

@@ -138,8 +138,7 @@ impl<T: 'static> Policy<T> {
     fn freshen(&self, session: &mut Session<T>, id: &SessionId) -> Result<(Outcome, Option<SessionId>)> {
         let before = session.envelope.remembered.replace(session.now);
         let payload = self.encode(&session.envelope)?;
-        let write = Write::new(&payload, self.ttl(&session.envelope));
-        let saved = self.store.save(id, write, session.version())?;
+        let saved = self.store.save(id, self.write(session, &payload), session.version())?;
         if !matches!(saved, Saved::Stored(_)) {
             session.envelope.remembered = before;
         }
