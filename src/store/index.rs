@@ -17,6 +17,10 @@ pub trait SessionIndex {
         1
     }
 
+    /// A reaper that wants the payloads of what it removes is about to start. For stores that drop by themselves what has
+    /// expired: from now on it has to wait for a [`reap`](Self::reap). By default nothing.
+    fn keep_expired(&self) {}
+
     /// Removes sessions of a partition whose time has passed, the longest overdue first, looking at `limit` entries of the
     /// index and no more. One atomic operation, which never removes a session that was used in time.
     ///

@@ -146,8 +146,11 @@ impl SessionStore for MemorySessionStore {
 }
 
 impl SessionIndex for MemorySessionStore {
-    /// From the first call with `payloads` on, what expires is kept until it is reaped, for 24 hours at most, though nobody
-    /// can see it any more.
+    /// What expires from now on is kept until it is reaped, for 24 hours at most, though nobody can see it any more.
+    fn keep_expired(&self) {
+        self.open().0.keep_expired = true;
+    }
+
     fn reap(&self, _partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
         let (mut shelf, now) = self.lock();
         shelf.keep_expired |= payloads;
