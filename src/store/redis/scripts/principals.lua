@@ -20,15 +20,16 @@ local function disown(index, key)
   return owner, since
 end
 
--- Ends a session. Answers whether it lived.
+-- Ends a session. Answers whether it lived. What has expired is left to the reaper, which tells the application.
 local function finish(index, key)
   local left = redis.call('PTTL', key)
-  redis.call('DEL', key)
+  local lived = left == -1 or left > grace
+  if lived then redis.call('DEL', key) end
   if index then
-    try('ZREM', index, key)
+    if lived or left == -2 then try('ZREM', index, key) end
     disown(index, key)
   end
-  return left == -1 or left > grace
+  return lived
 end
 
 -- The session belongs to owner, since then or since now. Ends his oldest sessions beyond the cap, but not this one.

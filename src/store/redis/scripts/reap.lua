@@ -25,9 +25,12 @@ for _, key in ipairs(due) do
     end
   end
 end
+if #due > 0 then
+  -- At maxmemory Redis refuses ZADD unless the script has written something before, if only that no '' is in the index. What
+  -- is not corrected would be due again in the next batch, and for ever in the way of all others.
+  redis.call('ZREM', index, '', unpack(gone))
+end
 if #gone > 0 then
-  -- At maxmemory Redis refuses ZADD, unless the script has written something before.
-  redis.call('ZREM', index, unpack(gone))
   for position, owner in ipairs(try('HMGET', owners_of(index), unpack(gone)) or {}) do
     if owner then disown(index, gone[position]) end
   end
