@@ -44,6 +44,9 @@ pub trait SessionIndex {
     /// Sessions that live, the one that expires last first: with one idle timeout for all, the most recently used first, to
     /// within a 64th of it. Skips `offset` and answers `limit` or fewer.
     ///
+    /// Pages are cut from what [`count`](Self::count) counts. So one before the last can be shorter than `limit`: where Redis
+    /// evicted sessions.
+    ///
     /// # Errors
     ///
     /// As for [`reap`](Self::reap).
@@ -66,6 +69,9 @@ pub trait SessionIndex {
 
     /// Compares index and sessions in both directions, in small steps beside the traffic, and mends the index. For
     /// operators, after Redis lost keys or something wrote where it should not; everyday drift the reaper mends.
+    ///
+    /// Keys of a [key mapper](crate::RedisSessionStoreBuilder::key_mapper) of one's own are not recognised without an entry:
+    /// such a session stays out of the index until it is used. What has an entry is verified.
     ///
     /// # Errors
     ///

@@ -109,9 +109,10 @@ impl RedisSessionStore {
         else {
             return Ok(false);
         };
-        let keys: Vec<String> =
+        let keys: Vec<Vec<u8>> =
             page.into_iter().nth(1).and_then(|keys| redis::from_redis_value(keys).ok()).unwrap_or_default();
-        let sessions: Vec<String> = keys.into_iter().filter(|key| self.keys.is_session(0, key)).take(10).collect();
+        let ours = |key: &Vec<u8>| self.keys.partition_of(key) == Some(0);
+        let sessions: Vec<Vec<u8>> = keys.into_iter().filter(ours).take(10).collect();
         if sessions.is_empty() {
             return Ok(false);
         }

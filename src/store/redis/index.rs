@@ -1,19 +1,23 @@
 //! The index of the expiring store.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::{Cmd, FromRedisValue, Value};
+use redis::{FromRedisValue, Value};
 
 use super::failure::Effect;
 use super::{RedisSessionStore, keys, script, unexpected};
 use crate::store::{Belonging, Bind, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 use crate::{Handle, Result};
 
-/// How many keys one step of a `verify` looks at: well under a millisecond of the server's time.
+/// How many keys one step of a `verify` or `page` looks at: well under a millisecond of the server's time.
 const STEP: usize = 200;
 
 /// How many sessions of a principal are listed, or ended by one script.
 const AT_ONCE: usize = 1000;
+
+/// What `page.lua` answers of a session that is in the index only.
+const GONE: i64 = -2;
 
 impl SessionIndex for RedisSessionStore {
     fn partitions(&self) -> u32 {
@@ -52,21 +56,33 @@ impl SessionIndex for RedisSessionStore {
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
         const DOING: &str = "listing sessions";
-        let wanted = offset.saturating_add(limit).to_string();
+        let partitions = self.keys.partitions();
+        // No index has more, and Redis takes no larger number.
+        let offset = offset.min(i32::MAX as usize);
+        let end = offset.saturating_add(limit);
+        // Of several partitions each can hold all that comes before the page.
+        let first = if partitions == 1 { offset } else { 0 };
         let mut entries = Vec::new();
-        for partition in 0..self.keys.partitions() {
-            let answer = self.index_script(DOING, Effect::Reads, &script::PAGE, partition, &[wanted.as_bytes()])?;
-            let Value::Array(parts) = answer else { return Err(unexpected(DOING, &answer)) };
-            entries.extend(pairs(parts.into_iter()).filter_map(|pair| match pair {
-                (Value::BulkString(key), Value::Int(left)) => {
-                    Some(Entry::new(Handle::of_key(&key), u64::try_from(left).ok().map(Duration::from_millis)))
-                }
-                _ => None,
-            }));
+        for partition in 0..partitions {
+            let mut at = first;
+            while at < end {
+                let (skip, take) = (at.to_string(), STEP.min(end - at).to_string());
+                let args = [skip.as_bytes(), take.as_bytes()];
+                let answer = self.index_script(DOING, Effect::Reads, &script::PAGE, partition, &args)?;
+                let some = <Vec<(Vec<u8>, f64, i64)>>::from_redis_value(answer)
+                    .map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
+                at = if some.len() < STEP { end } else { at + STEP };
+                entries.extend(some);
+            }
         }
-        // No deadline is the furthest.
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.expires_in.unwrap_or(Duration::MAX)));
-        Ok(entries.into_iter().skip(offset).take(limit).collect())
+        // By what the index says, or an entry that lags would be on two pages, or on none.
+        entries.sort_by(|(_, one, _), (_, other, _)| other.total_cmp(one));
+        let page = entries.into_iter().skip(offset - first).take(limit);
+        let live = page.filter(|(_, _, left)| *left != GONE);
+        let entry = |(key, _, left): (Vec<u8>, f64, i64)| {
+            Entry::new(Handle::of_key(&key), u64::try_from(left).ok().map(Duration::from_millis))
+        };
+        Ok(live.map(entry).collect())
     }
 
     fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
@@ -107,21 +123,24 @@ impl SessionIndex for RedisSessionStore {
         const DOING: &str = "verifying the index";
         let mut verified = Verified::default();
         for partition in 0..self.keys.partitions() {
-            self.displace_clobbered(DOING, partition, &mut verified)?;
+            verified.displaced += u64::from(self.displace_clobbered(DOING, partition)?);
+        }
+        self.walk(DOING, &["SCAN"], &["TYPE", "string"], |keys| {
+            let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
+            for key in keys {
+                if let Some(partition) = self.keys.partition_of(&key) {
+                    sessions.entry(partition).or_default().push(key);
+                }
+            }
+            sessions.into_iter().try_for_each(|(partition, keys)| self.mend(DOING, partition, &keys, &mut verified))
+        })?;
+        for partition in 0..self.keys.partitions() {
             let index = self.keys.index(partition);
-            let sessions = |cursor: u64| {
-                let mut scan = redis::cmd("SCAN");
-                scan.arg(cursor).arg("COUNT").arg(STEP).arg("TYPE").arg("string");
-                scan
-            };
-            self.walk(DOING, partition, sessions, |key| self.keys.is_session(partition, key), &mut verified)?;
-            let entries = |cursor: u64| {
-                let mut scan = redis::cmd("ZSCAN");
-                scan.arg(&index).arg(cursor).arg("COUNT").arg(STEP);
-                scan
-            };
-            // Besides keys it answers scores, which the script finds to be no sessions and in no index.
-            self.walk(DOING, partition, entries, |_| true, &mut verified)?;
+            self.walk(DOING, &["ZSCAN", &index], &[], |entries| {
+                // Keys and scores in turn.
+                let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
+                self.mend(DOING, partition, &keys, &mut verified)
+            })?;
         }
         Ok(verified)
     }
@@ -179,29 +198,22 @@ impl RedisSessionStore {
         call.map(|answer| answer.value)
     }
 
-    /// Runs a kind of `SCAN` to its end and has every step's keys verified.
+    /// Runs a kind of `SCAN` to its end, with the cursor between `before` and `after`.
     fn walk(
         &self,
         doing: &'static str,
-        partition: u32,
-        scan: impl Fn(u64) -> Cmd,
-        is_ours: impl Fn(&str) -> bool,
-        verified: &mut Verified,
+        before: &[&str],
+        after: &[&str],
+        mut step: impl FnMut(Vec<Vec<u8>>) -> Result<()>,
     ) -> Result<()> {
         let mut cursor = 0;
         loop {
-            let page = self.command(doing, Effect::Reads, &scan(cursor))?.value;
-            let (next, keys) = <(u64, Vec<String>)>::from_redis_value(page)
+            let mut scan = redis::Cmd::new();
+            scan.arg(before).arg(cursor).arg("COUNT").arg(STEP).arg(after);
+            let page = self.command(doing, Effect::Reads, &scan)?.value;
+            let (next, found) = <(u64, Vec<Vec<u8>>)>::from_redis_value(page)
                 .map_err(|_| unexpected(doing, &Value::Array(Vec::new())))?;
-            let keys: Vec<&[u8]> = keys.iter().filter(|key| is_ours(key)).map(|key| key.as_bytes()).collect();
-            if !keys.is_empty() {
-                let answer = self.index_script(doing, Effect::Writes, &script::VERIFY, partition, &keys)?;
-                let (added, corrected, dropped) = <(u64, u64, u64)>::from_redis_value(answer)
-                    .map_err(|_| unexpected(doing, &Value::Array(Vec::new())))?;
-                verified.added += added;
-                verified.corrected += corrected;
-                verified.dropped += dropped;
-            }
+            step(found)?;
             cursor = next;
             if cursor == 0 {
                 return Ok(());
@@ -209,17 +221,32 @@ impl RedisSessionStore {
         }
     }
 
-    /// Renames what is in the place of an index, so that there can be one again.
-    fn displace_clobbered(&self, doing: &'static str, partition: u32, verified: &mut Verified) -> Result<()> {
-        let index = self.keys.index(partition);
-        let kind = self.command(doing, Effect::Reads, redis::cmd("TYPE").arg(&index))?.value;
-        if !matches!(String::from_redis_value(kind).as_deref(), Ok("zset" | "none")) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-            let aside = format!("{index}:clobbered:{now}");
-            self.command(doing, Effect::Writes, redis::cmd("RENAMENX").arg(&index).arg(aside))?;
-            verified.displaced += 1;
+    /// Makes the entries of these keys what they should be.
+    fn mend(&self, doing: &'static str, partition: u32, keys: &[Vec<u8>], verified: &mut Verified) -> Result<()> {
+        // A small sorted set comes in one step, whatever its size.
+        for keys in keys.chunks(STEP) {
+            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+            let answer = self.index_script(doing, Effect::Writes, &script::VERIFY, partition, &keys)?;
+            let (added, corrected, dropped) = <(u64, u64, u64)>::from_redis_value(answer)
+                .map_err(|_| unexpected(doing, &Value::Array(Vec::new())))?;
+            verified.added += added;
+            verified.corrected += corrected;
+            verified.dropped += dropped;
         }
         Ok(())
+    }
+
+    /// Renames what is in the place of an index, so that there can be one again. Whether there was something.
+    fn displace_clobbered(&self, doing: &'static str, partition: u32) -> Result<bool> {
+        let index = self.keys.index(partition);
+        let kind = self.command(doing, Effect::Reads, redis::cmd("TYPE").arg(&index))?.value;
+        if matches!(String::from_redis_value(kind).as_deref(), Ok("zset" | "none")) {
+            return Ok(false);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let aside = format!("{index}:clobbered:{now}");
+        let renamed = self.command(doing, Effect::Writes, redis::cmd("RENAMENX").arg(&index).arg(aside))?.value;
+        Ok(renamed == Value::Int(1))
     }
 }
 

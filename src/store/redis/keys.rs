@@ -76,14 +76,20 @@ impl Keys {
         }
     }
 
-    /// Whether a key has the shape of a session's in this partition; no key of a custom mapper has.
-    pub(super) fn is_session(&self, partition: u32, key: &str) -> bool {
-        let Some(last) = key.strip_prefix(&self.name(partition, "")) else { return false };
-        match self.mapper {
+    /// The partition of the session that lives under this key; `None` if the key does not have the shape of a session's, and
+    /// for any key of a custom mapper.
+    pub(super) fn partition_of(&self, key: &[u8]) -> Option<u32> {
+        let (head, last) = str::from_utf8(key).ok()?.rsplit_once(':')?;
+        let shaped = match self.mapper {
             KeyMapper::Plain => last.parse::<SessionId>().is_ok(),
             KeyMapper::Hashed => last.parse::<Handle>().is_ok(),
             KeyMapper::Custom(_) => false,
-        }
+        };
+        let partition = match self.partitions {
+            1 => 0,
+            _ => head.rsplit_once(":{")?.1.strip_suffix('}')?.parse().ok()?,
+        };
+        (shaped && partition < self.partitions && self.name(partition, last).as_bytes() == key).then_some(partition)
     }
 
     /// The key that says for a while that the session under `key` was renewed.

@@ -1,11 +1,18 @@
--- KEYS: index. ARGV: grace, how many. Answers keys of live sessions and the milliseconds each has left (-1: it does not
--- expire), the one that expires last first.
+-- KEYS: index. ARGV: grace, entries to skip, entries to look at.
+-- Answers of each entry, the one that expires last first, its key, its score and the milliseconds the session has left: -1 if
+-- it does not expire, -2 if it is gone.
+local found = redis.call(
+  'ZRANGE', KEYS[1], '+inf', '(' .. clock(), 'BYSCORE', 'REV', 'LIMIT', ARGV[2], ARGV[3], 'WITHSCORES')
 local answer = {}
-for _, key in ipairs(redis.call('ZRANGE', KEYS[1], '+inf', '(' .. clock(), 'BYSCORE', 'REV', 'LIMIT', 0, ARGV[2])) do
-  local left = redis.call('PTTL', key)
-  if left == -1 or left > grace then
-    answer[#answer + 1] = key
-    answer[#answer + 1] = left == -1 and -1 or left - grace
+for position = 1, #found, 2 do
+  local left = redis.call('PTTL', found[position])
+  if left > grace then
+    left = left - grace
+  elseif left ~= -1 then
+    left = -2
   end
+  answer[#answer + 1] = found[position]
+  answer[#answer + 1] = found[position + 1]
+  answer[#answer + 1] = left
 end
 return answer
