@@ -65,6 +65,10 @@ fn kind(error: &RedisError) -> ErrorKind {
             Some("OOM") => ErrorKind::OutOfMemory,
             Some("WRONGTYPE") => ErrorKind::WrongType,
             Some("NOAUTH" | "WRONGPASS") => ErrorKind::Denied,
+            // Within a script Redis 7.0 has no code for it.
+            Some("ERR") if error.detail().is_some_and(|text| text.starts_with("The user executing the script")) => {
+                ErrorKind::Denied
+            }
             // Redis cannot write its snapshot, or has too few replicas, and so refuses writes.
             Some("MISCONF" | "NOREPLICAS") => ErrorKind::ReadOnly,
             Some("BUSY") => ErrorKind::Unavailable,

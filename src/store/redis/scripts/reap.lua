@@ -6,14 +6,13 @@ local due = redis.call('ZRANGE', index, '-inf', now, 'BYSCORE', 'LIMIT', 0, limi
 local removed, answer, gone, moved = 0, {0, 0}, {}, {}
 for _, key in ipairs(due) do
   local left = redis.call('PTTL', key)
-  if left == -1 or left > grace then
+  if left > grace or (left == -1 and redis.call('TYPE', key).ok == 'string') then
     -- Used meanwhile: the index lagged.
     moved[#moved + 1] = left == -1 and '+inf' or now + left - grace
     moved[#moved + 1] = key
   else
     gone[#gone + 1] = key
     if left >= 0 then
-      -- Answers an error, and deletes nothing, if it is not a string and so none of our sessions.
       local payload = redis.pcall('GETDEL', key)
       if type(payload) == 'string' then
         removed = removed + 1
@@ -21,7 +20,10 @@ for _, key in ipairs(due) do
           answer[#answer + 1] = key
           answer[#answer + 1] = payload
         end
+      elseif payload and not string.find(payload.err, '^WRONGTYPE') then
+        return payload
       end
+      -- What is not a string is none of our sessions, and stays.
     end
   end
 end
