@@ -1,0 +1,134 @@
+//! Index and sessions compared in both directions.
+
+use std::collections::BTreeSet;
+
+use threaded_sessions::{RedisSessionStore, SessionManager};
+
+use super::*;
+
+#[test]
+fn verify_mends_both_directions_and_counts_what_it_did() {
+    for (partitions, hashed) in [(1, false), (1, true), (5, false), (5, true)] {
+        let server = RedisServer::start();
+        let builder = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).partitions(partitions);
+        let builder = if hashed { builder.hashed_keys() } else { builder };
+        let store = builder.expiring().build().unwrap();
+        let sessions = idle_for(store.clone(), HOUR);
+        // So many that neither keyspace nor index come in one step.
+        let ids: Vec<SessionId> = (1..=1500).map(|value| create(&sessions, value)).collect();
+        let indexes: Vec<String> = ask(&server, &["KEYS", "*index"]);
+        assert_eq!(indexes.len(), partitions as usize);
+        let all = || indexes.iter().flat_map(|index| entries(&server, index)).map(|(key, _)| key);
+        let whole: BTreeSet<String> = all().collect();
+        let zadd = |id, score: &str| {
+            let index = indexes.iter().find(|index| is_entry(&server, index, &store.key(id))).expect("it is indexed");
+            server.cmd(&["ZADD", index, score, &store.key(id)]);
+        };
+        let far = (now(&server) + HOUR_MILLIS * 3).to_string();
+
+        let (unindexed, dataless, early, late, expired) =
+            (&ids[..30], &ids[30..50], &ids[50..57], &ids[57..62], &ids[62..72]);
+        early.iter().for_each(|id| zadd(id, "1"));
+        late.iter().for_each(|id| zadd(id, &far));
+        for id in expired {
+            server.cmd(&["PEXPIRE", &store.key(id), &(GRACE - 1).to_string()]);
+        }
+        let score = entries(&server, &indexes[0])[0].1;
+        for id in unindexed.iter().chain(&expired[..4]) {
+            for index in &indexes {
+                server.cmd(&["ZREM", index, &store.key(id)]);
+            }
+        }
+        for id in dataless {
+            server.cmd(&["DEL", &store.key(id)]);
+        }
+        // Of others: a key that is not text, one that is called like a score, and some that almost look like a session's.
+        redis::cmd("SET").arg(b"\xff\xfe").arg("x").exec(&mut server.connection()).unwrap();
+        let id = ids[0].expose();
+        for foreign in
+            [&*score.to_string(), "sessions:", &format!("other:{id}"), &format!("sessions:{id}:x"), "sessions:{9}:{id}"]
+        {
+            server.cmd(&["SET", foreign, "x", "PX", "1000000"]);
+        }
+
+        let verified = store.verify().unwrap();
+        assert_eq!(
+            (verified.added, verified.corrected, verified.dropped, verified.displaced),
+            (30 + 4, 7 + 5 + 6, 20, 0),
+            "{partitions}, {hashed}"
+        );
+        let dropped: BTreeSet<String> = dataless.iter().map(|id| store.key(id)).collect();
+        assert_eq!(all().collect::<BTreeSet<_>>(), &whole - &dropped);
+        assert_eq!(index(&store).count().unwrap(), 1500 - 20 - 10);
+        // What had expired is found by the reaper now.
+        assert_eq!((0..partitions).map(|partition| reap_all(&store, partition)).sum::<u64>(), 10);
+        for index in &indexes {
+            assert_scores(&server, index, HOUR_MILLIS);
+        }
+
+        let verified = store.verify().unwrap();
+        assert_eq!((verified.added, verified.corrected, verified.dropped, verified.displaced), (0, 0, 0, 0));
+        let live = ids.iter().filter(|id| is_live(&store, id)).count();
+        assert_eq!(live, 1500 - 20 - 10);
+        let foreign = [&[0xff, 0xfe][..], b"sessions:", score.to_string().as_bytes()].map(<[u8]>::to_vec);
+        let there: u64 = redis::cmd("EXISTS").arg(&foreign).query(&mut server.connection()).unwrap();
+        assert_eq!(there, 3);
+    }
+}
+
+fn is_entry(server: &RedisServer, index: &str, key: &str) -> bool {
+    ask::<Option<f64>>(server, &["ZSCORE", index, key]).is_some()
+}
+
+#[test]
+fn a_lag_of_less_than_a_64th_is_no_correction_but_made_exact() {
+    let server = RedisServer::start();
+    let store = expiring(&server, "sessions", 1);
+    // A 64th is 56 s.
+    for (lag, corrected) in [(0, 0), (40_000, 0), (70_000, 1), (-70_000, 1)] {
+        server.cmd(&["FLUSHALL"]);
+        let left = HOUR_MILLIS;
+        let keys = load(&server, "sessions:", 0..1, left, left - lag);
+        assert_eq!(store.verify().unwrap().corrected, corrected, "{lag}");
+        let truth: i64 = ask(&server, &["PEXPIRETIME", &keys[0]]);
+        let [(_, score)] = entries(&server, INDEX)[..] else { panic!("one entry") };
+        assert!((truth - GRACE - score as i64).abs() < 1000, "{lag}");
+    }
+}
+
+#[test]
+fn one_partition_clobbered_is_one_displaced() {
+    let server = RedisServer::start();
+    let store = expiring(&server, "sessions", 5);
+    let sessions = idle_for(store.clone(), HOUR);
+    for value in 1..=100 {
+        create(&sessions, value);
+    }
+    let lost: u64 = ask(&server, &["ZCARD", "sessions:{3}:index"]);
+    server.cmd(&["SET", "sessions:{3}:index", "precious"]);
+    let verified = store.verify().unwrap();
+    assert_eq!((verified.displaced, verified.added, verified.dropped), (1, lost, 0));
+    let aside: Vec<String> = ask(&server, &["KEYS", "sessions:{3}:index:clobbered:*"]);
+    assert_eq!(ask::<String>(&server, &["GET", &aside[0]]), "precious");
+    assert_eq!(index(&store).count().unwrap(), 100);
+}
+
+/// It cannot tell such a key from anybody else's.
+#[test]
+fn keys_of_a_key_mapper_are_verified_if_they_have_an_entry() {
+    let server = RedisServer::start();
+    let builder = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring();
+    let store = builder.key_mapper(|id| format!("mine/{}", id.expose())).build().unwrap();
+    let sessions: SessionManager<u64> = idle_for(store.clone(), HOUR);
+    let [known, unknown, dataless] = [1, 2, 3].map(|value| create(&sessions, value));
+    server.cmd(&["ZADD", INDEX, "1", &store.key(&known)]);
+    server.cmd(&["ZREM", INDEX, &store.key(&unknown)]);
+    server.cmd(&["DEL", &store.key(&dataless)]);
+    let verified = store.verify().unwrap();
+    assert_eq!((verified.added, verified.corrected, verified.dropped), (0, 1, 1));
+    assert_eq!(index(&store).count().unwrap(), 1);
+    let mut session = sessions.open_id(&unknown).unwrap().expect("nobody is logged out");
+    *session = 4;
+    let _ = sessions.commit(session).unwrap();
+    assert_eq!(index(&store).count().unwrap(), 2);
+}

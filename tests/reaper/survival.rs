@@ -1,0 +1,165 @@
+//! What a reaper lives through, and what it says about it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ThreadId;
+
+use log::Level;
+use threaded_sessions::store::{Created, Write};
+use threaded_sessions::{BoxError, Codec, Envelope, Error, Json, Reaper, SessionId};
+
+use super::reaping::{Wrapped, keep_logs, logged_by};
+use super::*;
+
+/// A reaper of an endless resolution with this callback, and its thread.
+fn start(sessions: &SessionManager<u64>, mut callback: impl FnMut(u64) + Send + 'static) -> (Reaper, ThreadId) {
+    keep_logs();
+    let thread = Arc::new(Mutex::new(None));
+    let known = thread.clone();
+    let callback = move |_, value| {
+        *known.lock().unwrap() = Some(thread::current().id());
+        callback(value);
+    };
+    let reaper = sessions.reaper().resolution(NEVER).on_expired(callback).start().unwrap();
+    let id = sessions.store().fresh_id(None);
+    let _stored: Created = sessions.store().create(&id, Write::new(SEVEN.as_bytes(), MILLISECOND)).unwrap();
+    assert!(eventually(PATIENCE, || reaper.reap_now().unwrap() == 1));
+    let thread = thread.lock().unwrap().expect("the callback was called");
+    (reaper, thread)
+}
+
+fn put(sessions: &SessionManager<u64>, payload: &[u8]) -> SessionId {
+    let id = sessions.store().fresh_id(None);
+    let _stored: Created = sessions.store().create(&id, Write::new(payload, MILLISECOND)).unwrap();
+    id
+}
+
+fn payload(value: u64) -> Vec<u8> {
+    SEVEN.replace('7', &value.to_string()).into_bytes()
+}
+
+/// What the thread logged at this level or above.
+fn complaints(thread: ThreadId) -> Vec<String> {
+    logged_by(thread).into_iter().filter(|(level, _)| *level <= Level::Warn).map(|(_, text)| text).collect()
+}
+
+#[test]
+fn panics_of_the_callback_and_says_so_once() {
+    let sessions = idle_for(expiring(shared(), &unique("panics"), 1), HOUR);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let so_far = told.clone();
+    let (reaper, thread) = start(&sessions, move |value| {
+        assert!(value % 2 == 1, "an even value");
+        so_far.lock().unwrap().push(value);
+    });
+    for wave in 1..=3 {
+        for value in 10..20 {
+            put(&sessions, &payload(value));
+        }
+        let mut removed = 0;
+        assert!(eventually(PATIENCE, || {
+            removed += reaper.reap_now().unwrap();
+            removed == 10
+        }));
+        assert_eq!(told.lock().unwrap().len(), 1 + wave * 5);
+    }
+    assert_eq!(reaper.stats().errors, 0);
+    let said = complaints(thread);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("panicked"), "{said:?}");
+}
+
+/// Panics over one value.
+struct Fragile(Json<u64>);
+
+impl Codec<u64> for Fragile {
+    fn encode(&self, envelope: &Envelope<&u64>) -> Result<Vec<u8>, BoxError> {
+        self.0.encode(envelope)
+    }
+
+    fn decode(&self, payload: &[u8]) -> Result<Envelope<u64>, BoxError> {
+        self.0.decode(payload).inspect(|envelope| assert_ne!(envelope.data, 13))
+    }
+}
+
+#[test]
+fn payloads_that_nothing_can_decode_and_says_so_once_without_a_secret() {
+    let store = expiring(shared(), &unique("undecodable"), 1);
+    let sessions = SessionManager::builder_with_codec(store, Fragile(Json::new())).build().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let so_far = told.clone();
+    let (reaper, thread) = start(&sessions, move |value| so_far.lock().unwrap().push(value));
+    let payloads: [&[u8]; 6] = [&payload(1), b"hunter2", b"\xff", b"", &payload(13), &payload(2)];
+    let ids = payloads.map(|payload| put(&sessions, payload));
+    let mut removed = 0;
+    assert!(eventually(PATIENCE, || {
+        removed += reaper.reap_now().unwrap();
+        removed == 6
+    }));
+    let mut told = told.lock().unwrap().clone();
+    told.sort();
+    assert_eq!(told, [1, 2, 7]);
+    let said = complaints(thread);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(said.iter().filter(|text| text.contains("cannot be decoded")).count(), 1, "{said:?}");
+    assert!(!said.concat().contains("hunter2"), "{said:?}");
+    assert!(!ids.iter().any(|id| said.concat().contains(&id.expose())), "{said:?}");
+}
+
+#[test]
+fn failures_and_panics_of_a_store_of_ones_own_and_tries_again_once_a_resolution() {
+    for panics in [false, true] {
+        keep_logs();
+        let (calls, thread) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
+        let (counted, known) = (calls.clone(), thread.clone());
+        let store = Wrapped::new(MemorySessionStore::new(), move |index, partition, limit, payloads| {
+            *known.lock().unwrap() = Some(thread::current().id());
+            match counted.fetch_add(1, Ordering::Relaxed) {
+                0..20 if panics => panic!("a bug"),
+                0..20 => Err(Error::new(ErrorKind::Denied, "reaping sessions")),
+                _ => index.reap(partition, limit, payloads),
+            }
+        });
+        let sessions = idle_for(store, MILLISECOND);
+        create(&sessions, 1);
+        let told = Told::default();
+        let reaper = sessions.reaper().resolution(MILLISECOND * 5).on_expired(told.callback()).start().unwrap();
+        // With a backoff of seconds it would take far longer.
+        assert!(eventually(PATIENCE, || reaper.stats().rounds > 3));
+        assert_eq!((reaper.stats().errors, reaper.stats().removed, told.sorted().len()), (20, 1, 1));
+        let thread = thread.lock().unwrap().expect("the store was asked");
+        let (said, all) = (complaints(thread), logged_by(thread));
+        assert_eq!((said.len(), all.len()), (1, 2), "{all:?}");
+    }
+}
+
+/// One of them is of no use, and stays so.
+#[test]
+fn a_partition_that_fails_without_neglecting_the_others_or_filling_the_log() {
+    let server = RedisServer::start();
+    let store = expiring(&server, "sessions", 3);
+    server.cmd(&["SET", "sessions:{1}:index", "x"]);
+    let thread = Arc::new(Mutex::new(None));
+    let known = thread.clone();
+    let noting = Wrapped::new(store.clone(), move |index, partition, limit, payloads| {
+        *known.lock().unwrap() = Some(thread::current().id());
+        index.reap(partition, limit, payloads)
+    });
+    keep_logs();
+    for partition in [0, 2] {
+        load(&server, &format!("sessions:{{{partition}}}:"), 0..10, -1, -1);
+    }
+    let sessions = idle_for(noting, HOUR);
+    let reaper = sessions.reaper().resolution(NEVER).start().unwrap();
+    assert_eq!(reaper.reap_now().unwrap_err().kind(), ErrorKind::WrongType);
+    assert_eq!(reaper.stats().removed, 20);
+    for _ in 0..5 {
+        assert!(reaper.reap_now().is_err());
+    }
+    let thread = thread.lock().unwrap().expect("the store was asked");
+    let all = logged_by(thread);
+    assert_eq!(all.len(), 1, "{all:?}");
+    store.verify().unwrap();
+    assert_eq!(reaper.reap_now().unwrap(), 0);
+    let all = logged_by(thread);
+    assert_eq!(all.iter().map(|(level, _)| *level).collect::<Vec<_>>(), [Level::Warn, Level::Info], "{all:?}");
+}

@@ -1,0 +1,190 @@
+//! What the tests of reaper and index share.
+#![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
+
+mod logs;
+mod other;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use redis::FromRedisValue;
+use threaded_sessions::store::{Created, Entry, Found, Reaped, Saved, SessionIndex, Touch, Verified, Version, Write};
+use threaded_sessions::{Handle, RedisSessionStore, Result, SessionId, SessionManager, SessionStore};
+
+pub use self::logs::{keep_logs, logged_by};
+pub use self::other::Other;
+use crate::support::{PATIENCE, RedisServer};
+
+pub const HOUR: Duration = Duration::from_secs(3600);
+
+/// By how much the data outlives a session, in milliseconds.
+pub const GRACE: i64 = 86_400_000;
+
+/// A payload of a `SessionManager<u64>` with the value 7.
+pub const SEVEN: &str = r#"{"v":1,"rev":1,"created":1,"data":7}"#;
+
+pub fn expiring(server: &RedisServer, prefix: &str, partitions: u32) -> RedisSessionStore {
+    let builder = RedisSessionStore::builder().url(server.url()).prefix(prefix).deadline(PATIENCE);
+    builder.partitions(partitions).expiring().build().unwrap()
+}
+
+pub fn idle_for(store: impl SessionStore, timeout: Duration) -> SessionManager<u64> {
+    SessionManager::builder(store).idle_timeout(timeout).build().unwrap()
+}
+
+pub fn create(sessions: &SessionManager<u64>, value: u64) -> SessionId {
+    let mut session = sessions.fresh();
+    *session = value;
+    *sessions.commit(session).unwrap().id().unwrap()
+}
+
+#[track_caller]
+pub fn is_live(store: &dyn SessionStore, id: &SessionId) -> bool {
+    match store.read(id, Touch::No).unwrap() {
+        Found::Live(_) => true,
+        Found::Absent => false,
+        found => panic!("{found:?}"),
+    }
+}
+
+pub fn index(store: &impl SessionStore) -> &dyn SessionIndex {
+    store.index().unwrap()
+}
+
+/// Reaps a partition until nothing is due; how many sessions were removed.
+#[track_caller]
+pub fn reap_all(store: &impl SessionStore, partition: u32) -> u64 {
+    let mut removed = 0;
+    loop {
+        let reaped = index(store).reap(partition, 50, false).unwrap();
+        removed += reaped.removed;
+        if reaped.backlog == 0 {
+            return removed;
+        }
+    }
+}
+
+#[track_caller]
+pub fn ask<R: FromRedisValue>(server: &RedisServer, command: &[&str]) -> R {
+    redis::from_redis_value(server.cmd(command)).unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Puts sessions there as if they had been used a while ago, and answers their keys. `left`: the milliseconds until they
+/// expire, negative if they have; `indexed`: the same as the index has it. The prefix is all that comes before the id, so
+/// with colon and hash tag.
+pub fn load(server: &RedisServer, prefix: &str, numbers: Range<u32>, left: i64, indexed: i64) -> Vec<String> {
+    const LOAD: &str = "
+        local time = redis.call('TIME')
+        local now = time[1] * 1000 + math.floor(time[2] / 1000)
+        local keys = {}
+        for number = ARGV[2], ARGV[3] - 1 do
+            local key = ARGV[1] .. string.format('%08x-0000-4000-8000-000000000000', number)
+            redis.call('SET', key, ARGV[7], 'PX', ARGV[4] + ARGV[6])
+            redis.call('ZADD', ARGV[1] .. 'index', now + ARGV[5], key)
+            keys[#keys + 1] = key
+        end
+        return keys";
+    let args = [numbers.start.into(), numbers.end.into(), left, indexed, GRACE].map(|arg: i64| arg.to_string());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    ask(server, &[&["EVAL", LOAD, "0", prefix], &args[..], &[SEVEN]].concat())
+}
+
+/// The entries of an index, the next to expire first.
+pub fn entries(server: &RedisServer, index: &str) -> Vec<(String, f64)> {
+    ask(server, &["ZRANGE", index, "0", "-1", "WITHSCORES"])
+}
+
+/// The events that a callback was told of.
+#[derive(Clone, Default)]
+pub struct Told(Arc<Mutex<Vec<(Handle, u64)>>>);
+
+impl Told {
+    pub fn callback(&self) -> impl FnMut(Handle, u64) + Send + 'static {
+        let told = self.clone();
+        move |handle, value| told.0.lock().unwrap().push((handle, value))
+    }
+
+    /// All so far, in order.
+    pub fn sorted(&self) -> Vec<(Handle, u64)> {
+        let mut told = self.0.lock().unwrap().clone();
+        told.sort();
+        told
+    }
+}
+
+/// A store of somebody else's: another one, but for what its index does to reap.
+pub struct Wrapped<S> {
+    pub store: S,
+    pub reap: Box<Reap>,
+}
+
+pub type Reap = dyn Fn(&dyn SessionIndex, u32, usize, bool) -> Result<Reaped> + Send + Sync;
+
+impl<S: SessionStore> Wrapped<S> {
+    pub fn new(
+        store: S,
+        reap: impl Fn(&dyn SessionIndex, u32, usize, bool) -> Result<Reaped> + Send + Sync + 'static,
+    ) -> Self {
+        Self { store, reap: Box::new(reap) }
+    }
+}
+
+impl<S> fmt::Debug for Wrapped<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wrapped")
+    }
+}
+
+impl<S: SessionStore> SessionStore for Wrapped<S> {
+    fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        self.store.create(id, write)
+    }
+
+    fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
+        self.store.read(id, touch)
+    }
+
+    fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        self.store.save(id, write, expected)
+    }
+
+    fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        self.store.rotate(old, new, write, expected)
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<bool> {
+        self.store.delete(id)
+    }
+
+    fn index(&self) -> Option<&dyn SessionIndex> {
+        Some(self)
+    }
+}
+
+impl<S: SessionStore> SessionIndex for Wrapped<S> {
+    fn partitions(&self) -> u32 {
+        index(&self.store).partitions()
+    }
+
+    fn keep_expired(&self) {
+        index(&self.store).keep_expired();
+    }
+
+    fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
+        (self.reap)(index(&self.store), partition, limit, payloads)
+    }
+
+    fn count(&self) -> Result<u64> {
+        index(&self.store).count()
+    }
+
+    fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
+        index(&self.store).page(offset, limit)
+    }
+
+    fn verify(&self) -> Result<Verified> {
+        index(&self.store).verify()
+    }
+}
