@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::FromRedisValue;
-use threaded_sessions::store::{Created, Entry, Found, Reaped, Saved, SessionIndex, Touch, Verified, Version, Write};
+use threaded_sessions::store::{
+    Belonging, Created, Ending, Entry, Found, Reaped, Saved, SessionIndex, Touch, Verified, Version, Write,
+};
 use threaded_sessions::{Handle, RedisSessionStore, Result, SessionId, SessionManager, SessionStore};
 
 pub use self::logs::{keep_logs, logged_by};
@@ -182,6 +184,14 @@ impl<S: SessionStore> SessionIndex for Wrapped<S> {
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
         index(&self.store).page(offset, limit)
+    }
+
+    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
+        index(&self.store).of(principal)
+    }
+
+    fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
+        index(&self.store).end(principal, which)
     }
 
     fn verify(&self) -> Result<Verified> {
