@@ -1,0 +1,229 @@
+//! The adapter for rouille, with requests that are made up.
+#![cfg(feature = "rouille")]
+
+mod support;
+
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rouille::{Request, Response};
+use support::PATIENCE;
+use threaded_sessions::rouille::{failure, session, try_session};
+use threaded_sessions::store::{SessionStore, Write};
+use threaded_sessions::{
+    Error, ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, Session, SessionId, SessionManager,
+};
+
+type Sessions = SessionManager<u32>;
+
+fn sessions() -> Sessions {
+    Sessions::new(MemorySessionStore::new())
+}
+
+/// A session with the value 1.
+fn stored(sessions: &Sessions) -> SessionId {
+    let mut session = sessions.fresh();
+    *session = 1;
+    *sessions.commit(session).unwrap().id().unwrap()
+}
+
+fn value(sessions: &Sessions, id: &SessionId) -> Option<u32> {
+    sessions.open_id(id).unwrap().map(|session| *session)
+}
+
+fn cookie(id: &SessionId) -> String {
+    format!("__Host-session={}", id.expose())
+}
+
+fn request(headers: &[(&str, &str)]) -> Request {
+    let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    Request::fake_http("GET", "/", headers.collect(), Vec::new())
+}
+
+fn request_of(id: &SessionId) -> Request {
+    request(&[("Cookie", &cookie(id))])
+}
+
+fn count(session: &mut Session<u32>) -> Response {
+    **session += 1;
+    Response::text(session.to_string())
+}
+
+/// The values of the headers of this name, in whatever case.
+fn header<'r>(response: &'r Response, name: &str) -> Vec<&'r str> {
+    let named = response.headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case(name));
+    named.map(|(_, value)| &**value).collect()
+}
+
+fn body(response: Response) -> String {
+    let mut body = String::new();
+    response.data.into_reader_and_size().0.read_to_string(&mut body).unwrap();
+    body
+}
+
+#[test]
+fn a_handler_gets_the_session_and_the_response_its_headers() {
+    let sessions = sessions();
+    let mut jar: Option<String> = None;
+    for visit in 1..=3 {
+        let headers: Vec<_> = jar.iter().map(|cookie| ("Cookie", &**cookie)).collect();
+        let response = session(&sessions, &request(&headers), count);
+        assert_eq!(response.status_code, 200);
+        assert_eq!(header(&response, "Cache-Control"), ["no-store"]);
+        assert_eq!(header(&response, "Vary"), ["Cookie"]);
+        let given = header(&response, "Set-Cookie").first().map(|given| given.split(';').next().unwrap().to_owned());
+        assert_eq!(given.is_some(), visit == 1, "only the first visit gives a cookie");
+        jar = given.or(jar);
+        assert_eq!(body(response), visit.to_string());
+    }
+    let destroyed = session(&sessions, &request(&[("cookie", &jar.unwrap())]), |session| {
+        session.destroy();
+        Response::empty_204()
+    });
+    assert!(header(&destroyed, "Set-Cookie")[0].contains("Max-Age=0"));
+}
+
+#[test]
+fn headers_that_the_handler_set_stay() {
+    let response = session(&sessions(), &request(&[]), |session| {
+        let own = [("cache-control", "private, max-age=60"), ("VARY", "Accept, Cookie"), ("Set-Cookie", "lang=de")];
+        own.into_iter().fold(count(session), |response, (name, value)| response.with_additional_header(name, value))
+    });
+    assert_eq!(header(&response, "Cache-Control"), ["private, max-age=60"]);
+    assert_eq!(header(&response, "Vary"), ["Accept, Cookie"]);
+    let cookies = header(&response, "Set-Cookie");
+    assert_eq!((cookies.len(), cookies[0]), (2, "lang=de"));
+    assert!(cookies[1].starts_with("__Host-session="));
+}
+
+#[test]
+fn the_id_may_be_in_any_of_several_cookie_headers() {
+    let sessions = sessions();
+    let id = stored(&sessions);
+    for headers in [[("Cookie", "lang=de"), ("Cookie", &*cookie(&id))], [("COOKIE", &*cookie(&id)), ("cookie", "x")]] {
+        let response = session(&sessions, &request(&headers), |session| Response::text(session.to_string()));
+        assert_eq!(body(response), "1");
+    }
+}
+
+#[test]
+fn what_the_handler_answers_does_not_decide_what_is_stored() {
+    let sessions = sessions();
+    let id = stored(&sessions);
+    let response = session(&sessions, &request_of(&id), |session| count(session).with_status_code(500));
+    assert_eq!((response.status_code, value(&sessions, &id)), (500, Some(2)));
+    session(&sessions, &request_of(&id), |session| {
+        session.discard();
+        count(session)
+    });
+    assert_eq!(value(&sessions, &id), Some(2));
+}
+
+#[test]
+fn a_handler_that_panics_commits_nothing() {
+    let sessions = sessions();
+    let id = stored(&sessions);
+    for renew in [false, true] {
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            session(&sessions, &request_of(&id), |session| {
+                if renew {
+                    session.renew();
+                }
+                count(session);
+                panic!("in the handler, as the test wants it");
+            })
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(value(&sessions, &id), Some(1));
+    }
+}
+
+#[test]
+fn while_redis_is_away_visitors_are_asked_to_come_again() {
+    // Nobody listens there.
+    let store = RedisSessionStore::builder().url("redis://:secret@127.0.0.1:1").deadline(PATIENCE).build().unwrap();
+    let sessions = Sessions::new(store);
+    let id = SessionId::random();
+    let never = |_: &mut Session<u32>| -> Response { panic!("there is no session to handle") };
+    let answers = [
+        // It cannot be read; it cannot be stored.
+        (session(&sessions, &request_of(&id), never), try_session(&sessions, &request_of(&id), never).err()),
+        (session(&sessions, &request(&[]), count), try_session(&sessions, &request(&[]), count).err()),
+    ];
+    for (response, error) in answers {
+        assert_eq!(error.expect("the same as an error").kind(), ErrorKind::Unavailable);
+        assert_eq!((response.status_code, header(&response, "Retry-After")), (503, vec!["1"]));
+        assert!(header(&response, "Set-Cookie").is_empty());
+        let body = body(response);
+        for cause in ["Redis", "redis", "127.0.0.1", "refused", "secret", "os error", &id.expose()] {
+            assert!(!body.contains(cause), "{body}");
+        }
+    }
+    // A visitor without a session, who needs none, notices nothing.
+    let response = session(&sessions, &request(&[]), |session| Response::text(session.to_string()));
+    assert_eq!((response.status_code, body(response)), (200, "0".to_owned()));
+}
+
+#[test]
+fn a_session_that_cannot_be_read_is_the_servers_fault() {
+    let store = Arc::new(MemorySessionStore::new());
+    let id = SessionId::random();
+    let _ = store.create(&id, Write::new(b"{\"v\":1,\"secret\":", None)).unwrap();
+    let response = session(&Sessions::new(store), &request_of(&id), |_| panic!("there is no session to handle"));
+    assert_eq!((response.status_code, header(&response, "Retry-After")), (500, vec![]));
+    assert!(header(&response, "Set-Cookie").is_empty());
+    let body = body(response);
+    assert!(!body.contains("secret") && !body.contains("JSON"), "{body}");
+}
+
+#[test]
+fn a_conflict_is_answered_as_one() {
+    let sessions = Sessions::builder(MemorySessionStore::new()).on_conflict(OnConflict::Fail).build().unwrap();
+    let id = stored(&sessions);
+    let race = |session: &mut Session<u32>| {
+        sessions.update(&id, |value| *value += 10).unwrap().expect("it lives");
+        count(session)
+    };
+    assert_eq!(session(&sessions, &request_of(&id), race).status_code, 409);
+    assert_eq!(try_session(&sessions, &request_of(&id), race).map(|_| ()).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(value(&sessions, &id), Some(21));
+}
+
+#[test]
+fn a_change_that_was_lost_is_told_to_who_asks() {
+    let sessions = sessions();
+    let id = stored(&sessions);
+    let (response, committed) = try_session(&sessions, &request_of(&id), |session| {
+        assert!(sessions.store().delete(&id).unwrap());
+        count(session)
+    })
+    .unwrap();
+    assert_eq!((response.status_code, committed.outcome()), (200, Outcome::Dropped));
+    assert!(committed.outcome().is_lost() && header(&response, "Set-Cookie").is_empty());
+    assert_eq!(value(&sessions, &id), None);
+}
+
+#[test]
+fn every_kind_of_error_has_its_status() {
+    let kinds = [
+        (ErrorKind::Unavailable, 503),
+        (ErrorKind::TimedOut, 503),
+        (ErrorKind::MayHaveHappened, 503),
+        (ErrorKind::ReadOnly, 503),
+        (ErrorKind::OutOfMemory, 503),
+        (ErrorKind::Conflict, 409),
+        (ErrorKind::Denied, 500),
+        (ErrorKind::WrongType, 500),
+        (ErrorKind::Misconfigured, 500),
+        (ErrorKind::Payload, 500),
+        (ErrorKind::Unsupported, 500),
+        (ErrorKind::Other, 500),
+    ];
+    for (kind, status) in kinds {
+        let response = failure(&Error::new(kind, "doing secret things").with_source("a secret cause"));
+        assert_eq!((response.status_code, header(&response, "Retry-After").len()), (status, usize::from(status == 503)));
+        let body = body(response);
+        assert!(!body.is_empty() && !body.contains("secret"), "{body}");
+    }
+}
