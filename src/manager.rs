@@ -156,7 +156,8 @@ impl<T: 'static> SessionManager<T> {
             (Ok(envelope), _) => envelope,
             (Err(error), Unreadable::Fail) => return Err(error),
             (Err(error), Unreadable::StartFresh) => {
-                log::warn!("session {} is left to expire: {error}", policy.store.handle(id));
+                let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+                log::warn!("session {} is left to expire: {error}{cause}", policy.store.handle(id));
                 return Ok(Err(Gone::Absent));
             }
         };

@@ -90,6 +90,11 @@ impl Cause {
                 let detail = detail.unwrap_or_default();
                 format!("{code} {}", detail.split(", with args").next().unwrap_or_default())
             }
+            // The description, without the detail, which can be part of the URL.
+            (Kind::InvalidClientConfig, ..) => match error.to_string().split_once(" - InvalidClientConfig") {
+                Some((description, _)) => description.to_owned(),
+                None => error.category().to_owned(),
+            },
             _ => error.category().to_owned(),
         })
     }
