@@ -222,7 +222,10 @@ fn every_kind_of_error_has_its_status() {
     ];
     for (kind, status) in kinds {
         let response = failure(&Error::new(kind, "doing secret things").with_source("a secret cause"));
-        assert_eq!((response.status_code, header(&response, "Retry-After").len()), (status, usize::from(status == 503)));
+        assert_eq!(
+            (response.status_code, header(&response, "Retry-After").len()),
+            (status, usize::from(status == 503))
+        );
         let body = body(response);
         assert!(!body.is_empty() && !body.contains("secret"), "{body}");
     }

@@ -41,6 +41,8 @@ fn an_address_that_cannot_be_read_is_refused_without_repeating_it() {
         for error in errors {
             let error = error.unwrap_or_else(|| panic!("{url:?} was accepted"));
             assert_eq!(error.kind(), ErrorKind::Misconfigured, "{url:?}: {error:?}");
+            let why = error.source().expect("it says why").to_string();
+            assert_ne!(why, "invalid client config", "{url:?}");
             let texts = texts(&error);
             assert!(!texts.contains("hunter2") && (url.len() < 8 || !texts.contains(url)), "{texts}");
         }
