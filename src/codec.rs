@@ -86,7 +86,8 @@ impl<F: Format, T> SerdeCodec<F, T> {
 
     /// Reads payloads that are not (any more) a `T` as an `Old` and makes a `T` of it: what keeps people signed in after a
     /// deploy that changed `T`. Several migrations are tried in the order they were added; the first one whose `Old` can
-    /// be decoded decides. A session that was migrated is stored in its new form when it next changes.
+    /// be decoded decides, also if it fails. A session that was migrated is stored in its new form when it next changes. A
+    /// payload whose envelope is of a newer version is refused without asking.
     ///
     /// A `T` whose every field has a serde default decodes from anything with the right outline, and no migration is
     /// asked.

@@ -100,8 +100,10 @@ impl<T: 'static> SessionManager<T> {
 
     /// Opens the session of a request by its `Cookie` header, or its several `Cookie` headers.
     ///
-    /// A visitor without a cookie, or with a malformed one, gets a new session and costs no command; so does one whose id
-    /// is unknown, which is never adopted.
+    /// A visitor without a cookie, or with a malformed one, gets a new session and costs no command. Only `NAME=ID` with the
+    /// id in its [one form](SessionId) is well-formed: one that is quoted, percent-encoded, in upper case or in braces is
+    /// not, whatever else the headers hold and however long they are. Of several well-formed ids the first counts. If it is
+    /// unknown the session is new; the id is never adopted.
     ///
     /// # Errors
     ///

@@ -37,7 +37,8 @@ pub enum Unreadable {
     /// Opening it is an error of kind [`ErrorKind::Payload`]. The default, for it loses nothing.
     #[default]
     Fail,
-    /// The visitor gets a new session; what is stored is left to expire. A warning is logged.
+    /// The visitor gets a new session, and opening it by its id answers `None`; what is stored is left to expire. A warning
+    /// is logged.
     StartFresh,
 }
 
@@ -119,7 +120,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     }
 
     /// The largest payload to store, in bytes. Defaults to 1 MiB. Committing a larger one is an error of kind
-    /// [`ErrorKind::Payload`], and what is stored stays.
+    /// [`ErrorKind::Payload`], and what is stored stays. What is stored already is read whatever its size.
     pub fn max_payload(self, bytes: usize) -> Self {
         self.with(|policy| policy.max_payload = bytes)
     }

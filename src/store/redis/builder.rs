@@ -88,7 +88,8 @@ impl RedisSessionStoreBuilder {
     }
 
     /// What all keys begin with, followed by a colon (ring-redis-session `:prefix`). Defaults to `sessions`. A plain and
-    /// an expiring store must not share a prefix: each would take the other's times to live for its own.
+    /// an expiring store must not share a prefix: each would take the other's times to live for its own. Any text but an
+    /// empty one; without braces if there are several partitions, for they would be taken for the hash tag.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
     }
