@@ -58,6 +58,9 @@ fn a_key_of_another_type_is_an_error_to_everything_and_left_alone() {
             let opened = sessions.open([&*format!("__Host-session={}", id.expose())]);
             assert_eq!(opened.expect_err("never a fresh session").kind(), ErrorKind::WrongType);
             assert_eq!(state(), before, "{} in {store:?}", command[0]);
+
+            assert!(store.delete(&id).unwrap(), "deleting does not look");
+            assert_ne!(state(), before);
         }
     }
 }
