@@ -23,8 +23,32 @@ use crate::BoxError;
 ///
 /// The default is [`Json`]; `MessagePack` comes with the feature `msgpack`. Both take values that nest up to about 120 deep.
 /// For another serde format implement [`Format`], which is less; for anything else implement this.
+///
+/// ```
+/// use serde::{Serialize, de::DeserializeOwned};
+/// use threaded_sessions::{BoxError, Codec, Envelope, Json, MemorySessionStore, SessionManager};
+///
+/// /// Turns every bit of a JSON payload around, as another would compress it.
+/// struct Inverted<T>(Json<T>);
+///
+/// impl<T: Serialize + DeserializeOwned + 'static> Codec<T> for Inverted<T> {
+///     fn encode(&self, envelope: &Envelope<&T>) -> Result<Vec<u8>, BoxError> {
+///         Ok(self.0.encode(envelope)?.iter().map(|byte| !byte).collect())
+///     }
+///
+///     fn decode(&self, payload: &[u8]) -> Result<Envelope<T>, BoxError> {
+///         self.0.decode(&payload.iter().map(|byte| !byte).collect::<Vec<_>>())
+///     }
+/// }
+///
+/// let store = MemorySessionStore::new();
+/// let sessions = SessionManager::<u32>::builder(store).codec(Inverted(Json::new())).build()?;
+/// # let _ = sessions;
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
 pub trait Codec<T>: Send + Sync + 'static {
-    /// Encodes a session. Equal envelopes may be encoded differently, different ones must be.
+    /// Encodes a session. Envelopes that differ, if only in their revision, must be encoded differently. The same envelope
+    /// should be encoded alike each time, for a session counts as changed when its encoding has.
     ///
     /// # Errors
     ///

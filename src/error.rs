@@ -12,6 +12,20 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// No text of an error, nor its `Debug`, holds a session id, a payload or a password. That a session does not exist is
 /// never an error.
+///
+/// ```
+/// use threaded_sessions::{Error, ErrorKind};
+///
+/// fn status(error: &Error) -> u16 {
+///     match error.kind() {
+///         ErrorKind::Conflict => 409,
+///         kind if kind.is_temporary() => 503,
+///         _ => 500,
+///     }
+/// }
+///
+/// assert_eq!(status(&Error::new(ErrorKind::TimedOut, "reading a session")), 503);
+/// ```
 pub struct Error {
     kind: ErrorKind,
     doing: &'static str,
@@ -79,13 +93,13 @@ pub enum ErrorKind {
     /// Something that is not a session is stored under a key of this store. It was left alone. (Only deleting a session
     /// removes whatever is there, without looking.)
     WrongType,
-    /// The settings cannot work.
+    /// The settings cannot work; the source says why.
     Misconfigured,
     /// A payload could not be encoded or decoded, or is over the size limit. What is stored was left alone.
     Payload,
     /// Somebody else changed the session since it was read, and the two changes were not to be merged. Nothing was stored.
     Conflict,
-    /// The store cannot do this at all.
+    /// The store cannot do this at all, such as reaping without an index.
     Unsupported,
     /// Something else went wrong; the source says what.
     Other,

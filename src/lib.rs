@@ -1,4 +1,122 @@
-//! Typed sessions.
+//! Server-side HTTP sessions for blocking, threaded servers: typed data, kept in Redis, without an async runtime.
+//!
+//! A request handler gets a [`Session<T>`](Session), which dereferences to a value of your own serde type `T`. When the
+//! handler is done, a [`SessionManager<T>`](SessionManager) stores what changed, in Redis with a [`RedisSessionStore`] or in
+//! this process with a [`MemorySessionStore`], and says which headers the response needs. All settings have defaults that
+//! are safe to go online with.
+//!
+//! The README has a page to copy for rouille, tables of all settings, and what differs from Clojure's rrss and
+//! ring-redis-session, whose words the names here follow.
+//!
+//! # Example
+//!
+//! What an adapter such as `threaded_sessions::rouille` does around a handler, by hand:
+//!
+//! ```
+//! use serde::{Deserialize, Serialize};
+//! use threaded_sessions::{MemorySessionStore, Result, SessionManager};
+//!
+//! #[derive(Default, Deserialize, Serialize)]
+//! struct Visit {
+//!     pages: u32,
+//!     cart: Vec<String>,
+//! }
+//!
+//! /// Takes a request's `Cookie` header, and answers the page and the response's `Set-Cookie` header.
+//! fn handle(sessions: &SessionManager<Visit>, cookie: Option<&str>) -> Result<(String, Option<String>)> {
+//!     let mut visit = sessions.open(cookie)?;
+//!     visit.pages += 1;
+//!     let page = format!("page {} of this visit", visit.pages);
+//!     let committed = sessions.commit(visit)?;
+//!     let set_cookie = committed.headers().iter().find(|(name, _)| *name == "Set-Cookie");
+//!     Ok((page, set_cookie.map(|(_, value)| value.clone())))
+//! }
+//!
+//! let sessions = SessionManager::new(MemorySessionStore::new());
+//!
+//! let (page, set_cookie) = handle(&sessions, None)?;
+//! assert_eq!(page, "page 1 of this visit");
+//! let set_cookie = set_cookie.expect("the visitor has a session now");
+//! assert!(set_cookie.ends_with("; HttpOnly; SameSite=Lax; Secure; Path=/"));
+//!
+//! // What a browser sends back is what is in front of the first semicolon: __Host-session=ID
+//! let (page, set_cookie) = handle(&sessions, set_cookie.split(';').next())?;
+//! assert_eq!(page, "page 2 of this visit");
+//! assert_eq!(set_cookie, None); // the browser has the cookie already
+//! # Ok::<_, threaded_sessions::Error>(())
+//! ```
+//!
+//! # The life of a session
+//!
+//! 1. **A visitor comes without a cookie,** or with one that no store made. The session is [new](Session::is_new) and holds
+//!    `T::default()`. Nothing is stored and no cookie is set, so crawlers leave nothing behind.
+//! 2. **The handler changes the value.** At [`commit`](SessionManager::commit) the session gets a [`SessionId`] of 128 random
+//!    bits and is stored, and the response carries the cookie. Changed means that the value is encoded differently than
+//!    before; a handler that panics changes nothing.
+//! 3. **The visitor comes back.** [`open`](SessionManager::open) reads the session, and *touches* it in the same command: its
+//!    [idle timeout](SessionManagerBuilder::idle_timeout) begins anew. A session that is only read is not stored again. What
+//!    [happens](OnConflict) when two requests change it at once is a setting, and
+//!    [`update`](SessionManager::update) loses nothing whatever the setting is.
+//! 4. **The visitor signs in.** [`renew`](Session::renew) moves the session to a new id. The old one is dead: whoever knew it
+//!    has nothing. A request that is still under way with it gets a [detached](Session::is_detached) session, which stores
+//!    nothing and leaves the new cookie alone.
+//! 5. **The visitor wants to be remembered.** [`remember`](Session::remember) makes the cookie outlive the browser, and the
+//!    session live for [`remember_for`](SessionManagerBuilder::remember_for).
+//! 6. **It ends:** the visitor signs out ([`destroy`](Session::destroy)), or does not come back before the idle timeout, or
+//!    the session reaches its [lifetime](SessionManagerBuilder::lifetime). From that moment on it is absent for everybody, and
+//!    a request that still holds it brings nothing back.
+//! 7. **It is removed.** Redis drops the session of a *plain* store by itself. An
+//!    [*expiring*](RedisSessionStoreBuilder::expiring) store and the memory store have an index: a [`Reaper`] removes what has
+//!    expired, and can [tell](ReaperBuilder::on_expired) the application.
+//!
+//! # What is where
+//!
+//! | to | take |
+//! |---|---|
+//! | serve with rouille | the module `rouille` (feature `rouille`) |
+//! | serve with anything else, or nothing | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
+//! | work with a session | [`Session`]; with named values instead of a type of one's own, [`Attributes`] |
+//! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
+//! | keep them in the process, and test | [`MemorySessionStore`] with a [`Clock`] that tests can move |
+//! | keep them elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
+//! | encode them otherwise, or read old ones | [`Codec`], of which [`Json`] is the default; [`SerdeCodec::migrate`] |
+//! | remove what expired, and hear of it | [`Reaper`], from [`SessionManager::reaper`] |
+//! | count and list sessions, mend an index | [`SessionIndex`](store::SessionIndex) |
+//! | see how Redis is doing | [`RedisSessionStore::check`] at the start, [`Health`](store::Health) from then on |
+//! | know what failed | [`Error`] and its [`ErrorKind`] |
+//! | name a session in logs and on pages | [`Handle`], which gives nobody the session |
+//!
+//! # Features
+//!
+//! None is on by default. None changes a default or excludes another.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `rouille` | the module `rouille`: sessions for rouille handlers |
+//! | `msgpack` | `MessagePack`, a codec beside [`Json`] |
+//!
+//! # Logging
+//!
+//! Through the [`log`](https://docs.rs/log) crate, in records of these levels:
+//!
+//! | level | what |
+//! |---|---|
+//! | `error` | a request that an adapter answered with an error, and why; a callback for expired sessions that panicked |
+//! | `warn` | Redis is away, or the reaper fails: once, when it begins; a payload that cannot be read and is passed over, by its handle |
+//! | `info` | Redis is back, or the reaper works again |
+//!
+//! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no
+//! [`Error`] and in no `Debug` text, at any level. Handles, addresses of servers and what Redis says of a failure may be.
+//!
+//! # Versions
+//!
+//! - **The crate** follows semantic versioning. `redis` and `r2d2`, which it re-exports, are part of its interface.
+//! - **Stored sessions** outlive a release. Their layout, the [`Envelope`], carries a version of its own, now 1. A release that
+//!   writes another one reads the one before, so that nobody is logged out by an upgrade. A payload of a newer version than
+//!   a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in breaking releases only.
+//! - **Rust:** 1.89 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
+//! - **Redis:** 7.0 or newer, or Valkey.
+
 mod attributes;
 mod clock;
 mod codec;
@@ -32,3 +150,8 @@ pub use self::store::{
     KeyMapper, MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,
     RedisSessionStoreBuilder, SessionStore,
 };
+
+/// Compiles what the README shows.
+#[cfg(all(doctest, feature = "rouille"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -67,24 +67,25 @@ impl<T> Clone for SessionManager<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
-    /// A manager with the default settings on this store.
+    /// A manager on this store with all settings as by default, which [`SessionManagerBuilder`] tells.
     pub fn new(store: impl SessionStore) -> Self {
         Self::builder(store).build().expect("the default settings are valid")
     }
 
-    /// A manager with settings.
+    /// A manager on this store with other settings. Payloads are [`Json`], unless
+    /// [told otherwise](SessionManagerBuilder::codec).
     pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
         Self::builder_with_codec(store, Json::new())
     }
 }
 
 impl<T: 'static> SessionManager<T> {
-    /// A manager with settings and a codec of one's own, also for a `T` that is not a serde type.
+    /// The same with a codec of one's own from the start, for a `T` that is not a serde type.
     pub fn builder_with_codec(store: impl SessionStore, codec: impl Codec<T>) -> SessionManagerBuilder<T> {
         SessionManagerBuilder::new(store, codec)
     }
 
-    /// The store.
+    /// The store, for what it can do besides: its [`index`](SessionStore::index), its [`health`](SessionStore::health).
     pub fn store(&self) -> &dyn SessionStore {
         &*self.0.store
     }
@@ -103,7 +104,9 @@ impl<T: 'static> SessionManager<T> {
     /// A visitor without a cookie, or with a malformed one, gets a new session and costs no command. Only `NAME=ID` with the
     /// id in its [one form](SessionId) is well-formed: one that is quoted, percent-encoded, in upper case or in braces is
     /// not, whatever else the headers hold and however long they are. Of several well-formed ids the first counts. If it is
-    /// unknown the session is new; the id is never adopted.
+    /// unknown, expired or destroyed the session is new; the id is never adopted.
+    ///
+    /// Opening a session counts as using it, unless [`touch_on_read`](SessionManagerBuilder::touch_on_read) is off.
     ///
     /// # Errors
     ///
@@ -121,7 +124,8 @@ impl<T: 'static> SessionManager<T> {
         })
     }
 
-    /// Opens a session by its id; `None` if there is none. For programs without HTTP, and for jobs.
+    /// Opens a session by its id; `None` if there is none (any more). For programs without HTTP, and for jobs. Counts as use
+    /// as [`open`](Self::open) does.
     ///
     /// # Errors
     ///
@@ -130,7 +134,7 @@ impl<T: 'static> SessionManager<T> {
         Ok(self.load(id)?.ok())
     }
 
-    /// A new session, which gets an id when it is committed with a change.
+    /// A new session with `T::default()`, which gets an id when it is committed with a change. No I/O.
     pub fn fresh(&self) -> Session<T>
     where
         T: Default,

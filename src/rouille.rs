@@ -1,10 +1,31 @@
 //! Sessions for [rouille](https://docs.rs/rouille) handlers.
+//!
+//! ```no_run
+//! use rouille::Response;
+//! use threaded_sessions::rouille::session;
+//! use threaded_sessions::{MemorySessionStore, SessionManager};
+//!
+//! let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+//! rouille::start_server_with_pool("127.0.0.1:8000", None, move |request| {
+//!     session(&sessions, request, |visits| {
+//!         **visits += 1;
+//!         Response::text(visits.to_string())
+//!     })
+//! });
+//! ```
+//!
+//! A route that needs no session does not call [`session`], and costs the store nothing. `start_server_with_pool`, for
+//! `start_server` starts a thread for every request. A handler that panics commits nothing.
 
 use ::rouille::{Request, Response};
 
 use crate::{Committed, Error, ErrorKind, Result, Session, SessionManager};
 
-/// Runs a handler with the session of the request, and puts the session's headers onto its response.
+/// Runs a handler with the session of the request, commits the session whatever the response is, and puts the session's
+/// headers onto the response.
+///
+/// If the session cannot be opened or committed the response is that of [`failure`]. If the handler's changes were dropped,
+/// because the session was destroyed or renewed meanwhile, its response goes out all the same; [`try_session`] tells.
 pub fn session<T: Default + 'static>(
     sessions: &SessionManager<T>,
     request: &Request,
@@ -16,7 +37,31 @@ pub fn session<T: Default + 'static>(
     }
 }
 
-/// The same for those who want to decide themselves.
+/// The same for those who want to decide themselves what an error, or a change that was dropped, is answered with.
+///
+/// ```
+/// use rouille::{Request, Response};
+/// use threaded_sessions::SessionManager;
+/// use threaded_sessions::rouille::{failure, try_session};
+///
+/// fn hit(sessions: &SessionManager<u32>, request: &Request) -> Response {
+///     let answer = try_session(sessions, request, |hits| {
+///         **hits += 1;
+///         Response::text(hits.to_string())
+///     });
+///     match answer {
+///         Ok((_, committed)) if committed.outcome().is_lost() => {
+///             Response::text("You were signed out meanwhile.").with_status_code(409)
+///         }
+///         Ok((response, _)) => response,
+///         Err(error) => failure(&error),
+///     }
+/// }
+/// ```
+///
+/// # Errors
+///
+/// As for [`SessionManager::open`], then the handler was not called; and as for [`SessionManager::commit`].
 pub fn try_session<T: Default + 'static>(
     sessions: &SessionManager<T>,
     request: &Request,
@@ -35,7 +80,9 @@ pub fn try_session<T: Default + 'static>(
     Ok((response, committed))
 }
 
-/// The response to a request whose session could not be opened or committed.
+/// The response to a request whose session could not be opened or committed: 503 with `Retry-After` if the same request may
+/// succeed [a little later](ErrorKind::is_temporary), 409 after a [conflict](ErrorKind::Conflict), otherwise 500. It does not
+/// show the cause, which is logged.
 pub fn failure(error: &Error) -> Response {
     let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
     log::error!("{error}{cause}");

@@ -8,11 +8,39 @@ use crate::{Binding, Codec, Envelope, SessionId};
 
 /// What a request handler holds: the user's own `T`, to which it dereferences, and what is to become of the session.
 ///
-/// It does no I/O. Everything done to it happens when it is committed, and nothing if it is dropped, as when a handler
-/// panics. A session that was only read is not stored again, and one that never changed is not stored at all: changing it
-/// means that its value is encoded differently afterwards.
+/// It does no I/O. Everything done to it happens when it is [committed](crate::SessionManager::commit), and nothing if it is
+/// dropped, as when a handler panics. A session that was only read is not stored again, and one that never changed is not
+/// stored at all: changing it means that its value is encoded differently afterwards.
 ///
-/// `T`'s own methods of the same names are shadowed; reach them with `(*session).renew()`.
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use threaded_sessions::{MemorySessionStore, Session, SessionManager};
+///
+/// #[derive(Default, Deserialize, Serialize)]
+/// struct Visit {
+///     user: Option<String>,
+/// }
+///
+/// fn sign_in(visit: &mut Session<Visit>, user: &str, stay: bool) {
+///     visit.renew(); // at every login
+///     visit.remember(stay);
+///     visit.user = Some(user.to_owned());
+/// }
+///
+/// let sessions = SessionManager::<Visit>::new(MemorySessionStore::new());
+/// let mut visit = sessions.open(None)?;
+/// assert!(visit.is_new());
+/// sign_in(&mut visit, "ada", true);
+/// let committed = sessions.commit(visit)?;
+///
+/// let id = committed.id().expect("it is stored");
+/// let visit = sessions.open_id(id)?.expect("it lives");
+/// assert_eq!(visit.user.as_deref(), Some("ada"));
+/// assert!(visit.is_remembered());
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
+///
+/// If `T` has methods of the same names, those of the session hide them; `(*session).renew()` reaches `T`'s.
 pub struct Session<T> {
     pub(crate) envelope: Envelope<T>,
     /// The id that the visitor has in his cookie, if it is one that lives, and when that cookie was remembered.
@@ -59,14 +87,15 @@ impl<T: 'static> Session<T> {
         }
     }
 
-    /// Whether the visitor came without a session that lives.
+    /// Whether the visitor came without a session that lives. A session that is [detached](Self::is_detached) is not new.
     pub fn is_new(&self) -> bool {
         matches!(self.origin, Origin::New)
     }
 
-    /// Whether the visitor came with an id that another of his requests renewed a moment ago. Such a session is empty, and
-    /// changes to it are not stored: the response must not disturb the new id that the visitor has, or is about to get.
-    /// Only [`renew`](Self::renew) starts a session of its own.
+    /// Whether the visitor came with an id that another request renewed less than
+    /// [30 seconds](crate::store::RENEWED_FOR) ago. Such a session holds `T::default()`, and changes to it are not stored:
+    /// the response must not disturb the new id that the visitor has, or is about to get. Only [`renew`](Self::renew) starts a
+    /// session of its own, so that a login whose answer got lost can be repeated.
     pub fn is_detached(&self) -> bool {
         matches!(self.origin, Origin::Detached)
     }
@@ -89,7 +118,8 @@ impl<T: 'static> Session<T> {
     }
 
     /// Remembers the visitor, or no longer: a persistent cookie instead of one that goes with the browser, and the idle
-    /// timeout of [`remember_for`](crate::SessionManagerBuilder::remember_for).
+    /// timeout of [`remember_for`](crate::SessionManagerBuilder::remember_for). The cookie lasts as long as the session would,
+    /// but for 400 days at most, as browsers have it; it is sent again when half its time is over.
     pub fn remember(&mut self, remember: bool) {
         self.mark(Change::Value);
         let since = self.envelope.remembered.unwrap_or(self.now);
@@ -118,9 +148,10 @@ impl<T: 'static> Session<T> {
         self.envelope.bound.as_ref().map(|bound| &*bound.principal)
     }
 
-    /// Gives the session a new id when it is committed, changed or not; the old one is dead then. To be called at every
-    /// change of rights, above all at login: otherwise who planted the id before, or saw it, is signed in as well
-    /// (session fixation; OWASP Session Management Cheat Sheet, Ring's `:recreate`).
+    /// Gives the session a new id when it is committed, changed or not; the old one is dead then. A session that is new is
+    /// stored by it, also unchanged. To be called at every change of rights, above all at login: otherwise who planted the
+    /// id before, or saw it, is signed in as well (session fixation; OWASP Session Management Cheat Sheet, Ring's
+    /// `:recreate`).
     pub fn renew(&mut self) {
         self.mark(Change::Renew);
     }

@@ -15,13 +15,103 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 /// What happens when another request changed the session since this one read it.
 ///
 /// It costs a save nothing more than comparing versions, in the same command, as long as nobody else changed anything.
+///
+/// # Right and wrong
+///
+/// Whatever the policy is, [`SessionManager::update`] and [`update_in`](SessionManager::update_in) get counters and lists
+/// right. What the policies make of the changes of two requests:
+///
+/// ```
+/// use serde::{Deserialize, Serialize, de::DeserializeOwned};
+/// use threaded_sessions::{ErrorKind, MemorySessionStore, OnConflict, Result, SessionManager};
+///
+/// #[derive(Clone, Default, Deserialize, Serialize)]
+/// struct Shop {
+///     theme: String,
+///     cart: Vec<String>,
+///     hits: u32,
+///     order: Order,
+/// }
+///
+/// #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+/// enum Order {
+///     #[default]
+///     Open,
+///     Paid,
+///     Cancelled,
+/// }
+///
+/// /// Two requests open a session, both change it, and are committed one after the other.
+/// fn race<T>(policy: OnConflict, first: fn(&mut T), second: fn(&mut T)) -> Result<T>
+/// where
+///     T: Clone + Default + DeserializeOwned + Serialize + 'static,
+/// {
+///     let sessions = SessionManager::<T>::builder(MemorySessionStore::new()).on_conflict(policy).build()?;
+///     let mut session = sessions.fresh();
+///     session.renew(); // stored, though it is as it began
+///     let id = *sessions.commit(session)?.id().expect("it is stored");
+///     let open = || sessions.open_id(&id).map(|session| session.expect("it lives"));
+///     let (mut one, mut other) = (open()?, open()?);
+///     first(&mut one);
+///     second(&mut other);
+///     let _ = sessions.commit(one)?;
+///     let _ = sessions.commit(other)?;
+///     let session = open()?;
+///     Ok(T::clone(&session))
+/// }
+///
+/// // Merge, right: they change different fields.
+/// let dark = |shop: &mut Shop| shop.theme = "dark".into();
+/// let tea = |shop: &mut Shop| shop.cart.push("tea".into());
+/// let shop = race(OnConflict::Merge, dark, tea)?;
+/// assert_eq!((&*shop.theme, shop.cart.len()), ("dark", 1));
+///
+/// // Merge, wrong: they change the same counter, list or enum. The later one wins.
+/// let hit = |shop: &mut Shop| shop.hits += 1;
+/// assert_eq!(race(OnConflict::Merge, hit, hit)?.hits, 1);
+/// assert_eq!(race(OnConflict::Merge, tea, tea)?.cart.len(), 1);
+/// let pay = |shop: &mut Shop| shop.order = Order::Paid;
+/// let cancel = |shop: &mut Shop| shop.order = Order::Cancelled;
+/// assert_eq!(race(OnConflict::Merge, pay, cancel)?.order, Order::Cancelled);
+///
+/// // Merge, wrong: fields that must agree come from different requests, here of an enum that is tagged inside.
+/// #[derive(Clone, Deserialize, Serialize)]
+/// #[serde(tag = "state")]
+/// enum Basket {
+///     Open { items: u32 },
+///     Paid { items: u32, paid: u32 },
+/// }
+///
+/// impl Default for Basket {
+///     fn default() -> Self {
+///         Self::Open { items: 1 }
+///     }
+/// }
+///
+/// let add = |basket: &mut Basket| *basket = Basket::Open { items: 2 };
+/// let pay_one = |basket: &mut Basket| *basket = Basket::Paid { items: 1, paid: 1 };
+/// let basket = race(OnConflict::Merge, add, pay_one)?;
+/// assert!(matches!(basket, Basket::Paid { items: 2, paid: 1 }));
+///
+/// // LastWriteWins, right: the session is one choice. Wrong: everything else.
+/// let light = |shop: &mut Shop| shop.theme = "light".into();
+/// assert_eq!(race(OnConflict::LastWriteWins, dark, light)?.theme, "light");
+/// assert_eq!(race(OnConflict::LastWriteWins, dark, tea)?.theme, "");
+///
+/// // Fail, right: only one of them may happen. Wrong: they had nothing to do with each other.
+/// assert_eq!(race(OnConflict::Fail, pay, cancel).map(drop).unwrap_err().kind(), ErrorKind::Conflict);
+/// assert_eq!(race(OnConflict::Fail, dark, tea).map(drop).unwrap_err().kind(), ErrorKind::Conflict);
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnConflict {
     /// The top-level fields that this request changed go onto what is there now; the others keep what the other request
     /// put there. Two requests that change different fields both get what they want. Of two that change the same field the
-    /// later one wins, so a counter or a list loses one change. A conflict that cannot be merged, because `T` is not a struct
-    /// or map, or because the result would not decode, is an error of kind [`ErrorKind::Conflict`]. The default.
+    /// later one wins, so a counter or a list loses one change. A conflict that cannot be merged is an error of kind
+    /// [`ErrorKind::Conflict`]: because `T` is no struct or map, the result does not decode or is too large, or others kept
+    /// changing the session for a second. The default, for it is right for most sessions and refuses no request for a change
+    /// that has nothing to do with it.
     #[default]
     Merge,
     /// This request overwrites the other's change.
@@ -42,7 +132,24 @@ pub enum Unreadable {
     StartFresh,
 }
 
-/// Settings of a [`SessionManager`].
+/// Settings of a [`SessionManager`]; from [`SessionManager::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use threaded_sessions::{MemorySessionStore, OnConflict, SessionManager};
+///
+/// const HOUR: Duration = Duration::from_secs(3600);
+///
+/// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new())
+///     .idle_timeout(HOUR)
+///     .lifetime(HOUR * 12)
+///     .remember_for(HOUR * 24 * 30)
+///     .on_conflict(OnConflict::Fail)
+///     .secure(false) // development over plain HTTP
+///     .build()?;
+/// # let _ = sessions;
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
 #[must_use]
 pub struct SessionManagerBuilder<T>(Policy<T>);
 
@@ -88,23 +195,26 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|policy| policy.idle_timeout = timeout)
     }
 
-    /// A session dies this long after it was created, however busy it is (OWASP's absolute timeout). Defaults to none.
-    /// Measured on the application's clock, which should not differ much between its processes.
+    /// A session dies this long after it was created, however busy it is (OWASP's absolute timeout), remembered or not.
+    /// Defaults to `None`: it does not. At least a millisecond. Measured on the application's [clock](Self::clock), which
+    /// should not differ much between its processes.
     pub fn lifetime(self, lifetime: impl Into<Option<Duration>>) -> Self {
         let lifetime = lifetime.into();
         self.with(|policy| policy.lifetime = lifetime)
     }
 
-    /// The idle timeout of sessions that are [remembered](crate::Session::remember). Longer than the usual idle timeout,
-    /// which is also the default. Reading a session then takes a script in the place of `GETEX`, which would cut a
-    /// remembered session short, and about once in a 64th of this time a second command.
+    /// The idle timeout of sessions that are [remembered](crate::Session::remember), and how long their cookie lasts.
+    /// Defaults to `None`: the usual idle timeout. Otherwise it must be longer than that.
+    ///
+    /// With it the plain Redis store reads by a script in the place of `GETEX`, which would cut remembered sessions short;
+    /// and reading a remembered session takes a second command, about once in a 64th of this time.
     pub fn remember_for(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
         self.with(|policy| policy.remember_for = timeout)
     }
 
-    /// Whether opening a session counts as using it (ring-redis-session `:reset-on-read`). Defaults to true. With `false`
-    /// only changes count, as in rrss.
+    /// Whether opening a session counts as using it (ring-redis-session `:reset-on-read`), and so moves its idle deadline, in
+    /// the command that reads it. Defaults to true. With `false` only changes count, as in rrss.
     pub fn touch_on_read(self, touch: bool) -> Self {
         self.with(|policy| policy.touch_on_read = touch)
     }
@@ -139,7 +249,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|policy| policy.cookie.name = Some(name))
     }
 
-    /// The path of the cookie (Ring's `:root`). Defaults to `/`.
+    /// The path of the cookie (Ring's `:root`): browsers send it for what is below. Defaults to `/`.
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
         let path = path.into();
         self.with(|policy| policy.cookie.path = path)
@@ -151,7 +261,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|policy| policy.cookie.domain = Some(domain))
     }
 
-    /// Whether the cookie goes over HTTPS only. Defaults to true; `false` is for development over plain HTTP.
+    /// Whether the cookie goes over HTTPS only. Defaults to true. `false` is for development over plain HTTP, where browsers
+    /// drop such a cookie; behind a proxy that speaks HTTPS to the visitors, leave it.
     pub fn secure(self, secure: bool) -> Self {
         self.with(|policy| policy.cookie.secure = secure)
     }
@@ -161,12 +272,14 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|policy| policy.cookie.http_only = http_only)
     }
 
-    /// Whether requests from other sites carry the cookie. Defaults to [`SameSite::Lax`].
+    /// Whether requests from other sites carry the cookie. Defaults to [`SameSite::Lax`]: only when a visitor follows a link.
+    /// `SameSite::None` goes with [`secure`](Self::secure) only.
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.with(|policy| policy.cookie.same_site = same_site)
     }
 
-    /// The clock for creation times and lifetimes. Defaults to the system's.
+    /// The clock for creation times and lifetimes. Defaults to the system's. The store has one of its own: a test that moves
+    /// the time gives the same to [`MemorySessionStore::with_clock`](crate::MemorySessionStore::with_clock).
     pub fn clock(self, clock: Clock) -> Self {
         self.with(|policy| policy.clock = clock)
     }
@@ -175,8 +288,9 @@ impl<T: 'static> SessionManagerBuilder<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`], with the reason as its source, for attributes of the cookie that browsers would not
-    /// accept together, times of zero, no session for a principal, and a `remember_for` that is not longer than the idle timeout.
+    /// [`ErrorKind::Misconfigured`], with the reason as its source: for a name, path or domain that no cookie can have,
+    /// attributes of the cookie that browsers would not accept together, times below a millisecond, no session for a
+    /// principal, and a `remember_for` that is not longer than the idle timeout.
     pub fn build(self) -> Result<SessionManager<T>> {
         let mut policy = self.0;
         let refuse =

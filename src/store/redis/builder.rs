@@ -11,6 +11,21 @@ use crate::{Error, ErrorKind, Result, SessionId};
 
 /// Settings of a [`RedisSessionStore`]. Without any it is a plain store in the Redis at `127.0.0.1:6379`, with keys
 /// `sessions:ID`.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use threaded_sessions::RedisSessionStore;
+///
+/// let store = RedisSessionStore::builder()
+///     .url("redis://user:password@redis.internal:6379/0")
+///     .prefix("shop")
+///     .expiring()
+///     .deadline(Duration::from_millis(500))
+///     .pool_size(32)
+///     .build()?;
+/// # let _ = store;
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct RedisSessionStoreBuilder {
@@ -81,8 +96,8 @@ impl RedisSessionStoreBuilder {
         Self { deadline: Some(deadline), ..self }
     }
 
-    /// How many connections to open at most. Defaults to 64. They are opened as they are needed; fewer than the threads
-    /// that use them costs more than anything else.
+    /// How many connections to open at most, at least 1. Defaults to 64. They are opened as they are needed; fewer than the
+    /// threads that use them costs more than anything else.
     pub fn pool_size(self, connections: u32) -> Self {
         Self { pool_size: Some(connections), ..self }
     }

@@ -42,6 +42,16 @@ impl RedisSessionStore {
     /// Finds out at the start of a program whether the store can work: Redis answers, is new enough, and lets this user do
     /// all that the store does. It creates, saves, renews and deletes a session of its own, for a second at most.
     ///
+    /// What works but is worth knowing is answered:
+    ///
+    /// ```no_run
+    /// # let store = threaded_sessions::RedisSessionStore::open("redis://127.0.0.1")?;
+    /// for warning in store.check()? {
+    ///     eprintln!("{warning}");
+    /// }
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Why the store cannot work: [`ErrorKind::Unavailable`], [`ErrorKind::Denied`], [`ErrorKind::Misconfigured`] for a
