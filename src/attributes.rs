@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::codec::{Check, NO_FORM};
 use crate::{BoxError, Error, ErrorKind, Result};
 
-/// A session value for those who want keys instead of a type of their own: names with JSON values.
+/// A session value for those who want keys instead of a type of their own, as `SessionManager<Attributes>`: names with
+/// JSON values.
 ///
 /// ```
 /// use threaded_sessions::Attributes;

@@ -83,14 +83,14 @@ pub trait Format: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Why it cannot be done.
+    /// Why it cannot be done. The text must not quote the data.
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError>;
 
     /// Deserialises.
     ///
     /// # Errors
     ///
-    /// Why it cannot be done.
+    /// Why it cannot be done. The text must not quote the data.
     fn from_slice<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, BoxError>;
 }
 

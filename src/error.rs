@@ -4,7 +4,7 @@ use std::fmt;
 /// What this crate's operations answer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A boxed error of any type, as codecs and steps give them.
+/// A boxed error of any type, as codecs give them.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why an operation failed: what to do about it is its [`kind`](Self::kind), what was behind it its
@@ -33,7 +33,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind` that came up while `doing` something ("reading a session"). For stores and steps of one's own:
+    /// An error of `kind` that came up while `doing` something ("reading a session"). For stores of one's own:
     /// `doing` and `source` must not hold a secret.
     pub fn new(kind: ErrorKind, doing: &'static str) -> Self {
         Self { kind, doing, source: None }
@@ -106,8 +106,8 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Whether the same call may succeed a little later with nobody doing anything about it. The adapters answer 503 then,
-    /// and 500 otherwise.
+    /// Whether the same call may succeed a little later with nobody doing anything about it. The adapters answer 503 then;
+    /// to a [`Conflict`](Self::Conflict) they answer 409, to the rest 500.
     pub fn is_temporary(self) -> bool {
         matches!(self, Self::Unavailable | Self::TimedOut | Self::MayHaveHappened | Self::ReadOnly | Self::OutOfMemory)
     }

@@ -59,12 +59,13 @@
 //!    [`update`](SessionManager::update) loses nothing whatever the setting is.
 //! 4. **The visitor signs in.** [`renew`](Session::renew) moves the session to a new id. The old one is dead: whoever knew it
 //!    has nothing. A request that is still under way with it gets a [detached](Session::is_detached) session, which stores
-//!    nothing and leaves the new cookie alone.
+//!    nothing and leaves the new cookie alone. [`bind`](Session::bind) says whose session it is.
 //! 5. **The visitor wants to be remembered.** [`remember`](Session::remember) makes the cookie outlive the browser, and the
 //!    session live for [`remember_for`](SessionManagerBuilder::remember_for).
-//! 6. **It ends:** the visitor signs out ([`destroy`](Session::destroy)), or does not come back before the idle timeout, or
-//!    the session reaches its [lifetime](SessionManagerBuilder::lifetime). From that moment on it is absent for everybody, and
-//!    a request that still holds it brings nothing back.
+//! 6. **It ends:** the visitor signs out, here ([`destroy`](Session::destroy)) or everywhere
+//!    ([`end_all`](SessionManager::end_all)), does not come back before the idle timeout, or the session reaches its
+//!    [lifetime](SessionManagerBuilder::lifetime). From that moment on it is absent for everybody, and a request that still
+//!    holds it brings nothing back.
 //! 7. **It is removed.** Redis drops the session of a *plain* store by itself. An
 //!    [*expiring*](RedisSessionStoreBuilder::expiring) store and the memory store have an index: a [`Reaper`] removes what has
 //!    expired, and can [tell](ReaperBuilder::on_expired) the application.
@@ -79,10 +80,11 @@
 //! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
 //! | keep them in the process, and test | [`MemorySessionStore`] with a [`Clock`] that tests can move |
 //! | keep them elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
-//! | encode them otherwise, or read old ones | [`Codec`], of which [`Json`] is the default; [`SerdeCodec::migrate`] |
+//! | encode them otherwise, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`] |
 //! | remove what expired, and hear of it | [`Reaper`], from [`SessionManager::reaper`] |
 //! | count and list sessions, mend an index | [`SessionIndex`](store::SessionIndex) |
 //! | see how Redis is doing | [`RedisSessionStore::check`] at the start, [`Health`](store::Health) from then on |
+//! | list and end the sessions of a user | [`Session::bind`], [`SessionManager::of`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
 //! | name a session in logs and on pages | [`Handle`], which gives nobody the session |
 //!
@@ -106,7 +108,7 @@
 //! | `info` | Redis is back, or the reaper works again |
 //!
 //! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no
-//! [`Error`] and in no `Debug` text, at any level. Handles, addresses of servers and what Redis says of a failure may be.
+//! [`Error`] and in no `Debug` text, and nor are principals. Handles, addresses of servers and what Redis says of a failure may be.
 //!
 //! # Versions
 //!
@@ -131,6 +133,7 @@ pub mod rouille;
 mod session;
 pub mod store;
 
+/// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].
 pub use ::cookie::SameSite;
 pub use {r2d2, redis};
 
@@ -146,6 +149,7 @@ pub use self::manager::{
 };
 pub use self::reaper::{Reaper, ReaperBuilder, ReaperStats};
 pub use self::session::Session;
+#[doc(inline)]
 pub use self::store::{
     KeyMapper, MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,
     RedisSessionStoreBuilder, SessionStore,

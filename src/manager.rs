@@ -21,8 +21,9 @@ use crate::{Clock, Codec, Envelope, Error, ErrorKind, Handle, Json, Result, Sess
 
 /// Opens and commits sessions with values of type `T`: all policy is here.
 ///
-/// Cheap to clone; clones are the same manager. An adapter such as `threaded_sessions::rouille` does the opening and
-/// committing around a handler; by hand, or without HTTP, it is this:
+/// [`new`](Self::new) or [`builder`](Self::builder) makes one, for as long as the program runs; it is cheap to clone, and
+/// clones are the same manager. A request [`open`](Self::open)s its session and [`commit`](Self::commit)s it, which an adapter
+/// such as `threaded_sessions::rouille` does around a handler. By hand, or without HTTP, it is this:
 ///
 /// ```
 /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};

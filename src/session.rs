@@ -126,7 +126,7 @@ impl<T: 'static> Session<T> {
         self.envelope.remembered = remember.then_some(since);
     }
 
-    /// Says whom the session belongs to, typically at login, and calls it something for the list of his sessions: a device,
+    /// Says whom the session belongs to, typically at login, and calls it something for the list of their sessions: a device,
     /// an address. From the commit on the session is among those of the principal
     /// ([`SessionManager::of`](crate::SessionManager::of)), whatever id it has, until it ends.
     ///

@@ -152,15 +152,15 @@ pub struct Write<'a> {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bind<'a> {
-    /// Nothing: a session that belongs to somebody goes on belonging to him, also under a new id.
+    /// Nothing: a session that belongs to somebody goes on belonging to them, also under a new id.
     #[default]
     Keep,
-    /// The session belongs to this principal from now on, and if he has more than `cap` sessions then, the oldest of them
+    /// The session belongs to this principal from now on, and if they have more than `cap` sessions then, the oldest of them
     /// end. With several partitions they end soon after.
     To {
         /// The principal: a user name or number, of any length.
         principal: &'a str,
-        /// How many sessions he may have.
+        /// How many sessions they may have. `None`: any number.
         cap: Option<u32>,
     },
     /// The session belongs to nobody from now on.

@@ -38,7 +38,7 @@ pub struct Envelope<D> {
 pub struct Binding {
     /// The principal, such as a user's number.
     pub principal: String,
-    /// A small text for the list of his sessions, such as a device.
+    /// A small text for the list of the principal's sessions, such as a device.
     pub label: String,
 }
 

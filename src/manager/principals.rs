@@ -4,7 +4,7 @@ use super::SessionManager;
 use crate::store::{Ending, SessionIndex};
 use crate::{Error, ErrorKind, Handle, Result, Session};
 
-/// A session that belongs to a principal, as one would show it to him.
+/// A session that belongs to a principal, as one would show it to them; from [`SessionManager::of`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BoundSession {
@@ -25,8 +25,23 @@ pub struct BoundSession {
 ///
 /// All of it takes a store with an index, and answers [`ErrorKind::Unsupported`] with another. What ended is absent for
 /// every request that begins after the call returned, and no request that still holds it brings it back.
+///
+/// ```
+/// use threaded_sessions::{MemorySessionStore, SessionManager};
+///
+/// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new()).max_per_principal(5).build()?;
+/// let mut session = sessions.open(None)?;
+/// session.renew();
+/// session.bind("ada", "laptop");
+/// let _ = sessions.commit(session)?;
+///
+/// assert_eq!(sessions.of("ada")?[0].label, "laptop");
+/// assert_eq!(sessions.end_all("ada")?, 1);
+/// assert!(sessions.of("ada")?.is_empty());
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
 impl<T: 'static> SessionManager<T> {
-    /// The sessions of a principal that live, the one he got last first; 1000 of each partition at most. One that cannot
+    /// The sessions of a principal that live, the newest first; 1000 of each partition at most. One that cannot
     /// be decoded is left out.
     ///
     /// # Errors
@@ -77,7 +92,7 @@ impl<T: 'static> SessionManager<T> {
     }
 
     /// Ends the session with this handle, if it belongs to this principal, so that nobody can end another's session with a
-    /// form of his own making. Answers whether there was one.
+    /// form of their own making. Answers whether there was one.
     ///
     /// # Errors
     ///

@@ -11,6 +11,20 @@ impl<T: 'static> SessionManager<T> {
     /// Two commands if nobody interferes. `change` may be called several times, and is to do nothing but change its
     /// argument. `None` if there is no such session; then nothing is stored.
     ///
+    /// ```
+    /// # use threaded_sessions::{MemorySessionStore, SessionManager};
+    /// # let sessions = SessionManager::<Vec<String>>::new(MemorySessionStore::new());
+    /// # let mut session = sessions.fresh();
+    /// # session.push("milk".into());
+    /// # let id = *sessions.commit(session)?.id().unwrap();
+    /// let items = sessions.update(&id, |cart| {
+    ///     cart.push("tea".to_owned());
+    ///     cart.len()
+    /// })?;
+    /// assert_eq!(items, Some(2));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`open_id`](Self::open_id) and [`commit`](Self::commit); [`ErrorKind::Conflict`] if others kept changing the

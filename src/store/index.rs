@@ -52,7 +52,7 @@ pub trait SessionIndex {
     /// As for [`reap`](Self::reap).
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>>;
 
-    /// The sessions that live and belong to a principal, the one he got last first; 1000 of each partition at most.
+    /// The sessions that live and belong to a principal, the newest first; 1000 of each partition at most.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ pub enum Ending<'a> {
     All,
     /// All but this one.
     AllBut(&'a SessionId),
-    /// The one with this handle, if it is his.
+    /// The one with this handle, if it is theirs.
     Only(Handle),
 }
 
