@@ -103,8 +103,8 @@
 //!
 //! | level | what |
 //! |---|---|
-//! | `error` | a request that an adapter answered with an error, and why; a callback for expired sessions that panicked |
-//! | `warn` | Redis is away, or the reaper fails: once, when it begins; a payload that cannot be read and is passed over, by its handle |
+//! | `error` | a request that an adapter answered with an error, and why; a callback for expired sessions that panicked, once |
+//! | `warn` | Redis is away, or the reaper fails: once, when it begins; a session whose payload cannot be read and that is passed over, by its handle |
 //! | `info` | Redis is back, or the reaper works again |
 //!
 //! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no
@@ -134,6 +134,7 @@ mod session;
 pub mod store;
 
 /// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].
+///
 pub use ::cookie::SameSite;
 pub use {r2d2, redis};
 
