@@ -116,7 +116,7 @@
 //! - **Stored sessions** outlive a release. Their layout, the [`Envelope`], carries a version of its own, now 1. A release that
 //!   writes another one reads the one before, so that nobody is logged out by an upgrade. A payload of a newer version than
 //!   a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in breaking releases only.
-//! - **Rust:** 1.89 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
+//! - **Rust:** 1.95 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
 //! - **Redis:** 7.0 or newer, or Valkey.
 
 mod attributes;
@@ -152,7 +152,7 @@ pub use self::reaper::{Reaper, ReaperBuilder, ReaperStats};
 pub use self::session::Session;
 #[doc(inline)]
 pub use self::store::{
-    KeyMapper, MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,
+    MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,
     RedisSessionStoreBuilder, SessionStore,
 };
 

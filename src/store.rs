@@ -47,7 +47,7 @@ use std::time::Duration;
 pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 pub use self::memory::MemorySessionStore;
 pub use self::redis::{
-    KeyMapper, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, Warning,
+    RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, Warning,
 };
 use crate::{Handle, Result, SessionId};
 

@@ -17,7 +17,6 @@ pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::Warning;
 pub use self::connection::{RedisConnection, RedisConnectionManager};
 use self::failure::Effect;
-pub use self::keys::KeyMapper;
 use self::keys::Keys;
 use self::pool::Answer;
 pub use self::pool::RedisPool;
@@ -77,7 +76,7 @@ impl RedisSessionStore {
         &self.pool
     }
 
-    /// The key under which a session lives in Redis. It shows the id unless keys are [hashed](KeyMapper::Hashed).
+    /// The key under which a session lives in Redis. It shows the id unless keys are [hashed](RedisSessionStoreBuilder::hashed_keys).
     pub fn key(&self, id: &SessionId) -> String {
         self.keys.session(id)
     }
