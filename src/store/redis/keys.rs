@@ -7,8 +7,7 @@ use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// How a session id becomes a key in Redis (rrss `:key-mapper`).
 #[derive(Clone, Default)]
-#[non_exhaustive]
-pub enum KeyMapper {
+pub(super) enum KeyMapper {
     /// `PREFIX:ID`, the default: one looks at a cookie and finds its session.
     #[default]
     Plain,
