@@ -90,8 +90,8 @@ pub enum ErrorKind {
     OutOfMemory,
     /// The server wants other credentials, or this user may not run the command.
     Denied,
-    /// Something that is not a session is stored under a key of this store. It was left alone. (Only deleting a session
-    /// removes whatever is there, without looking.)
+    /// Something that is not a session is stored under a key of this store. It was left alone. (Only deleting from a plain
+    /// store removes whatever is there, without looking.)
     WrongType,
     /// The settings cannot work; the source says why.
     Misconfigured,
