@@ -202,6 +202,7 @@ impl<T: 'static> SessionManager<T> {
             given,
             origin,
             change: Change::None,
+            on_conflict: self.0.on_conflict,
             snapshot: None,
             codec: self.0.codec.clone(),
             now: self.0.clock.now(),

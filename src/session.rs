@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::store::Version;
-use crate::{Binding, Codec, Envelope, SessionId};
+use crate::{Binding, Codec, Envelope, OnConflict, SessionId};
 
 /// What a request handler holds: the user's own `T`, to which it dereferences, and what is to become of the session.
 ///
@@ -49,6 +49,7 @@ pub struct Session<T> {
     pub(crate) owner: Option<String>,
     pub(crate) origin: Origin,
     pub(crate) change: Change,
+    pub(crate) on_conflict: OnConflict,
     /// The value as it was encoded before the first change.
     pub(crate) snapshot: Option<Vec<u8>>,
     pub(crate) codec: Arc<dyn Codec<T>>,
@@ -154,6 +155,12 @@ impl<T: 'static> Session<T> {
     /// `:recreate`).
     pub fn renew(&mut self) {
         self.mark(Change::Renew);
+    }
+
+    /// What happens if another request changed the session meanwhile, for this one only. Defaults to what the
+    /// [manager](crate::SessionManagerBuilder::on_conflict) was told.
+    pub fn on_conflict(&mut self, policy: OnConflict) {
+        self.on_conflict = policy;
     }
 
     /// Drops all changes of this request, also those that are still to come, except for [`destroy`](Self::destroy).

@@ -103,7 +103,7 @@ impl<T: 'static> SessionManager<T> {
             (Change::Value, None) if session.is_detached() => (Outcome::Detached, None),
             (Change::Value | Change::Renew, None) => {
                 let payload = policy.encode(&session.envelope)?;
-                let (id, _) = policy.create(policy.write(&session, &payload))?;
+                let (id, _) = policy.create(policy.write(&session, &payload, false))?;
                 (Outcome::Stored, Some(id))
             }
             (Change::Value, Some(id)) => policy.replace(&mut session, &id, None)?,
@@ -138,7 +138,7 @@ impl<T: 'static> Policy<T> {
     fn freshen(&self, session: &mut Session<T>, id: &SessionId) -> Result<(Outcome, Option<SessionId>)> {
         let before = session.envelope.remembered.replace(session.now);
         let payload = self.encode(&session.envelope)?;
-        let saved = self.store.save(id, self.write(session, &payload), session.version())?;
+        let saved = self.store.save(id, self.write(session, &payload, false), session.version())?;
         if !matches!(saved, Saved::Stored(_)) {
             session.envelope.remembered = before;
         }
@@ -170,10 +170,14 @@ impl<T: 'static> Policy<T> {
     }
 
     /// What is stored of a session.
-    pub(super) fn write<'a>(&self, session: &'a Session<T>, payload: &'a [u8]) -> Write<'a> {
+    pub(super) fn write<'a>(&self, session: &'a Session<T>, payload: &'a [u8], blind: bool) -> Write<'a> {
+        // Who overwrites what is there, whatever it is, cannot know whom it belongs to.
+        let blind = blind && self.store.index().is_some();
         let bind = match (session.principal(), session.owner.as_deref()) {
-            (now, before) if now == before => Bind::Keep,
-            (Some(principal), _) => Bind::To { principal, cap: self.max_per_principal },
+            (now, before) if now == before && !blind => Bind::Keep,
+            (Some(principal), before) => {
+                Bind::To { principal, cap: self.max_per_principal.filter(|_| before != Some(principal)) }
+            }
             (None, _) => Bind::Nobody,
         };
         Write::new(payload, self.ttl(&session.envelope)).with_bind(bind)
@@ -187,12 +191,15 @@ impl<T: 'static> Policy<T> {
         new: Option<SessionId>,
     ) -> Result<(Outcome, Option<SessionId>)> {
         let Origin::Stored { version, .. } = &session.origin else { unreachable!("it has an id") };
-        let mut expected = (self.on_conflict != OnConflict::LastWriteWins).then(|| version.clone());
         let mine = self.encode(&session.envelope)?;
+        // A renewal that changes nothing overwrites nothing. (Of a change it was found out before that it is one.)
+        let modified = session.change == Change::Value || session.is_modified();
+        let blind = modified && session.on_conflict == OnConflict::LastWriteWins;
+        let mut expected = (!blind).then(|| version.clone());
         let mut merged = None;
         let mut contest = Contest::new();
         loop {
-            let write = self.write(session, merged.as_deref().unwrap_or(&mine));
+            let write = self.write(session, merged.as_deref().unwrap_or(&mine), blind);
             let saved = match &new {
                 Some(new) => self.store.rotate(id, new, write, expected.as_ref())?,
                 None => self.store.save(id, write, expected.as_ref())?,
@@ -203,19 +210,14 @@ impl<T: 'static> Policy<T> {
                     let lost = if self.was_renewed(id)? { Outcome::Detached } else { Outcome::Dropped };
                     return Ok((lost, None));
                 }
-                Saved::Conflict(_) if self.on_conflict == OnConflict::Fail => {
+                Saved::Conflict(_) if modified && session.on_conflict == OnConflict::Fail => {
                     return Err(Error::new(ErrorKind::Conflict, "saving a session"));
                 }
                 Saved::Conflict(theirs) => theirs,
             };
             contest.again()?;
-            let (payload, envelope) = self.merge(session, &mine, &theirs.payload)?;
-            // Whom the other one bound it to is in the store already, unless this request bound it too.
-            if session.principal() == session.owner.as_deref() {
-                session.owner = envelope.bound.as_ref().map(|bound| bound.principal.clone());
-            }
-            session.envelope = envelope;
-            merged = Some(payload);
+            self.catch_up(session, modified.then_some(&mine), &theirs.payload)?;
+            merged = Some(self.encode(&session.envelope)?);
             expected = Some(theirs.version);
         }
     }
@@ -224,15 +226,20 @@ impl<T: 'static> Policy<T> {
         Ok(matches!(self.store.read(id, Touch::No)?, Found::Renewed))
     }
 
-    /// What this request changed, put onto what is there now; it has to be a session of ours still.
-    pub(super) fn merge(&self, session: &Session<T>, mine: &[u8], theirs: &[u8]) -> Result<(Vec<u8>, Envelope<T>)> {
+    /// Takes over what is there now, and puts what this request changed, `mine`, onto it.
+    pub(super) fn catch_up(&self, session: &mut Session<T>, mine: Option<&[u8]>, theirs: &[u8]) -> Result<()> {
         let conflict = |why: &'static str| Error::new(ErrorKind::Conflict, "merging two changes").with_source(why);
-        let base = session.snapshot.as_deref().unwrap_or(mine);
-        let merged = self.codec.merge(base, mine, theirs).ok_or_else(|| conflict("it has no fields to tell apart"))?;
-        if merged.len() > self.max_payload {
-            return Err(conflict("the result is over the size limit"));
-        }
-        let envelope = self.codec.decode(&merged).map_err(|_| conflict("the result is no value of its type"))?;
-        Ok((merged, envelope))
+        let there = self.decode(theirs)?;
+        session.owner = there.bound.as_ref().map(|bound| bound.principal.clone());
+        session.envelope = match (mine, &session.snapshot) {
+            (None, _) => there,
+            (Some(_), None) => return Err(conflict("what it was before could not be encoded")),
+            (Some(mine), Some(base)) => {
+                let merged = self.codec.merge(base, mine, theirs);
+                let merged = merged.ok_or_else(|| conflict("it has no fields to tell apart"))?;
+                self.codec.decode(&merged).map_err(|_| conflict("the result is no value of its type"))?
+            }
+        };
+        Ok(())
     }
 }

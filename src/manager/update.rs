@@ -1,5 +1,7 @@
+use std::mem;
+
 use super::contest::Contest;
-use super::{Policy, SessionManager};
+use super::{OnConflict, Policy, SessionManager};
 use crate::session::{Change, Origin};
 use crate::store::{Created, Saved, Write};
 use crate::{Error, ErrorKind, Result, Session, SessionId};
@@ -31,7 +33,7 @@ impl<T: 'static> SessionManager<T> {
     /// session for a second. After [`ErrorKind::MayHaveHappened`] the change is there once or not at all.
     pub fn update<R>(&self, id: &SessionId, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
         match self.load(id)? {
-            Ok(mut session) => self.update_in(&mut session, change),
+            Ok(mut session) => self.0.contend(&mut session, None, change),
             Err(_) => Ok(None),
         }
     }
@@ -41,7 +43,11 @@ impl<T: 'static> SessionManager<T> {
     /// now, and the visitor the cookie when it is committed. One command if nobody interferes.
     ///
     /// `None`, and nothing stored, if the session was destroyed or renewed meanwhile, is [detached](Session::is_detached),
-    /// or was told to be discarded or destroyed. Then, and if it fails, the session has the value it had before.
+    /// or was told to be discarded or destroyed. Then, and if it fails, the session has the value it had before. Otherwise it
+    /// has the value as it is read back: what `T` does not store, as with `#[serde(skip)]`, starts anew.
+    ///
+    /// What this session changed before is merged if another request changed the session, or refused with
+    /// [`OnConflict::Fail`].
     ///
     /// ```
     /// use threaded_sessions::{MemorySessionStore, SessionManager};
@@ -67,12 +73,15 @@ impl<T: 'static> SessionManager<T> {
         }
         let before = policy.codec.encode(&session.envelope.with_revision(0));
         let before = before.map_err(|error| Error::new(ErrorKind::Payload, "encoding a session").with_source(error))?;
-        let version_before = session.version().cloned();
-        let result = policy.contend(session, &before, change);
+        let mine = session.is_modified().then_some(&*before);
+        // Works on a copy. Decoded anew after a failure, a `HashMap` would look changed to the next merge.
+        let value = mem::replace(&mut session.envelope, policy.decode(&before)?);
+        let (version_before, owner) = (session.version().cloned(), session.owner.clone());
+        let result = policy.contend(session, mine, change);
         if let Ok(Some(_)) = result {
             session.forget_changes();
         } else {
-            session.envelope = policy.decode(&before)?;
+            (session.envelope, session.owner) = (value, owner);
             if let (Origin::Stored { version, .. }, Some(before)) = (&mut session.origin, version_before) {
                 *version = before;
             }
@@ -82,18 +91,18 @@ impl<T: 'static> SessionManager<T> {
 }
 
 impl<T: 'static> Policy<T> {
+    /// Changes the session and saves it, until it holds. `mine` is what the request changed before, if anything.
     fn contend<R>(
         &self,
         session: &mut Session<T>,
-        before: &[u8],
+        mine: Option<&[u8]>,
         mut change: impl FnMut(&mut T) -> R,
     ) -> Result<Option<R>> {
-        let has_changes = session.is_modified();
         let mut contest = Contest::new();
         loop {
             let answer = change(&mut session.envelope.data);
             let payload = self.encode(&session.envelope)?;
-            let write = self.write(session, &payload);
+            let write = self.write(session, &payload, false);
             let Origin::Stored { id, version } = &session.origin else {
                 let (id, version) = self.create(write)?;
                 session.origin = Origin::Stored { id, version };
@@ -106,13 +115,13 @@ impl<T: 'static> Policy<T> {
                     return Ok(Some(answer));
                 }
                 Saved::Missing => return Ok(None),
+                Saved::Conflict(_) if mine.is_some() && session.on_conflict == OnConflict::Fail => {
+                    return Err(Error::new(ErrorKind::Conflict, "saving a session"));
+                }
                 Saved::Conflict(theirs) => theirs,
             };
             contest.again()?;
-            session.envelope = match has_changes {
-                true => self.merge(session, before, &theirs.payload)?.1,
-                false => self.decode(&theirs.payload)?,
-            };
+            self.catch_up(session, mine, &theirs.payload)?;
             session.origin = Origin::Stored { id, version: theirs.version };
         }
     }
