@@ -14,8 +14,9 @@ pub struct BoundSession {
     pub label: String,
     /// When it began.
     pub created: SystemTime,
-    /// When it was last used: opened, or changed if opening does not count. `None` if it does not expire, for then nothing
-    /// tells.
+    /// When it was last used: opened, or changed if opening does not count. To within a 64th of
+    /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered. `None` if nothing tells: if it
+    /// does not expire, or since its use ends with its lifetime, not with its idle timeout.
     pub last_used: Option<SystemTime>,
     /// How long it lives if it is not used. `None`: it does not expire.
     pub expires_in: Option<Duration>,
@@ -55,7 +56,11 @@ impl<T: 'static> SessionManager<T> {
             if lifetime_left.is_some_and(|left| left.is_zero()) {
                 return None;
             }
-            let unused = belonging.expires_in.and_then(|left| policy.idle_timeout(&envelope)?.checked_sub(left));
+            // Stored shortly before the end of its lifetime it lives until then, whenever that was.
+            let to_its_end =
+                |left: Duration| lifetime_left.is_some_and(|end| left.abs_diff(end) < Duration::from_secs(1));
+            let left = belonging.expires_in.filter(|left| !to_its_end(*left));
+            let unused = left.and_then(|left| policy.idle_timeout(&envelope)?.checked_sub(left));
             Some(BoundSession {
                 handle: belonging.handle,
                 label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
@@ -78,15 +83,18 @@ impl<T: 'static> SessionManager<T> {
     }
 
     /// Ends all sessions of the principal of this session but this one. Answers how many there were; none if it belongs to
-    /// nobody.
+    /// nobody. If this session is to be his only with its commit, all that he has so far end.
     ///
     /// # Errors
     ///
-    /// As for [`end_all`](Self::end_all).
+    /// As for [`end_all`](Self::end_all). [`ErrorKind::Conflict`] if the session was renewed, ended or bound to another
+    /// meanwhile: nothing has ended then, for under its new id it would have ended, too.
     pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
         match (session.principal(), session.id()) {
-            (Some(principal), Some(id)) => self.index()?.end(principal, Ending::AllBut(id)),
-            (Some(principal), None) => self.end_all(principal),
+            (Some(principal), Some(id)) if session.owner.as_deref() == Some(principal) => {
+                self.index()?.end(principal, Ending::AllBut(id))
+            }
+            (Some(principal), _) => self.end_all(principal),
             (None, _) => Ok(0),
         }
     }

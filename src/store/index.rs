@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Handle, Result, SessionId};
+use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// The index of a store: which sessions there are, and when each is due. The expiring Redis store and the memory store
 /// have one.
@@ -59,12 +59,13 @@ pub trait SessionIndex {
     /// That the store could not be asked.
     fn of(&self, principal: &str) -> Result<Vec<Belonging>>;
 
-    /// Ends sessions of a principal, and answers how many there were. A renewal that comes in between makes no difference:
-    /// the session ends under its new id.
+    /// Ends sessions of a principal, and answers how many there were. A renewal that comes in between does not save a session
+    /// that is to end: it ends under its new id. (But the one to end [`Only`](Ending::Only) has another handle then.)
     ///
     /// # Errors
     ///
-    /// That the store could not be asked.
+    /// That the store could not be asked; some may have ended then. [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if the
+    /// session that is to [stay](Ending::AllBut) is not his, or not any more: it may be another id's by now.
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64>;
 
     /// Compares index and sessions in both directions, in small steps beside the traffic, and mends the index. For
@@ -168,10 +169,18 @@ impl fmt::Debug for Belonging {
 pub enum Ending<'a> {
     /// All of them.
     All,
-    /// All but this one.
+    /// All but this one, which is to be his.
     AllBut(&'a SessionId),
     /// The one with this handle, if it is theirs.
     Only(Handle),
+}
+
+impl Ending<'_> {
+    /// What [`AllBut`](Self::AllBut) answers if the one is not his.
+    pub(super) fn not_his(doing: &'static str) -> Error {
+        Error::new(ErrorKind::Conflict, doing)
+            .with_source("the session to be kept does not belong to the principal (any more)")
+    }
 }
 
 /// What a [`verify`](SessionIndex::verify) found.

@@ -196,8 +196,13 @@ impl SessionIndex for MemorySessionStore {
             Ending::AllBut(kept) => id != kept,
             Ending::Only(wanted) => handle(id) == wanted,
         };
-        let ids = shelf.owned.get(principal).into_iter().flatten().map(|(_, id)| *id);
-        let ended: Vec<SessionId> = ids.filter(ends).collect();
+        let ids: Vec<SessionId> = shelf.owned.get(principal).into_iter().flatten().map(|(_, id)| *id).collect();
+        if let Ending::AllBut(kept) = which
+            && !ids.contains(kept)
+        {
+            return Err(Ending::not_his("ending sessions"));
+        }
+        let ended: Vec<SessionId> = ids.into_iter().filter(ends).collect();
         for id in &ended {
             shelf.take(id);
         }

@@ -109,7 +109,7 @@ impl RedisSessionStore {
     fn saved(&self, doing: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
         match answer.value {
             Value::Int(1) => {
-                self.settle_cap(write.bind)?;
+                self.settle_cap(write.bind);
                 Ok(Saved::Stored(Version::new(write.payload)))
             }
             Value::Int(0) => Ok(Saved::Missing),
@@ -159,7 +159,7 @@ impl SessionStore for RedisSessionStore {
         };
         Ok(match answer.value {
             Value::Nil | Value::Okay | Value::Int(1) => {
-                self.settle_cap(write.bind)?;
+                self.settle_cap(write.bind);
                 Created::Stored(Version::new(write.payload))
             }
             Value::BulkString(there) if there == write.payload => Created::Stored(Version::new(there)),

@@ -1,6 +1,7 @@
 //! The index of the expiring store.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{FromRedisValue, Value};
@@ -90,33 +91,23 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
-        const DOING: &str = "ending sessions";
-        let (mode, key, partition) = match which {
-            Ending::All => ("all", String::new(), None),
-            Ending::AllBut(id) => ("but", self.keys.session(id), None),
+        let partitions = 0..self.keys.partitions();
+        let in_each = |mut partitions: Range<u32>| {
+            partitions.try_fold(0, |sum, partition| Ok(sum + self.end_in(partition, principal, "all", "")?))
+        };
+        match which {
+            Ending::All => in_each(partitions),
+            Ending::AllBut(id) => {
+                let own = id.partition(partitions.end);
+                let beside = self.end_in(own, principal, "but", &self.keys.session(id))?;
+                Ok(beside + in_each(0..own)? + in_each(own + 1..partitions.end)?)
+            }
             Ending::Only(handle) => {
                 let his = self.belonging(principal)?;
-                let Some((key, _)) = his.into_iter().find(|(_, belonging)| belonging.handle == handle) else {
-                    return Ok(0);
-                };
-                ("only", key.key, Some(key.partition))
-            }
-        };
-        let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
-        let args = [owner.as_bytes(), at_once.as_bytes(), mode.as_bytes(), key.as_bytes()];
-        let mut ended = 0;
-        for partition in partition.map_or(0..self.keys.partitions(), |partition| partition..partition + 1) {
-            loop {
-                let answer = self.index_script(DOING, Effect::Writes, &script::END, partition, &args)?;
-                let (some, more) = <(u64, bool)>::from_redis_value(answer)
-                    .map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
-                ended += some;
-                if !more {
-                    break;
-                }
+                let meant = his.into_iter().find(|(_, belonging)| belonging.handle == handle);
+                meant.map_or(Ok(0), |(place, _)| self.end_in(place.partition, principal, "only", &place.key))
             }
         }
-        Ok(ended)
     }
 
     fn verify(&self) -> Result<Verified> {
@@ -153,15 +144,36 @@ struct Place {
 }
 
 impl RedisSessionStore {
-    /// Ends the oldest sessions of a principal beyond the cap. With one partition the scripts do it.
-    pub(super) fn settle_cap(&self, bind: Bind<'_>) -> Result<()> {
-        let Bind::To { principal, cap: Some(cap) } = bind else { return Ok(()) };
+    /// Ends the oldest sessions of a principal beyond the cap, after a session was bound to him. With one partition the
+    /// scripts do it. That it fails does not undo the binding, so it is no failure of the write: the next binding tries again.
+    pub(super) fn settle_cap(&self, bind: Bind<'_>) {
+        let Bind::To { principal, cap: Some(cap) } = bind else { return };
         if self.keys.partitions() > 1 {
-            for (_, oldest) in self.belonging(principal)?.into_iter().skip(cap as usize) {
-                self.end(principal, Ending::Only(oldest.handle))?;
+            let settled = self.belonging(principal).and_then(|his| {
+                let mut oldest = his.into_iter().skip(cap as usize);
+                oldest.try_for_each(|(place, _)| self.end_in(place.partition, principal, "only", &place.key).map(drop))
+            });
+            if let Err(error) = settled {
+                log::warn!("a principal may have more sessions than the cap until he gets another: {error}");
             }
         }
-        Ok(())
+    }
+
+    /// Ends sessions of a principal in one partition: "all", all "but" the one under this key, or "only" that.
+    fn end_in(&self, partition: u32, principal: &str, which: &str, key: &str) -> Result<u64> {
+        const DOING: &str = "ending sessions";
+        let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
+        let args = [owner.as_bytes(), at_once.as_bytes(), which.as_bytes(), key.as_bytes()];
+        let mut ended = 0;
+        loop {
+            let answer = self.index_script(DOING, Effect::Writes, &script::END, partition, &args)?;
+            let (some, more) =
+                <(i64, bool)>::from_redis_value(answer).map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
+            ended += u64::try_from(some).map_err(|_| Ending::not_his(DOING))?;
+            if !more {
+                return Ok(ended);
+            }
+        }
     }
 
     /// The sessions of a principal in all partitions, the newest first.

@@ -20,14 +20,17 @@ local function disown(index, key)
   return owner, since
 end
 
--- Ends a session. Answers whether it lived. What has expired is left to the reaper, which tells the application.
-local function finish(index, key)
+-- Ends a session, which lies in this set if one is given. Answers whether it lived. What has expired is left to the reaper,
+-- which tells the application.
+local function finish(index, key, set)
   local left = redis.call('PTTL', key)
   local lived = left == -1 or left > grace
   if lived then redis.call('DEL', key) end
   if index then
     if lived or left == -2 then try('ZREM', index, key) end
     disown(index, key)
+    -- If the hash is lost, nothing leads from the session to its set.
+    if set then try('ZREM', set, key) end
   end
   return lived
 end
@@ -44,13 +47,13 @@ local function own(index, key, owner, since, cap)
   for _, other in ipairs(oldest) do
     local left = redis.call('PTTL', other)
     if left == -2 then
-      finish(index, other)
+      finish(index, other, set)
     elseif other ~= key and (left == -1 or left > grace) then
       alive[#alive + 1] = other
     end
   end
   if cap ~= '' then
-    for position = 1, #alive + 1 - cap do finish(index, alive[position]) end
+    for position = 1, #alive + 1 - cap do finish(index, alive[position], set) end
   end
 end
 
