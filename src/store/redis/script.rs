@@ -26,7 +26,7 @@ scripts! {
     PAGE = "page.lua";
     OF = "principals.lua" "of.lua";
     END = "principals.lua" "end.lua";
-    VERIFY = "verify.lua";
+    VERIFY = "principals.lua" "verify.lua";
 }
 
 impl Script {
