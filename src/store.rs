@@ -36,6 +36,7 @@
 //!
 //! The suite in [`contract`](crate::contract) checks all this on any store.
 
+mod companion;
 mod index;
 mod memory;
 mod redis;
@@ -44,12 +45,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 pub use self::memory::MemorySessionStore;
 pub use self::redis::{
     RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, Warning,
 };
-use crate::{Handle, Result, SessionId};
+use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -90,6 +92,26 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
     /// Moves a session that lives, and has the expected version, from `old` to `new`, with this payload and deadline.
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
+
+    /// From now on keeps companions with these suffixes, besides those it keeps already; see [`Companion`]. For who puts a
+    /// store together, before it is used: [`StepStore`](crate::StepStore) does it for its steps.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if the store keeps none, which is the default;
+    /// [`ErrorKind::Misconfigured`] for a suffix it cannot have.
+    fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
+        match suffixes {
+            [] => Ok(()),
+            _ => Err(companion::unsupported("preparing companions")),
+        }
+    }
+
+    /// Reads a companion of a session that lives: one command. `None` if there is no such session, or no such companion.
+    fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
+        let _ = (id, suffix);
+        Err(companion::unsupported("reading a companion"))
+    }
 
     /// Ends a session. Answers whether there was one; after a connection was lost on the way, whether there was one *then*.
     fn delete(&self, id: &SessionId) -> Result<bool>;
@@ -145,10 +167,12 @@ pub struct Write<'a> {
     pub ttl: Option<Duration>,
     /// Whom the session belongs to.
     pub bind: Bind<'a>,
+    /// The companions to write with it. Others that the session has stay.
+    pub companions: &'a [Companion],
 }
 
 /// What a write does to the principal that a session belongs to. Only stores with an index know principals; others answer
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) to `To`.
+/// [`ErrorKind::Unsupported`] to `To`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bind<'a> {
@@ -181,12 +205,17 @@ impl fmt::Debug for Bind<'_> {
 impl<'a> Write<'a> {
     /// This payload, with this time to live.
     pub fn new(payload: &'a [u8], ttl: impl Into<Option<Duration>>) -> Self {
-        Self { payload, ttl: ttl.into(), bind: Bind::Keep }
+        Self { payload, ttl: ttl.into(), bind: Bind::Keep, companions: &[] }
     }
 
     /// The same, with this done to the principal.
     pub fn with_bind(self, bind: Bind<'a>) -> Self {
         Self { bind, ..self }
+    }
+
+    /// The same, with these companions.
+    pub fn with_companions(self, companions: &'a [Companion]) -> Self {
+        Self { companions, ..self }
     }
 
     /// The time to live in milliseconds, within the bounds of the contract.
@@ -201,6 +230,7 @@ impl fmt::Debug for Write<'_> {
             .field("bytes", &self.payload.len())
             .field("ttl", &self.ttl)
             .field("bind", &self.bind)
+            .field("companions", &self.companions)
             .finish()
     }
 }
@@ -332,6 +362,22 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         (**self).rotate(old, new, write, expected)
+    }
+
+    /// Only while nobody else has it.
+    fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
+        match (Self::get_mut(self), suffixes) {
+            (Some(store), _) => store.keep_companions(suffixes),
+            (None, []) => Ok(()),
+            (None, _) => {
+                let why = "the store is shared already; put steps around it first";
+                Err(Error::new(ErrorKind::Misconfigured, "preparing companions").with_source(why))
+            }
+        }
+    }
+
+    fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
+        (**self).companion(id, suffix)
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {

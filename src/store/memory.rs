@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{
-    Belonging, Bind, Created, Ending, Expired, Found, GRACE, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore,
-    Stored, Touch, Verified, Version, Write, index, ttl_millis,
+    Belonging, Bind, Companion, Created, Ending, Expired, Found, GRACE, RENEWED_FOR, Reaped, Saved, SessionIndex,
+    SessionStore, Stored, Touch, Verified, Version, Write, companion, index, ttl_millis,
 };
 use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId};
 
@@ -25,6 +25,7 @@ use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId};
 pub struct MemorySessionStore {
     clock: Clock,
     capacity: Option<usize>,
+    companions: Vec<String>,
     shelf: Arc<Mutex<Shelf>>,
 }
 
@@ -75,6 +76,7 @@ impl SessionStore for MemorySessionStore {
     }
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        companion::check_kept(&self.companions, write.companions)?;
         let (mut shelf, now) = self.open();
         if let Some(Entry::Session { payload, .. }) = shelf.entries.get(id).map(|(_, entry)| entry) {
             let own = **payload == *write.payload;
@@ -83,7 +85,7 @@ impl SessionStore for MemorySessionStore {
         if self.capacity.is_some_and(|capacity| shelf.sessions() >= capacity) {
             return Err(Error::new(ErrorKind::OutOfMemory, "creating a session"));
         }
-        Ok(Created::Stored(shelf.put_session(*id, write, None, now)))
+        Ok(Created::Stored(shelf.put_session(*id, write, Attached::default(), now)))
     }
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
@@ -105,17 +107,19 @@ impl SessionStore for MemorySessionStore {
     }
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        companion::check_kept(&self.companions, write.companions)?;
         let (mut shelf, now) = self.open();
         Ok(match shelf.may_replace(id, write, expected, now) {
             Some(refused) => refused,
             None => {
-                let owner = shelf.owner(id);
-                Saved::Stored(shelf.put_session(*id, write, owner, now))
+                let attached = shelf.attached(id);
+                Saved::Stored(shelf.put_session(*id, write, attached, now))
             }
         })
     }
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        companion::check_kept(&self.companions, write.companions)?;
         let (mut shelf, now) = self.open();
         if let Some((_, Entry::Session { payload, .. })) = shelf.entries.get(new) {
             let own = **payload == *write.payload;
@@ -124,9 +128,9 @@ impl SessionStore for MemorySessionStore {
         Ok(match shelf.may_replace(old, write, expected, now) {
             Some(refused) => refused,
             None => {
-                let owner = shelf.owner(old);
+                let attached = shelf.attached(old);
                 shelf.put(*old, Some(now + ttl_millis(RENEWED_FOR)), Entry::Renewed);
-                Saved::Stored(shelf.put_session(*new, write, owner, now))
+                Saved::Stored(shelf.put_session(*new, write, attached, now))
             }
         })
     }
@@ -138,6 +142,15 @@ impl SessionStore for MemorySessionStore {
             shelf.take(id);
         }
         Ok(lives)
+    }
+
+    fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
+        companion::keep(&mut self.companions, suffixes)
+    }
+
+    fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
+        let companions = self.open().0.attached(id).companions;
+        Ok(companions.into_iter().find(|companion| companion.suffix == suffix).map(|companion| companion.value))
     }
 
     fn index(&self) -> Option<&dyn SessionIndex> {
@@ -239,8 +252,15 @@ struct Shelf {
 }
 
 enum Entry {
-    Session { payload: Arc<[u8]>, owner: Option<Owner> },
+    Session { payload: Arc<[u8]>, attached: Attached },
     Renewed,
+}
+
+/// What a session keeps when it is written again.
+#[derive(Clone, Default)]
+struct Attached {
+    owner: Option<Owner>,
+    companions: Vec<Companion>,
 }
 
 /// Whom a session belongs to, and since when.
@@ -281,7 +301,7 @@ impl Shelf {
             self.deadlines.remove(&(deadline, *id));
         }
         self.marks -= usize::from(matches!(entry, Entry::Renewed));
-        if let Entry::Session { owner: Some(owner), .. } = &entry
+        if let Entry::Session { attached: Attached { owner: Some(owner), .. }, .. } = &entry
             && let Some(sessions) = self.owned.get_mut(&owner.principal)
         {
             sessions.remove(&(owner.since, *id));
@@ -298,10 +318,10 @@ impl Shelf {
         }
     }
 
-    fn owner(&self, id: &SessionId) -> Option<Owner> {
+    fn attached(&self, id: &SessionId) -> Attached {
         match self.entries.get(id) {
-            Some((_, Entry::Session { owner, .. })) => owner.clone(),
-            _ => None,
+            Some((_, Entry::Session { attached, .. })) => attached.clone(),
+            _ => Attached::default(),
         }
     }
 
@@ -311,25 +331,27 @@ impl Shelf {
             self.deadlines.insert((deadline, id));
         }
         self.marks += usize::from(matches!(entry, Entry::Renewed));
-        if let Entry::Session { owner: Some(owner), .. } = &entry {
+        if let Entry::Session { attached: Attached { owner: Some(owner), .. }, .. } = &entry {
             self.owned.entry(owner.principal.clone()).or_default().insert((owner.since, id));
         }
         self.entries.insert(id, (deadline, entry));
     }
 
-    /// Stores a session that belonged to `owner` so far.
-    fn put_session(&mut self, id: SessionId, write: Write<'_>, owner: Option<Owner>, now: u64) -> Version {
+    /// Stores a session that had this attached so far.
+    fn put_session(&mut self, id: SessionId, write: Write<'_>, mut attached: Attached, now: u64) -> Version {
         let payload: Arc<[u8]> = write.payload.into();
         let deadline = write.ttl_millis().map(|ttl| now + ttl);
-        let owner = match write.bind {
-            Bind::Keep => owner,
+        attached.companions.retain(|kept| write.companions.iter().all(|new| new.suffix != kept.suffix));
+        attached.companions.extend_from_slice(write.companions);
+        attached.owner = match write.bind {
+            Bind::Keep => attached.owner,
             Bind::Nobody => None,
-            Bind::To { principal, .. } => match owner {
+            Bind::To { principal, .. } => match attached.owner {
                 Some(owner) if *owner.principal == *principal => Some(owner),
                 _ => Some(Owner { principal: principal.into(), since: now }),
             },
         };
-        self.put(id, deadline, Entry::Session { payload: payload.clone(), owner });
+        self.put(id, deadline, Entry::Session { payload: payload.clone(), attached });
         if let Bind::To { principal, cap: Some(cap) } = write.bind {
             self.enforce(principal, cap as usize, &id);
         }

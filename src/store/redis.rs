@@ -23,7 +23,7 @@ pub use self::pool::RedisPool;
 use self::script::Script;
 use super::{
     Bind, Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
-    ttl_millis,
+    companion, ttl_millis,
 };
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
@@ -51,6 +51,8 @@ pub struct RedisSessionStore {
     pool: RedisPool,
     keys: Keys,
     expiring: bool,
+    /// The suffixes of the companions of its sessions.
+    companions: Vec<String>,
 }
 
 impl RedisSessionStore {
@@ -81,8 +83,24 @@ impl RedisSessionStore {
         self.keys.session(id)
     }
 
-    fn grace(&self) -> Duration {
-        if self.expiring { GRACE } else { Duration::ZERO }
+    /// What the arguments of every script begin with: the grace, and the suffixes of companions.
+    fn preamble(&self) -> String {
+        let grace = if self.expiring { GRACE } else { Duration::ZERO };
+        let mut preamble = grace.as_millis().to_string();
+        for suffix in &self.companions {
+            preamble.push(' ');
+            preamble.push_str(suffix);
+        }
+        preamble
+    }
+
+    /// What the arguments of the scripts that write end with: for each companion that the store keeps a value with `+`
+    /// before it, or `=` for the one it has.
+    fn companion_args(&self, write: Write<'_>) -> Result<Vec<Vec<u8>>> {
+        companion::check_kept(&self.companions, write.companions)?;
+        let value_of = |suffix: &String| write.companions.iter().find(|companion| companion.suffix == *suffix);
+        let arg = |suffix| value_of(suffix).map_or(b"=".to_vec(), |companion| [b"+", &*companion.value].concat());
+        Ok(self.companions.iter().map(arg).collect())
     }
 
     fn command(&self, doing: &'static str, effect: Effect, command: &Cmd) -> Result<Answer> {
@@ -119,7 +137,7 @@ impl RedisSessionStore {
         }
     }
 
-    /// Runs a script. `keys` get the index at their end, `args` the grace at their start.
+    /// Runs a script. `keys` get the index at their end, `args` the preamble at their start.
     fn script(
         &self,
         doing: &'static str,
@@ -131,8 +149,8 @@ impl RedisSessionStore {
     ) -> Result<Answer> {
         let index = self.expiring.then(|| self.keys.index_of(id));
         let keys: Vec<&str> = keys.iter().copied().chain(index.as_deref()).collect();
-        let grace = self.grace().as_millis().to_string();
-        let args: Vec<&[u8]> = std::iter::once(grace.as_bytes()).chain(args.iter().copied()).collect();
+        let preamble = self.preamble();
+        let args: Vec<&[u8]> = std::iter::once(preamble.as_bytes()).chain(args.iter().copied()).collect();
         self.pool.call(doing, effect, |connection| script.call(connection, &keys, &args))
     }
 }
@@ -148,10 +166,11 @@ impl SessionStore for RedisSessionStore {
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
         const DOING: &str = "creating a session";
-        let key = self.keys.session(id);
-        let answer = if self.expiring || write.bind != Bind::Keep {
+        let (key, companions) = (self.keys.session(id), self.companion_args(write)?);
+        let answer = if self.expiring || write.bind != Bind::Keep || !companions.is_empty() {
             let args = self.write_args(DOING, write)?;
-            self.script(DOING, Effect::Writes, &script::CREATE, id, &[&key], &args.each_ref().map(|arg| &**arg))?
+            let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).chain(companions.iter().map(|arg| &**arg)).collect();
+            self.script(DOING, Effect::Writes, &script::CREATE, id, &[&key], &args)?
         } else {
             // GET tells an own earlier success from somebody else's session, and a session from something else.
             let mut set = set(&key, write);
@@ -173,7 +192,7 @@ impl SessionStore for RedisSessionStore {
         let key = self.keys.session(id);
         let answer = match (touch, self.expiring) {
             (Touch::No, false) => self.command(DOING, Effect::Reads, redis::cmd("GET").arg(&key))?,
-            (Touch::Set(ttl), false) => {
+            (Touch::Set(ttl), false) if self.companions.is_empty() => {
                 let mut getex = redis::cmd("GETEX");
                 self.command(DOING, Effect::Reads, getex.arg(&key).arg("PX").arg(ttl_millis(ttl)))?
             }
@@ -208,9 +227,9 @@ impl SessionStore for RedisSessionStore {
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         const DOING: &str = "saving a session";
-        let key = self.keys.session(id);
+        let (key, companions) = (self.keys.session(id), self.companion_args(write)?);
         let answer = match expected {
-            None if !self.expiring && write.bind == Bind::Keep => {
+            None if !self.expiring && write.bind == Bind::Keep && companions.is_empty() => {
                 // GET, for without it SET replaces a key of any type.
                 let mut set = set(&key, write);
                 self.command(DOING, Effect::Writes, set.arg("XX").arg("GET"))?
@@ -218,7 +237,7 @@ impl SessionStore for RedisSessionStore {
             _ => {
                 let args = self.write_args(DOING, write)?;
                 let args = args.iter().map(|arg| &**arg).chain(expected.map(Version::as_bytes));
-                let args: Vec<&[u8]> = args.collect();
+                let args: Vec<&[u8]> = args.chain(companions.iter().map(|arg| &**arg)).collect();
                 self.script(DOING, Effect::Writes, &script::SAVE, id, &[&key], &args)?
             }
         };
@@ -240,10 +259,11 @@ impl SessionStore for RedisSessionStore {
         if old.partition(partitions) != new.partition(partitions) {
             return refuse("the new id is in another partition than the old one; make it with fresh_id");
         }
+        let companions = self.companion_args(write)?;
         let keys = [&*old_key, &*new_key, &*self.keys.renewed(&old_key)];
         let (args, mark) = (self.write_args(DOING, write)?, RENEWED_FOR.as_millis().to_string());
         let args = args.iter().map(|arg| &**arg).chain([mark.as_bytes()]).chain(expected.map(Version::as_bytes));
-        let args: Vec<&[u8]> = args.collect();
+        let args: Vec<&[u8]> = args.chain(companions.iter().map(|arg| &**arg)).collect();
         let answer = self.script(DOING, Effect::Writes, &script::ROTATE, old, &keys, &args)?;
         match answer.value {
             Value::Int(-1) => refuse("another session lives under the key of the new id"),
@@ -255,12 +275,35 @@ impl SessionStore for RedisSessionStore {
     fn delete(&self, id: &SessionId) -> Result<bool> {
         const DOING: &str = "deleting a session";
         let key = self.keys.session(id);
-        let answer = if self.expiring {
+        let answer = if self.expiring || !self.companions.is_empty() {
             self.script(DOING, Effect::Writes, &script::DELETE, id, &[&key], &[])?
         } else {
             self.command(DOING, Effect::Writes, redis::cmd("DEL").arg(&key))?
         };
         Ok(answer.value == Value::Int(1))
+    }
+
+    fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
+        companion::keep(&mut self.companions, suffixes)
+    }
+
+    fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
+        const DOING: &str = "reading a companion";
+        let key = self.keys.companion(&self.keys.session(id), suffix);
+        // It expires with its session, so it lives as long as that.
+        let args: [&[u8]; 2] = [b"no", b"0"];
+        let answer = if self.expiring {
+            self.pool.call(DOING, Effect::Reads, |connection| {
+                script::READ.call(connection, &[&key], &[self.preamble().as_bytes(), args[0], args[1]])
+            })?
+        } else {
+            self.command(DOING, Effect::Reads, redis::cmd("GET").arg(&key))?
+        };
+        Ok(match answer.value {
+            Value::Nil => None,
+            Value::BulkString(value) => Some(value),
+            other => Some(stored_with_time_left(DOING, other)?.payload.to_vec()),
+        })
     }
 
     fn index(&self) -> Option<&dyn SessionIndex> {
@@ -278,6 +321,7 @@ impl fmt::Debug for RedisSessionStore {
             .field("pool", &self.pool)
             .field("keys", &self.keys)
             .field("expiring", &self.expiring)
+            .field("companions", &self.companions)
             .finish()
     }
 }

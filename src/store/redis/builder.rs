@@ -149,7 +149,9 @@ impl RedisSessionStoreBuilder {
             Source::Pool(_) if self.deadline.is_some() || self.pool_size.is_some() => {
                 return refuse("a ready pool has a deadline and a size already");
             }
-            Source::Pool(pool) => return Ok(RedisSessionStore { pool, keys, expiring: self.expiring }),
+            Source::Pool(pool) => {
+                return Ok(RedisSessionStore { pool, keys, expiring: self.expiring, companions: Vec::new() });
+            }
             Source::Client(client) => RedisConnectionManager::new(client)?,
             Source::Url(url) => RedisConnectionManager::open(&url)?,
         };
@@ -161,6 +163,6 @@ impl RedisSessionStoreBuilder {
             Some(size) => RedisPool::with_size(manager, size)?,
             None => RedisPool::new(manager),
         };
-        Ok(RedisSessionStore { pool, keys, expiring: self.expiring })
+        Ok(RedisSessionStore { pool, keys, expiring: self.expiring, companions: Vec::new() })
     }
 }

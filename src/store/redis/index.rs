@@ -204,8 +204,8 @@ impl RedisSessionStore {
         partition: u32,
         args: &[&[u8]],
     ) -> Result<Value> {
-        let (index, grace) = (self.keys.index(partition), self.grace().as_millis().to_string());
-        let args: Vec<&[u8]> = std::iter::once(grace.as_bytes()).chain(args.iter().copied()).collect();
+        let (index, preamble) = (self.keys.index(partition), self.preamble());
+        let args: Vec<&[u8]> = std::iter::once(preamble.as_bytes()).chain(args.iter().copied()).collect();
         let call = self.pool.call(doing, effect, |connection| script.call(connection, &[&index], &args));
         call.map(|answer| answer.value)
     }

@@ -96,6 +96,11 @@ impl Keys {
         format!("{key}:renewed")
     }
 
+    /// The key of a companion of the session under `key`; the scripts build it too.
+    pub(super) fn companion(&self, key: &str, suffix: &str) -> String {
+        format!("{key}:{suffix}")
+    }
+
     /// The index of a partition.
     pub(super) fn index(&self, partition: u32) -> String {
         self.name(partition, "index")

@@ -26,6 +26,7 @@ local function finish(index, key, set)
   local left = redis.call('PTTL', key)
   local lived = left == -1 or left > grace
   if lived then redis.call('DEL', key) end
+  if lived or left == -2 then leave(key) end
   if index then
     if lived or left == -2 then try('ZREM', index, key) end
     disown(index, key)

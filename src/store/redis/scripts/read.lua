@@ -5,6 +5,7 @@ if not payload then return nil end
 local touch, ttl = ARGV[2], tonumber(ARGV[3])
 if touch == 'set' or (touch == 'extend' and left and left < ttl) then
   redis.call('PEXPIRE', KEYS[1], ttl + grace)
+  accompany(KEYS[1])
   local index = KEYS[2]
   if index then
     -- The index is told only when the deadline enters another 64th of the time to live: it lags by less than that, for

@@ -25,6 +25,7 @@ for _, key in ipairs(due) do
       end
       -- What is not a string is none of our sessions, and stays.
     end
+    leave(key)
   end
 end
 if #due > 0 then

@@ -6,9 +6,11 @@ local taken = live(new)
 if taken then return taken == ARGV[2] and 1 or -1 end
 local there, left = live(old)
 if not there then return 0 end
-if ARGV[7] and there ~= ARGV[7] then return {there, left or -1} end
-put(new, ARGV[2], ARGV[3], index)
+local expected = optional(7)
+if expected and there ~= expected then return {there, left or -1} end
+put(new, ARGV[2], ARGV[3], index, old)
 redis.call('DEL', old)
+leave(old)
 redis.call('SET', mark, '', 'PX', ARGV[6])
 if index then
   try('ZREM', index, old)

@@ -2,9 +2,10 @@
 -- Answers 1: stored, 0: missing, or the payload in the way and the milliseconds it has left.
 local there, left = live(KEYS[1])
 if not there then return 0 end
-if ARGV[6] then
+local expected = optional(6)
+if expected then
   if there == ARGV[2] then return 1 end
-  if there ~= ARGV[6] then return {there, left or -1} end
+  if there ~= expected then return {there, left or -1} end
 end
 put(KEYS[1], ARGV[2], ARGV[3], KEYS[2])
 if ARGV[4] ~= '=' then bind(KEYS[2], KEYS[1], ARGV[4], ARGV[5], disown(KEYS[2], KEYS[1])) end

@@ -9,6 +9,7 @@ for position = 2, #ARGV do
   if redis.call('TYPE', key).ok ~= 'string' then
     dropped = dropped + redis.call('ZREM', index, key)
     disown(index, key)
+    leave(key)
   else
     -- Also what is due belongs into the index, or no reaper would find it.
     local deadline = left == -1 and math.huge or now + left - grace
