@@ -99,6 +99,8 @@ pub enum ErrorKind {
     Payload,
     /// Somebody else changed the session since it was read, and the two changes were not to be merged. Nothing was stored.
     Conflict,
+    /// A [step](crate::step) refused the operation; its own error is the source. The adapters answer 500.
+    Refused,
     /// The store cannot do this at all, such as reaping without an index.
     Unsupported,
     /// Something else went wrong; the source says what.
@@ -126,6 +128,7 @@ impl fmt::Display for ErrorKind {
             Self::Misconfigured => "the configuration cannot work",
             Self::Payload => "the payload cannot be used",
             Self::Conflict => "the session was changed by somebody else meanwhile",
+            Self::Refused => "refused by a step",
             Self::Unsupported => "this store cannot do that",
             Self::Other => "failed",
         })

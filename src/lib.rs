@@ -82,6 +82,7 @@
 //! | keep them elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
 //! | encode them otherwise, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`] |
 //! | remove what expired, and hear of it | [`Reaper`], from [`SessionManager::reaper`] |
+//! | act around every operation, note the last write | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count and list sessions, mend an index | [`SessionIndex`](store::SessionIndex) |
 //! | see how Redis is doing | [`RedisSessionStore::check`] at the start, [`Health`](store::Health) from then on |
 //! | list and end the sessions of a user | [`Session::bind`], [`SessionManager::of`] and what is beside it |
@@ -104,7 +105,7 @@
 //! | level | what |
 //! |---|---|
 //! | `error` | a request that an adapter answered with an error, and why; a callback for expired sessions that panicked, once |
-//! | `warn` | Redis is away, or the reaper fails: once, when it begins; a session whose payload cannot be read and that is passed over, by its handle |
+//! | `warn` | Redis is away, or the reaper fails: once, when it begins; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused |
 //! | `info` | Redis is back, or the reaper works again |
 //!
 //! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no
@@ -131,6 +132,7 @@ mod reaper;
 #[cfg(feature = "rouille")]
 pub mod rouille;
 mod session;
+pub mod step;
 pub mod store;
 
 /// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].
@@ -150,6 +152,7 @@ pub use self::manager::{
 };
 pub use self::reaper::{Reaper, ReaperBuilder, ReaperStats};
 pub use self::session::Session;
+pub use self::step::{Step, StepStore};
 #[doc(inline)]
 pub use self::store::{
     MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,

@@ -1,0 +1,132 @@
+//! Phases around every operation of a store (rrss *steps*).
+//!
+//! A [`Step`] sees an operation, may change it, passes it on, and acts on the way back. [`StepStore`] runs a chain of steps
+//! around another store, and is a store itself: managers, reapers and adapters work on it as on any other.
+//!
+//! # The order
+//!
+//! **The last step is the outermost**, as in rrss: it sees an operation first, and its answer last. What it leaves in an
+//! operation, the steps inside it see; what they leave there, it sees afterwards.
+//!
+//! ```
+//! use std::sync::{Arc, Mutex};
+//! use threaded_sessions::step::on_write;
+//! use threaded_sessions::{MemorySessionStore, SessionManager, StepStore};
+//!
+//! let seen = Arc::new(Mutex::new(Vec::new()));
+//! let note = |name: &'static str| {
+//!     let seen = seen.clone();
+//!     on_write(move |operation, next| {
+//!         seen.lock().unwrap().push(format!("before {name}"));
+//!         let written = next.write(operation)?;
+//!         seen.lock().unwrap().push(format!("after {name}"));
+//!         Ok(written)
+//!     })
+//! };
+//! let store = StepStore::builder(MemorySessionStore::new()).step(note("first")).step(note("last")).build()?;
+//!
+//! let sessions = SessionManager::<u32>::new(store);
+//! let mut session = sessions.fresh();
+//! *session += 1;
+//! let _ = sessions.commit(session)?;
+//! assert_eq!(*seen.lock().unwrap(), ["before last", "before first", "after first", "after last"]);
+//! # Ok::<_, threaded_sessions::Error>(())
+//! ```
+//!
+//! # Payloads
+//!
+//! A step that stores payloads in another form changes them in [`write`](Step::write) and changes them back in
+//! [`restore`](Step::restore). Every payload that leaves the store goes through that: of reads, of conflicts, of sessions
+//! that expired, of lists of a principal's sessions. So a step sees payloads as the steps outside it know them, wherever
+//! they come from. [`Version`](crate::store::Version)s stay those of the innermost store.
+//!
+//! # Refusing
+//!
+//! A step that answers an error instead of passing the operation on refuses it, and nothing is done:
+//!
+//! ```
+//! use threaded_sessions::step::on_write;
+//! use threaded_sessions::{Error, ErrorKind, MemorySessionStore, StepStore};
+//!
+//! let limit = on_write(|operation, next| match operation.payload().len() {
+//!     0..4096 => next.write(operation),
+//!     _ => Err(Error::new(ErrorKind::Refused, "storing a session").with_source("it is too large")),
+//! });
+//! let store = StepStore::builder(MemorySessionStore::new()).step(limit).build()?;
+//! # let _ = store;
+//! # Ok::<_, Error>(())
+//! ```
+//!
+//! # What steps do not see
+//!
+//! Sessions that end because their principal has too many of them, or ends them himself: that is one command in which the
+//! store finds out which they are. Counting and listing, except that payloads are [restored](Step::restore). Everything
+//! else of the index is the store's own, too.
+
+mod closure;
+mod operation;
+mod store;
+mod values;
+mod written_at;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use self::closure::{OnDelete, OnRead, OnWrite, on_delete, on_read, on_write};
+pub use self::operation::{DeleteOperation, Deleted, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
+pub use self::store::{StepStore, StepStoreBuilder};
+pub use self::values::Values;
+pub use self::written_at::WrittenAt;
+use crate::Result;
+use crate::store::Found;
+
+/// A phase around every operation of a store. Each method passes on unless it is implemented. See the
+/// [module](crate::step) for the order; [`WrittenAt`] is an example to copy.
+pub trait Step: fmt::Debug + Send + Sync + 'static {
+    /// Around a read: [`next.read`](Next::read) runs the rest.
+    ///
+    /// # Errors
+    ///
+    /// Those of the rest, or the step's own, which refuse the operation: of the kind
+    /// [`Refused`](crate::ErrorKind::Refused) unless another says more. This goes for all operations.
+    fn read(&self, operation: &mut ReadOperation<'_>, next: Next<'_>) -> Result<Found> {
+        next.read(operation)
+    }
+
+    /// Around a creation, a save or a rotation: [`next.write`](Next::write) runs the rest.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    fn write(&self, operation: &mut WriteOperation<'_>, next: Next<'_>) -> Result<Written> {
+        next.write(operation)
+    }
+
+    /// Around a delete, and around the news that a reaper removed an expired session: [`next.delete`](Next::delete) runs
+    /// the rest. A reaped session is gone already; refusing then keeps nothing but the news from the application, and is
+    /// logged.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    fn delete(&self, operation: &mut DeleteOperation<'_>, next: Next<'_>) -> Result<Deleted> {
+        next.delete(operation)
+    }
+
+    /// Undoes what [`write`](Self::write) did to a payload.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) for a payload that the step did not write. A read or a save that
+    /// met with it fails and changes nothing; a list leaves the session out.
+    fn restore(&self, session: &Subject<'_>, payload: Arc<[u8]>) -> Result<Arc<[u8]>> {
+        let _ = session;
+        Ok(payload)
+    }
+
+    /// The suffixes of the [companions](crate::store::Companion) that this step writes, of letters, digits, `-` and `_`.
+    /// Asked once, when the store is built.
+    fn companions(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

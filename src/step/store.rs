@@ -1,0 +1,219 @@
+use super::Step;
+use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
+use crate::store::{
+    Belonging, Created, Ending, Entry, Expired, Found, Health, Reaped, Saved, SessionIndex, SessionStore, Touch,
+    Verified, Version, Write,
+};
+use crate::{Error, ErrorKind, Handle, Result, SessionId};
+
+/// A store with steps around it. The [module](crate::step) tells how they work.
+///
+/// ```
+/// use threaded_sessions::step::{WrittenAt, on_read};
+/// use threaded_sessions::{MemorySessionStore, SessionManager, StepStore};
+///
+/// let store = StepStore::builder(MemorySessionStore::new())
+///     .step(WrittenAt::new())
+///     .step(on_read(|operation, next| {
+///         println!("reading {}", operation.handle());
+///         next.read(operation)
+///     }))
+///     .build()?;
+/// let sessions = SessionManager::<u32>::new(store);
+/// # let _ = sessions;
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct StepStore<S> {
+    store: S,
+    /// The outermost last.
+    steps: Vec<Box<dyn Step>>,
+}
+
+/// The steps of a [`StepStore`], from the inside out.
+#[derive(Debug)]
+#[must_use]
+pub struct StepStoreBuilder<S>(StepStore<S>);
+
+impl<S: SessionStore> StepStore<S> {
+    /// Steps around this store.
+    pub fn builder(store: S) -> StepStoreBuilder<S> {
+        StepStoreBuilder(Self { store, steps: Vec::new() })
+    }
+
+    /// The store within.
+    pub fn inner(&self) -> &S {
+        &self.store
+    }
+
+    fn chain(&self) -> Next<'_> {
+        Next::new(&self.store, &self.steps)
+    }
+
+    fn inner_index(&self, doing: &'static str) -> Result<&dyn SessionIndex> {
+        self.store
+            .index()
+            .ok_or_else(|| Error::new(ErrorKind::Unsupported, doing).with_source("the store has no index"))
+    }
+}
+
+impl<S: SessionStore> StepStoreBuilder<S> {
+    /// Puts a step around the store and the steps before it.
+    pub fn step(mut self, step: impl Step) -> Self {
+        self.0.steps.push(Box::new(step));
+        self
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    ///
+    /// If a step has [companions](Step::companions): [`ErrorKind::Unsupported`] if the store keeps none,
+    /// [`ErrorKind::Misconfigured`] if the store is shared already, or for a suffix it cannot have or has.
+    pub fn build(self) -> Result<StepStore<S>> {
+        let mut built = self.0;
+        let companions: Vec<String> = built.steps.iter().flat_map(|step| step.companions()).collect();
+        built.store.keep_companions(&companions)?;
+        Ok(built)
+    }
+}
+
+impl<S: SessionStore> SessionStore for StepStore<S> {
+    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
+        self.store.fresh_id(near)
+    }
+
+    fn handle(&self, id: &SessionId) -> Handle {
+        self.store.handle(id)
+    }
+
+    fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        let mut operation = WriteOperation::new(&self.store, WriteKind::Create, id, write, None);
+        match self.chain().write(&mut operation)? {
+            Written::Stored(version) => Ok(Created::Stored(version)),
+            Written::Taken => Ok(Created::Taken),
+            Written::Missing | Written::Conflict(_) => Err(misfit("creating a session")),
+        }
+    }
+
+    fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
+        self.chain().read(&mut ReadOperation::new(&self.store, id, touch))
+    }
+
+    fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        let mut operation = WriteOperation::new(&self.store, WriteKind::Save, id, write, expected);
+        saved("saving a session", self.chain().write(&mut operation)?)
+    }
+
+    fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        let kind = WriteKind::Rotate { from: *old };
+        let mut operation = WriteOperation::new(&self.store, kind, new, write, expected);
+        saved("renewing a session", self.chain().write(&mut operation)?)
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<bool> {
+        let mut operation = DeleteOperation::new(&self.store, id);
+        self.chain().delete(&mut operation).map(|deleted| deleted.existed)
+    }
+
+    fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
+        self.store.keep_companions(suffixes)
+    }
+
+    fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
+        self.store.companion(id, suffix)
+    }
+
+    fn index(&self) -> Option<&dyn SessionIndex> {
+        self.store.index().map(|_| self as _)
+    }
+
+    fn health(&self) -> Health {
+        self.store.health()
+    }
+}
+
+impl<S: SessionStore> SessionIndex for StepStore<S> {
+    fn partitions(&self) -> u32 {
+        self.store.index().map_or(1, |index| index.partitions())
+    }
+
+    fn keep_expired(&self) {
+        if let Some(index) = self.store.index() {
+            index.keep_expired();
+        }
+    }
+
+    /// What was removed passes the steps, so the payloads are asked for also if the caller wants none.
+    fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
+        let reaped =
+            self.inner_index("reaping sessions")?.reap(partition, limit, payloads || !self.steps.is_empty())?;
+        let tell = |expired: Expired| {
+            let mut operation = DeleteOperation::reaped(&self.store, expired.handle, expired.payload);
+            match self.chain().delete(&mut operation) {
+                Ok(deleted) => deleted.payload.map(|payload| Expired::new(expired.handle, payload)),
+                Err(error) => {
+                    warn(expired.handle, "expired, and a step refused it", &error);
+                    None
+                }
+            }
+        };
+        let sessions: Vec<Expired> = reaped.sessions.into_iter().filter_map(tell).collect();
+        Ok(Reaped { sessions: if payloads { sessions } else { Vec::new() }, ..reaped })
+    }
+
+    fn count(&self) -> Result<u64> {
+        self.inner_index("counting sessions")?.count()
+    }
+
+    fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
+        self.inner_index("listing sessions")?.page(offset, limit)
+    }
+
+    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
+        let his = self.inner_index("listing the sessions of a principal")?.of(principal)?;
+        Ok(his.into_iter().filter_map(|belonging| self.restored(belonging)).collect())
+    }
+
+    fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
+        self.inner_index("ending sessions")?.end(principal, which)
+    }
+
+    fn verify(&self) -> Result<Verified> {
+        self.inner_index("verifying the index")?.verify()
+    }
+}
+
+impl<S: SessionStore> StepStore<S> {
+    /// A session of a list, unless a step cannot restore it: the others are to be seen all the same.
+    fn restored(&self, belonging: Belonging) -> Option<Belonging> {
+        let session = Subject::shown(&self.store, belonging.handle);
+        let restored =
+            self.steps.iter().try_fold(belonging.payload.clone(), |payload, step| step.restore(&session, payload));
+        match restored {
+            Ok(payload) => Some(Belonging { payload, ..belonging }),
+            Err(error) => {
+                warn(belonging.handle, "is left out of a list", &error);
+                None
+            }
+        }
+    }
+}
+
+fn saved(doing: &'static str, written: Written) -> Result<Saved> {
+    match written {
+        Written::Stored(version) => Ok(Saved::Stored(version)),
+        Written::Missing => Ok(Saved::Missing),
+        Written::Conflict(theirs) => Ok(Saved::Conflict(theirs)),
+        Written::Taken => Err(misfit(doing)),
+    }
+}
+
+fn misfit(doing: &'static str) -> Error {
+    Error::new(ErrorKind::Other, doing).with_source("a step answered what does not go with the operation")
+}
+
+fn warn(handle: Handle, what: &str, error: &Error) {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    log::warn!("session {handle} {what}: {error}{cause}");
+}

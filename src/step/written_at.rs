@@ -1,0 +1,69 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Next, Step, WriteOperation, Written};
+use crate::{Clock, Error, ErrorKind, Result, SessionId, SessionStore};
+
+/// What the key of the companion ends with, as in rrss.
+const SUFFIX: &str = "written-at";
+
+/// Keeps the time of the last write of each session (rrss `time-sessions-step`) in a companion `written-at`: milliseconds
+/// since 1970, as text. It costs no command, and goes with the session, however that ends.
+///
+/// ```
+/// use threaded_sessions::step::WrittenAt;
+/// use threaded_sessions::{MemorySessionStore, SessionManager, StepStore};
+///
+/// let store = StepStore::builder(MemorySessionStore::new()).step(WrittenAt::new()).build()?;
+/// let sessions = SessionManager::<u32>::new(store);
+/// let mut session = sessions.fresh();
+/// *session += 1;
+/// let committed = sessions.commit(session)?;
+///
+/// let id = committed.id().expect("it was stored");
+/// assert!(WrittenAt::of(sessions.store(), id)?.is_some());
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct WrittenAt {
+    clock: Clock,
+}
+
+impl WrittenAt {
+    /// The step, on the system's clock.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The step on this clock. Defaults to the system's.
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock }
+    }
+
+    /// When a session was last written: one command. `None` if there is no such session, or if it was written without
+    /// this step.
+    ///
+    /// # Errors
+    ///
+    /// That the store could not be asked; [`ErrorKind::Unsupported`] if it keeps no companions; [`ErrorKind::Payload`] if
+    /// something else is stored there.
+    pub fn of(store: &dyn SessionStore, id: &SessionId) -> Result<Option<SystemTime>> {
+        let Some(value) = store.companion(id, SUFFIX)? else { return Ok(None) };
+        let millis = str::from_utf8(&value).ok().and_then(|millis| millis.parse().ok());
+        let time = millis.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
+        let refuse =
+            || Error::new(ErrorKind::Payload, "reading when a session was written").with_source("it is no time");
+        time.map(Some).ok_or_else(refuse)
+    }
+}
+
+impl Step for WrittenAt {
+    fn companions(&self) -> Vec<String> {
+        vec![SUFFIX.to_owned()]
+    }
+
+    fn write(&self, operation: &mut WriteOperation<'_>, next: Next<'_>) -> Result<Written> {
+        let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        operation.set_companion(SUFFIX, now.to_string());
+        next.write(operation)
+    }
+}
