@@ -96,6 +96,11 @@ impl Handle {
     pub fn of_key(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
+
+    /// The hash itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl fmt::Display for Handle {

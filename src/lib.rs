@@ -82,7 +82,7 @@
 //! | keep them elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
 //! | encode them otherwise, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`] |
 //! | remove what expired, and hear of it | [`Reaper`], from [`SessionManager::reaper`] |
-//! | act around every operation, note the last write | [`Step`] and [`StepStore`]: the page of [`step`] |
+//! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count and list sessions, mend an index | [`SessionIndex`](store::SessionIndex) |
 //! | see how Redis is doing | [`RedisSessionStore::check`] at the start, [`Health`](store::Health) from then on |
 //! | list and end the sessions of a user | [`Session::bind`], [`SessionManager::of`] and what is beside it |
@@ -97,6 +97,7 @@
 //! |---|---|
 //! | `rouille` | the module `rouille`: sessions for rouille handlers |
 //! | `msgpack` | `MessagePack`, a codec beside [`Json`] |
+//! | `encryption` | `step::Encrypted`, a step that encrypts payloads |
 //!
 //! # Logging
 //!

@@ -154,19 +154,21 @@ impl<T: 'static> SessionManager<T> {
 
     fn load(&self, id: &SessionId) -> Result<Result<Session<T>, Gone>> {
         let policy = &*self.0;
-        let mut stored = match policy.store.read(id, policy.touch())? {
-            Found::Live(stored) => stored,
-            Found::Renewed => return Ok(Err(Gone::Renewed)),
-            Found::Absent => return Ok(Err(Gone::Absent)),
+        let opened = match policy.store.read(id, policy.touch()) {
+            Ok(Found::Live(stored)) => policy.decode(&stored.payload).map(|envelope| (stored, envelope)),
+            Ok(Found::Renewed) => return Ok(Err(Gone::Renewed)),
+            Ok(Found::Absent) => return Ok(Err(Gone::Absent)),
+            Err(error) => Err(error),
         };
-        let mut envelope = match (policy.decode(&stored.payload), policy.unreadable) {
-            (Ok(envelope), _) => envelope,
-            (Err(error), Unreadable::Fail) => return Err(error),
-            (Err(error), Unreadable::StartFresh) => {
+        let (mut stored, mut envelope) = match opened {
+            Ok(opened) => opened,
+            // From the codec, or from a step that cannot decrypt.
+            Err(error) if error.kind() == ErrorKind::Payload && policy.unreadable == Unreadable::StartFresh => {
                 let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
                 log::warn!("session {} is left to expire: {error}{cause}", policy.store.handle(id));
                 return Ok(Err(Gone::Absent));
             }
+            Err(error) => return Err(error),
         };
         // A remembered session has an idle timeout of its own, which only its payload tells: it is touched once more, but
         // not for less than a 64th of it.

@@ -64,6 +64,8 @@
 //! else of the index is the store's own, too.
 
 mod closure;
+#[cfg(feature = "encryption")]
+mod encrypted;
 mod operation;
 mod store;
 mod values;
@@ -73,6 +75,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use self::closure::{OnDelete, OnRead, OnWrite, on_delete, on_read, on_write};
+#[cfg(feature = "encryption")]
+pub use self::encrypted::{Encrypted, EncryptionKey};
 pub use self::operation::{DeleteOperation, Deleted, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
 pub use self::store::{StepStore, StepStoreBuilder};
 pub use self::values::Values;
@@ -81,7 +85,7 @@ use crate::Result;
 use crate::store::Found;
 
 /// A phase around every operation of a store. Each method passes on unless it is implemented. See the
-/// [module](crate::step) for the order; [`WrittenAt`] is an example to copy.
+/// [module](crate::step) for the order; [`WrittenAt`] and `Encrypted` (feature `encryption`) are examples to copy.
 pub trait Step: fmt::Debug + Send + Sync + 'static {
     /// Around a read: [`next.read`](Next::read) runs the rest.
     ///

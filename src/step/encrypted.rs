@@ -1,0 +1,155 @@
+use std::fmt;
+use std::sync::Arc;
+
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::{Next, Step, Subject, WriteOperation, Written};
+use crate::{Error, ErrorKind, Handle, Result};
+
+/// The first byte of what this step writes; no JSON or MessagePack envelope begins with it.
+const VERSION: u8 = 0xE1;
+const KEY_ID: usize = 4;
+const NONCE: usize = 24;
+
+/// Encrypts payloads with XChaCha20-Poly1305, so that a copy of the database tells nobody what is in the sessions.
+///
+/// An encrypted payload is bound to the key that its session is stored under: one that was altered, or moved to another
+/// session, is refused with [`ErrorKind::Payload`], and so is one whose key is not here. What is stored is left alone then,
+/// and can be read again as soon as the right key is back. Not hidden are the size of a payload, the time it has left,
+/// companions, and with keys that are not [hashed](crate::RedisSessionStoreBuilder::hashed_keys) the id itself, with which one *has* the
+/// session; so combine the two. Who can write to the database can bring back an old payload of the same session.
+///
+/// To change the key, put the new one first and keep the old one with [`with_old`](Self::with_old) until the sessions that
+/// it encrypted have been written again or have expired. With several processes deploy the new key as an old one
+/// everywhere first, so that each can read what any of them writes.
+///
+/// ```
+/// use threaded_sessions::step::{Encrypted, EncryptionKey};
+/// use threaded_sessions::{MemorySessionStore, SessionManager, StepStore};
+///
+/// # let hex_of_32_bytes = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+/// let key = EncryptionKey::from_hex(hex_of_32_bytes)?;
+/// let store = StepStore::builder(MemorySessionStore::new()).step(Encrypted::new(key)).build()?;
+/// let sessions = SessionManager::<u32>::new(store);
+/// # let _ = sessions;
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Encrypted {
+    newest: EncryptionKey,
+    old: Vec<EncryptionKey>,
+}
+
+impl Encrypted {
+    /// Encrypts with this key.
+    pub fn new(key: EncryptionKey) -> Self {
+        Self { newest: key, old: Vec::new() }
+    }
+
+    /// Also decrypts what was encrypted with this key.
+    pub fn with_old(mut self, key: EncryptionKey) -> Self {
+        self.old.push(key);
+        self
+    }
+}
+
+impl Step for Encrypted {
+    fn write(&self, operation: &mut WriteOperation<'_>, next: Next<'_>) -> Result<Written> {
+        operation.set_payload(self.newest.encrypt(operation.handle(), operation.payload())?);
+        next.write(operation)
+    }
+
+    fn restore(&self, session: &Subject<'_>, payload: Arc<[u8]>) -> Result<Arc<[u8]>> {
+        let Some((&[VERSION, a, b, c, d], sealed)) = payload.split_first_chunk() else {
+            return Err(refuse("it is not encrypted"));
+        };
+        let mut keys = std::iter::once(&self.newest).chain(&self.old).filter(|key| key.id == [a, b, c, d]).peekable();
+        if keys.peek().is_none() {
+            return Err(refuse("it is encrypted with a key that is not here"));
+        }
+        let decrypted = keys.find_map(|key| key.decrypt(session.handle(), sealed));
+        decrypted.map(Into::into).ok_or_else(|| refuse("it was altered, or belongs to another session"))
+    }
+}
+
+/// A key of 256 bits for [`Encrypted`]. `Debug` shows nothing of it but the short id that payloads carry.
+#[derive(Clone)]
+pub struct EncryptionKey {
+    id: [u8; KEY_ID],
+    cipher: XChaCha20Poly1305,
+    nonces: Hmac<Sha256>,
+}
+
+impl EncryptionKey {
+    /// The key of these bytes, which are to be random: `openssl rand -hex 32` makes some.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        // Nothing is used for two things: each part is a key of its own, and none tells about another.
+        let part = |name: &[u8]| -> [u8; 32] { mac(&hmac(&bytes), &[b"threaded-sessions ", name]) };
+        let [a, b, c, d, ..] = part(b"id");
+        Self {
+            id: [a, b, c, d],
+            cipher: XChaCha20Poly1305::new(&part(b"payloads").into()),
+            nonces: hmac(&part(b"nonces")),
+        }
+    }
+
+    /// The key of 64 hexadecimal digits, as a setting would have it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misconfigured`] if they are not.
+    pub fn from_hex(digits: &str) -> Result<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(digits, &mut bytes).map(|()| Self::from_bytes(bytes)).map_err(|_| {
+            let why = "an encryption key is 64 hexadecimal digits";
+            Error::new(ErrorKind::Misconfigured, "reading an encryption key").with_source(why)
+        })
+    }
+
+    /// The same payload of the same session is encrypted to the same bytes, because a store recognises its own earlier
+    /// success by them. So the nonce follows from both, as in the modes called SIV: two different payloads never share
+    /// one. It gives nothing away, for no two payloads of a session are equal.
+    fn encrypt(&self, handle: Handle, payload: &[u8]) -> Result<Vec<u8>> {
+        let bound_to = self.bound_to(handle);
+        let [nonce @ .., _, _, _, _, _, _, _, _] = mac(&self.nonces, &[&bound_to, payload]);
+        let sealed = self.cipher.encrypt(&XNonce::from(nonce), Payload { msg: payload, aad: &bound_to });
+        let sealed = sealed.map_err(|_| Error::new(ErrorKind::Payload, "encrypting a session"))?;
+        Ok([&[VERSION], &self.id[..], &nonce, &sealed].concat())
+    }
+
+    fn decrypt(&self, handle: Handle, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
+        let message = Payload { msg: sealed, aad: &self.bound_to(handle) };
+        self.cipher.decrypt(&XNonce::from(*nonce), message).ok()
+    }
+
+    /// What a payload must come with again, besides itself.
+    fn bound_to(&self, handle: Handle) -> Vec<u8> {
+        [&[VERSION], &self.id[..], handle.as_bytes()].concat()
+    }
+}
+
+impl fmt::Debug for EncryptionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncryptionKey({}, ..)", hex::encode(self.id))
+    }
+}
+
+fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
+}
+
+fn mac(hmac: &Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
+    let mut hmac = hmac.clone();
+    for part in parts {
+        hmac.update(part);
+    }
+    hmac.finalize().into_bytes().into()
+}
+
+fn refuse(why: &'static str) -> Error {
+    Error::new(ErrorKind::Payload, "decrypting a session").with_source(why)
+}
