@@ -161,7 +161,8 @@ impl SessionStore for MemorySessionStore {
 impl SessionIndex for MemorySessionStore {
     /// What expires from now on is kept until it is reaped, for 24 hours at most, though nobody can see it any more.
     fn keep_expired(&self) {
-        self.open().0.keep_expired = true;
+        // Not open(), which drops what has expired by now.
+        self.lock().0.keep_expired = true;
     }
 
     fn reap(&self, _partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
