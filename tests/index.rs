@@ -194,7 +194,7 @@ fn assert_wrong_type<R: std::fmt::Debug>(result: Result<R>) {
 fn a_user_who_may_not_delete_loses_no_entry() {
     let server = RedisServer::start();
     load(&server, "sessions:", 0..10, -1, -1);
-    server.cmd(&["ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@all", "-getdel"]);
+    server.cmd(&["ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@all", "-del"]);
     let url = server.url().replace("//", "//reader:x@");
     let store = RedisSessionStore::builder().url(url).deadline(PATIENCE).expiring().build().unwrap();
     let denied = index(&store).reap(0, 50, true).unwrap_err();

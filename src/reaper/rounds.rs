@@ -98,8 +98,11 @@ impl<T: 'static> Rounds<T> {
                 }
                 Err(error) => break Err(error),
             }
-            let pause = if self.settings.gentle { PAUSE } else { Duration::ZERO };
-            self.wait(Instant::now() + pause)?;
+            if self.settings.gentle {
+                self.wait(Instant::now() + PAUSE)?;
+            } else if let Ok(order) = self.inbox.try_recv() {
+                self.obey(order)?;
+            }
         };
         self.report(partition, &result);
         let mut stats = lock(&self.stats);

@@ -51,7 +51,7 @@ fn check(store: &dyn SessionStore, expected: &[Handle]) {
         let end = all.len().min(offset.saturating_add(limit));
         assert_eq!(handles(page(offset, limit)), all[offset..end], "{offset}, {limit}");
     }
-    for offset in [12, 13, 1_000_000, usize::MAX] {
+    for offset in [12, 13, 1_000_000, usize::MAX - 100, usize::MAX] {
         assert_eq!(page(offset, 10), []);
         assert_eq!(page(offset, usize::MAX), []);
     }

@@ -1,5 +1,6 @@
 //! What a reaper lives through, and what it says about it.
 
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ThreadId;
 
@@ -48,7 +49,9 @@ fn panics_of_the_callback_and_says_so_once() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let so_far = told.clone();
     let (reaper, thread) = start(&sessions, move |value| {
-        assert!(value % 2 == 1, "an even value");
+        if value % 2 == 0 {
+            resume_unwind(Box::new("an even value"));
+        }
         so_far.lock().unwrap().push(value);
     });
     for wave in 1..=3 {
@@ -68,7 +71,7 @@ fn panics_of_the_callback_and_says_so_once() {
     assert!(said[0].contains("panicked"), "{said:?}");
 }
 
-/// Panics over one value.
+/// Panics over one value. (Here and elsewhere without the trace of the stack, which takes seconds.)
 struct Fragile(Json<u64>);
 
 impl Codec<u64> for Fragile {
@@ -77,7 +80,11 @@ impl Codec<u64> for Fragile {
     }
 
     fn decode(&self, payload: &[u8]) -> Result<Envelope<u64>, BoxError> {
-        self.0.decode(payload).inspect(|envelope| assert_ne!(envelope.data, 13))
+        self.0.decode(payload).inspect(|envelope| {
+            if envelope.data == 13 {
+                resume_unwind(Box::new("of no use"));
+            }
+        })
     }
 }
 
@@ -114,8 +121,8 @@ fn failures_and_panics_of_a_store_of_ones_own_and_tries_again_once_a_resolution(
         let store = Wrapped::new(MemorySessionStore::new(), move |index, partition, limit, payloads| {
             *known.lock().unwrap() = Some(thread::current().id());
             match counted.fetch_add(1, Ordering::Relaxed) {
-                0..20 if panics => panic!("a bug"),
-                0..20 => Err(Error::new(ErrorKind::Denied, "reaping sessions")),
+                0..6 if panics => resume_unwind(Box::new("a bug")),
+                0..6 => Err(Error::new(ErrorKind::Denied, "reaping sessions")),
                 _ => index.reap(partition, limit, payloads),
             }
         });
@@ -125,7 +132,7 @@ fn failures_and_panics_of_a_store_of_ones_own_and_tries_again_once_a_resolution(
         let reaper = sessions.reaper().resolution(MILLISECOND * 5).on_expired(told.callback()).start().unwrap();
         // With a backoff of seconds it would take far longer.
         assert!(eventually(PATIENCE, || reaper.stats().rounds > 3));
-        assert_eq!((reaper.stats().errors, reaper.stats().removed, told.sorted().len()), (20, 1, 1));
+        assert_eq!((reaper.stats().errors, reaper.stats().removed, told.sorted().len()), (6, 1, 1));
         let thread = thread.lock().unwrap().expect("the store was asked");
         let (said, all) = (complaints(thread), logged_by(thread));
         assert_eq!((said.len(), all.len()), (1, 2), "{all:?}");
