@@ -4,6 +4,7 @@ mod connection;
 mod failure;
 mod index;
 mod keys;
+mod link;
 mod pool;
 mod script;
 
@@ -132,7 +133,7 @@ impl RedisSessionStore {
             }
             Value::Int(0) => Ok(Saved::Missing),
             // It may be somebody's change of what the first attempt had stored.
-            Value::Array(_) if answer.repeated => Err(Error::new(ErrorKind::MayHaveHappened, doing)),
+            Value::Array(_) if answer.repeated => Err(in_doubt(doing)),
             other => Ok(Saved::Conflict(stored_with_time_left(doing, other)?)),
         }
     }
@@ -182,6 +183,8 @@ impl SessionStore for RedisSessionStore {
                 Created::Stored(Version::new(write.payload))
             }
             Value::BulkString(there) if there == write.payload => Created::Stored(Version::new(there)),
+            // It may be what the first attempt had stored, changed by somebody else.
+            Value::BulkString(_) | Value::Int(0) if answer.repeated => return Err(in_doubt(DOING)),
             Value::BulkString(_) | Value::Int(0) => Created::Taken,
             other => return Err(unexpected(DOING, &other)),
         })
@@ -266,8 +269,9 @@ impl SessionStore for RedisSessionStore {
         let args: Vec<&[u8]> = args.chain(companions.iter().map(|arg| &**arg)).collect();
         let answer = self.script(DOING, Effect::Writes, &script::ROTATE, old, &keys, &args)?;
         match answer.value {
+            Value::Int(-1) if answer.repeated => Err(in_doubt(DOING)),
             Value::Int(-1) => refuse("another session lives under the key of the new id"),
-            // Had an earlier attempt succeeded, the old session would be gone.
+            // Had the first attempt succeeded, the old session would be gone.
             value => self.saved(DOING, Answer { value, repeated: false }, write),
         }
     }
@@ -334,6 +338,12 @@ fn set(key: &str, write: Write<'_>) -> Cmd {
         set.arg("PX").arg(ttl);
     }
     set
+}
+
+/// The connection died over the first attempt, and what the second one found does not tell what became of it.
+fn in_doubt(doing: &'static str) -> Error {
+    Error::new(ErrorKind::MayHaveHappened, doing)
+        .with_source("the connection was lost, and then the session was another")
 }
 
 fn stored(payload: Vec<u8>, expires_in: Option<Duration>) -> Stored {

@@ -1,13 +1,15 @@
 use std::fmt;
-use std::ops::{Deref, DerefMut, RangeInclusive};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{Client, Connection, IntoConnectionInfo, RedisError, RedisResult};
+use redis::io::tcp::socket2::TcpKeepalive;
+use redis::{
+    Client, Connection, ConnectionLike, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, Value,
+};
 
-use super::failure::{Cause, is_unanswered, spoils_connection};
+use super::failure::{self, Cause};
+use super::link::Link;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a whole operation may take unless configured otherwise.
@@ -16,14 +18,15 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// The deadlines that work: sockets take no limit of zero, and clocks end.
 pub(super) const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
-/// The shortest time between two attempts to reach a Redis that is away.
-const PROBE_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection is kept at least to a server that answers but cannot serve. It is opened anew because the address
+/// may lead to another server by now, but not for every command: a busy program would use up its ports.
+const SETTLED: Duration = Duration::from_millis(500);
 
 /// Opens connections for an [`r2d2::Pool`] that are fit for the worker threads of a server.
 ///
 /// What the `redis` crate itself implements for r2d2 has no time limits: a Redis that hangs would hang every thread. Here
-/// connecting, writing and reading each have the deadline, a connection that saw a failure is never used again, and
-/// checking a connection out of the pool costs no round trip.
+/// connecting, writing and reading have limits, a connection that saw a failure is never used again, and checking a
+/// connection out of the pool costs no round trip.
 ///
 /// Clones are the same manager.
 #[derive(Clone)]
@@ -44,22 +47,33 @@ impl RedisConnectionManager {
         Self::from_client(url.into_connection_info().and_then(Client::open))
     }
 
-    /// A manager of connections to where this client connects. TCP connections get `TCP_NODELAY` and keep-alive.
+    /// A manager of connections to where this client connects. TCP connections get `TCP_NODELAY`, keep-alive unless the
+    /// client has its own, and are closed by a reset: what was not yet sent over a connection that was given up is never
+    /// sent late.
     pub fn new(client: Client) -> Result<Self> {
         Self::from_client(Ok(client))
     }
 
     fn from_client(client: RedisResult<Client>) -> Result<Self> {
         let client = client.and_then(|client| {
-            let tcp = TcpSettings::default()
-                .set_nodelay(true)
-                .set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(60)));
-            Client::open(client.get_connection_info().clone().set_tcp_settings(tcp))
+            let info = client.get_connection_info().clone();
+            let tcp = info.tcp_settings().clone().set_nodelay(true).set_linger_time(Duration::ZERO);
+            let tcp = match tcp.keepalive() {
+                Some(_) => tcp,
+                None => tcp.set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(60))),
+            };
+            // The answer to these would be ignored, whatever it says; PING is to hear it.
+            let redis = match info.redis_settings() {
+                own if own.lib_name().is_some() => own.clone(),
+                settings => settings.clone().set_skip_set_lib_name(),
+            };
+            Client::open(info.set_tcp_settings(tcp).set_redis_settings(redis))
         });
         let client = client.map_err(|error| {
             Error::new(ErrorKind::Misconfigured, "reading the address of Redis").with_source(Cause::of(&error))
         })?;
-        Ok(Self { client, deadline: DEADLINE, link: Arc::default() })
+        let link = Link::new(client.get_connection_info().addr().to_string());
+        Ok(Self { client, deadline: DEADLINE, link: Arc::new(link) })
     }
 
     /// The manager with this deadline for an operation: waiting for a connection, sending, and waiting for the answer.
@@ -73,8 +87,32 @@ impl RedisConnectionManager {
         self.deadline
     }
 
-    pub(super) fn link(&self) -> &Arc<Link> {
+    pub(super) fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// A connection over which an answer came. Only that shows that the server serves: one that hangs accepts connections,
+    /// one that loads its data or wants a password says so to the first command.
+    fn connection(&self, client: &Client) -> RedisResult<Connection> {
+        let mut connection = client.get_connection_with_timeout(self.deadline)?;
+        connection.set_read_timeout(Some(self.deadline))?;
+        connection.set_write_timeout(Some(self.deadline))?;
+        match redis::cmd("PING").exec(&mut connection) {
+            // It serves, if not this command to this user.
+            Err(error) if error.code() == Some("NOPERM") => Ok(connection),
+            answered => answered.map(|()| connection),
+        }
+    }
+
+    /// Why a login was refused, which the client does not tell. Without credentials the server says if it is for another
+    /// reason than these, that it has too many clients, say.
+    fn why_refused(&self, refused: RedisError) -> RedisError {
+        let anonymous = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let info = self.client.get_connection_info().clone().set_redis_settings(anonymous);
+        match Client::open(info).and_then(|client| self.connection(&client)) {
+            Err(error) if error.code() != Some("NOAUTH") => error,
+            _ => refused,
+        }
     }
 }
 
@@ -92,18 +130,18 @@ impl r2d2::ManageConnection for RedisConnectionManager {
     type Error = RedisError;
 
     fn connect(&self) -> RedisResult<RedisConnection> {
-        self.link.probe(|generation| {
-            let mut connection = self.client.get_connection_with_timeout(self.deadline)?;
-            connection.set_read_timeout(Some(self.deadline))?;
-            connection.set_write_timeout(Some(self.deadline))?;
-            // Only an answer shows that the server serves: one that hangs accepts connections, one that loads its data
-            // or wants a password says so to the first command.
-            redis::cmd("PING").exec(&mut connection)?;
+        self.link.attempt(|generation| {
+            let connection = self.connection(&self.client).map_err(|error| match error.kind() {
+                redis::ErrorKind::AuthenticationFailed => self.why_refused(error),
+                _ => error,
+            })?;
             Ok(RedisConnection {
                 connection,
                 generation,
+                opened: Instant::now(),
                 deadline: self.deadline,
                 limit: self.deadline,
+                until: None,
                 spoiled: false,
                 link: self.link.clone(),
             })
@@ -111,7 +149,7 @@ impl r2d2::ManageConnection for RedisConnectionManager {
     }
 
     fn is_valid(&self, connection: &mut RedisConnection) -> RedisResult<()> {
-        if connection.generation == self.link.generation.load(Ordering::Acquire) {
+        if self.link.is_current(connection.generation) {
             return Ok(());
         }
         Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::NotConnected)))
@@ -122,38 +160,46 @@ impl r2d2::ManageConnection for RedisConnectionManager {
     }
 }
 
-/// A pooled connection; dereferences to [`redis::Connection`], for commands of one's own.
+/// A pooled connection, for commands of one's own as well: `redis::cmd("GET").arg(key).query(&mut connection)`.
 ///
-/// Commands that are run through the dereferenced connection have its time limits, but a failure of theirs is not
-/// noticed: report it with [`failed`](Self::failed).
+/// A command has the deadline of the pool; each answer of a pipeline has it anew. A failure is noticed: a connection that
+/// is of no more use leaves the pool.
 pub struct RedisConnection {
     connection: Connection,
     /// Which generation of connections it belongs to. One failure makes all of a generation suspect.
     generation: u64,
+    opened: Instant,
     deadline: Duration,
     /// The time limit of reading and writing that is set now.
     limit: Duration,
+    /// When the operation must be over that uses it now; without one each command has the deadline.
+    until: Option<Instant>,
     spoiled: bool,
     link: Arc<Link>,
 }
 
 impl RedisConnection {
-    /// Notes that a command on this connection failed, so that a connection that is of no more use leaves the pool.
-    pub fn failed(&mut self, error: &RedisError) {
-        if spoils_connection(error) {
-            self.spoiled = true;
-        }
-        // A command that waited long for a connection had little time left, which says nothing about Redis.
-        let hasty = error.is_timeout() && self.limit < self.deadline;
-        if is_unanswered(error) && !hasty {
-            self.link.lost(self.generation, error);
-        }
+    /// Runs commands that have to be over by then.
+    pub(super) fn by<A>(&mut self, until: Instant, run: impl FnOnce(&mut Self) -> A) -> A {
+        self.until = Some(until);
+        let answer = run(self);
+        self.until = None;
+        answer
     }
 
-    /// Sets the time limit of the next command, where it is not the usual one: two system calls, and two more to go back.
-    pub(super) fn limit(&mut self, limit: Duration) -> RedisResult<()> {
-        // Zero would be no limit at all.
-        let limit = limit.max(Duration::from_millis(1));
+    fn until(&self) -> Instant {
+        self.until.unwrap_or_else(|| Instant::now() + self.deadline)
+    }
+
+    /// Limits the next write or read. Most of the deadline is left unless there was something to wait for; only then is it
+    /// worth two system calls, and two more to go back.
+    fn limit(&mut self, until: Instant) -> RedisResult<()> {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = match left {
+            plenty if plenty > self.deadline * 9 / 10 => self.deadline,
+            // Zero would be no limit at all.
+            left => left.max(Duration::from_millis(1)),
+        };
         if limit != self.limit {
             self.connection.set_read_timeout(Some(limit))?;
             self.connection.set_write_timeout(Some(limit))?;
@@ -161,123 +207,81 @@ impl RedisConnection {
         }
         Ok(())
     }
-}
 
-impl Deref for RedisConnection {
-    type Target = Connection;
+    fn exchange(&mut self, command: &[u8], until: Instant) -> RedisResult<Value> {
+        self.limit(until)?;
+        self.connection.send_packed_command(command)?;
+        self.limit(until)?;
+        loop {
+            match self.connection.recv_response()? {
+                Value::Push { .. } => continue,
+                answer => return Ok(answer),
+            }
+        }
+    }
 
-    fn deref(&self) -> &Connection {
-        &self.connection
+    fn failed(&mut self, error: &RedisError) {
+        if failure::is_unanswered(error) {
+            self.spoiled = true;
+            // A command that waited long for a connection had little time left, which says nothing about Redis.
+            let hasty = error.is_timeout() && self.limit < self.deadline / 2;
+            if !hasty {
+                self.link.lost(self.generation, error);
+            }
+        } else if failure::cannot_serve(error) && self.opened.elapsed() >= SETTLED {
+            self.spoiled = true;
+        }
     }
 }
 
-impl DerefMut for RedisConnection {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
+impl ConnectionLike for RedisConnection {
+    fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
+        let answer = self.exchange(command, self.until());
+        match &answer {
+            Ok(Value::ServerError(error)) => self.failed(&error.clone().into()),
+            Ok(_) => {}
+            Err(error) => self.failed(error),
+        }
+        answer
+    }
+
+    fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+        let until = self.until();
+        let answers = self.limit(until).and_then(|()| self.connection.req_packed_commands(commands, offset, count));
+        match &answers {
+            Ok(answers) => {
+                for answer in answers {
+                    if let Value::ServerError(error) = answer {
+                        self.failed(&error.clone().into());
+                    }
+                }
+            }
+            Err(error) => self.failed(error),
+        }
+        answers
+    }
+
+    fn get_db(&self) -> i64 {
+        self.connection.get_db()
+    }
+
+    fn check_connection(&mut self) -> bool {
+        redis::cmd("PING").exec(self).is_ok()
+    }
+
+    fn is_open(&self) -> bool {
+        !self.spoiled && self.connection.is_open()
+    }
+}
+
+impl Drop for RedisConnection {
+    fn drop(&mut self) {
+        self.link.closed(self.generation);
     }
 }
 
 impl fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConnection").field("spoiled", &self.spoiled).finish_non_exhaustive()
-    }
-}
-
-/// What all connections to one Redis have in common: whether it can be reached.
-#[derive(Default)]
-pub(super) struct Link {
-    /// Connections of an earlier generation than this are not used any more.
-    generation: AtomicU64,
-    /// Whether callers fail at once instead of waiting. Set and cleared under the lock of `outage`.
-    failing: AtomicBool,
-    outage: Mutex<Outage>,
-}
-
-#[derive(Default)]
-struct Outage {
-    since: Option<Instant>,
-    error: Option<RedisError>,
-    probing: bool,
-    next_probe: Option<Instant>,
-}
-
-impl Link {
-    /// What is wrong while Redis is away, and since when.
-    pub(super) fn failing(&self) -> Option<(Instant, RedisError)> {
-        if !self.failing.load(Ordering::Acquire) {
-            return None;
-        }
-        let outage = self.outage();
-        outage.since.zip(outage.error.clone())
-    }
-
-    /// The last failure of a connection, also when all is well again.
-    pub(super) fn last_error(&self) -> Option<RedisError> {
-        self.outage().error.clone()
-    }
-
-    /// A connection of this generation failed. All of that generation go: they lead to the same server, which restarted,
-    /// or cut them all. One that hangs is taken as away until a new connection gets an answer; if connections were merely
-    /// cut, the next one decides.
-    fn lost(&self, generation: u64, error: &RedisError) {
-        let first =
-            self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if first {
-            let mut outage = self.outage();
-            outage.error = Some(error.clone());
-            if error.is_timeout() {
-                self.fail(&mut outage);
-            }
-        }
-    }
-
-    /// Tries to connect. While Redis is away, one at a time and not at once after another: the rest are told what the last
-    /// attempt met with.
-    fn probe<C>(&self, connect: impl FnOnce(u64) -> RedisResult<C>) -> RedisResult<C> {
-        let alone = {
-            let mut outage = self.outage();
-            if let (Some(_), Some(error)) = (outage.since, &outage.error) {
-                if outage.probing || outage.next_probe.is_some_and(|next| Instant::now() < next) {
-                    return Err(error.clone());
-                }
-                outage.probing = true;
-            }
-            outage.probing
-        };
-        // Before connecting: what fails while it connects makes it suspect as well.
-        let generation = self.generation.load(Ordering::Acquire);
-        let result = connect(generation);
-        let mut outage = self.outage();
-        if alone {
-            outage.probing = false;
-            outage.next_probe = Some(Instant::now() + PROBE_PAUSE);
-        }
-        match &result {
-            Ok(_) => {
-                if let Some(since) = outage.since.take() {
-                    self.failing.store(false, Ordering::Release);
-                    log::info!("Redis answers again, after {:.1?}", since.elapsed());
-                }
-            }
-            Err(error) => {
-                outage.error = Some(error.clone());
-                self.fail(&mut outage);
-            }
-        }
-        result
-    }
-
-    fn fail(&self, outage: &mut Outage) {
-        if outage.since.is_none() {
-            outage.since = Some(Instant::now());
-            self.failing.store(true, Ordering::Release);
-            if let Some(error) = &outage.error {
-                log::warn!("Redis does not answer: {}", Cause::of(error));
-            }
-        }
-    }
-
-    fn outage(&self) -> MutexGuard<'_, Outage> {
-        self.outage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

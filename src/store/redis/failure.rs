@@ -38,11 +38,9 @@ pub(super) fn is_unanswered(error: &RedisError) -> bool {
     matches!(error.kind(), Kind::Io | Kind::Parse)
 }
 
-/// The connection is of no more use, although it may look open: what comes next over it could be the answer to something
-/// else, or it leads to a server that is not (any more, or yet) the one to ask.
-pub(super) fn spoils_connection(error: &RedisError) -> bool {
-    is_unanswered(error)
-        || error.code() == Some("NOAUTH")
+/// The server answers, but is not (any more, or yet) the one to ask.
+pub(super) fn cannot_serve(error: &RedisError) -> bool {
+    error.code() == Some("NOAUTH")
         || matches!(
             error.kind(),
             Kind::Server(Server::ReadOnly | Server::BusyLoading | Server::MasterDown | Server::ClusterDown)
@@ -58,19 +56,24 @@ fn kind(error: &RedisError) -> ErrorKind {
         }
         Kind::Server(Server::ReadOnly) => ErrorKind::ReadOnly,
         Kind::AuthenticationFailed | Kind::Server(Server::NoPerm) => ErrorKind::Denied,
-        Kind::InvalidClientConfig | Kind::RESP3NotSupported | Kind::Server(Server::CrossSlot) => {
-            ErrorKind::Misconfigured
-        }
+        Kind::InvalidClientConfig | Kind::RESP3NotSupported => ErrorKind::Misconfigured,
+        // A cluster, which this client knows nothing of, or keys of two slots in one.
+        Kind::Server(Server::Moved | Server::Ask | Server::CrossSlot) => ErrorKind::Misconfigured,
+        Kind::Server(Server::ResponseError) => match error.detail().unwrap_or_default() {
+            detail if detail.starts_with("max number of clients") => ErrorKind::Unavailable,
+            detail if detail.starts_with("DB index") => ErrorKind::Misconfigured,
+            // What NOPERM is called within a script.
+            detail if detail.starts_with("The user executing the script") => ErrorKind::Denied,
+            _ => ErrorKind::Other,
+        },
         _ => match error.code() {
             Some("OOM") => ErrorKind::OutOfMemory,
             Some("WRONGTYPE") => ErrorKind::WrongType,
-            Some("NOAUTH" | "WRONGPASS") => ErrorKind::Denied,
-            // Within a script Redis 7.0 has no code for it.
-            Some("ERR") if error.detail().is_some_and(|text| text.starts_with("The user executing the script")) => {
-                ErrorKind::Denied
-            }
-            // Redis cannot write its snapshot, or has too few replicas, and so refuses writes.
+            // DENIED: protected mode.
+            Some("NOAUTH" | "WRONGPASS" | "DENIED") => ErrorKind::Denied,
+            // Redis cannot write to its disk, or has too few replicas, and so refuses writes.
             Some("MISCONF" | "NOREPLICAS") => ErrorKind::ReadOnly,
+            // A script of somebody else's runs for too long.
             Some("BUSY") => ErrorKind::Unavailable,
             _ => ErrorKind::Other,
         },
@@ -113,3 +116,51 @@ impl fmt::Debug for Cause {
 }
 
 impl std::error::Error for Cause {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(line: &str) -> RedisError {
+        redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).and_then(|value| value.extract_error()).unwrap_err()
+    }
+
+    #[test]
+    fn what_redis_refuses_is_told_by_its_kind() {
+        for (line, kind) in [
+            ("LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
+            ("MASTERDOWN Link with MASTER is down", ErrorKind::Unavailable),
+            ("CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", ErrorKind::Unavailable),
+            ("BUSY Redis is busy running a script.", ErrorKind::Unavailable),
+            ("ERR max number of clients reached", ErrorKind::Unavailable),
+            ("READONLY You can't write against a read only replica.", ErrorKind::ReadOnly),
+            ("READONLY You can't write script: 4f0c, on @user_script:7.", ErrorKind::ReadOnly),
+            ("MISCONF Redis is configured to save RDB snapshots", ErrorKind::ReadOnly),
+            ("NOREPLICAS Not enough good replicas to write.", ErrorKind::ReadOnly),
+            ("OOM command not allowed when used memory > 'maxmemory'.", ErrorKind::OutOfMemory),
+            ("NOAUTH Authentication required.", ErrorKind::Denied),
+            ("WRONGPASS invalid username-password pair", ErrorKind::Denied),
+            ("DENIED Redis is running in protected mode", ErrorKind::Denied),
+            ("NOPERM this user has no permissions", ErrorKind::Denied),
+            ("ERR The user executing the script can't run this command", ErrorKind::Denied),
+            ("WRONGTYPE Operation against a key", ErrorKind::WrongType),
+            ("MOVED 3999 127.0.0.1:6381", ErrorKind::Misconfigured),
+            ("ASK 3999 127.0.0.1:6381", ErrorKind::Misconfigured),
+            ("CROSSSLOT Keys in request don't hash to the same slot", ErrorKind::Misconfigured),
+            ("ERR DB index is out of range", ErrorKind::Misconfigured),
+            ("ERR something new", ErrorKind::Other),
+            ("NEWCODE something new", ErrorKind::Other),
+        ] {
+            for effect in [Effect::Reads, Effect::Writes] {
+                assert_eq!(of_command("testing", effect, &reply(line)).kind(), kind, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cause_quotes_no_arguments() {
+        let cause = Cause::of(&reply("ERR unknown command 'GETEX', with args beginning with: 'sessions:secret' "));
+        assert_eq!(cause.to_string(), "ERR unknown command 'GETEX'");
+    }
+}

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use r2d2::PooledConnection;
-use redis::{Connection, RedisResult, Value};
+use redis::{RedisResult, Value};
 
-use super::connection::RedisConnectionManager;
+use super::connection::{RedisConnection, RedisConnectionManager};
 use super::failure::{self, Cause, Effect};
 use crate::store::Health;
 use crate::{Error, ErrorKind, Result};
@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, Result};
 const SIZE: u32 = 64;
 
 /// How long somebody who waits for a connection waits until he looks whether it still makes sense, for r2d2 tells nobody
-/// that connecting failed. Each look is twice as long as the one before: r2d2 opens another connection for each.
+/// that connecting failed. Each wait is twice as long as the one before: r2d2 opens another connection for each.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 
 /// A pool of connections to one Redis, which stores and the application can share. Clones are the same pool.
@@ -62,10 +62,10 @@ impl RedisPool {
         Ok(Self::build(manager, r2d2::Pool::builder().max_size(connections)))
     }
 
-    /// A pool with r2d2 settings of one's own: its size, its threads, how long connections live. Three settings are this
+    /// A pool with r2d2 settings of one's own: its size, its threads, how long connections live. Four settings are this
     /// crate's, because its promises rest on them: `min_idle` is 1 (with none, nothing would find out that Redis is back),
-    /// `test_on_check_out` is on (the test costs no I/O), and `connection_timeout` bounds the pause between two attempts
-    /// to connect.
+    /// `test_on_check_out` is on (the test costs no I/O), `connection_timeout` bounds the pause between two attempts to
+    /// connect, and the `error_handler` is silent, for an outage is logged once.
     pub fn build(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Self {
         let pool = settings
             .min_idle(Some(1))
@@ -77,23 +77,32 @@ impl RedisPool {
     }
 
     /// A connection, for commands of one's own; it goes back when dropped. Waits at most for the deadline, and not at all
-    /// while Redis is away.
+    /// while Redis is away. A command on it is not sent a second time if the connection dies over it.
+    ///
+    /// ```no_run
+    /// use threaded_sessions::{RedisSessionStore, redis};
+    ///
+    /// let store = RedisSessionStore::open("redis://127.0.0.1")?;
+    /// let mut connection = store.pool().get()?;
+    /// let visitors: u64 = redis::cmd("INCR").arg("visitors").query(&mut connection)?;
+    /// # let _ = visitors;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// What keeps Redis from being reached, mostly [`ErrorKind::Unavailable`]; [`ErrorKind::TimedOut`] if all connections
-    /// stayed in use.
+    /// What keeps Redis from being reached, mostly [`ErrorKind::Unavailable`]; [`ErrorKind::TimedOut`] if no connection came
+    /// free.
     pub fn get(&self) -> Result<PooledConnection<RedisConnectionManager>> {
         self.checkout("connecting to Redis", Instant::now() + self.manager.deadline())
     }
 
     /// How the pool is doing.
     pub(super) fn health(&self) -> Health {
-        let state = self.pool.state();
-        let failing = self.manager.link().failing();
+        let (state, link) = (self.pool.state(), self.manager.link());
         Health {
-            failing_for: failing.map(|(since, _)| since.elapsed()),
-            last_error: self.manager.link().last_error().map(|error| Cause::of(&error).to_string()),
+            failing_for: link.failing_since().map(|since| since.elapsed()),
+            last_error: link.last_error().map(|error| Cause::of(&error).to_string()),
             connections_in_use: state.connections.saturating_sub(state.idle_connections),
             connections_idle: state.idle_connections,
             connections_max: self.pool.max_size(),
@@ -111,7 +120,7 @@ impl RedisPool {
         &self,
         doing: &'static str,
         effect: Effect,
-        command: impl Fn(&mut Connection) -> RedisResult<Value>,
+        command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
         let result = self.attempt(doing, effect, command);
         let count = match &result {
@@ -127,7 +136,7 @@ impl RedisPool {
         &self,
         doing: &'static str,
         effect: Effect,
-        command: impl Fn(&mut Connection) -> RedisResult<Value>,
+        command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
         let until = Instant::now() + self.manager.deadline();
         match self.send(doing, until, &command)? {
@@ -152,15 +161,16 @@ impl RedisPool {
         &self,
         doing: &'static str,
         until: Instant,
-        command: impl Fn(&mut Connection) -> RedisResult<Value>,
+        command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<RedisResult<Value>> {
         let mut connection = self.checkout(doing, until)?;
-        let left = until.saturating_duration_since(Instant::now());
-        // Most of the deadline is left unless there was something to wait for; only then is it worth the system calls.
-        let limit = if left > self.manager.deadline() * 9 / 10 { self.manager.deadline() } else { left };
-        let answer = connection.limit(limit).and_then(|()| command(&mut connection));
+        let answer = connection.by(until, command);
+        drop(connection);
         if let Err(error) = &answer {
-            connection.failed(error);
+            self.manager.link().note(error);
+            // The idle connections may have become useless with this one. Taking one out has r2d2 throw them away and open
+            // another, which finds out when Redis is back, also if nobody asks any more.
+            drop(self.pool.try_get());
         }
         Ok(answer)
     }
@@ -171,12 +181,12 @@ impl RedisPool {
             if let Some(connection) = self.pool.try_get() {
                 return Ok(connection);
             }
-            if let Some((_, error)) = self.manager.link().failing() {
+            if let Some(error) = self.manager.link().refusal() {
                 return Err(failure::of_connect(doing, &error));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let why = format!("all {} connections were in use", self.pool.max_size());
+                let why = format!("none of up to {} connections came free", self.pool.max_size());
                 return Err(Error::new(ErrorKind::TimedOut, doing).with_source(why));
             }
             if let Ok(connection) = self.pool.get_timeout(left.min(look)) {

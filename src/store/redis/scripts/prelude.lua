@@ -71,6 +71,11 @@ local function put(key, payload, ttl, index, so_far)
   end
 end
 
+-- Fails if the user may not run a command that comes after the first write: what is refused is refused whole.
+local function need(command, key)
+  if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
+end
+
 -- What a command answers, or nothing if it fails.
 local function try(...)
   local answer = redis.pcall(...)

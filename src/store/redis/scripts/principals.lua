@@ -15,7 +15,7 @@ local function disown(index, key)
   local owner = try('HGET', owners, key)
   if not owner then return nil end
   local since = try('ZSCORE', owned .. owner, key)
-  redis.call('HDEL', owners, key)
+  try('HDEL', owners, key)
   try('ZREM', owned .. owner, key)
   return owner, since
 end

@@ -7,6 +7,7 @@ if expected then
   if there == ARGV[2] then return 1 end
   if there ~= expected then return {there, left or -1} end
 end
+if ARGV[5] ~= '' then need('DEL', KEYS[1]) end
 put(KEYS[1], ARGV[2], ARGV[3], KEYS[2])
 if ARGV[4] ~= '=' then bind(KEYS[2], KEYS[1], ARGV[4], ARGV[5], disown(KEYS[2], KEYS[1])) end
 return 1
