@@ -81,10 +81,11 @@ pub enum ErrorKind {
     Unavailable,
     /// No answer within the deadline. Nothing was changed.
     TimedOut,
-    /// A change was sent, and the connection was lost or the deadline passed before the answer came: it may have happened,
-    /// whole, or not at all. Read the session to find out.
+    /// A change was sent, and the connection was lost or the deadline passed before the answer came: it happened, whole, or
+    /// not at all, or it will in a moment when a server that hung goes on. Read the session to find out.
     MayHaveHappened,
-    /// The server takes no writes: a replica, or a primary that was demoted.
+    /// The server takes no writes: a replica, a primary that was demoted, one that cannot write to its disk or has too few
+    /// replicas.
     ReadOnly,
     /// The store is full: Redis at `maxmemory`, or a bounded memory store.
     OutOfMemory,
@@ -93,7 +94,7 @@ pub enum ErrorKind {
     /// Something that is not a session is stored under a key of this store. It was left alone. (Only deleting from a plain
     /// store removes whatever is there, without looking.)
     WrongType,
-    /// The settings cannot work; the source says why.
+    /// The settings cannot work, or not with this server; the source says why.
     Misconfigured,
     /// A payload could not be encoded or decoded, or is over the size limit. What is stored was left alone.
     Payload,

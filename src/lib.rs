@@ -129,6 +129,8 @@ mod cookie;
 mod error;
 mod id;
 mod manager;
+#[doc = include_str!("../docs/outages.md")]
+pub mod outages {}
 mod reaper;
 #[cfg(feature = "rouille")]
 pub mod rouille;

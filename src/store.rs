@@ -134,7 +134,7 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 pub struct Health {
     /// For how long the store has been away; `None` if it is healthy. While it is away operations fail at once.
     pub failing_for: Option<Duration>,
-    /// The last failure of a connection, also when all is well again.
+    /// What the last failure was, of an operation or of connecting, also when all is well again.
     pub last_error: Option<String>,
     /// Connections that an operation is using now.
     pub connections_in_use: u32,

@@ -37,7 +37,8 @@ use crate::{Error, ErrorKind, Handle, Result, SessionId};
 /// Every operation is one command, to one hash slot: one round trip. (Three exceptions, none on the common path: reading
 /// a session that is not there looks whether it was renewed; a command whose connection died is sent once more; a script
 /// that the server does not know is sent whole.) No operation takes longer than its
-/// [deadline](RedisSessionStoreBuilder::deadline), and none waits while Redis is known to be away.
+/// [deadline](RedisSessionStoreBuilder::deadline), and none waits while Redis is known to be away: see
+/// [`outages`](crate::outages).
 ///
 /// Clones are cheap and share the pool.
 ///

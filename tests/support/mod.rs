@@ -4,6 +4,7 @@
 mod monitor;
 mod proxy;
 mod server;
+mod states;
 
 use std::error::Error;
 use std::iter;

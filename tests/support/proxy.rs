@@ -42,9 +42,10 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let wires = Arc::new(Wires::default());
+        wires.state().port = server.port();
         let acceptor = thread::spawn({
-            let (wires, port) = (Arc::clone(&wires), server.port());
-            move || wires.accept(&listener, port)
+            let wires = Arc::clone(&wires);
+            move || wires.accept(&listener)
         });
         Self { address, wires, acceptor: Some(acceptor) }
     }
@@ -56,14 +57,25 @@ impl Proxy {
     /// Sets the fault for all requests to come. Only `Refuse`, `Stall` and
     /// `Drip` also hit the set-up of connections.
     pub fn set(&self, fault: Fault) {
-        self.wires.set(fault, None);
+        self.wires.set(fault, None, Fault::None);
     }
 
     /// Sets the fault for the next `times` requests other than connection
     /// set-up, or for as many new connections if it is `Refuse`. A stalled
     /// reply stays held back when the count is used up.
     pub fn set_for(&self, fault: Fault, times: usize) {
-        self.wires.set(fault, Some(times));
+        self.wires.set(fault, Some(times), Fault::None);
+    }
+
+    /// Sets the fault for the next such request, and another one for all that
+    /// come after it.
+    pub fn set_once_then(&self, fault: Fault, then: Fault) {
+        self.wires.set(fault, Some(1), then);
+    }
+
+    /// Where connections lead that are made from now on.
+    pub fn lead_to(&self, server: &RedisServer) {
+        self.wires.state().port = server.port();
     }
 
     /// How many times faults have struck since the start.
@@ -88,9 +100,13 @@ struct Wires {
 
 #[derive(Default)]
 struct State {
+    /// The server's.
+    port: u16,
     fault: Fault,
     /// How often the fault is still to strike, if that is limited.
     left: Option<usize>,
+    /// What comes after that.
+    then: Fault,
     fired: usize,
     /// Grows whenever replies held back until then are to flow.
     releases: usize,
@@ -108,7 +124,8 @@ impl State {
         self.fired += 1;
         self.left = self.left.map(|left| left - 1);
         if self.left == Some(0) {
-            self.fault = Fault::None;
+            self.fault = self.then;
+            self.left = None;
         }
         fault
     }
@@ -119,10 +136,11 @@ impl Wires {
         self.state.lock().unwrap()
     }
 
-    fn set(&self, fault: Fault, left: Option<usize>) {
+    fn set(&self, fault: Fault, left: Option<usize>, then: Fault) {
         let mut state = self.state();
-        state.fault = if left == Some(0) { Fault::None } else { fault };
-        state.left = left;
+        state.fault = if left == Some(0) { then } else { fault };
+        state.left = left.filter(|&left| left > 0);
+        state.then = then;
         if fault == Fault::Refuse {
             state.cut_all();
         }
@@ -140,13 +158,13 @@ impl Wires {
         self.released.notify_all();
     }
 
-    fn accept(&self, listener: &TcpListener, port: u16) {
+    fn accept(&self, listener: &TcpListener) {
         thread::scope(|scope| {
             for client in listener.incoming() {
                 if self.state().closed {
                     break;
                 }
-                if let Some(wire) = client.ok().and_then(|client| self.admit(client, port)) {
+                if let Some(wire) = client.ok().and_then(|client| self.admit(client)) {
                     scope.spawn(move || {
                         // An error is either end hanging up.
                         let _ = self.relay(&wire.client, &wire.server);
@@ -159,7 +177,7 @@ impl Wires {
 
     /// Decides and registers under one lock, so that no connection slips past
     /// a `Refuse` or a close that comes meanwhile.
-    fn admit(&self, client: TcpStream, port: u16) -> Option<Arc<Wire>> {
+    fn admit(&self, client: TcpStream) -> Option<Arc<Wire>> {
         let mut state = self.state();
         if state.closed {
             return None;
@@ -168,7 +186,7 @@ impl Wires {
             state.fire();
             return None;
         }
-        let server = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        let server = TcpStream::connect(("127.0.0.1", state.port)).ok()?;
         client.set_nodelay(true).ok()?;
         server.set_nodelay(true).ok()?;
         let wire = Arc::new(Wire { client, server });

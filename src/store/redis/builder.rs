@@ -85,13 +85,11 @@ impl RedisSessionStoreBuilder {
         Self { source: Source::Pool(pool), ..self }
     }
 
-    /// How long an operation may take in all: waiting for a connection, sending, waiting for the answer. Defaults to 1
-    /// second; from 1 millisecond to an hour.
+    /// How long an operation may take in all: waiting for a connection, sending, waiting for the answer, and once more if
+    /// the connection dies. Defaults to 1 second; from 1 millisecond to an hour.
     ///
-    /// Two things can stretch it. Sending a payload and waiting for its answer have this limit each, so a Redis that
-    /// stops in the middle of taking a large payload can hold a thread for up to twice as long. And the limit is for
-    /// every read from the socket: a reply that drips in byte by byte holds a thread until it is complete, which only a
-    /// broken network does.
+    /// It holds up to a tenth and the clock of the system, some milliseconds, but not while bytes trickle: each that comes
+    /// or goes makes the socket wait anew. See [`outages`](crate::outages).
     pub fn deadline(self, deadline: Duration) -> Self {
         Self { deadline: Some(deadline), ..self }
     }

@@ -251,7 +251,7 @@ mod tests {
         let (before, generation) = (Instant::now(), link.begin(Instant::now()).unwrap());
         link.lost(generation, &timed_out());
         assert!(link.failing_since().is_some());
-        link.attempt(|generation| Ok(assert_eq!(generation, 1))).unwrap();
+        assert_eq!(link.attempt(Ok).unwrap(), 1);
         link.closed(1);
         link.end(before, generation, Some(&timed_out()));
         assert!(link.failing_since().is_none(), "Redis was reached since");

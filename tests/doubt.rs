@@ -1,0 +1,162 @@
+//! A change whose connection died after it was carried out is sent again: it knows its own success, and what somebody else
+//! did between the two attempts is never taken for a conflict.
+
+mod support;
+
+use std::thread;
+use std::time::Duration;
+
+use support::{Fault, PATIENCE, Proxy, eventually, shared, unique};
+use threaded_sessions::store::{Created, Found, Saved, Touch, Version, Write};
+use threaded_sessions::{Error, ErrorKind, OnConflict, RedisSessionStore, SessionId, SessionManager, SessionStore};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Pair {
+    proxy: Proxy,
+    /// Over the proxy.
+    store: RedisSessionStore,
+    other: RedisSessionStore,
+}
+
+impl Pair {
+    fn new(expiring: bool) -> Self {
+        let (proxy, prefix) = (Proxy::start(shared()), unique("doubt"));
+        let open = |url: String| {
+            let builder = RedisSessionStore::builder().url(url).prefix(&prefix).deadline(PATIENCE);
+            if expiring { builder.expiring() } else { builder }.build().unwrap()
+        };
+        let pair = Self { store: open(proxy.url()), other: open(shared().url()), proxy };
+        // From here on the server knows the scripts.
+        pair.other.check().unwrap();
+        assert!(pair.store.read(&SessionId::random(), Touch::No).is_ok());
+        pair
+    }
+
+    fn session(&self) -> (SessionId, Version) {
+        let id = self.other.fresh_id(None);
+        match self.other.create(&id, Write::new(b"start", HOUR)).unwrap() {
+            Created::Stored(version) => (id, version),
+            taken => panic!("{taken:?}"),
+        }
+    }
+
+    fn put(&self, id: &SessionId, payload: &str) {
+        assert!(matches!(self.other.save(id, Write::new(payload.as_bytes(), HOUR), None), Ok(Saved::Stored(_))));
+    }
+
+    fn payload(&self, id: &SessionId) -> Option<String> {
+        match self.other.read(id, Touch::No).unwrap() {
+            Found::Live(stored) => Some(String::from_utf8(stored.payload.to_vec()).unwrap()),
+            _ => None,
+        }
+    }
+
+    /// Runs `change`, whose answer is cut off, and `meanwhile` before it is sent again.
+    fn cut<A: Send>(
+        &self,
+        change: impl Fn(&RedisSessionStore) -> A + Sync,
+        meanwhile: impl Fn(&RedisSessionStore),
+    ) -> A {
+        let fired = self.proxy.fired();
+        // The new connection has to wait for the answer to its PING.
+        self.proxy.set_once_then(Fault::CutAfterExecuted, Fault::Stall);
+        thread::scope(|scope| {
+            let changing = scope.spawn(|| change(&self.store));
+            assert!(eventually(PATIENCE, || self.proxy.fired() > fired));
+            meanwhile(&self.other);
+            self.proxy.set(Fault::None);
+            changing.join().unwrap()
+        })
+    }
+}
+
+fn on_both(test: impl Fn(Pair)) {
+    [false, true].into_iter().for_each(|expiring| test(Pair::new(expiring)));
+}
+
+fn doubt<O: std::fmt::Debug>(result: Result<O, Error>) {
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::MayHaveHappened);
+}
+
+#[test]
+fn a_save_that_meets_another_change_when_it_is_sent_again_is_in_doubt() {
+    on_both(|pair| {
+        let (id, version) = pair.session();
+        let save = |store: &RedisSessionStore| store.save(&id, Write::new(b"mine", HOUR), Some(&version));
+        // On top of it, and without having seen it.
+        doubt(pair.cut(save, |_| {
+            assert_eq!(pair.payload(&id).as_deref(), Some("mine"));
+            pair.put(&id, "theirs");
+        }));
+        assert_eq!(pair.payload(&id).as_deref(), Some("theirs"));
+        // A conflict of the first attempt is one.
+        assert!(matches!(save(&pair.store), Ok(Saved::Conflict(_))));
+    });
+}
+
+#[test]
+fn merging_and_updating_stop_when_a_save_is_in_doubt() {
+    let pair = Pair::new(false);
+    for policy in [OnConflict::Merge, OnConflict::Fail] {
+        let manager = |store: &RedisSessionStore| {
+            SessionManager::<[u64; 1]>::builder(store.clone()).on_conflict(policy).build().unwrap()
+        };
+        let (sessions, others) = (manager(&pair.store), manager(&pair.other));
+        let mut session = others.fresh();
+        session[0] = 1;
+        let id = *others.commit(session).unwrap().id().unwrap();
+        let count_on = |value: &mut [u64; 1]| value[0] += 1;
+        let by_another = |_: &RedisSessionStore| assert!(others.update(&id, count_on).unwrap().is_some());
+        // Its read passes unharmed.
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        session[0] = 10;
+        let session = std::sync::Mutex::new(Some(session));
+        doubt(pair.cut(|_| sessions.commit(session.lock().unwrap().take().unwrap()), by_another));
+        assert_eq!(others.open_id(&id).unwrap().unwrap()[0], 11, "nothing was done twice");
+    }
+}
+
+#[test]
+fn a_creation_that_finds_another_session_when_it_is_sent_again_is_in_doubt() {
+    on_both(|pair| {
+        let id = pair.store.fresh_id(None);
+        let create = |store: &RedisSessionStore| store.create(&id, Write::new(b"mine", HOUR));
+        doubt(pair.cut(create, |_| pair.put(&id, "theirs")));
+        assert!(matches!(create(&pair.store), Ok(Created::Taken)));
+    });
+}
+
+#[test]
+fn a_renewal_sent_again_knows_itself_and_does_not_bring_back() {
+    on_both(|pair| {
+        let ((old, version), new) = (pair.session(), pair.store.fresh_id(None));
+        let rotate = |store: &RedisSessionStore| store.rotate(&old, &new, Write::new(b"mine", HOUR), Some(&version));
+        assert!(matches!(pair.cut(rotate, |_| ()), Ok(Saved::Stored(_))));
+        assert_eq!((pair.payload(&old), pair.payload(&new).as_deref()), (None, Some("mine")));
+
+        let ((old, version), new) = (pair.session(), pair.store.fresh_id(None));
+        let rotate = |store: &RedisSessionStore| store.rotate(&old, &new, Write::new(b"mine", HOUR), Some(&version));
+        doubt(pair.cut(rotate, |_| pair.put(&new, "theirs")));
+        assert_eq!((pair.payload(&old), pair.payload(&new).as_deref()), (None, Some("theirs")));
+
+        let ((old, version), new) = (pair.session(), pair.store.fresh_id(None));
+        let rotate = |store: &RedisSessionStore| store.rotate(&old, &new, Write::new(b"mine", HOUR), Some(&version));
+        assert!(matches!(pair.cut(rotate, |other| assert!(other.delete(&new).unwrap())), Ok(Saved::Missing)));
+        assert_eq!((pair.payload(&old), pair.payload(&new)), (None, None));
+    });
+}
+
+#[test]
+fn a_save_or_deletion_sent_again_finds_what_was_ended_meanwhile_ended() {
+    on_both(|pair| {
+        let (id, version) = pair.session();
+        let save = |store: &RedisSessionStore| store.save(&id, Write::new(b"mine", HOUR), Some(&version));
+        assert!(matches!(pair.cut(save, |other| assert!(other.delete(&id).unwrap())), Ok(Saved::Missing)));
+        assert_eq!(pair.payload(&id), None);
+
+        let (id, _) = pair.session();
+        assert!(!pair.cut(|store| store.delete(&id), |_| ()).unwrap(), "there was none any more");
+        assert_eq!(pair.payload(&id), None);
+    });
+}

@@ -1,0 +1,488 @@
+//! Each fault of the table in `docs/outages.md`: what operations answer is what the table says, in the documented time,
+//! and afterwards every session is whole and where it belongs.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::{LazyLock, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use support::{Fault, PATIENCE, Proxy, RedisServer, eventually};
+use threaded_sessions::store::{Created, Found, Saved, Touch, Version, Write};
+use threaded_sessions::{Error, RedisSessionStore, SessionId, SessionStore, redis};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Of stores that a hanging server is to keep waiting. All others wait for [`PATIENCE`], or rather do not.
+const SHORT: Duration = Duration::from_millis(250);
+
+/// Far more than any operation takes that does not wait for its deadline.
+const PROMPT: Duration = Duration::from_secs(5);
+
+const PASSWORD: &str = "s3cr3t";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Op {
+    Read,
+    Touch,
+    Create,
+    Save,
+    SaveIfUnchanged,
+    Rotate,
+    Delete,
+}
+
+const OPS: [Op; 7] = [Op::Read, Op::Touch, Op::Create, Op::Save, Op::SaveIfUnchanged, Op::Rotate, Op::Delete];
+
+/// The rows of the table by their first column: reads, touches, writes, deletes, then. A cell may allow for two answers.
+static TABLE: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
+    let lines = include_str!("../docs/outages.md").lines().filter(|line| line.starts_with('|')).skip(2);
+    let cells = |line: &'static str| line.split('|').map(|cell| cell.trim());
+    // The first piece is what precedes the first bar.
+    lines.map(|line| (cells(line).nth(1).unwrap(), cells(line).skip(2).take(5).collect())).collect()
+});
+
+fn assert_documented(row: &str, op: Op, told: &str, context: &dyn Debug) {
+    let column = match op {
+        Op::Read => 0,
+        Op::Touch => 1,
+        Op::Delete => 3,
+        _ => 2,
+    };
+    let cell = TABLE[row][column];
+    let is_documented = cell.split(" or ").any(|answer| answer.trim_matches('`') == told);
+    assert!(is_documented, "Redis {row}, {op:?}: {told}, documented is {cell}: {context:?}");
+}
+
+/// A server, a store on it that meets with the fault, and one that does not.
+struct Rig {
+    server: RedisServer,
+    proxy: Proxy,
+    store: RedisSessionStore,
+    admin: RedisSessionStore,
+    bystander: SessionId,
+}
+
+struct Setting {
+    args: &'static [&'static str],
+    deadline: Duration,
+    proxied: bool,
+    /// The store's.
+    password: &'static str,
+}
+
+const PLAIN: Setting = Setting { args: &[], deadline: PATIENCE, proxied: false, password: "" };
+const PROXIED: Setting = Setting { proxied: true, ..PLAIN };
+const KEEPS: Setting = Setting { args: &["--appendonly", "yes", "--appendfsync", "always"], ..PLAIN };
+const WAITS: Setting = Setting { deadline: SHORT, ..PLAIN };
+
+impl Rig {
+    fn new(setting: &Setting, expiring: bool) -> Self {
+        // The administrator can do everything, whatever is done to the others.
+        let root = ["--user", "root", "on", ">root", "~*", "&*", "+@all"];
+        let server = RedisServer::with(&[&root, setting.args].concat());
+        let proxy = Proxy::start(&server);
+        let open = |url: String, deadline| {
+            let builder = RedisSessionStore::builder().url(url).deadline(deadline).prefix("{faults}");
+            if expiring { builder.expiring() } else { builder }.build().unwrap()
+        };
+        let url = if setting.proxied { proxy.url() } else { server.url() };
+        let store = open(url.replace("//", &format!("//:{}@", setting.password)), setting.deadline);
+        let admin = open(format!("redis://root:root@127.0.0.1:{}", server.port()), PATIENCE);
+        let bystander = admin.fresh_id(None);
+        assert!(matches!(admin.create(&bystander, Write::new(b"bystander", HOUR)), Ok(Created::Stored(_))));
+        Self { server, proxy, store, admin, bystander }
+    }
+
+    fn cmd(&self, command: &[&str]) -> Value {
+        let mut connection = self.admin.pool().get().unwrap();
+        redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).unwrap()
+    }
+
+    fn kill_clients(&self) {
+        self.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
+    }
+
+    fn serves(&self) -> bool {
+        self.store.read(&self.bystander, Touch::No).is_ok()
+    }
+
+    /// What `id` is in Redis, whole or not at all.
+    fn payload(&self, id: &SessionId) -> Option<Vec<u8>> {
+        let (key, found) = (self.admin.key(id), self.admin.read(id, Touch::No).unwrap());
+        let left = self.cmd(&["PTTL", &key]);
+        let Found::Live(stored) = found else {
+            assert_eq!(left, Value::Int(-2), "half a session");
+            return None;
+        };
+        assert!(matches!(left, Value::Int(1..)), "half a session: {left:?} ms left");
+        if self.admin.index().is_some() {
+            assert_ne!(self.cmd(&["ZSCORE", "{faults}:index", &key]), Value::Nil, "half a session: no entry");
+        }
+        Some(stored.payload.to_vec())
+    }
+}
+
+/// What the operation is done to, and what it is to leave there.
+struct Subject {
+    op: Op,
+    id: SessionId,
+    /// The id that it has after it was renewed.
+    new: SessionId,
+    version: Option<Version>,
+    before: String,
+    after: String,
+}
+
+type Sessions = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+impl Subject {
+    /// No session.
+    fn absent(op: Op) -> Self {
+        let (id, new) = (SessionId::random(), SessionId::random());
+        let payload = |when| format!("{op:?}, {when}, of {}", id.expose());
+        Self { op, id, new, version: None, before: payload("before"), after: payload("after") }
+    }
+
+    fn prepare(rig: &Rig, op: Op) -> Self {
+        let subject = Self::absent(op);
+        if op == Op::Create {
+            return subject;
+        }
+        let created = rig.admin.create(&subject.id, Write::new(subject.before.as_bytes(), HOUR)).unwrap();
+        let Created::Stored(version) = created else { panic!("{created:?}") };
+        Self { version: Some(version), ..subject }
+    }
+
+    /// Does it. `lives` says whether there is a session, as far as the answer depends on it.
+    fn run(&self, store: &RedisSessionStore, lives: bool) -> Result<(), Error> {
+        let write = Write::new(self.after.as_bytes(), HOUR);
+        let is_right = match self.op {
+            Op::Read | Op::Touch => {
+                let touch = if self.op == Op::Touch { Touch::Set(HOUR) } else { Touch::No };
+                match store.read(&self.id, touch)? {
+                    Found::Live(stored) => lives && *stored.payload == *self.before.as_bytes(),
+                    Found::Absent => !lives,
+                    Found::Renewed => false,
+                }
+            }
+            Op::Create => matches!(store.create(&self.id, write)?, Created::Stored(_)),
+            Op::Delete => {
+                // At the second attempt there may be none any more.
+                let _ = store.delete(&self.id)?;
+                true
+            }
+            Op::Save | Op::SaveIfUnchanged | Op::Rotate => {
+                let saved = match self.op {
+                    Op::Save => store.save(&self.id, write, None),
+                    Op::SaveIfUnchanged => store.save(&self.id, write, self.version.as_ref()),
+                    _ => store.rotate(&self.id, &self.new, write, self.version.as_ref()),
+                };
+                matches!((saved?, lives), (Saved::Stored(_), true) | (Saved::Missing, false))
+            }
+        };
+        assert!(is_right, "{:?} answered what is not so", self.op);
+        Ok(())
+    }
+
+    /// What there is if the operation did not happen, and if it did.
+    fn outcomes(&self, lives: bool) -> (Sessions, Sessions) {
+        let payload = |text: &String| Some(text.as_bytes().to_vec());
+        let undone = (if lives && self.op != Op::Create { payload(&self.before) } else { None }, None);
+        let done = match self.op {
+            Op::Create => (payload(&self.after), None),
+            _ if !lives => (None, None),
+            Op::Read | Op::Touch => undone.clone(),
+            Op::Save | Op::SaveIfUnchanged => (payload(&self.after), None),
+            Op::Rotate => (None, payload(&self.after)),
+            Op::Delete => (None, None),
+        };
+        (undone, done)
+    }
+}
+
+/// How a fault is brought about around an operation, and ended.
+struct Case {
+    setting: Setting,
+    strike: fn(&Rig, &(dyn Fn() + Sync)),
+    lift: fn(&Rig),
+    keeps_data: bool,
+}
+
+fn check(row: &str, case: &Case) {
+    for expiring in [false, true] {
+        let rig = Rig::new(&case.setting, expiring);
+        // So that the server knows the scripts.
+        OPS.iter().for_each(|&op| Subject::prepare(&rig, op).run(&rig.admin, true).unwrap());
+        for op in OPS {
+            let context = format!("Redis {row}, {op:?}, {}", if expiring { "expiring" } else { "plain" });
+            check_op(&rig, row, case, op, &context);
+        }
+        if case.keeps_data {
+            assert_eq!(rig.payload(&rig.bystander).as_deref(), Some(&b"bystander"[..]));
+        }
+    }
+}
+
+fn check_op(rig: &Rig, row: &str, case: &Case, op: Op, context: &str) {
+    let subject = Subject::prepare(rig, op);
+    assert!(eventually(PATIENCE, || rig.serves()), "{context}: {:?}", rig.store.health());
+    let answer = Mutex::new(None);
+    (case.strike)(rig, &|| {
+        let start = Instant::now();
+        let result = subject.run(&rig.store, case.keeps_data);
+        *answer.lock().unwrap() = Some((result, start.elapsed()));
+    });
+    let (result, took) = answer.into_inner().unwrap().unwrap();
+
+    let told = result.as_ref().map_or_else(kind, |()| "ok".to_owned());
+    assert_documented(row, op, &told, &(context, &result));
+    // The store waits for its deadline, if that is short, or for nothing.
+    assert!(took < SHORT + PROMPT, "{context}: took {took:?}");
+    if let Err(error) = &result {
+        assert_tells_no_secret(error, &subject);
+    }
+    match TABLE[row][4] {
+        "" => {}
+        "at once" => assert_fails_at_once(rig, row, context),
+        "the same" => {
+            for op in [Op::Read, Op::Delete] {
+                let again = Subject::absent(op).run(&rig.store, false);
+                let told = again.as_ref().map_or_else(kind, |()| "ok".to_owned());
+                assert_documented(row, op, &told, &(context, again));
+            }
+        }
+        other => panic!("what is {other:?} in the table?"),
+    }
+
+    (case.lift)(rig);
+    assert!(eventually(PATIENCE, || rig.admin.read(&subject.id, Touch::No).is_ok()), "{context}");
+    let (undone, done) = subject.outcomes(case.keeps_data);
+    let found = (rig.payload(&subject.id), rig.payload(&subject.new));
+    match told.as_str() {
+        "ok" => assert_eq!(found, done, "{context}"),
+        "MayHaveHappened" => assert!(found == undone || found == done, "{context}: {found:?}"),
+        _ => assert_eq!(found, undone, "{context}"),
+    }
+}
+
+fn kind(error: &Error) -> String {
+    format!("{:?}", error.kind())
+}
+
+fn assert_fails_at_once(rig: &Rig, row: &str, context: &str) {
+    let read = || rig.store.read(&rig.bystander, Touch::No);
+    assert!(eventually(PATIENCE, || read().is_err() && !rig.store.health().is_healthy()), "{context}");
+    // The first probe is granted a moment.
+    thread::sleep(Duration::from_millis(50));
+    let mut times: Vec<Duration> = (0..101)
+        .map(|_| {
+            let start = Instant::now();
+            let told = kind(&read().unwrap_err());
+            if told != "Unavailable" {
+                assert_documented(row, Op::Read, &told, &context);
+            }
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    assert!(times[50] < Duration::from_millis(1), "{context}: fails in {:?}", times[50]);
+}
+
+fn assert_tells_no_secret(error: &Error, subject: &Subject) {
+    let told = format!("{error} {error:?} {:?}", std::error::Error::source(error).map(ToString::to_string));
+    for secret in [&subject.id.expose(), &subject.new.expose(), &subject.before, &subject.after, PASSWORD] {
+        assert!(!told.contains(secret), "{told}");
+    }
+}
+
+macro_rules! faults {
+    ($($name:ident: $row:literal, $setting:expr, $strike:expr, $lift:expr $(, $keeps_data:literal)?;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let keeps_data = true $(&& $keeps_data)?;
+                check($row, &Case { setting: $setting, strike: $strike, lift: $lift, keeps_data });
+            }
+        )*
+
+        #[test]
+        fn every_row_of_the_table_is_checked() {
+            let checked: BTreeSet<&str> = [$($row,)* A_CLUSTER].into();
+            assert_eq!(checked, TABLE.keys().copied().collect());
+        }
+    };
+}
+
+const NOTHING: fn(&Rig) = |_| {};
+
+faults! {
+    known_to_be_away: "is known to be away", KEEPS,
+        |rig, act| {
+            rig.server.kill();
+            assert!(eventually(PATIENCE, || !rig.serves() && !rig.store.health().is_healthy()));
+            act();
+        },
+        |rig| rig.server.restart();
+    killed_during_the_command: "is killed during the command", Setting { proxied: true, ..KEEPS },
+        |rig, act| {
+            rig.server.stop();
+            let before = rig.proxy.fired();
+            // Does nothing but count the request.
+            rig.proxy.set_for(Fault::Drip(Duration::ZERO), 1);
+            thread::scope(|scope| {
+                scope.spawn(act);
+                assert!(eventually(PATIENCE, || rig.proxy.fired() > before));
+                rig.server.kill();
+            });
+        },
+        |rig| rig.server.restart();
+    killed_while_idle: "was killed since the last command", KEEPS,
+        |rig, act| {
+            rig.server.kill();
+            act();
+        },
+        |rig| rig.server.restart();
+    restarted: "was restarted since, with its data", KEEPS,
+        |rig, act| {
+            rig.server.restart();
+            act();
+        },
+        NOTHING;
+    restarted_empty: "was restarted since, without its data", PLAIN,
+        |rig, act| {
+            rig.server.restart();
+            act();
+        },
+        NOTHING, false;
+    hanging: "hangs", WAITS,
+        |rig, act| {
+            rig.server.stop();
+            act();
+        },
+        |rig| rig.server.resume();
+    dripping: "answers in drips", PROXIED, |rig, act| strike_once(rig, Fault::Drip(Duration::from_millis(1)), act), NOTHING;
+    cut_before: "cuts the connection before the command arrives", PROXIED,
+        |rig, act| strike_once(rig, Fault::CutBeforeRequest, act), NOTHING;
+    cut_mid_reply: "cuts the connection in the middle of the reply", PROXIED,
+        |rig, act| strike_once(rig, Fault::CutReplyAt(2), act), NOTHING;
+    cut_after: "cuts the connection after the command, before the reply", PROXIED,
+        |rig, act| strike_once(rig, Fault::CutAfterExecuted, act), NOTHING;
+    cut_always: "cuts every connection after the command", PROXIED,
+        |rig, act| {
+            rig.proxy.set(Fault::CutAfterExecuted);
+            act();
+        },
+        |rig| rig.proxy.set(Fault::None);
+    clients_killed: "had all connections killed (`CLIENT KILL`)", PLAIN,
+        |rig, act| {
+            rig.kill_clients();
+            act();
+        },
+        NOTHING;
+    scripts_flushed: "forgot its scripts (`SCRIPT FLUSH`)", PLAIN,
+        |rig, act| {
+            rig.cmd(&["SCRIPT", "FLUSH"]);
+            act();
+        },
+        NOTHING;
+    loading: "loads its data (`LOADING`)", PLAIN,
+        |rig, act| {
+            rig.server.load();
+            act();
+        },
+        |rig| rig.server.finish_loading();
+    without_primary: "is a replica without a primary (`MASTERDOWN`)", PLAIN,
+        |rig, act| {
+            rig.cmd(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+            rig.server.demote();
+            act();
+        },
+        |rig| rig.server.promote();
+    busy: "is busy with a script (`BUSY`)", PLAIN,
+        |rig, act| {
+            rig.server.occupy();
+            act();
+        },
+        |rig| rig.server.interrupt();
+    read_only: "is a replica, or was demoted (`READONLY`)", PLAIN,
+        |rig, act| {
+            rig.server.demote();
+            act();
+        },
+        |rig| rig.server.promote();
+    disk: "cannot write to its disk (`MISCONF`)", PLAIN,
+        |rig, act| {
+            rig.server.lose_disk();
+            act();
+        },
+        |rig| rig.server.regain_disk();
+    replicas: "has too few replicas (`NOREPLICAS`)", PLAIN,
+        |rig, act| {
+            rig.cmd(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+            act();
+        },
+        |rig| drop(rig.cmd(&["CONFIG", "SET", "min-replicas-to-write", "0"]));
+    out_of_memory: "is at `maxmemory` (`OOM`)", PLAIN,
+        |rig, act| {
+            rig.server.fill();
+            act();
+        },
+        |rig| rig.server.make_room();
+    not_permitted: "permits nothing to this user (`NOPERM`)", PLAIN,
+        |rig, act| {
+            rig.cmd(&["ACL", "SETUSER", "default", "-@all"]);
+            act();
+        },
+        |rig| drop(rig.cmd(&["ACL", "SETUSER", "default", "+@all"]));
+    password: "wants a password (`NOAUTH`)", PLAIN, |rig, act| change_password(rig, "new", act), |rig| set_password(rig, "");
+    other_password: "wants another password (`WRONGPASS`)",
+        Setting { args: &["--requirepass", PASSWORD], password: PASSWORD, ..PLAIN },
+        |rig, act| change_password(rig, "new", act),
+        |rig| set_password(rig, PASSWORD);
+}
+
+fn strike_once(rig: &Rig, fault: Fault, act: &(dyn Fn() + Sync)) {
+    let before = rig.proxy.fired();
+    rig.proxy.set_for(fault, 1);
+    act();
+    assert_eq!(rig.proxy.fired(), before + 1);
+}
+
+fn set_password(rig: &Rig, password: &str) {
+    rig.cmd(&["CONFIG", "SET", "requirepass", password]);
+}
+
+fn change_password(rig: &Rig, password: &str, act: &(dyn Fn() + Sync)) {
+    set_password(rig, password);
+    // Connections that are open stay as they are.
+    rig.kill_clients();
+    assert!(eventually(PATIENCE, || rig.store.read(&rig.bystander, Touch::No).is_err_and(|e| kind(&e) == "Denied")));
+    act();
+}
+
+const A_CLUSTER: &str = "is a cluster (`MOVED`)";
+
+#[test]
+fn a_cluster() {
+    let args = ["--cluster-enabled", "yes"];
+    let (asked, owner) = (RedisServer::with(&args), RedisServer::with(&args));
+    owner.cmd(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    asked.cmd(&["CLUSTER", "MEET", "127.0.0.1", &owner.port().to_string()]);
+    let moved = || {
+        redis::cmd("GET").arg("key").query::<Value>(&mut asked.connection()).is_err_and(|e| e.code() == Some("MOVED"))
+    };
+    assert!(eventually(PATIENCE, moved));
+    for expiring in [false, true] {
+        let builder = RedisSessionStore::builder().url(asked.url()).deadline(PATIENCE);
+        let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
+        for op in OPS {
+            let error = Subject::absent(op).run(&store, false).unwrap_err();
+            assert_documented(A_CLUSTER, op, &kind(&error), &error);
+        }
+        assert!(store.health().is_healthy(), "it answers");
+    }
+}

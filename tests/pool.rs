@@ -1,0 +1,199 @@
+//! The pool when connections are short, or of no more use, without an outage.
+
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use support::{PATIENCE, Proxy, RedisServer, eventually};
+use threaded_sessions::store::{Created, Found, Touch, Write};
+use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_millis(250);
+
+fn open(url: &str, deadline: Duration, connections: u32) -> RedisSessionStore {
+    RedisSessionStore::builder().url(url).deadline(deadline).pool_size(connections).build().unwrap()
+}
+
+fn read(store: &RedisSessionStore) -> Result<(), ErrorKind> {
+    store.read(&SessionId::random(), Touch::No).map(drop).map_err(|error| error.kind())
+}
+
+fn serves(store: &RedisSessionStore) -> bool {
+    read(store).is_ok()
+}
+
+fn create(store: &RedisSessionStore, payload: &[u8]) -> SessionId {
+    let id = store.fresh_id(None);
+    assert!(matches!(store.create(&id, Write::new(payload, HOUR)), Ok(Created::Stored(_))));
+    id
+}
+
+#[test]
+fn that_all_connections_are_in_use_is_no_outage() {
+    let server = RedisServer::start();
+    let store = open(&server.url(), SHORT, 1);
+    assert!(eventually(PATIENCE, || serves(&store)));
+    let held = store.pool().get().unwrap();
+    let start = Instant::now();
+    let error = store.read(&SessionId::random(), Touch::No).unwrap_err();
+    assert!(start.elapsed() >= SHORT);
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(format!("{error:?}").contains("none of up to 1 connections came free"), "{error:?}");
+    assert!(store.health().is_healthy() && store.health().last_error.is_none(), "{:?}", store.health());
+    // Who waits is served as soon as it comes back.
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| eventually(PATIENCE, || serves(&store)));
+        drop(held);
+        assert!(waiting.join().unwrap());
+    });
+}
+
+#[test]
+fn that_redis_takes_no_more_connections_is_no_outage_while_some_are_open() {
+    let server = RedisServer::start();
+    let store = open(&server.url(), PATIENCE, 8);
+    let held = store.pool().get().unwrap();
+    // The spare one that the pool keeps, at least.
+    assert!(eventually(PATIENCE, || store.health().connections_idle > 0));
+    server.cmd(&["CONFIG", "SET", "maxclients", "1"]);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| (0..50).try_for_each(|_| read(&store)))).collect();
+        threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), Ok(())));
+    });
+    assert!(store.health().is_healthy(), "{:?}", store.health());
+    drop(held);
+}
+
+#[test]
+fn a_login_that_is_refused_for_another_reason_says_so() {
+    let server = RedisServer::with(&["--requirepass", "s3cr3t"]);
+    let url = server.url().replace("//", "//:s3cr3t@");
+    let first = open(&url, PATIENCE, 1);
+    assert!(serves(&first));
+    redis::cmd("CONFIG").arg(&["SET", "maxclients", "1"]).exec(&mut first.pool().get().unwrap()).unwrap();
+    let second = open(&url, PATIENCE, 1);
+    assert_eq!(read(&second), Err(ErrorKind::Unavailable));
+    assert!(second.health().last_error.unwrap().contains("max number of clients"));
+    drop(first);
+    assert!(eventually(PATIENCE, || serves(&second)));
+    let wrong = open(&server.url().replace("//", "//:wrong@"), PATIENCE, 1);
+    drop(second);
+    assert!(eventually(PATIENCE, || read(&wrong) == Err(ErrorKind::Denied)));
+}
+
+#[test]
+fn a_user_who_may_not_ping_is_served() {
+    let server = RedisServer::start();
+    server.cmd(&["ACL", "SETUSER", "app", "on", ">pw", "~sessions:*", "+get", "+exists"]);
+    let store = open(&server.url().replace("//", "//app:pw@"), PATIENCE, 1);
+    assert_eq!(read(&store), Ok(()));
+    assert_eq!(store.delete(&SessionId::random()).unwrap_err().kind(), ErrorKind::Denied);
+}
+
+#[test]
+fn a_renewal_that_is_only_half_permitted_is_refused_whole() {
+    let server = RedisServer::start();
+    for forbidden in ["-set", "-del", "-get", "-pttl", "-zadd"] {
+        for expiring in [false, true] {
+            let open = |url: String| {
+                let builder = RedisSessionStore::builder().url(url).deadline(PATIENCE);
+                if expiring { builder.prefix("expiring").expiring() } else { builder }.build().unwrap()
+            };
+            server.cmd(&["ACL", "SETUSER", "app", "reset", "on", ">pw", "~*", "+@all", forbidden]);
+            let (admin, app) = (open(server.url()), open(server.url().replace("//", "//app:pw@")));
+            let old = create(&admin, b"before");
+            let new = admin.fresh_id(Some(&old));
+            let rotated = app.rotate(&old, &new, Write::new(b"after", HOUR), None);
+            let found = [&old, &new].map(|id| match admin.read(id, Touch::No).unwrap() {
+                Found::Live(stored) => stored.payload.to_vec(),
+                _ => Vec::new(),
+            });
+            if forbidden == "-zadd" {
+                assert!(rotated.is_ok(), "the index never fails an operation: {rotated:?}");
+                assert_eq!(found, [b"".to_vec(), b"after".to_vec()]);
+            } else {
+                assert_eq!(rotated.unwrap_err().kind(), ErrorKind::Denied, "{forbidden}");
+                assert_eq!(found, [b"before".to_vec(), b"".to_vec()], "{forbidden}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_an_own_command_left_half_written_never_meets_another() {
+    let server = RedisServer::start();
+    let store = open(&server.url(), SHORT, 1);
+    let id = create(&open(&server.url(), PATIENCE, 1), b"whole");
+    assert!(eventually(PATIENCE, || serves(&store)));
+    let large = vec![b'x'; 50_000_000];
+    server.stop();
+    let mut connection = store.pool().get().unwrap();
+    let error = redis::cmd("SET").arg("large").arg(&large).exec(&mut connection).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    drop(connection);
+    server.resume();
+    assert!(eventually(PATIENCE, || serves(&store)));
+    let Found::Live(stored) = store.read(&id, Touch::No).unwrap() else { panic!("the session is lost") };
+    assert_eq!(*stored.payload, *b"whole");
+    assert_eq!(server.cmd(&["EXISTS", "large"]), Value::Int(0));
+}
+
+#[test]
+fn the_deadline_is_of_the_whole_operation() {
+    let deadline = Duration::from_secs(2);
+    let server = RedisServer::start();
+    let store = open(&server.url(), deadline, 1);
+    assert!(eventually(PATIENCE, || serves(&store)));
+    let held = store.pool().get().unwrap();
+    let took = thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let start = Instant::now();
+            assert_eq!(read(&store), Err(ErrorKind::TimedOut));
+            start.elapsed()
+        });
+        thread::sleep(deadline * 3 / 4);
+        server.stop();
+        drop(held);
+        waiting.join().unwrap()
+    });
+    // Were waiting and reading to have it each, it would be 3.5 seconds.
+    assert!(took >= deadline && took < deadline * 3 / 2, "{took:?}");
+    server.resume();
+    assert!(eventually(PATIENCE, || serves(&store)));
+}
+
+#[test]
+fn a_server_that_takes_no_writes_is_not_connected_to_for_each() {
+    let server = RedisServer::start();
+    let store = open(&server.url(), PATIENCE, 2);
+    assert!(serves(&store));
+    server.demote();
+    let connections = || -> u64 {
+        let info: String = redis::from_redis_value(server.cmd(&["INFO", "stats"])).unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let (before, start) = (connections(), Instant::now());
+    for _ in 0..500 {
+        assert_eq!(store.delete(&SessionId::random()).unwrap_err().kind(), ErrorKind::ReadOnly);
+    }
+    let opened = connections() - before;
+    assert!(opened < 10 + 4 * start.elapsed().as_secs(), "{opened} connections");
+}
+
+#[test]
+fn when_the_address_leads_to_another_primary_it_is_found() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::start(&old);
+    let store = open(&proxy.url(), PATIENCE, 4);
+    assert!(serves(&store));
+    old.demote();
+    proxy.lead_to(&new);
+    let id = store.fresh_id(None);
+    assert!(eventually(PATIENCE, || matches!(store.create(&id, Write::new(b"v", HOUR)), Ok(Created::Stored(_)))));
+    assert_eq!(new.cmd(&["EXISTS", &store.key(&id)]), Value::Int(1));
+    assert!(store.health().is_healthy());
+}
