@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 use support::{Fault, PATIENCE, Proxy, RedisServer, eventually};
-use threaded_sessions::store::{Created, Found, Saved, Touch, Version, Write};
+use threaded_sessions::store::{Bind, Created, Found, Saved, Touch, Version, Write};
 use threaded_sessions::{Error, RedisSessionStore, SessionId, SessionStore, redis};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,6 +23,7 @@ const SHORT: Duration = Duration::from_millis(250);
 const PROMPT: Duration = Duration::from_secs(5);
 
 const PASSWORD: &str = "s3cr3t";
+const PRINCIPAL: &str = "ada";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Op {
@@ -93,7 +94,7 @@ impl Rig {
         let store = open(url.replace("//", &format!("//:{}@", setting.password)), setting.deadline);
         let admin = open(format!("redis://root:root@127.0.0.1:{}", server.port()), PATIENCE);
         let bystander = admin.fresh_id(None);
-        assert!(matches!(admin.create(&bystander, Write::new(b"bystander", HOUR)), Ok(Created::Stored(_))));
+        assert!(matches!(admin.create(&bystander, write(&admin, "bystander")), Ok(Created::Stored(_))));
         Self { server, proxy, store, admin, bystander }
     }
 
@@ -113,17 +114,25 @@ impl Rig {
     /// What `id` is in Redis, whole or not at all.
     fn payload(&self, id: &SessionId) -> Option<Vec<u8>> {
         let (key, found) = (self.admin.key(id), self.admin.read(id, Touch::No).unwrap());
-        let left = self.cmd(&["PTTL", &key]);
-        let Found::Live(stored) = found else {
-            assert_eq!(left, Value::Int(-2), "half a session");
-            return None;
+        let payload = match &found {
+            Found::Live(stored) => Some(stored.payload.to_vec()),
+            Found::Renewed | Found::Absent => None,
         };
-        assert!(matches!(left, Value::Int(1..)), "half a session: {left:?} ms left");
-        if self.admin.index().is_some() {
-            assert_ne!(self.cmd(&["ZSCORE", "{faults}:index", &key]), Value::Nil, "half a session: no entry");
+        let left = self.cmd(&["PTTL", &key]);
+        assert_eq!(matches!(left, Value::Int(1..)), payload.is_some(), "half a session: {found:?}, {left:?}");
+        if let Some(index) = self.admin.index() {
+            let entry = self.cmd(&["ZSCORE", "{faults}:index", &key]);
+            let owned = index.of(PRINCIPAL).unwrap().iter().any(|entry| entry.handle == self.admin.handle(id));
+            assert_eq!((entry != Value::Nil, owned), (payload.is_some(), payload.is_some()), "half a session");
         }
-        Some(stored.payload.to_vec())
+        payload
     }
+}
+
+/// The payload, and a principal whom it belongs to if the store knows such.
+fn write<'a>(store: &RedisSessionStore, payload: &'a str) -> Write<'a> {
+    let bind = store.index().map_or(Bind::Keep, |_| Bind::To { principal: PRINCIPAL, cap: Some(1000) });
+    Write::new(payload.as_bytes(), HOUR).with_bind(bind)
 }
 
 /// What the operation is done to, and what it is to leave there.
@@ -152,14 +161,14 @@ impl Subject {
         if op == Op::Create {
             return subject;
         }
-        let created = rig.admin.create(&subject.id, Write::new(subject.before.as_bytes(), HOUR)).unwrap();
+        let created = rig.admin.create(&subject.id, write(&rig.admin, &subject.before)).unwrap();
         let Created::Stored(version) = created else { panic!("{created:?}") };
         Self { version: Some(version), ..subject }
     }
 
     /// Does it. `lives` says whether there is a session, as far as the answer depends on it.
     fn run(&self, store: &RedisSessionStore, lives: bool) -> Result<(), Error> {
-        let write = Write::new(self.after.as_bytes(), HOUR);
+        let write = write(store, &self.after);
         let is_right = match self.op {
             Op::Read | Op::Touch => {
                 let touch = if self.op == Op::Touch { Touch::Set(HOUR) } else { Touch::No };
