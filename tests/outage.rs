@@ -135,6 +135,8 @@ fn while_redis_hangs_32_threads_get_their_errors_at_once_and_then_their_own_sess
             times.sort_unstable();
             let median = times[times.len() / 2];
             assert!(median < Duration::from_millis(1), "{median:?} for an error");
+            let waits = times.iter().filter(|&&time| time > SHORT).count();
+            assert!(waits <= THREADS * 3 / 2, "a thread waits for one deadline, not for another: {waits} waits");
             let last_error = failed.iter().map(|visit| visit.0).max().unwrap();
             recoveries.push(last_error.saturating_duration_since(resumed));
             println!("error in {median:?}, at most {:?}; all well after {:?}", times.last(), recoveries.last());
@@ -163,16 +165,18 @@ fn a_single_quiet_client_is_served_when_redis_is_back() {
     };
     for operation in [serves, own_command] {
         let server = RedisServer::start();
-        let store = open(&server.url(), SHORT);
+        let store = RedisSessionStore::builder().url(server.url()).deadline(SHORT).pool_size(2).build().unwrap();
         let is_served_in_time = || {
-            assert!(eventually(PATIENCE, || operation(&store)));
+            // With a spare one, so that r2d2 has no reason to open another.
+            assert!(eventually(PATIENCE, || operation(&store) && store.health().connections_idle > 1));
             server.stop();
             assert!(!operation(&store));
             server.resume();
             thread::sleep(BACK);
             operation(&store)
         };
-        assert!((0..ROUNDS).any(|_| is_served_in_time()));
+        let served = (0..ROUNDS).filter(|_| is_served_in_time()).count();
+        assert!(served > ROUNDS / 2, "{served} of {ROUNDS}");
     }
 }
 

@@ -268,4 +268,13 @@ mod tests {
         std::thread::sleep(GRACE);
         assert!(link.refusal().is_some());
     }
+
+    #[test]
+    fn an_attempt_that_hung_before_the_outage_counts_as_a_look() {
+        let link = link();
+        let generation = link.begin(Instant::now()).unwrap();
+        link.lost(generation, &timed_out());
+        std::thread::sleep(GRACE);
+        assert!(link.refusal().is_some());
+    }
 }
