@@ -1,6 +1,8 @@
 //! Each fault of the table in `docs/outages.md`: what operations answer is what the table says, in the documented time,
 //! and afterwards every session is whole and where it belongs.
 
+#[path = "faults/rig.rs"]
+mod rig;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,33 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
-use support::{Fault, PATIENCE, Proxy, RedisServer, eventually};
-use threaded_sessions::store::{Bind, Created, Found, Saved, Touch, Version, Write};
-use threaded_sessions::{Error, RedisSessionStore, SessionId, SessionStore, redis};
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// Of stores that a hanging server is to keep waiting. All others wait for [`PATIENCE`], or rather do not.
-const SHORT: Duration = Duration::from_millis(250);
+use rig::{KEEPS, OPS, Op, PASSWORD, PLAIN, PROXIED, Rig, SHORT, Setting, Subject, WAITS};
+use support::{Fault, PATIENCE, RedisServer, eventually};
+use threaded_sessions::store::Touch;
+use threaded_sessions::{Error, RedisSessionStore, SessionStore, redis};
 
 /// Far more than any operation takes that does not wait for its deadline.
 const PROMPT: Duration = Duration::from_secs(5);
-
-const PASSWORD: &str = "s3cr3t";
-const PRINCIPAL: &str = "ada";
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Op {
-    Read,
-    Touch,
-    Create,
-    Save,
-    SaveIfUnchanged,
-    Rotate,
-    Delete,
-}
-
-const OPS: [Op; 7] = [Op::Read, Op::Touch, Op::Create, Op::Save, Op::SaveIfUnchanged, Op::Rotate, Op::Delete];
 
 /// The rows of the table by their first column: reads, touches, writes, deletes, then. A cell may allow for two answers.
 static TABLE: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
@@ -56,161 +38,6 @@ fn assert_documented(row: &str, op: Op, told: &str, context: &dyn Debug) {
     let cell = TABLE[row][column];
     let is_documented = cell.split(" or ").any(|answer| answer.trim_matches('`') == told);
     assert!(is_documented, "Redis {row}, {op:?}: {told}, documented is {cell}: {context:?}");
-}
-
-/// A server, a store on it that meets with the fault, and one that does not.
-struct Rig {
-    server: RedisServer,
-    proxy: Proxy,
-    store: RedisSessionStore,
-    admin: RedisSessionStore,
-    bystander: SessionId,
-}
-
-struct Setting {
-    args: &'static [&'static str],
-    deadline: Duration,
-    proxied: bool,
-    /// The store's.
-    password: &'static str,
-}
-
-const PLAIN: Setting = Setting { args: &[], deadline: PATIENCE, proxied: false, password: "" };
-const PROXIED: Setting = Setting { proxied: true, ..PLAIN };
-const KEEPS: Setting = Setting { args: &["--appendonly", "yes", "--appendfsync", "always"], ..PLAIN };
-const WAITS: Setting = Setting { deadline: SHORT, ..PLAIN };
-
-impl Rig {
-    fn new(setting: &Setting, expiring: bool) -> Self {
-        // The administrator can do everything, whatever is done to the others.
-        let root = ["--user", "root", "on", ">root", "~*", "&*", "+@all"];
-        let server = RedisServer::with(&[&root, setting.args].concat());
-        let proxy = Proxy::start(&server);
-        let open = |url: String, deadline| {
-            let builder = RedisSessionStore::builder().url(url).deadline(deadline).prefix("{faults}");
-            if expiring { builder.expiring() } else { builder }.build().unwrap()
-        };
-        let url = if setting.proxied { proxy.url() } else { server.url() };
-        let store = open(url.replace("//", &format!("//:{}@", setting.password)), setting.deadline);
-        let admin = open(format!("redis://root:root@127.0.0.1:{}", server.port()), PATIENCE);
-        let bystander = admin.fresh_id(None);
-        assert!(matches!(admin.create(&bystander, write(&admin, "bystander")), Ok(Created::Stored(_))));
-        Self { server, proxy, store, admin, bystander }
-    }
-
-    fn cmd(&self, command: &[&str]) -> Value {
-        let mut connection = self.admin.pool().get().unwrap();
-        redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).unwrap()
-    }
-
-    fn kill_clients(&self) {
-        self.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
-    }
-
-    fn serves(&self) -> bool {
-        self.store.read(&self.bystander, Touch::No).is_ok()
-    }
-
-    /// What `id` is in Redis, whole or not at all.
-    fn payload(&self, id: &SessionId) -> Option<Vec<u8>> {
-        let (key, found) = (self.admin.key(id), self.admin.read(id, Touch::No).unwrap());
-        let payload = match &found {
-            Found::Live(stored) => Some(stored.payload.to_vec()),
-            Found::Renewed | Found::Absent => None,
-        };
-        let left = self.cmd(&["PTTL", &key]);
-        assert_eq!(matches!(left, Value::Int(1..)), payload.is_some(), "half a session: {found:?}, {left:?}");
-        if let Some(index) = self.admin.index() {
-            let entry = self.cmd(&["ZSCORE", "{faults}:index", &key]);
-            let owned = index.of(PRINCIPAL).unwrap().iter().any(|entry| entry.handle == self.admin.handle(id));
-            assert_eq!((entry != Value::Nil, owned), (payload.is_some(), payload.is_some()), "half a session");
-        }
-        payload
-    }
-}
-
-/// The payload, and a principal whom it belongs to if the store knows such.
-fn write<'a>(store: &RedisSessionStore, payload: &'a str) -> Write<'a> {
-    let bind = store.index().map_or(Bind::Keep, |_| Bind::To { principal: PRINCIPAL, cap: Some(1000) });
-    Write::new(payload.as_bytes(), HOUR).with_bind(bind)
-}
-
-/// What the operation is done to, and what it is to leave there.
-struct Subject {
-    op: Op,
-    id: SessionId,
-    /// The id that it has after it was renewed.
-    new: SessionId,
-    version: Option<Version>,
-    before: String,
-    after: String,
-}
-
-type Sessions = (Option<Vec<u8>>, Option<Vec<u8>>);
-
-impl Subject {
-    /// No session.
-    fn absent(op: Op) -> Self {
-        let (id, new) = (SessionId::random(), SessionId::random());
-        let payload = |when| format!("{op:?}, {when}, of {}", id.expose());
-        Self { op, id, new, version: None, before: payload("before"), after: payload("after") }
-    }
-
-    fn prepare(rig: &Rig, op: Op) -> Self {
-        let subject = Self::absent(op);
-        if op == Op::Create {
-            return subject;
-        }
-        let created = rig.admin.create(&subject.id, write(&rig.admin, &subject.before)).unwrap();
-        let Created::Stored(version) = created else { panic!("{created:?}") };
-        Self { version: Some(version), ..subject }
-    }
-
-    /// Does it. `lives` says whether there is a session, as far as the answer depends on it.
-    fn run(&self, store: &RedisSessionStore, lives: bool) -> Result<(), Error> {
-        let write = write(store, &self.after);
-        let is_right = match self.op {
-            Op::Read | Op::Touch => {
-                let touch = if self.op == Op::Touch { Touch::Set(HOUR) } else { Touch::No };
-                match store.read(&self.id, touch)? {
-                    Found::Live(stored) => lives && *stored.payload == *self.before.as_bytes(),
-                    Found::Absent => !lives,
-                    Found::Renewed => false,
-                }
-            }
-            Op::Create => matches!(store.create(&self.id, write)?, Created::Stored(_)),
-            Op::Delete => {
-                // At the second attempt there may be none any more.
-                let _ = store.delete(&self.id)?;
-                true
-            }
-            Op::Save | Op::SaveIfUnchanged | Op::Rotate => {
-                let saved = match self.op {
-                    Op::Save => store.save(&self.id, write, None),
-                    Op::SaveIfUnchanged => store.save(&self.id, write, self.version.as_ref()),
-                    _ => store.rotate(&self.id, &self.new, write, self.version.as_ref()),
-                };
-                matches!((saved?, lives), (Saved::Stored(_), true) | (Saved::Missing, false))
-            }
-        };
-        assert!(is_right, "{:?} answered what is not so", self.op);
-        Ok(())
-    }
-
-    /// What there is if the operation did not happen, and if it did.
-    fn outcomes(&self, lives: bool) -> (Sessions, Sessions) {
-        let payload = |text: &String| Some(text.as_bytes().to_vec());
-        let undone = (if lives && self.op != Op::Create { payload(&self.before) } else { None }, None);
-        let done = match self.op {
-            Op::Create => (payload(&self.after), None),
-            _ if !lives => (None, None),
-            Op::Read | Op::Touch => undone.clone(),
-            Op::Save | Op::SaveIfUnchanged => (payload(&self.after), None),
-            Op::Rotate => (None, payload(&self.after)),
-            Op::Delete => (None, None),
-        };
-        (undone, done)
-    }
 }
 
 /// How a fault is brought about around an operation, and ended.

@@ -67,11 +67,10 @@ fn row_32_no_secret_is_in_a_log_an_error_or_a_debug_text() {
         log.result(store.read(&log.ids[0].clone(), Touch::No));
         log.tell((store, store.health()));
     }
-    let expected = ["is left to expire", "over the limit", "Redis does not answer", "Detached", "Set-Cookie"];
+    let expected = ["is left to expire", "over the limit", "is away", "Detached", "Set-Cookie"];
     log.check(&expected);
 }
 
-<<<<<<< HEAD
 #[test]
 fn no_debug_text_of_a_value_holds_a_secret() {
     let mut log = Log::start();
@@ -117,16 +116,6 @@ fn no_debug_text_of_a_value_holds_a_secret() {
     for part in [&b"secret-payload"[..], id.expose().as_bytes()] {
         let bytes = format!("{:?}", &part[..6]);
         assert!(!told.contains(bytes.trim_matches(['[', ']'])), "{part:?}");
-=======
-    let told = LOG.0.lock().unwrap();
-    for expected in ["is left to expire", "over the limit", "is away", "Detached", "Set-Cookie"] {
-        assert!(told.iter().any(|text| text.contains(expected)), "{expected} was not told");
-    }
-    let secrets = ids.iter().map(SessionId::expose).chain(["secret".to_owned()]);
-    for secret in secrets {
-        let leaks: Vec<&String> = told.iter().filter(|text| text.contains(&secret)).collect();
-        assert_eq!(leaks, [""; 0]);
->>>>>>> c3f47a0 (A cap that could not be settled after the write does not say that nothing happened)
     }
 }
 
