@@ -128,6 +128,8 @@ mod codec;
 pub mod contract;
 mod cookie;
 mod error;
+#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+mod http;
 mod id;
 mod manager;
 #[doc = include_str!("../docs/outages.md")]
@@ -138,6 +140,8 @@ pub mod rouille;
 mod session;
 pub mod step;
 pub mod store;
+#[cfg(feature = "tiny-http")]
+pub mod tiny_http;
 
 /// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].
 ///

@@ -19,7 +19,7 @@
 
 use ::rouille::{Request, Response};
 
-use crate::{Committed, Error, ErrorKind, Result, Session, SessionManager};
+use crate::{Committed, Error, Result, Session, SessionManager, http};
 
 /// Runs a handler with the session of the request, commits the session whatever the response is, and puts the session's
 /// headers onto the response.
@@ -67,16 +67,11 @@ pub fn try_session<T: Default + 'static>(
     request: &Request,
     handler: impl FnOnce(&mut Session<T>) -> Response,
 ) -> Result<(Response, Committed)> {
-    let cookies = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Cookie"));
-    let mut session = sessions.open(cookies.map(|(_, value)| value))?;
+    let mut session = http::open(sessions, request.headers())?;
     let mut response = handler(&mut session);
     let committed = sessions.commit(session)?;
-    for (name, value) in committed.headers() {
-        let set_by_handler = || response.headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
-        if *name == "Set-Cookie" || !set_by_handler() {
-            response.headers.push(((*name).into(), value.clone().into()));
-        }
-    }
+    let headers = http::headers(&committed, response.headers.iter().map(|(name, _)| &**name));
+    response.headers.extend(headers.into_iter().map(|(name, value)| (name.into(), value.into())));
     Ok((response, committed))
 }
 
@@ -84,13 +79,8 @@ pub fn try_session<T: Default + 'static>(
 /// succeed [a little later](ErrorKind::is_temporary), 409 after a [conflict](ErrorKind::Conflict), otherwise 500. It does not
 /// show the cause, which is logged.
 pub fn failure(error: &Error) -> Response {
-    let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    log::error!("{error}{cause}");
-    match error.kind() {
-        ErrorKind::Conflict => Response::text("The session was changed meanwhile.").with_status_code(409),
-        kind if kind.is_temporary() => Response::text("Sessions are unavailable, please try again in a moment.")
-            .with_status_code(503)
-            .with_unique_header("Retry-After", "1"),
-        _ => Response::text("The session cannot be used.").with_status_code(500),
-    }
+    let apology = http::apology(error);
+    let mut response = Response::text(apology.text).with_status_code(apology.status);
+    response.headers.extend(apology.headers.iter().map(|&(name, value)| (name.into(), value.into())));
+    response
 }

@@ -1,6 +1,7 @@
 //! A private Redis, an ear on its commands, and a faulty wire to it.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
+mod http;
 mod monitor;
 mod proxy;
 mod server;
@@ -11,6 +12,7 @@ use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use http::{Client, Response};
 pub use monitor::Monitor;
 pub use proxy::{Fault, Proxy};
 pub use server::{RedisServer, shared, unique};
