@@ -121,7 +121,8 @@
 //!   a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in breaking releases only.
 //! - **Rust:** 1.95 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
 //! - **Redis:** 7.0 or newer, or Valkey.
-
+#[cfg(feature = "clap")]
+pub mod args;
 mod attributes;
 mod clock;
 mod codec;

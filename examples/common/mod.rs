@@ -1,0 +1,95 @@
+//! What the programs `serve` and `shop` have in common: the command line, what a session holds, and the JSON API.
+
+pub(crate) mod api;
+
+use std::error::Error as StdError;
+use std::process::ExitCode;
+
+use clap::Parser;
+use log::{LevelFilter, Log, Metadata, Record};
+use serde::{Deserialize, Serialize};
+use threaded_sessions::args::Args;
+use threaded_sessions::{BoxError, Session};
+
+/// A small site with sessions, and a JSON API to them under /api
+#[derive(Parser)]
+pub(crate) struct Cli {
+    /// Where to listen; port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    pub(crate) listen: String,
+
+    /// How many requests to serve at once
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) threads: u8,
+
+    #[command(flatten)]
+    pub(crate) sessions: Args,
+}
+
+/// What the session of a visitor holds.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Shopper {
+    pub(crate) user: Option<String>,
+    pub(crate) hits: u64,
+    pub(crate) cart: Vec<Item>,
+    /// What the forms of this session carry, so that no other site can send them.
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Item {
+    pub(crate) name: String,
+    pub(crate) cut: Cut,
+}
+
+#[derive(Clone, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Cut {
+    pub(crate) metres: u32,
+    pub(crate) gift: bool,
+}
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self { metres: 100, gift: false }
+    }
+}
+
+/// Changes the session.
+pub(crate) fn change(shopper: &mut Session<Shopper>, change: impl FnOnce(&mut Shopper)) {
+    change(shopper);
+}
+
+/// Signs the visitor in, under a new id, so that nobody who knew the old one is signed in as well.
+pub(crate) fn sign_in(shopper: &mut Session<Shopper>, user: &str) {
+    shopper.renew();
+    shopper.user = Some(user.to_owned());
+    shopper.token = None;
+}
+
+/// Runs a program, and says on stderr why it could not be run.
+pub(crate) fn run(program: impl FnOnce(Cli) -> Result<(), BoxError>) -> ExitCode {
+    log::set_logger(&Stderr).expect("nobody else sets a logger");
+    log::set_max_level(LevelFilter::Info);
+    let Err(error) = program(Cli::parse()) else { return ExitCode::SUCCESS };
+    let causes = std::iter::successors(Some(&*error as &dyn StdError), |&error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    eprintln!("error: {}", causes.join(": "));
+    ExitCode::FAILURE
+}
+
+struct Stderr;
+
+impl Log for Stderr {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("threaded_sessions")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            eprintln!("{}: {}", record.level().as_str().to_lowercase(), record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}

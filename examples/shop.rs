@@ -1,0 +1,212 @@
+//! A small shop that a person can click through, on rouille: signing in and being remembered, a cart, a counter, signing
+//! out, and the time left until the session ends. The JSON API of `serve` is there as well.
+//!
+//! ```text
+//! cargo run --features rouille,clap --example shop -- --insecure-cookies --idle-timeout 5m --remember-for 30d
+//! ```
+
+mod common;
+#[path = "shop/page.rs"]
+mod page;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use common::api::{Call, Reply};
+use common::{Cli, Cut, Item, Shopper, change, sign_in};
+use page::{Body, View};
+use rouille::{Request, Response, Server};
+use threaded_sessions::rouille::{failure, try_session};
+use threaded_sessions::{BoxError, Error, Session, SessionId, SessionManager};
+
+type Sessions = SessionManager<Shopper>;
+type Form = HashMap<String, String>;
+
+fn main() -> ExitCode {
+    common::run(serve)
+}
+
+fn serve(cli: Cli) -> Result<(), BoxError> {
+    let sessions = cli.sessions.manager::<Shopper>()?.build()?;
+    let host = cli.sessions.host(sessions.reaper())?;
+    let stopping = host.stopping();
+    let server = Server::new(&cli.listen, move |request| match stopping.load(Ordering::Relaxed) {
+        true => Response::text("stopping").with_status_code(503).with_unique_header("Retry-After", "1"),
+        false => route(&sessions, request),
+    })?;
+    let server = Arc::new(server.pool_size(cli.threads.into()));
+    println!("listening on http://{}", server.server_addr());
+    thread::spawn({
+        let server = server.clone();
+        move || {
+            loop {
+                server.poll_timeout(Duration::from_secs(3600));
+            }
+        }
+    });
+    host.wait();
+    // What runs is answered; what still comes is turned away, so there soon is a moment with nothing left to do.
+    server.join();
+    host.stop();
+    Ok(())
+}
+
+fn route(sessions: &Sessions, request: &Request) -> Response {
+    let file = |kind, content: &'static str| Response::from_data(kind, content).with_public_cache(300);
+    match (if request.method() == "HEAD" { "GET" } else { request.method() }, &*request.url()) {
+        // These have nothing to do with sessions, and cost no command.
+        ("GET", "/style.css") => file("text/css; charset=utf-8", include_str!("shop/style.css")),
+        ("GET", "/script.js") => file("text/javascript; charset=utf-8", include_str!("shop/script.js")),
+        ("GET", "/icon.svg") => file("image/svg+xml", include_str!("shop/icon.svg")),
+        ("GET", "/about") => html(page::about()).with_public_cache(300),
+
+        ("GET", "/") => show(sessions, request, |_| Ok(Body::Shop)),
+        ("GET", "/cart") => show(sessions, request, |_| Ok(Body::Cart)),
+        ("GET", "/sign-in") => show(sessions, request, |_| Ok(Body::SignIn)),
+        ("GET", "/account") => show(sessions, request, |shopper| match shopper.user {
+            Some(_) => Ok(Body::Account),
+            None => Err("/sign-in"),
+        }),
+
+        ("POST", "/cart/add") => act(sessions, request, |shopper, form| {
+            let metres = form.get("metres").and_then(|metres| metres.parse().ok());
+            let cut = Cut { metres: metres.unwrap_or(100).clamp(1, 1000), gift: form.contains_key("gift") };
+            let Some(name) = form.get("item").filter(|item| page::is_sold(item)).cloned() else { return "/" };
+            change(shopper, |shopper| shopper.cart.push(Item { name, cut }));
+            "/?notice=added"
+        }),
+        ("POST", "/cart/remove") => act(sessions, request, |shopper, form| {
+            let row = form.get("row").and_then(|row| row.parse::<usize>().ok());
+            change(shopper, |shopper| {
+                // Only if the row still is what the visitor saw there.
+                if let Some(row) = row
+                    && shopper.cart.get(row).is_some_and(|item| form.get("item") == Some(&item.name))
+                {
+                    shopper.cart.remove(row);
+                }
+            });
+            "/cart"
+        }),
+        ("POST", "/stitch") => act(sessions, request, |shopper, _| {
+            change(shopper, |shopper| shopper.hits += 1);
+            "/#stitches"
+        }),
+        ("POST", "/sign-in") => act(sessions, request, |shopper, form| {
+            let user = form.get("user").map(|user| user.trim()).unwrap_or_default();
+            if !(1..=40).contains(&user.chars().count()) {
+                return "/sign-in?notice=name";
+            }
+            sign_in(shopper, user);
+            shopper.remember(form.contains_key("remember"));
+            "/account"
+        }),
+        ("POST", "/sign-out") => act(sessions, request, |shopper, _| {
+            shopper.destroy();
+            "/?notice=signed-out"
+        }),
+
+        (_, path) if path.starts_with("/api/") => api(sessions, request),
+        _ => {
+            html(page::sorry("There is nothing here", "Perhaps the link was cut a little short.")).with_status_code(404)
+        }
+    }
+}
+
+/// Shows a page of the visitor's session, or leads on to another.
+fn show(sessions: &Sessions, request: &Request, body: impl FnOnce(&Shopper) -> Result<Body, &'static str>) -> Response {
+    let shown = try_session(sessions, request, |shopper| {
+        let body = match body(shopper) {
+            Ok(body) => body,
+            Err(elsewhere) => return Response::redirect_303(elsewhere),
+        };
+        if shopper.token.is_none() {
+            shopper.token = Some(SessionId::random().expose());
+        }
+        let notice = request.get_param("notice");
+        html(page::page(body, &View { shopper, handle: sessions.handle(shopper), notice: notice.as_deref() }))
+    });
+    shown.map_or_else(|error| sorry(&error), |(response, _)| response)
+}
+
+/// Does what a form of ours asks for, and leads on to the page that shows it.
+fn act(
+    sessions: &Sessions,
+    request: &Request,
+    action: impl FnOnce(&mut Session<Shopper>, &Form) -> &'static str,
+) -> Response {
+    let form = read_form(request);
+    let done = try_session(sessions, request, |shopper| {
+        // Another site does not know the token. A session that ended while the page was open has none.
+        let genuine = shopper.token.is_some() && shopper.token.as_ref() == form.get("token");
+        Response::redirect_303(if genuine { action(shopper, &form) } else { "/?notice=ended" })
+    });
+    match done {
+        Ok((_, committed)) if committed.outcome().is_lost() => Response::redirect_303("/?notice=lost"),
+        Ok((response, _)) => response,
+        Err(error) => sorry(&error),
+    }
+}
+
+/// The fields of a form; none of what is no form of ours.
+fn read_form(request: &Request) -> Form {
+    const LIMIT: usize = 4096;
+    let mut body = Vec::new();
+    let whole = request.data().is_some_and(|data| data.take(LIMIT as u64 + 1).read_to_end(&mut body).is_ok());
+    if !whole || body.len() > LIMIT {
+        return Form::new();
+    }
+    form_urlencoded::parse(&body).into_owned().collect()
+}
+
+fn api(sessions: &Sessions, request: &Request) -> Response {
+    let call = match Call::parse(request.method(), request.raw_url()) {
+        Ok(Call::Health) => return json(&Reply::health(&sessions.store().health())),
+        Ok(call) => call,
+        Err(reply) => return json(&reply),
+    };
+    match try_session(sessions, request, |shopper| json(&call.run(shopper))) {
+        Ok((_, committed)) if committed.outcome().is_lost() => json(&Reply::conflict()),
+        Ok((response, _)) => response,
+        Err(error) => failure(&error),
+    }
+}
+
+fn json(reply: &Reply) -> Response {
+    let body = if reply.body.is_null() { String::new() } else { reply.body.to_string() };
+    let response = Response::from_data("application/json", body)
+        .with_status_code(reply.status)
+        .with_additional_header("Cache-Control", "no-store");
+    match reply.allow {
+        Some(allow) => response.with_additional_header("Allow", allow),
+        None => response,
+    }
+}
+
+fn html(page: String) -> Response {
+    Response::html(page)
+        .with_additional_header(
+            "Content-Security-Policy",
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
+             base-uri 'none'; frame-ancestors 'none'",
+        )
+        .with_additional_header("Referrer-Policy", "same-origin")
+        .with_additional_header("X-Content-Type-Options", "nosniff")
+}
+
+/// A page in the place of one whose session could not be opened or committed.
+fn sorry(error: &Error) -> Response {
+    let mut response = failure(error);
+    let page = html(page::sorry(
+        "One moment, please",
+        "Our book of visitors is out of reach. Nothing was changed; try again in a moment.",
+    ));
+    response.headers.retain(|(name, _)| name != "Content-Type");
+    response.headers.extend(page.headers);
+    response.data = page.data;
+    response
+}

@@ -1,0 +1,259 @@
+//! Flags and environment variables for programs that host sessions, and their orderly end.
+//!
+//! [`Args`] is flattened into a program's own command line. It builds the store and the manager; [`Host`] runs the reaper
+//! beside the server, and tells when the program is to end: at Ctrl-C or SIGTERM. The order is then to stop accepting, to
+//! finish what runs, and to stop the reaper. With tiny_http, which is unblocked once for each accepting thread:
+//!
+//! ```no_run
+//! use clap::Parser;
+//! # #[cfg(feature = "tiny-http")]
+//! use threaded_sessions::tiny_http::respond;
+//!
+//! /// Counts your visits.
+//! #[derive(Parser)]
+//! struct Cli {
+//!     /// How many requests to serve at once
+//!     #[arg(long, default_value_t = 16)]
+//!     threads: usize,
+//!     #[command(flatten)]
+//!     sessions: threaded_sessions::args::Args,
+//! }
+//!
+//! # #[cfg(feature = "tiny-http")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let cli = Cli::parse();
+//! let sessions = cli.sessions.manager::<u32>()?.build()?;
+//! let server = tiny_http::Server::http("127.0.0.1:8000")?;
+//! let host = cli.sessions.host(sessions.reaper())?;
+//! std::thread::scope(|scope| {
+//!     for _ in 0..cli.threads {
+//!         scope.spawn(|| {
+//!             for request in server.incoming_requests() {
+//!                 let sent = respond(&sessions, request, |visits, _| {
+//!                     **visits += 1;
+//!                     tiny_http::Response::from_string(visits.to_string())
+//!                 });
+//!                 sent.unwrap_or_else(|error| eprintln!("an answer was not sent: {error}"));
+//!             }
+//!         });
+//!     }
+//!     host.wait();
+//!     (0..cli.threads).for_each(|_| server.unblock());
+//! });
+//! host.stop();
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "tiny-http"))]
+//! # fn main() {}
+//! ```
+//!
+//! rouille has nothing to unblock: let the handler answer 503 once [`Host::stopping`] is set, and call the server's `join`,
+//! as the example `shop` does.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use humantime::{DurationError, parse_duration};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::{
+    Error, ErrorKind, MemorySessionStore, Reaper, ReaperBuilder, RedisSessionStore, Result, SessionManager,
+    SessionManagerBuilder, SessionStore,
+};
+
+/// How often a host looks whether it is to stop: a signal can set a flag, and nothing else that is portable and safe.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What an operator sets. Each flag has an environment variable, which the flag overrides.
+///
+/// A password belongs into the environment: other users of the machine can see the flags of a program. The help shows no
+/// value of `REDIS_URL`.
+// The first paragraph would otherwise become the description of the program.
+#[derive(Clone, clap::Args)]
+#[command(about = None, long_about = None, next_help_heading = "Sessions")]
+pub struct Args {
+    /// Keep sessions in this Redis, redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///SOCKET; otherwise they live in
+    /// memory and end with the program
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
+    redis_url: Option<String>,
+
+    /// What all keys in Redis begin with
+    #[arg(long, env = "SESSION_PREFIX", value_name = "TEXT", default_value = "sessions")]
+    prefix: String,
+
+    /// Keep an index of the sessions in Redis, and delete what is overdue by it
+    #[arg(long, env = "SESSION_EXPIRING", value_parser = BoolishValueParser::new())]
+    expiring: bool,
+
+    /// How long a session lives after its last use: 30m, 12h, or never to end by idling
+    #[arg(long, env = "SESSION_IDLE_TIMEOUT", value_name = "TIME", default_value = "7d", value_parser = timeout)]
+    idle_timeout: Timeout,
+
+    /// How long a session lives at most, however busy
+    #[arg(long, env = "SESSION_LIFETIME", value_name = "TIME", value_parser = parse_duration)]
+    lifetime: Option<Duration>,
+
+    /// The idle timeout of visitors who want to be remembered, longer than that of others
+    #[arg(long, env = "SESSION_REMEMBER_FOR", value_name = "TIME", value_parser = parse_duration)]
+    remember_for: Option<Duration>,
+
+    /// Count only changes as use, not reading
+    #[arg(long, env = "SESSION_NO_TOUCH_ON_READ", value_parser = BoolishValueParser::new())]
+    no_touch_on_read: bool,
+
+    /// How often to delete what is overdue
+    #[arg(long, env = "SESSION_RESOLUTION", value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    resolution: Duration,
+
+    /// How many connections to Redis to open at most
+    #[arg(long, env = "SESSION_POOL_SIZE", value_name = "COUNT", default_value_t = 64)]
+    pool_size: u32,
+
+    /// How long one operation in Redis may take
+    #[arg(long, env = "SESSION_DEADLINE", value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    deadline: Duration,
+
+    /// The name of the cookie, __Host-session by default
+    #[arg(long, env = "SESSION_COOKIE_NAME", value_name = "NAME")]
+    cookie_name: Option<String>,
+
+    /// Let the cookie go over plain HTTP, for development
+    #[arg(long, env = "SESSION_INSECURE_COOKIES", value_parser = BoolishValueParser::new())]
+    insecure_cookies: bool,
+}
+
+/// What clap takes a bare `Option` for is another thing: a flag that may be missing.
+#[derive(Clone, Copy, Debug)]
+struct Timeout(Option<Duration>);
+
+fn timeout(text: &str) -> Result<Timeout, DurationError> {
+    if text == "never" { Ok(Timeout(None)) } else { parse_duration(text).map(|timeout| Timeout(Some(timeout))) }
+}
+
+impl Args {
+    /// The store: Redis, or memory, which is logged as a warning.
+    ///
+    /// Redis is [checked](RedisSessionStore::check). What is wrong with it is logged, and if it is merely away the store
+    /// serves as soon as it is back.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misconfigured`] for values that cannot work, and what [`check`](RedisSessionStore::check) answers unless
+    /// that passes by itself.
+    pub fn store(&self) -> Result<Arc<dyn SessionStore>> {
+        let Some(url) = &self.redis_url else {
+            log::warn!("sessions live in memory and end with this program: no --redis-url");
+            return Ok(Arc::new(MemorySessionStore::new()));
+        };
+        let builder = RedisSessionStore::builder().url(url).prefix(&self.prefix);
+        let builder = builder.pool_size(self.pool_size).deadline(self.deadline);
+        let store = if self.expiring { builder.expiring() } else { builder }.build()?;
+        match store.check() {
+            Ok(warnings) => warnings.iter().for_each(|warning| log::warn!("{warning}")),
+            Err(error) if error.kind().is_temporary() => log::warn!("starting without Redis: {error}"),
+            Err(error) => return Err(error),
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// A manager on this [store](Self::store), with these settings; those that are the program's own can be added.
+    ///
+    /// # Errors
+    ///
+    /// As for [`store`](Self::store).
+    pub fn manager<T: Serialize + DeserializeOwned + 'static>(&self) -> Result<SessionManagerBuilder<T>> {
+        let builder = SessionManager::builder(self.store()?)
+            .idle_timeout(self.idle_timeout.0)
+            .lifetime(self.lifetime)
+            .remember_for(self.remember_for)
+            .touch_on_read(!self.no_touch_on_read)
+            .secure(!self.insecure_cookies);
+        Ok(match &self.cookie_name {
+            Some(name) => builder.cookie_name(name),
+            None => builder,
+        })
+    }
+
+    /// Starts the reaper at this [resolution](ReaperBuilder::resolution), if the store is one that needs it, and from now on
+    /// notices Ctrl-C and SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// That the reaper could not be started, or signals not be noticed.
+    pub fn host<T: 'static>(&self, reaper: ReaperBuilder<T>) -> Result<Host> {
+        let reaper = match reaper.resolution(self.resolution).start() {
+            Ok(reaper) => Some(reaper),
+            Err(error) if error.kind() == ErrorKind::Unsupported => None,
+            Err(error) => return Err(error),
+        };
+        let stopping = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds the flag unset.
+            flag::register_conditional_shutdown(signal, 128 + signal, stopping.clone())
+                .and_then(|_| flag::register(signal, stopping.clone()))
+                .map_err(|error| Error::new(ErrorKind::Other, "listening for signals").with_source(error))?;
+        }
+        Ok(Host { stopping, _reaper: reaper })
+    }
+}
+
+/// Shows everything but the URL, which may hold a password.
+impl fmt::Debug for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Args")
+            .field("redis", &self.redis_url.is_some())
+            .field("prefix", &self.prefix)
+            .field("expiring", &self.expiring)
+            .field("idle_timeout", &self.idle_timeout.0)
+            .field("lifetime", &self.lifetime)
+            .field("remember_for", &self.remember_for)
+            .field("touch_on_read", &!self.no_touch_on_read)
+            .field("resolution", &self.resolution)
+            .field("pool_size", &self.pool_size)
+            .field("deadline", &self.deadline)
+            .field("cookie_name", &self.cookie_name)
+            .field("insecure_cookies", &self.insecure_cookies)
+            .finish()
+    }
+}
+
+/// What runs beside the server of a program that hosts sessions; from [`Args::host`].
+///
+/// The first Ctrl-C or SIGTERM asks the program to end. A second one ends it at once, and so does one that comes after the
+/// host was stopped or dropped.
+#[derive(Debug)]
+#[must_use = "the reaper stops when the host is dropped"]
+pub struct Host {
+    stopping: Arc<AtomicBool>,
+    _reaper: Option<Reaper>,
+}
+
+impl Host {
+    /// Waits until the program is to end.
+    pub fn wait(&self) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Whether the program is to end. Set it to end the program without a signal.
+    pub fn stopping(&self) -> Arc<AtomicBool> {
+        self.stopping.clone()
+    }
+
+    /// Stops the reaper. The last thing to do: what runs until then may still want it.
+    pub fn stop(self) {}
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+}
