@@ -12,9 +12,9 @@ use std::process::ExitCode;
 use std::thread;
 
 use common::api::{Call, Reply};
-use common::{Cli, Shopper};
+use common::{Cli, Sessions};
+use threaded_sessions::BoxError;
 use threaded_sessions::tiny_http::{answer, failure, try_session};
-use threaded_sessions::{BoxError, SessionManager};
 use tiny_http::{Header, Request, Response, ResponseBox, Server};
 
 const USAGE: &str = "\
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(cli: Cli) -> Result<(), BoxError> {
-    let sessions = cli.sessions.manager::<Shopper>()?.build()?;
+    let sessions: Sessions = cli.sessions.manager()?.build()?;
     let server = Server::http(&cli.listen)?;
     let host = cli.sessions.host(sessions.reaper())?;
     println!("listening on http://{}", server.server_addr());
@@ -52,7 +52,7 @@ fn serve(cli: Cli) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn route(sessions: &SessionManager<Shopper>, request: &mut Request) -> ResponseBox {
+fn route(sessions: &Sessions, request: &mut Request) -> ResponseBox {
     // Has nothing to do with sessions, and costs no command.
     if request.url() == "/" {
         return Response::from_string(USAGE).boxed();
@@ -62,7 +62,9 @@ fn route(sessions: &SessionManager<Shopper>, request: &mut Request) -> ResponseB
         Ok(call) => call,
         Err(reply) => return json(&reply),
     };
-    match try_session(sessions, request, |shopper, _| json(&call.run(shopper))) {
+    let run =
+        |shopper: &mut _, _: &mut _| call.run(sessions, shopper).map_or_else(|error| failure(&error), |r| json(&r));
+    match try_session(sessions, request, run) {
         Ok((_, committed)) if committed.outcome().is_lost() => json(&Reply::conflict()),
         Ok((response, _)) => response,
         Err(error) => failure(&error),
@@ -70,10 +72,9 @@ fn route(sessions: &SessionManager<Shopper>, request: &mut Request) -> ResponseB
 }
 
 fn json(reply: &Reply) -> ResponseBox {
-    let body = if reply.body.is_null() { String::new() } else { reply.body.to_string() };
     let headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")];
     let headers = headers.into_iter().chain(reply.allow.map(|allow| ("Allow", allow)));
     let headers = headers.map(|(name, value)| Header::from_bytes(name, value).expect("ASCII"));
-    let response = Response::from_string(body).with_status_code(reply.status);
+    let response = Response::from_string(&*reply.body).with_status_code(reply.status);
     headers.fold(response, Response::with_header).boxed()
 }

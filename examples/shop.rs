@@ -1,5 +1,5 @@
 //! A small shop that a person can click through, on rouille: signing in and being remembered, a cart, a counter, signing
-//! out, and the time left until the session ends. The JSON API of `serve` is there as well.
+//! out here or everywhere, and the time left until the session ends. The JSON API of `serve` is there as well.
 //!
 //! ```text
 //! cargo run --features rouille,clap --example shop -- --insecure-cookies --idle-timeout 5m --remember-for 30d
@@ -18,13 +18,12 @@ use std::thread;
 use std::time::Duration;
 
 use common::api::{Call, Reply};
-use common::{Cli, Cut, Item, Shopper, change, sign_in};
+use common::{Cli, Cut, Item, Sessions, Shopper, sign_in};
 use page::{Body, View};
 use rouille::{Request, Response, Server};
 use threaded_sessions::rouille::{failure, try_session};
-use threaded_sessions::{BoxError, Error, Session, SessionId, SessionManager};
+use threaded_sessions::{BoxError, Error, Session, SessionId};
 
-type Sessions = SessionManager<Shopper>;
 type Form = HashMap<String, String>;
 
 fn main() -> ExitCode {
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(cli: Cli) -> Result<(), BoxError> {
-    let sessions = cli.sessions.manager::<Shopper>()?.build()?;
+    let sessions: Sessions = cli.sessions.manager()?.build()?;
     let host = cli.sessions.host(sessions.reaper())?;
     let stopping = host.stopping();
     let server = Server::new(&cli.listen, move |request| match stopping.load(Ordering::Relaxed) {
@@ -68,46 +67,58 @@ fn route(sessions: &Sessions, request: &Request) -> Response {
         ("GET", "/") => show(sessions, request, |_| Ok(Body::Shop)),
         ("GET", "/cart") => show(sessions, request, |_| Ok(Body::Cart)),
         ("GET", "/sign-in") => show(sessions, request, |_| Ok(Body::SignIn)),
-        ("GET", "/account") => show(sessions, request, |shopper| match shopper.user {
-            Some(_) => Ok(Body::Account),
-            None => Err("/sign-in"),
+        ("GET", "/account") => show(sessions, request, |shopper| {
+            Ok(match (&shopper.user, shopper.principal()) {
+                (Some(_), Some(principal)) => Body::Account(sessions.of(principal)?),
+                (Some(_), None) => Body::Account(Vec::new()),
+                (None, _) => Body::SignIn,
+            })
         }),
 
         ("POST", "/cart/add") => act(sessions, request, |shopper, form| {
-            let metres = form.get("metres").and_then(|metres| metres.parse().ok());
-            let cut = Cut { metres: metres.unwrap_or(100).clamp(1, 1000), gift: form.contains_key("gift") };
-            let Some(name) = form.get("item").filter(|item| page::is_sold(item)).cloned() else { return "/" };
-            change(shopper, |shopper| shopper.cart.push(Item { name, cut }));
-            "/?notice=added"
+            let metres = form.get("metres").and_then(|metres| metres.parse().ok()).unwrap_or(100);
+            let cut = Cut { metres: metres.clamp(1, 1000), gift: form.contains_key("gift") };
+            let Some(name) = form.get("item").filter(|item| page::is_sold(item)) else { return Ok("/") };
+            let item = Item { name: name.clone(), cut };
+            change(sessions, shopper, |shopper| shopper.cart.push(item.clone()), "/?notice=added")
         }),
         ("POST", "/cart/remove") => act(sessions, request, |shopper, form| {
-            let row = form.get("row").and_then(|row| row.parse::<usize>().ok());
-            change(shopper, |shopper| {
-                // Only if the row still is what the visitor saw there.
-                if let Some(row) = row
-                    && shopper.cart.get(row).is_some_and(|item| form.get("item") == Some(&item.name))
-                {
+            let row = form.get("row").and_then(|row| row.parse().ok()).unwrap_or(usize::MAX);
+            let remove = |shopper: &mut Shopper| {
+                // Only if that row still is what the visitor saw there.
+                if shopper.cart.get(row).is_some_and(|item| form.get("item") == Some(&item.name)) {
                     shopper.cart.remove(row);
                 }
-            });
-            "/cart"
+            };
+            change(sessions, shopper, remove, "/cart")
         }),
-        ("POST", "/stitch") => act(sessions, request, |shopper, _| {
-            change(shopper, |shopper| shopper.hits += 1);
-            "/#stitches"
-        }),
+        ("POST", "/stitch") => {
+            act(sessions, request, |shopper, _| change(sessions, shopper, |shopper| shopper.hits += 1, "/#stitches"))
+        }
         ("POST", "/sign-in") => act(sessions, request, |shopper, form| {
             let user = form.get("user").map(|user| user.trim()).unwrap_or_default();
             if !(1..=40).contains(&user.chars().count()) {
-                return "/sign-in?notice=name";
+                return Ok("/sign-in?notice=name");
             }
-            sign_in(shopper, user);
+            sign_in(sessions, shopper, user, &page::device(request.header("User-Agent").unwrap_or_default()));
             shopper.remember(form.contains_key("remember"));
-            "/account"
+            Ok("/account")
         }),
         ("POST", "/sign-out") => act(sessions, request, |shopper, _| {
             shopper.destroy();
-            "/?notice=signed-out"
+            Ok("/?notice=signed-out")
+        }),
+        ("POST", "/sign-out-there") => act(sessions, request, |shopper, form| {
+            let handle = form.get("session").and_then(|handle| handle.parse().ok());
+            if let (Some(principal), Some(handle)) = (shopper.principal(), handle) {
+                sessions.end(principal, handle)?;
+            }
+            Ok("/account")
+        }),
+        ("POST", "/sign-out-everywhere") => act(sessions, request, |shopper, _| {
+            sessions.end_others(shopper)?;
+            shopper.destroy();
+            Ok("/?notice=signed-out")
         }),
 
         (_, path) if path.starts_with("/api/") => api(sessions, request),
@@ -117,18 +128,19 @@ fn route(sessions: &Sessions, request: &Request) -> Response {
     }
 }
 
-/// Shows a page of the visitor's session, or leads on to another.
-fn show(sessions: &Sessions, request: &Request, body: impl FnOnce(&Shopper) -> Result<Body, &'static str>) -> Response {
+/// Shows a page of the visitor's session.
+fn show(
+    sessions: &Sessions,
+    request: &Request,
+    body: impl FnOnce(&Session<Shopper>) -> Result<Body, Error>,
+) -> Response {
     let shown = try_session(sessions, request, |shopper| {
-        let body = match body(shopper) {
-            Ok(body) => body,
-            Err(elsewhere) => return Response::redirect_303(elsewhere),
-        };
         if shopper.token.is_none() {
             shopper.token = Some(SessionId::random().expose());
         }
         let notice = request.get_param("notice");
-        html(page::page(body, &View { shopper, handle: sessions.handle(shopper), notice: notice.as_deref() }))
+        let view = View { handle: sessions.handle(shopper), notice: notice.as_deref(), shopper };
+        body(shopper).map_or_else(|error| sorry(&error), |body| html(page::page(body, &view)))
     });
     shown.map_or_else(|error| sorry(&error), |(response, _)| response)
 }
@@ -137,19 +149,32 @@ fn show(sessions: &Sessions, request: &Request, body: impl FnOnce(&Shopper) -> R
 fn act(
     sessions: &Sessions,
     request: &Request,
-    action: impl FnOnce(&mut Session<Shopper>, &Form) -> &'static str,
+    action: impl FnOnce(&mut Session<Shopper>, &Form) -> Result<&'static str, Error>,
 ) -> Response {
     let form = read_form(request);
     let done = try_session(sessions, request, |shopper| {
         // Another site does not know the token. A session that ended while the page was open has none.
         let genuine = shopper.token.is_some() && shopper.token.as_ref() == form.get("token");
-        Response::redirect_303(if genuine { action(shopper, &form) } else { "/?notice=ended" })
+        let next = if genuine { action(shopper, &form) } else { Ok("/?notice=ended") };
+        next.map_or_else(|error| sorry(&error), Response::redirect_303)
     });
     match done {
-        Ok((_, committed)) if committed.outcome().is_lost() => Response::redirect_303("/?notice=lost"),
+        Ok((_, committed)) if committed.outcome().is_lost() => Response::redirect_303(LOST),
         Ok((response, _)) => response,
         Err(error) => sorry(&error),
     }
+}
+
+const LOST: &str = "/?notice=lost";
+
+/// Changes the session, however many others do so at once, and tells where to go next.
+fn change(
+    sessions: &Sessions,
+    shopper: &mut Session<Shopper>,
+    change: impl FnMut(&mut Shopper),
+    next: &'static str,
+) -> Result<&'static str, Error> {
+    Ok(sessions.update_in(shopper, change)?.map_or(LOST, |()| next))
 }
 
 /// The fields of a form; none of what is no form of ours.
@@ -169,7 +194,8 @@ fn api(sessions: &Sessions, request: &Request) -> Response {
         Ok(call) => call,
         Err(reply) => return json(&reply),
     };
-    match try_session(sessions, request, |shopper| json(&call.run(shopper))) {
+    let run = |shopper: &mut _| call.run(sessions, shopper).map_or_else(|error| failure(&error), |reply| json(&reply));
+    match try_session(sessions, request, run) {
         Ok((_, committed)) if committed.outcome().is_lost() => json(&Reply::conflict()),
         Ok((response, _)) => response,
         Err(error) => failure(&error),
@@ -177,8 +203,7 @@ fn api(sessions: &Sessions, request: &Request) -> Response {
 }
 
 fn json(reply: &Reply) -> Response {
-    let body = if reply.body.is_null() { String::new() } else { reply.body.to_string() };
-    let response = Response::from_data("application/json", body)
+    let response = Response::from_data("application/json", &*reply.body)
         .with_status_code(reply.status)
         .with_additional_header("Cache-Control", "no-store");
     match reply.allow {

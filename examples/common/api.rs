@@ -1,10 +1,11 @@
 //! The JSON API, without the framework that carries it.
 
-use serde_json::{Value, json};
-use threaded_sessions::Session;
+use serde::Serialize;
+use serde_json::json;
 use threaded_sessions::store::Health;
+use threaded_sessions::{Error, Session};
 
-use super::{Item, Shopper, change, sign_in};
+use super::{Item, Sessions, Shopper, sign_in};
 
 /// What a request asks for.
 pub(crate) enum Call {
@@ -19,14 +20,26 @@ pub(crate) enum Call {
 /// What it is answered.
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    pub(crate) body: Value,
+    /// JSON, or nothing.
+    pub(crate) body: String,
     /// The methods of the `Allow` header.
     pub(crate) allow: Option<&'static str>,
 }
 
 impl Reply {
-    fn new(status: u16, body: Value) -> Self {
-        Self { status, body, allow: None }
+    fn new(status: u16, body: impl Serialize) -> Self {
+        Self { status, body: serde_json::to_string(&body).expect("it has string keys"), allow: None }
+    }
+
+    fn session(shopper: &Shopper) -> Self {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            user: Option<&'a str>,
+            hits: u64,
+            cart: Vec<&'a str>,
+        }
+        let cart = shopper.cart.iter().map(|item| &*item.name).collect();
+        Self::new(200, Body { user: shopper.user.as_deref(), hits: shopper.hits, cart })
     }
 
     fn error(status: u16, error: &str) -> Self {
@@ -81,18 +94,24 @@ impl Call {
     }
 
     /// Does with the session what is asked for; [`Health`](Self::Health) needs none.
-    pub(crate) fn run(self, shopper: &mut Session<Shopper>) -> Reply {
-        match self {
-            Self::Session | Self::Health => {}
-            Self::Hit => change(shopper, |shopper| shopper.hits += 1),
-            Self::Login(user) => sign_in(shopper, &user),
-            Self::Add(name) => change(shopper, |shopper| shopper.cart.push(Item { name, ..Item::default() })),
+    pub(crate) fn run(self, sessions: &Sessions, shopper: &mut Session<Shopper>) -> Result<Reply, Error> {
+        // However many requests of one visitor do this at once, each counts.
+        let kept = match self {
+            Self::Session | Self::Health => Some(()),
+            Self::Hit => sessions.update_in(shopper, |shopper| shopper.hits += 1)?,
+            Self::Add(name) => {
+                let item = Item { name, ..Item::default() };
+                sessions.update_in(shopper, |shopper| shopper.cart.push(item.clone()))?
+            }
+            Self::Login(user) => {
+                sign_in(sessions, shopper, &user, "A program");
+                Some(())
+            }
             Self::Logout => {
                 shopper.destroy();
-                return Reply::new(204, Value::Null);
+                return Ok(Reply { status: 204, body: String::new(), allow: None });
             }
-        }
-        let cart: Vec<&str> = shopper.cart.iter().map(|item| &*item.name).collect();
-        Reply::new(200, json!({ "user": shopper.user, "hits": shopper.hits, "cart": cart }))
+        };
+        Ok(kept.map_or_else(Reply::conflict, |()| Reply::session(shopper)))
     }
 }

@@ -9,7 +9,9 @@ use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
 use serde::{Deserialize, Serialize};
 use threaded_sessions::args::Args;
-use threaded_sessions::{BoxError, Session};
+use threaded_sessions::{BoxError, Session, SessionManager};
+
+pub(crate) type Sessions = SessionManager<Shopper>;
 
 /// A small site with sessions, and a JSON API to them under /api
 #[derive(Parser)]
@@ -55,16 +57,15 @@ impl Default for Cut {
     }
 }
 
-/// Changes the session.
-pub(crate) fn change(shopper: &mut Session<Shopper>, change: impl FnOnce(&mut Shopper)) {
-    change(shopper);
-}
-
 /// Signs the visitor in, under a new id, so that nobody who knew the old one is signed in as well.
-pub(crate) fn sign_in(shopper: &mut Session<Shopper>, user: &str) {
+pub(crate) fn sign_in(sessions: &Sessions, shopper: &mut Session<Shopper>, user: &str, device: &str) {
     shopper.renew();
     shopper.user = Some(user.to_owned());
     shopper.token = None;
+    // A plain Redis store does not know whose a session is.
+    if sessions.store().index().is_some() {
+        shopper.bind(user, device);
+    }
 }
 
 /// Runs a program, and says on stderr why it could not be run.

@@ -1,9 +1,9 @@
 //! The pages of the shop.
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use threaded_sessions::{Handle, Session};
+use threaded_sessions::{BoundSession, Handle, Session};
 
 use crate::common::{Cut, Item, Shopper};
 
@@ -18,7 +18,8 @@ pub(crate) enum Body {
     Shop,
     Cart,
     SignIn,
-    Account,
+    /// With where the visitor is signed in, as far as the store can tell.
+    Account(Vec<BoundSession>),
 }
 
 struct Product {
@@ -57,7 +58,7 @@ pub(crate) fn page(body: Body, view: &View<'_>) -> String {
         Body::Shop => ("Hand-dyed thread", "/", shop(view)),
         Body::Cart => ("Your cart", "/cart", cart(view)),
         Body::SignIn => ("Sign in", "/sign-in", sign_in(view)),
-        Body::Account => ("Your account", "/account", account(view)),
+        Body::Account(everywhere) => ("Your account", "/account", account(view, &everywhere)),
     };
     let notice = match view.notice {
         Some("added") => "Added to your cart.",
@@ -249,7 +250,7 @@ fn sign_in(view: &View<'_>) -> String {
     format!("<section class=narrow><h1>Sign in</h1>{}</section>", form(view, "/sign-in", fields))
 }
 
-fn account(view: &View<'_>) -> String {
+fn account(view: &View<'_>, everywhere: &[BoundSession]) -> String {
     let user = escape(view.shopper.user.as_deref().unwrap_or_default());
     let remembered = if view.shopper.is_remembered() {
         "Yes, also when the browser is closed"
@@ -257,20 +258,67 @@ fn account(view: &View<'_>) -> String {
         "Until the browser is closed"
     };
     let handle = view.handle.map(|handle| handle.to_string()[..12].to_owned()).unwrap_or_default();
-    let began = view.shopper.created().elapsed().unwrap_or_default().as_secs() / 60;
-    let began = match began {
-        0 => "Just now".to_owned(),
-        1 => "A minute ago".to_owned(),
-        minutes => format!("{minutes} minutes ago"),
-    };
-    let sign_out = form(view, "/sign-out", "<button>Sign out</button>");
     format!(
         "<section class=narrow><h1>Hello, {user}</h1>\
-         <dl><dt>Signed in as<dd>{user}<dt>Session began<dd>{began}<dt>Remembered<dd>{remembered}\
+         <dl><dt>Signed in as<dd>{user}<dt>Session began<dd>{}<dt>Remembered<dd>{remembered}\
          <dt>Known in our logs as<dd><code>{handle}</code></dl>\
          <p class=hint>The last one names your session without giving it away: nobody can come in with it.</p>\
-         {sign_out}</section>"
+         {}{}</section>",
+        ago(view.shopper.created()),
+        form(view, "/sign-out", "<button>Sign out</button>"),
+        devices(view, everywhere)
     )
+}
+
+/// Where the visitor is signed in.
+fn devices(view: &View<'_>, everywhere: &[BoundSession]) -> String {
+    if everywhere.is_empty() {
+        return String::new();
+    }
+    let mut list = String::new();
+    for session in everywhere {
+        let (label, here) = (escape(&session.label), Some(session.handle) == view.handle);
+        let used = session.last_used.map(|used| format!("last seen {}", ago(used).to_lowercase())).unwrap_or_default();
+        let rest = if here {
+            "<span class=tag>this one</span>".to_owned()
+        } else {
+            let fields = format!(
+                "<input type=hidden name=session value={}>\
+                 <button class=quiet>Sign out<span class=unseen> of {label}</span></button>",
+                session.handle
+            );
+            form(view, "/sign-out-there", &fields)
+        };
+        let _ = write!(list, "<li><div><strong>{label}</strong><p>{used}</p></div>{rest}");
+    }
+    let everywhere = form(view, "/sign-out-everywhere", "<button class=quiet>Sign out everywhere</button>");
+    format!("<h2>Where you are signed in</h2><ul class=devices>{list}</ul>{everywhere}")
+}
+
+/// What to call the device with this `User-Agent`.
+pub(crate) fn device(agent: &str) -> String {
+    let first =
+        |names: &[(&str, &'static str)]| names.iter().find(|(part, _)| agent.contains(part)).map(|(_, name)| *name);
+    let browser = first(&[("Firefox/", "Firefox"), ("Edg/", "Edge"), ("Chrome/", "Chrome"), ("Safari/", "Safari")]);
+    let system = first(&[
+        ("Android", "Android"),
+        ("iPhone", "an iPhone"),
+        ("iPad", "an iPad"),
+        ("Mac OS", "a Mac"),
+        ("Windows", "Windows"),
+        ("Linux", "Linux"),
+    ]);
+    format!("{} on {}", browser.unwrap_or("A browser"), system.unwrap_or("a computer"))
+}
+
+fn ago(time: SystemTime) -> String {
+    match time.elapsed().unwrap_or_default().as_secs() / 60 {
+        0 => "Just now".to_owned(),
+        1 => "A minute ago".to_owned(),
+        minutes @ 2..120 => format!("{minutes} minutes ago"),
+        minutes @ 120..2880 => format!("{} hours ago", minutes / 60),
+        minutes => format!("{} days ago", minutes / 1440),
+    }
 }
 
 /// A form with the token of the session.

@@ -77,12 +77,13 @@ class Shop(unittest.TestCase):
         self.browser.close()
         self.open_browser()
 
-    def sign_in(self, name, remember=False):
-        self.browser.go("/sign-in")
-        self.browser.type("#user", name)
+    def sign_in(self, name, remember=False, browser=None):
+        browser = browser or self.browser
+        browser.go("/sign-in")
+        browser.type("#user", name)
         if remember:
-            self.browser.click("[name=remember]")
-        self.browser.follow("main button")
+            browser.click("[name=remember]")
+        browser.follow("main button")
 
     def api(self, path):
         """Calls the API with the visitor's session, which a page of the shop may not."""
@@ -133,7 +134,7 @@ class Shop(unittest.TestCase):
             self.assertEqual("expiry" in self.browser.cookies()["session"], remember)
             self.reopen_browser()
             self.browser.go("/account")
-            self.assertEqual(self.browser.path(), "/account" if remember else "/sign-in")
+            self.assertEqual(self.browser.text("h1"), "Hello, Ada" if remember else "Sign in")
             self.assertEqual("Ada" in self.browser.text(), remember)
 
     def test_no_script_sees_the_cookie(self):
@@ -188,7 +189,32 @@ class Shop(unittest.TestCase):
         self.assertIn("Hello, Ada", browser.text())
         browser.wait_for(lambda: "Your session has ended" in browser.text("footer"))
         browser.go("/account")
-        self.assertEqual(browser.path(), "/sign-in")
+        self.assertEqual(browser.text("h1"), "Sign in")
+
+    def test_a_visitor_sees_where_he_is_signed_in_and_can_sign_out_there(self):
+        here, there = self.browser, Browser(DRIVER, self.profile + "-there", self.site)
+        self.addCleanup(shutil.rmtree, self.profile + "-there", ignore_errors=True)
+        self.addCleanup(there.close)
+
+        def devices():
+            return here.script("return [...document.querySelectorAll('.devices strong')].map((name) => name.textContent)")
+
+        for _ in range(2):
+            for browser in (there, here):
+                self.sign_in("Ada", browser=browser)
+            self.assertEqual(devices(), ["Chrome on Linux", "Chrome on Linux"])
+            self.assertEqual(here.text(".devices").count("this one"), 1)
+            here.follow(".devices button")
+            self.assertEqual(devices(), ["Chrome on Linux"])
+            self.assertIn("this one", here.text(".devices"))
+            there.go("/account")
+            self.assertEqual(there.text("h1"), "Sign in")
+        self.sign_in("Ada", browser=there)
+        here.follow("form[action='/sign-out-everywhere'] button")
+        self.assertNotice("You are signed out")
+        for browser in (here, there):
+            browser.go("/account")
+            self.assertEqual(browser.text("h1"), "Sign in")
 
     def test_a_form_without_the_token_changes_nothing(self):
         browser = self.browser
@@ -222,6 +248,10 @@ class Shop(unittest.TestCase):
             browser.follow(f".card:nth-child({card}) button")
         for _ in range(5):
             browser.follow("#stitches button")
+        other = Browser(DRIVER, self.profile + "-other", self.site)
+        self.addCleanup(shutil.rmtree, self.profile + "-other", ignore_errors=True)
+        self.sign_in("Augusta Ada King-Noel, Countess of Lovel", browser=other)
+        other.close()
         self.look_at({"account": "/account", "cart": "/cart", "shop-signed-in": "/?notice=added"})
 
     def look_at(self, pages):
