@@ -16,9 +16,18 @@ impl Client {
         Self { address, connection: connect(address), cookies: BTreeMap::new() }
     }
 
-    /// A further connection with the same cookies.
+    /// A further connection with the same cookies, which is served from now on: of several that come at once, tiny_http
+    /// leaves some without a thread until others close.
+    #[track_caller]
     pub fn beside(&self) -> Self {
-        Self { cookies: self.cookies.clone(), ..Self::new(self.address) }
+        let mut client = Self::new(self.address);
+        client.get("/");
+        Self { cookies: self.cookies.clone(), ..client }
+    }
+
+    /// Does not mind a connection that was closed.
+    pub fn reconnect(&mut self) {
+        self.connection = connect(self.address);
     }
 
     #[track_caller]
@@ -37,7 +46,8 @@ impl Client {
         self.try_send(method, path, headers).expect("a whole response")
     }
 
-    /// The same; an error if the connection ends before or within the response.
+    /// The same; an error if the connection ends before the response, and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof)
+    /// if it ends within.
     pub fn try_send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
         self.write(method, path, headers)?;
         self.read(method)
@@ -92,6 +102,16 @@ pub struct Response {
 
 impl Response {
     fn read(input: &mut impl BufRead, is_head: bool) -> io::Result<Self> {
+        if input.fill_buf()?.is_empty() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Self::read_rest(input, is_head).map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionReset => io::ErrorKind::UnexpectedEof.into(),
+            _ => error,
+        })
+    }
+
+    fn read_rest(input: &mut impl BufRead, is_head: bool) -> io::Result<Self> {
         let status_line = line(input)?;
         let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let mut response = Self {
@@ -136,11 +156,8 @@ impl Response {
 fn line(input: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     input.read_line(&mut line)?;
-    match line.strip_suffix("\r\n") {
-        Some(line) => Ok(line.to_owned()),
-        None if line.is_empty() => Err(io::ErrorKind::ConnectionAborted.into()),
-        None => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
+    let whole = line.strip_suffix("\r\n").map(str::to_owned);
+    whole.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 fn take(input: &mut impl Read, length: usize) -> io::Result<Vec<u8>> {

@@ -3,6 +3,8 @@
 
 mod http;
 mod monitor;
+#[cfg(feature = "clap")]
+pub mod program;
 mod proxy;
 mod server;
 mod states;

@@ -1,0 +1,423 @@
+//! The JSON API of both programs, over real connections to processes of their own, with every kind of store.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::program::Program;
+use support::{Client, Fault, PATIENCE, Proxy, RedisServer, Response, eventually, shared, unique};
+use threaded_sessions::SessionId;
+
+const PROGRAMS: [&str; 2] = ["serve", "shop"];
+
+/// Where requests that have nothing to do with sessions go.
+const STATIC: [&str; 2] = ["/", "/about"];
+
+/// The flags for a memory store, a plain and an expiring one.
+fn stores(url: &str) -> [Vec<String>; 3] {
+    let prefix = unique("api");
+    let redis = |kind: &str| ["--redis-url", url, "--prefix", &format!("{prefix}-{kind}")].map(str::to_owned).to_vec();
+    [vec![], redis("plain"), [redis("expiring"), vec!["--expiring".to_owned()]].concat()]
+}
+
+fn start(program: &str, store: &[String], flags: &[&str]) -> Program {
+    let store = store.iter().map(String::as_str);
+    Program::start(program, &store.chain(flags.iter().copied()).collect::<Vec<_>>(), &[])
+}
+
+/// Both programs with every kind of store.
+fn everywhere(flags: &[&str], test: impl Fn(&Program)) {
+    for program in PROGRAMS {
+        for store in stores(&shared().url()) {
+            eprintln!("{program} {store:?}");
+            test(&start(program, &store, &[&["--insecure-cookies"], flags].concat()));
+        }
+    }
+}
+
+fn session(user: Option<&str>, hits: u64, cart: &[&str]) -> Value {
+    json!({ "user": user, "hits": hits, "cart": cart })
+}
+
+#[track_caller]
+fn assert_session(response: &Response, user: Option<&str>, hits: u64, cart: &[&str]) {
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(response.json(), session(user, hits, cart));
+    assert_eq!(response.header("Content-Type"), Some("application/json"));
+    assert_eq!(response.header("Cache-Control"), Some("no-store"));
+    assert_eq!(response.header("Vary"), Some("Cookie"));
+}
+
+/// The id in a `Set-Cookie` that has just these attributes.
+#[track_caller]
+fn given(response: &Response, name: &str, attributes: &str) -> SessionId {
+    let cookie = response.header("Set-Cookie").unwrap_or_else(|| panic!("no cookie: {response:?}"));
+    let (pair, rest) = cookie.split_once("; ").expect("attributes");
+    assert_eq!(rest, attributes);
+    let id = pair.strip_prefix(name).and_then(|id| id.strip_prefix('=')).expect("the name of the cookie");
+    id.parse().expect("a session id")
+}
+
+#[test]
+fn a_visit_from_the_first_request_to_the_logout() {
+    const COOKIE: &str = "HttpOnly; SameSite=Lax; Path=/";
+    everywhere(&[], |program| {
+        let mut client = program.client();
+        let fresh = client.get("/api/session");
+        assert_session(&fresh, None, 0, &[]);
+        assert_eq!(fresh.header("Set-Cookie"), None, "nothing to remember yet");
+
+        let first = client.post("/api/hit");
+        assert_session(&first, None, 1, &[]);
+        let id = given(&first, "session", COOKIE);
+        let mut before_login = client.beside();
+        for response in [client.post("/api/cart?item=green%20tea+%26+milk"), client.get("/api/session")] {
+            assert_session(&response, None, 1, &["green tea & milk"]);
+            assert_eq!(response.header("Set-Cookie"), None);
+        }
+
+        let login = client.post("/api/login?user=J%C3%BCrgen");
+        assert_session(&login, Some("Jürgen"), 1, &["green tea & milk"]);
+        assert_ne!(given(&login, "session", COOKIE), id);
+        assert_session(&client.post("/api/hit"), Some("Jürgen"), 2, &["green tea & milk"]);
+
+        // A request that still had the old id gets nothing of it, and does not disturb the new one.
+        let late = before_login.get("/api/session");
+        assert_session(&late, None, 0, &[]);
+        for path in ["/api/hit", "/api/cart?item=x", "/api/logout"] {
+            let late = before_login.post(path);
+            assert_eq!((late.status, late.header("Set-Cookie")), (409, None), "{path}");
+        }
+        assert_session(&client.get("/api/session"), Some("Jürgen"), 2, &["green tea & milk"]);
+
+        let mut elsewhere = client.beside();
+        let logout = client.post("/api/logout");
+        assert_eq!((logout.status, &*logout.body), (204, ""));
+        assert!(logout.header("Set-Cookie").unwrap().contains("; Max-Age=0"), "{logout:?}");
+        assert!(client.cookies.is_empty());
+        for dead in [elsewhere.get("/api/session"), client.get("/api/session")] {
+            assert_session(&dead, None, 0, &[]);
+            assert_eq!(dead.header("Set-Cookie"), None);
+        }
+        let again = elsewhere.post("/api/hit");
+        assert_session(&again, None, 1, &[]);
+        given(&again, "session", COOKIE);
+    });
+}
+
+#[test]
+fn what_is_no_call_is_refused() {
+    everywhere(&[], |program| {
+        let mut client = program.client();
+        for (method, path, status, allow) in [
+            ("POST", "/api/login", 400, None),
+            ("POST", "/api/login?user=", 400, None),
+            ("POST", &format!("/api/cart?item={}", "x".repeat(201)), 400, None),
+            ("POST", "/api/session", 405, Some("GET, HEAD")),
+            ("GET", "/api/hit", 405, Some("POST")),
+            ("DELETE", "/api/cart?item=x", 405, Some("POST")),
+            ("GET", "/api/nothing", 404, None),
+            ("GET", "/api/", 404, None),
+            ("GET", "/nothing", 404, None),
+        ] {
+            let response = client.send(method, path, &[]);
+            assert_eq!((response.status, response.header("Allow")), (status, allow), "{method} {path}");
+            assert_eq!(response.header("Set-Cookie"), None);
+        }
+    });
+}
+
+#[test]
+fn the_cookie_is_secure_unless_told_otherwise() {
+    for (flags, name, attributes) in [
+        (&[][..], "__Host-session", "HttpOnly; SameSite=Lax; Secure; Path=/"),
+        (&["--cookie-name", "mine"], "mine", "HttpOnly; SameSite=Lax; Secure; Path=/"),
+        (&["--cookie-name", "mine", "--insecure-cookies"], "mine", "HttpOnly; SameSite=Lax; Path=/"),
+    ] {
+        for program in PROGRAMS {
+            let program = Program::start(program, flags, &[]);
+            given(&program.client().post("/api/hit"), name, attributes);
+        }
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_and_all_count() {
+    const HITS: u64 = 10;
+    everywhere(&[], |program| {
+        let mut client = program.client();
+        client.post("/api/hit");
+        for _ in 0..HITS {
+            client.write("POST", "/api/hit", &[]).unwrap();
+            client.write("GET", "/api/nothing", &[]).unwrap();
+        }
+        let mut hits = BTreeSet::new();
+        for _ in 0..HITS {
+            hits.insert(client.read("POST").unwrap().json()["hits"].as_u64().unwrap());
+            assert_eq!(client.read("GET").unwrap().status, 404);
+        }
+        assert_eq!(hits, (2..=HITS + 1).collect());
+        assert_session(&client.get("/api/session"), None, HITS + 1, &[]);
+    });
+}
+
+#[test]
+fn parallel_requests_of_one_visitor_all_count() {
+    const REQUESTS: usize = 32;
+    everywhere(&[], |program| {
+        let mut client = program.client();
+        client.post("/api/login?user=ada");
+        let start = Barrier::new(REQUESTS);
+        thread::scope(|scope| {
+            for n in 0..REQUESTS {
+                let (mut client, start) = (client.beside(), &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let path = if n % 2 == 0 { "/api/hit".to_owned() } else { format!("/api/cart?item={n}") };
+                    for _ in 0..3 {
+                        let response = client.post(&path);
+                        assert_eq!((response.status, response.header("Set-Cookie")), (200, None));
+                    }
+                });
+            }
+        });
+        let mut kept = client.get("/api/session").json();
+        let mut cart: Vec<String> = serde_json::from_value(kept["cart"].take()).unwrap();
+        cart.sort_unstable();
+        let mut items: Vec<String> =
+            (0..REQUESTS * 3).map(|n| n % REQUESTS).filter(|n| n % 2 == 1).map(|n| n.to_string()).collect();
+        items.sort_unstable();
+        assert_eq!((kept["hits"].as_u64(), cart), (Some(48), items));
+    });
+}
+
+#[test]
+fn head_is_get_without_a_body() {
+    everywhere(&[], |program| {
+        let mut client = program.client();
+        client.post("/api/cart?item=tea");
+        for path in ["/api/session", "/api/health", "/api/nothing"] {
+            let get = client.get(path);
+            let head = client.send("HEAD", path, &[]);
+            let about = |response: &Response| {
+                let headers = ["Content-Type", "Content-Length", "Cache-Control", "Vary", "Set-Cookie"];
+                (response.status, headers.map(|name| response.header(name).map(str::to_owned)))
+            };
+            assert_eq!(about(&head), about(&get));
+            assert_eq!(head.body, "");
+        }
+    });
+}
+
+#[test]
+fn cookie_headers_of_any_size_and_shape() {
+    everywhere(&[], |program| {
+        let mut client = program.client();
+        client.post("/api/hit");
+        let ours = format!("session={}", client.cookies["session"]);
+        client.cookies.clear();
+
+        let many: String = (0..3000).map(|n| format!("cookie-{n}=value; ")).collect();
+        let long = format!("long={}", "x".repeat(256 * 1024));
+        for (headers, hits) in [
+            (vec![ours.clone()], 1),
+            (vec![format!("{many}{ours}")], 1),
+            (vec![long.clone(), ours.clone()], 1),
+            (vec![format!("{long}; {ours}; {long}")], 1),
+            (vec![format!(" ;;= ;a; =b; \"c\"=\"; {ours};;")], 1),
+            (vec![format!("session=; session=x; {ours}")], 1),
+            (vec![format!("  {}  ", ours.replace('=', " = "))], 1),
+            (vec![ours.to_uppercase()], 0),
+            (vec![format!("x{ours}"), format!("{ours}0"), ours.replace("session", "Session")], 0),
+            (vec![format!("session={}", SessionId::random().expose())], 0),
+            (vec!["session".to_owned(), String::new(), "session=%00%ff../../*".to_owned()], 0),
+        ] {
+            let headers: Vec<_> = headers.iter().map(|header| ("Cookie", &**header)).collect();
+            let response = client.send("GET", "/api/session", &headers);
+            let start: String = format!("{headers:?}").chars().take(200).collect();
+            assert_eq!((response.status, &response.json()["hits"]), (200, &json!(hits)), "{start}");
+            assert_eq!(response.header("Set-Cookie"), None);
+        }
+        // What is no HTTP may cost the connection, and nothing else.
+        client.write_raw(b"GET /api/session HTTP/1.1\r\nCookie: session=\xff\xfe\r\n\r\n").unwrap();
+        let _ = client.read("GET");
+        client.reconnect();
+        assert_session(&client.get("/api/session"), None, 0, &[]);
+    });
+}
+
+#[test]
+fn a_session_that_is_not_used_expires() {
+    everywhere(&["--idle-timeout", "300ms", "--no-touch-on-read", "--resolution", "50ms"], |program| {
+        let mut client = program.client();
+        client.post("/api/hit");
+        assert!(eventually(PATIENCE, || client.get("/api/session").json()["hits"] == 0));
+        assert_session(&client.post("/api/hit"), None, 1, &[]);
+    });
+}
+
+#[test]
+fn while_the_store_is_away_it_is_said_so_and_nothing_is_lost() {
+    let proxy = Proxy::start(shared());
+    for (program, static_page) in PROGRAMS.into_iter().zip(STATIC) {
+        let [_, redis @ ..] = stores(&proxy.url());
+        for store in redis {
+            let process = start(program, &store, &["--insecure-cookies"]);
+            let mut client = process.client();
+            client.post("/api/hit");
+            assert_eq!(
+                (client.get("/api/health").status, &client.get("/api/health").json()["healthy"]),
+                (200, &json!(true))
+            );
+
+            proxy.set(Fault::Refuse);
+            for (method, path) in [("GET", "/api/session"), ("POST", "/api/hit"), ("POST", "/api/logout")] {
+                let away = client.send(method, path, &[]);
+                assert_eq!((away.status, away.header("Retry-After")), (503, Some("1")), "{path}: {away:?}");
+                assert_eq!(away.header("Set-Cookie"), None);
+            }
+            let health = client.get("/api/health");
+            assert_eq!((health.status, &health.json()["healthy"]), (503, &json!(false)));
+            assert_eq!(client.get(static_page).status, 200);
+            if program == "shop" {
+                let page = client.get("/");
+                assert_eq!((page.status, page.header("Retry-After")), (503, Some("1")));
+                assert!(page.body.contains("One moment, please"), "{page:?}");
+            }
+
+            proxy.set(Fault::None);
+            assert!(eventually(PATIENCE, || client.get("/api/health").status == 200));
+            assert!(eventually(PATIENCE, || client.get("/api/session").status == 200));
+            assert_session(&client.get("/api/session"), None, 1, &[]);
+        }
+    }
+}
+
+/// Visitors who hit as fast as they can until the program is gone, and what each was answered: the number of hits that
+/// the program said it kept, and every status.
+struct Crowd {
+    visitors: Vec<thread::JoinHandle<(Client, u64, BTreeSet<u16>)>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Crowd {
+    #[track_caller]
+    fn gather(program: &Program, visitors: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let hits = Arc::new(AtomicUsize::new(0));
+        let visitor = program.client();
+        let visit = |_| {
+            let (client, over, hits) = (visitor.beside(), over.clone(), hits.clone());
+            thread::spawn(move || Self::visit(client, &over, &hits))
+        };
+        let crowd = Self { visitors: (0..visitors).map(visit).collect(), over };
+        assert!(eventually(PATIENCE, || hits.load(Ordering::Relaxed) > 20 * visitors), "they get on");
+        crowd
+    }
+
+    fn visit(mut client: Client, over: &AtomicBool, all: &AtomicUsize) -> (Client, u64, BTreeSet<u16>) {
+        let (mut hits, mut statuses) = (0, BTreeSet::new());
+        while !over.load(Ordering::Relaxed) {
+            match client.try_send("POST", "/api/hit", &[]) {
+                Ok(response) => {
+                    statuses.insert(response.status);
+                    if response.status == 200 {
+                        hits += 1;
+                        all.fetch_add(1, Ordering::Relaxed);
+                        assert_eq!(response.json()["hits"], hits);
+                    }
+                }
+                Err(error) => {
+                    assert_ne!(error.kind(), ErrorKind::UnexpectedEof, "answered halfway");
+                    break;
+                }
+            }
+        }
+        (client, hits, statuses)
+    }
+
+    fn disperse(self) -> Vec<(Client, u64, BTreeSet<u16>)> {
+        self.over.store(true, Ordering::Relaxed);
+        self.visitors.into_iter().map(|visitor| visitor.join().expect("every answer was whole")).collect()
+    }
+}
+
+#[test]
+fn ctrl_c_under_load_answers_what_it_began_and_ends_within_a_second() {
+    for program in PROGRAMS {
+        for (store, signal) in stores(&shared().url()).iter().zip([Signal::INT, Signal::TERM, Signal::INT]) {
+            let mut process = start(program, store, &["--insecure-cookies"]);
+            let crowd = Crowd::gather(&process, 24);
+            process.signal(signal);
+            let began = Instant::now();
+            let status = process.wait();
+            let took = began.elapsed();
+            let visitors = crowd.disperse();
+            assert!(status.success(), "{program} {store:?}: {status}: {}", process.stderr());
+            assert!(took < Duration::from_secs(1), "{program} {store:?} took {took:?}");
+            eprintln!("{program} {store:?} ended in {took:?}");
+
+            let again = start(program, store, &["--insecure-cookies"]);
+            for (client, hits, statuses) in visitors {
+                assert!(statuses.is_subset(&BTreeSet::from([200, 503])), "{statuses:?}");
+                if !store.is_empty() {
+                    let mut later = again.client();
+                    later.cookies = client.cookies;
+                    assert_eq!(later.get("/api/session").json()["hits"], hits, "exactly what was answered is kept");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_while_redis_hangs_ends_within_two_deadlines() {
+    for program in PROGRAMS {
+        let server = RedisServer::start();
+        let [_, redis @ ..] = stores(&server.url());
+        for store in redis {
+            let mut process = start(program, &store, &["--insecure-cookies", "--deadline", "1s"]);
+            let crowd = Crowd::gather(&process, 24);
+            server.stop();
+            process.signal(Signal::INT);
+            let began = Instant::now();
+            let status = process.wait();
+            let took = began.elapsed();
+            server.resume();
+            crowd.disperse();
+            assert!(status.success(), "{status}");
+            assert!(took < Duration::from_secs(2), "{program} {store:?} took {took:?}");
+            eprintln!("{program} {store:?} ended in {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_ends_it_at_once() {
+    let proxy = Proxy::start(shared());
+    for program in PROGRAMS {
+        let store = ["--redis-url", &proxy.url(), "--prefix", &unique("second"), "--deadline", "1h"].map(str::to_owned);
+        let mut process = start(program, &store, &["--insecure-cookies"]);
+        let mut client = process.client();
+        client.post("/api/hit");
+        let before = proxy.fired();
+        proxy.set(Fault::Stall);
+        client.write("POST", "/api/hit", &[]).unwrap();
+        assert!(eventually(PATIENCE, || proxy.fired() > before), "a request hangs");
+        let mut status = None;
+        assert!(eventually(PATIENCE, || {
+            process.signal(Signal::INT);
+            status = process.try_wait();
+            status.is_some()
+        }));
+        assert_eq!(status.unwrap().code(), Some(130));
+        proxy.set(Fault::None);
+    }
+}

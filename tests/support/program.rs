@@ -1,0 +1,105 @@
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::NamedTempFile;
+
+use super::{Client, PATIENCE, eventually};
+
+/// One of the examples that serve, as a process of its own. It ends with this value.
+pub struct Program {
+    process: Child,
+    address: SocketAddr,
+    stderr: NamedTempFile,
+}
+
+impl Program {
+    /// Starts it on a port of its own, with these flags and variables, and waits until it listens.
+    #[track_caller]
+    pub fn start(example: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let stderr = NamedTempFile::new().expect("a temporary file");
+        let mut process = command(example)
+            .args(["--listen", "127.0.0.1:0"])
+            .args(flags)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(stderr.reopen().expect("a second handle"))
+            .spawn()
+            .expect("the example can be started");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).expect("stdout can be read");
+        let address = line.trim_end().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+        let address = address.unwrap_or_else(|| panic!("{example} does not listen: {line}{}", contents(&stderr)));
+        Self { process, address, stderr }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("it was not waited for yet");
+    }
+
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().expect("it can be waited for")
+    }
+
+    /// Waits until it has ended by itself.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        let ended = eventually(PATIENCE, || {
+            status = self.try_wait();
+            status.is_some()
+        });
+        assert!(ended, "it goes on: {}", self.stderr());
+        status.unwrap()
+    }
+
+    /// What it has said on stderr so far.
+    pub fn stderr(&self) -> String {
+        contents(&self.stderr)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An example with nothing of this process's environment, built as it is now.
+pub fn command(example: &str) -> Command {
+    static EXAMPLES: LazyLock<HashMap<String, PathBuf>> = LazyLock::new(build);
+    let mut command = Command::new(EXAMPLES.get(example).unwrap_or_else(|| panic!("there is no example {example}")));
+    command.env_clear();
+    command
+}
+
+/// `cargo test --test NAME` builds no examples.
+fn build() -> HashMap<String, PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--examples", "--all-features", "--message-format=json-render-diagnostics"]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().expect("cargo runs");
+    assert!(output.status.success(), "the examples cannot be built");
+    let messages = output.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+    let examples = messages.filter(|message| message["target"]["kind"][0] == "example");
+    let path = |message: serde_json::Value| {
+        Some((message["target"]["name"].as_str()?.to_owned(), message["executable"].as_str()?.into()))
+    };
+    examples.filter_map(path).collect()
+}
+
+fn contents(file: &NamedTempFile) -> String {
+    fs::read_to_string(file).expect("the file can be read")
+}
