@@ -378,6 +378,34 @@ fn ctrl_c_under_load_answers_what_it_began_and_ends_within_a_second() {
 }
 
 #[test]
+fn a_request_that_runs_when_ctrl_c_comes_is_answered() {
+    let proxy = Proxy::start(shared());
+    for program in PROGRAMS {
+        let (mut process, mut client) = hanging(program, &proxy);
+        process.signal(Signal::INT);
+        // Time enough to end too early.
+        let _ = eventually(Duration::from_millis(300), || process.try_wait().is_some());
+        proxy.set(Fault::None);
+        let response = client.read("POST").expect("a whole response");
+        assert_session(&response, None, 2, &[]);
+        assert!(process.wait().success());
+    }
+}
+
+/// A program that has a request which waits for Redis.
+fn hanging(program: &str, proxy: &Proxy) -> (Program, Client) {
+    let store = ["--redis-url", &proxy.url(), "--prefix", &unique("hanging"), "--deadline", "1h"].map(str::to_owned);
+    let process = start(program, &store, &["--insecure-cookies"]);
+    let mut client = process.client();
+    client.post("/api/hit");
+    let before = proxy.fired();
+    proxy.set(Fault::Stall);
+    client.write("POST", "/api/hit", &[]).unwrap();
+    assert!(eventually(PATIENCE, || proxy.fired() > before));
+    (process, client)
+}
+
+#[test]
 fn ctrl_c_while_redis_hangs_ends_within_two_deadlines() {
     for program in PROGRAMS {
         let server = RedisServer::start();
@@ -403,14 +431,7 @@ fn ctrl_c_while_redis_hangs_ends_within_two_deadlines() {
 fn a_second_ctrl_c_ends_it_at_once() {
     let proxy = Proxy::start(shared());
     for program in PROGRAMS {
-        let store = ["--redis-url", &proxy.url(), "--prefix", &unique("second"), "--deadline", "1h"].map(str::to_owned);
-        let mut process = start(program, &store, &["--insecure-cookies"]);
-        let mut client = process.client();
-        client.post("/api/hit");
-        let before = proxy.fired();
-        proxy.set(Fault::Stall);
-        client.write("POST", "/api/hit", &[]).unwrap();
-        assert!(eventually(PATIENCE, || proxy.fired() > before), "a request hangs");
+        let (mut process, _client) = hanging(program, &proxy);
         let mut status = None;
         assert!(eventually(PATIENCE, || {
             process.signal(Signal::INT);

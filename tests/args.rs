@@ -73,8 +73,16 @@ fn a_session_may_never_end_by_idling() {
     assert!(format!("{sessions:?}").contains("idle_timeout: None"), "{sessions:?}");
 }
 
+#[derive(Parser)]
+struct Silent {
+    #[command(flatten)]
+    _sessions: Args,
+}
+
 #[test]
 fn the_program_keeps_its_own_description_and_flags() {
+    assert_eq!(Silent::command().get_about().map(ToString::to_string), None);
+    assert_eq!(Silent::command().get_long_about().map(ToString::to_string), None);
     let command = Cli::command();
     assert_eq!(command.get_about().unwrap().to_string(), "What the program says of itself");
     let heading = |id: &str| command.get_arguments().find(|arg| arg.get_id() == id).unwrap().get_help_heading();
