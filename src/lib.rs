@@ -74,7 +74,8 @@
 //!
 //! | to | take |
 //! |---|---|
-//! | serve with rouille | the module `rouille` (feature `rouille`) |
+//! | serve with rouille or tiny_http | the modules `rouille` and `tiny_http` (features `rouille`, `tiny-http`) |
+//! | let an operator set all this, and stop in order | the module `args` (feature `clap`) |
 //! | serve with anything else, or nothing | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
 //! | work with a session | [`Session`]; with named values instead of a type of one's own, [`Attributes`] |
 //! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
@@ -97,6 +98,8 @@
 //! | feature | adds |
 //! |---|---|
 //! | `rouille` | the module `rouille`: sessions for rouille handlers |
+//! | `tiny-http` | the module `tiny_http`: sessions for tiny_http servers |
+//! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their orderly end |
 //! | `msgpack` | `MessagePack`, a codec beside [`Json`] |
 //! | `encryption` | `step::Encrypted`, a step that encrypts payloads |
 //!
@@ -107,7 +110,7 @@
 //! | level | what |
 //! |---|---|
 //! | `error` | a request that an adapter answered with an error, and why; a callback for expired sessions that panicked, once |
-//! | `warn` | Redis is away, or the reaper fails: once, when it begins; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused |
+//! | `warn` | Redis is away, or the reaper fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused |
 //! | `info` | Redis is back, or the reaper works again |
 //!
 //! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no
@@ -121,6 +124,7 @@
 //!   a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in breaking releases only.
 //! - **Rust:** 1.95 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
 //! - **Redis:** 7.0 or newer, or Valkey.
+
 #[cfg(feature = "clap")]
 pub mod args;
 mod attributes;

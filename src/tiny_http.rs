@@ -8,13 +8,12 @@
 //! let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
 //! let server = Server::http("127.0.0.1:8000")?;
 //! for request in server.incoming_requests() { // in as many threads as there are to be
-//!     respond(&sessions, request, |visits, _request| {
-//!         **visits += 1;
-//!         Response::from_string(visits.to_string())
-//!     })?;
+//!     respond(&sessions, request, |visits, _| Response::from_string(format!("{} visits", **visits)))?;
 //! }
 //! # Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
+//!
+//! A route that needs no session calls [`answer`] and costs the store nothing.
 
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +22,7 @@ use ::tiny_http::{Header, Request, Response, ResponseBox};
 
 use crate::{Committed, Error, Result, Session, SessionManager, http};
 
-/// Answers a request: runs the handler with its session, and sends the response with the session's headers.
+/// Answers a request with the response of [`session`].
 ///
 /// A handler that panics commits nothing, the client gets a 500, and the accepting thread lives on.
 ///
@@ -44,14 +43,18 @@ pub fn respond<T: Default + 'static, R: Read + Send + 'static>(
 ///
 /// As for [`respond`].
 pub fn answer<R: Read>(mut request: Request, handler: impl FnOnce(&mut Request) -> Response<R>) -> io::Result<()> {
-    // A handler that panics loses what it was given: its session is dropped, and of the request only the way back is used.
+    // After a panic the session is gone, and of the request only the way back is used.
     match catch_unwind(AssertUnwindSafe(|| handler(&mut request))) {
         Ok(response) => request.respond(response),
         Err(_) => request.respond(Response::from_string("Something went wrong.").with_status_code(500)),
     }
 }
 
-/// Runs a handler with the session of the request, and puts the session's headers onto its response.
+/// Runs a handler with the session of the request, commits the session whatever the response is, and puts the session's
+/// headers onto the response.
+///
+/// An error is answered with [`failure`]. If the handler's changes were dropped, because the session was destroyed or
+/// renewed meanwhile, its response goes out all the same; [`try_session`] tells.
 pub fn session<T: Default + 'static, R: Read + Send + 'static>(
     sessions: &SessionManager<T>,
     request: &mut Request,
@@ -63,11 +66,11 @@ pub fn session<T: Default + 'static, R: Read + Send + 'static>(
     }
 }
 
-/// The same for those who want to decide themselves.
+/// The same for those who want to decide themselves what an error, or a change that was dropped, is answered with.
 ///
 /// # Errors
 ///
-/// That the session could not be opened or committed; [`failure`] is the response to it.
+/// As for [`SessionManager::open`], then the handler was not called; and as for [`SessionManager::commit`].
 pub fn try_session<T: Default + 'static, R: Read>(
     sessions: &SessionManager<T>,
     request: &mut Request,
@@ -82,7 +85,8 @@ pub fn try_session<T: Default + 'static, R: Read>(
     Ok((headers.fold(response, Response::with_header), committed))
 }
 
-/// The response to a request whose session could not be opened or committed.
+/// The response to an error: 503 with `Retry-After` if it [passes](crate::ErrorKind::is_temporary), 409 after a
+/// [conflict](crate::ErrorKind::Conflict), otherwise 500. It does not show the cause, which is logged.
 pub fn failure(error: &Error) -> ResponseBox {
     let apology = http::apology(error);
     let response = Response::from_string(apology.text).with_status_code(apology.status);
