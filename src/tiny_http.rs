@@ -1,18 +1,19 @@
 //! Sessions for [tiny_http](https://docs.rs/tiny_http) servers.
 //!
 //! ```no_run
-//! use threaded_sessions::tiny_http::respond;
-//! use threaded_sessions::{MemorySessionStore, SessionManager};
+//! use threaded_sessions::{MemorySessionStore, SessionManager, tiny_http::respond};
 //! use tiny_http::{Response, Server};
 //!
 //! let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
 //! let server = Server::http("127.0.0.1:8000")?;
 //! for request in server.incoming_requests() { // in as many threads as there are to be
-//!     respond(&sessions, request, |visits, _| Response::from_string(format!("{} visits", **visits)))?;
+//!     respond(&sessions, request, |visits, _| {
+//!         **visits += 1;
+//!         Response::from_string(visits.to_string())
+//!     })?;
 //! }
 //! # Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
-//!
 //! A route that needs no session calls [`answer`] and costs the store nothing.
 
 use std::io::{self, Read};

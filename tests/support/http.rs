@@ -40,6 +40,15 @@ impl Client {
         self.send("POST", path, &[])
     }
 
+    /// Sends what the browser makes of a form.
+    #[track_caller]
+    pub fn post_form(&mut self, path: &str, form: &str) -> Response {
+        let length = form.len().to_string();
+        let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Content-Length", &length)];
+        let sent = self.write("POST", path, &headers).and_then(|()| self.write_raw(form.as_bytes()));
+        sent.and_then(|()| self.read("POST")).expect("a whole response")
+    }
+
     /// Sends a request with the jar's cookies and these headers, and puts the cookies of the response into the jar.
     #[track_caller]
     pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {

@@ -9,7 +9,17 @@ use std::sync::LazyLock;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::NamedTempFile;
 
-use super::{Client, PATIENCE, eventually};
+use super::{Client, PATIENCE, eventually, unique};
+
+/// The examples that are programs for operators.
+pub const PROGRAMS: [&str; 2] = ["serve", "shop"];
+
+/// The flags for a memory store, a plain and an expiring one, the latter two in the Redis at this URL.
+pub fn stores(url: &str) -> [Vec<String>; 3] {
+    let prefix = unique("program");
+    let redis = |kind: &str| ["--redis-url", url, "--prefix", &format!("{prefix}-{kind}")].map(str::to_owned).to_vec();
+    [vec![], redis("plain"), [redis("expiring"), vec!["--expiring".to_owned()]].concat()]
+}
 
 /// One of the examples that serve, as a process of its own. It ends with this value.
 pub struct Program {
@@ -36,6 +46,13 @@ impl Program {
         let address = line.trim_end().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("{example} does not listen: {line}{}", contents(&stderr)));
         Self { process, address, stderr }
+    }
+
+    /// The same with the flags of a store.
+    #[track_caller]
+    pub fn with(example: &str, store: &[String], flags: &[&str]) -> Self {
+        let store = store.iter().map(String::as_str);
+        Self::start(example, &store.chain(flags.iter().copied()).collect::<Vec<_>>(), &[])
     }
 
     pub fn client(&self) -> Client {
