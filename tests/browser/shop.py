@@ -173,7 +173,7 @@ class Shop(unittest.TestCase):
         self.assertGreater(left(), first - 2)
 
     def test_a_session_that_expired_meanwhile_leads_to_a_calm_page(self):
-        self.site = self.open_shop("--idle-timeout", "2s")
+        self.site = self.open_shop("--idle-timeout", "6s")
         self.reopen_browser()
         browser = self.browser
         self.sign_in("Ada")
