@@ -64,7 +64,7 @@ fn check(row: &str, case: &Case) {
 }
 
 fn check_op(rig: &Rig, row: &str, case: &Case, op: Op, context: &str) {
-    let subject = Subject::prepare(rig, op);
+    let (subject, others) = (Subject::prepare(rig, op), [Op::Read, Op::Delete].map(|op| Subject::prepare(rig, op)));
     assert!(eventually(PATIENCE, || rig.serves()), "{context}: {:?}", rig.store.health());
     let answer = Mutex::new(None);
     (case.strike)(rig, &|| {
@@ -85,10 +85,10 @@ fn check_op(rig: &Rig, row: &str, case: &Case, op: Op, context: &str) {
         "" => {}
         "at once" => assert_fails_at_once(rig, row, context),
         "the same" => {
-            for op in [Op::Read, Op::Delete] {
-                let again = Subject::absent(op).run(&rig.store, false);
+            for other in others {
+                let again = other.run(&rig.store, true);
                 let told = again.as_ref().map_or_else(kind, |()| "ok".to_owned());
-                assert_documented(row, op, &told, &(context, again));
+                assert_documented(row, other.op, &told, &(context, again));
             }
         }
         other => panic!("what is {other:?} in the table?"),
