@@ -145,7 +145,7 @@ fn what_rrss_stores_under_the_same_prefix_is_never_touched() {
         server.cmd(&["ZADD", "sessions:all", "1500000000000", &key]);
         server.cmd(&["SET", &format!("{key}:written-at"), "1500000000000"]);
     }
-    server.cmd(&["PEXPIRE", &store.key(&ids[1]), "1000000"]);
+    server.cmd(&["PEXPIRE", &store.key(&ids[3]), "1000000"]);
     let snapshot = || {
         let mut keys: Vec<String> = ask(&server, &["KEYS", "*"]);
         keys.retain(|key| key != INDEX);

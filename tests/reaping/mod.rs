@@ -59,7 +59,7 @@ pub fn index(store: &impl SessionStore) -> &dyn SessionIndex {
 #[track_caller]
 pub fn reap_all(store: &impl SessionStore, partition: u32) -> u64 {
     let mut removed = 0;
-    for _ in 0..100 {
+    for _ in 0..1000 {
         let reaped = index(store).reap(partition, 50, false).unwrap();
         removed += reaped.removed;
         if reaped.backlog == 0 {

@@ -9,7 +9,7 @@ if #due == 0 then return answer end
 local moved, gone, overdue = {}, {}, {}
 for _, key in ipairs(due) do
   local left = call('PTTL', key)
-  -- What has no time to live may be somebody else's.
+  -- What has no time to live may be somebody else's, such as rrss's, and is not deleted.
   if left > grace or (left == -1 and call('TYPE', key).ok == 'string') then
     -- Used meanwhile: the index lagged.
     moved[#moved + 1] = left == -1 and '+inf' or now + left - grace
@@ -21,19 +21,14 @@ for _, key in ipairs(due) do
   end
 end
 
-if payloads then
-  local sessions = {}
-  for _, key in ipairs(overdue) do
-    local payload = redis.pcall('GET', key)
-    if type(payload) == 'string' then
-      sessions[#sessions + 1] = key
-      answer[#answer + 1] = key
+if payloads and #overdue > 0 then
+  for position, payload in ipairs(call('MGET', unpack(overdue))) do
+    -- There is none of what is not a string, and so no session.
+    if payload then
+      answer[#answer + 1] = overdue[position]
       answer[#answer + 1] = payload
-    elseif payload and not string.find(payload.err, '^WRONGTYPE') then
-      return payload
     end
   end
-  overdue = sessions
 end
 if #overdue > 0 then answer[1] = call('DEL', unpack(overdue)) end
 -- At maxmemory Redis refuses ZADD unless the script has written something before, if only that no '' is in the index. What is
