@@ -199,7 +199,10 @@ fn work(store: &RedisSessionStore, mut random: Random, over: &AtomicBool) -> Wor
         }
         let slot = &mut current[random.below(SESSIONS as u64) as usize];
         let session = slot.worlds[random.below(slot.worlds.len() as u64) as usize].clone();
+        let perhaps = slot.worlds.iter().flatten().next().map(|(id, _)| *id);
         let result = match session {
+            // A session that may live is looked for before there is another.
+            None if let Some(id) = perhaps => slot.read(store, id, Touch::No),
             None => {
                 let id = store.fresh_id(None);
                 slot.ids.push(id);
