@@ -110,8 +110,8 @@ pub enum OnConflict {
     /// put there. Two requests that change different fields both get what they want. Of two that change the same field the
     /// later one wins, so a counter or a list loses one change. A conflict that cannot be merged is an error of kind
     /// [`ErrorKind::Conflict`]: because `T` is no struct or map, the result does not decode or is too large, or others kept
-    /// changing the session for a second. The default, for it is right for most sessions and refuses no request for a change
-    /// that has nothing to do with it.
+    /// changing the session for a second and 128 times. The default, for it is right for most sessions and refuses no
+    /// request for a change that has nothing to do with it.
     #[default]
     Merge,
     /// This request overwrites the other's change.

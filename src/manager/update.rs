@@ -30,7 +30,7 @@ impl<T: 'static> SessionManager<T> {
     /// # Errors
     ///
     /// As for [`open_id`](Self::open_id) and [`commit`](Self::commit); [`ErrorKind::Conflict`] if others kept changing the
-    /// session for a second. After [`ErrorKind::MayHaveHappened`] the change is there once or not at all.
+    /// session for a second and 128 times. After [`ErrorKind::MayHaveHappened`] the change is there once or not at all.
     pub fn update<R>(&self, id: &SessionId, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
         match self.load(id)? {
             Ok(mut session) => self.0.contend(&mut session, None, change),
