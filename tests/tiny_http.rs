@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
-use support::{Client, Monitor, shared, unique};
+use support::{Client, Monitor, PATIENCE, shared, unique};
 use threaded_sessions::tiny_http::{answer, respond};
 use threaded_sessions::{MemorySessionStore, OnConflict, RedisSessionStore, SessionManager, SessionManagerBuilder};
 use tiny_http::{Header, Method, Request, Response, Server};
@@ -213,7 +213,8 @@ fn what_could_not_be_opened_or_committed_is_told_by_the_status() {
 
 #[test]
 fn a_static_route_costs_no_command() {
-    let store = RedisSessionStore::builder().url(shared().url()).prefix(unique("static")).build().unwrap();
+    let store = RedisSessionStore::builder().url(shared().url()).prefix(unique("static")).deadline(PATIENCE).build();
+    let store = store.unwrap();
     let site = Site::start(&Sessions::new(store), 1, route);
     let mut client = site.client();
     client.get("/count");

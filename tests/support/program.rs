@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::NamedTempFile;
@@ -35,6 +36,8 @@ impl Program {
         let stderr = NamedTempFile::new().expect("a temporary file");
         let mut process = command(example)
             .args(["--listen", "127.0.0.1:0"])
+            // On a busy machine Redis may well take a second.
+            .env("SESSION_DEADLINE", "1m")
             .args(flags)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
@@ -89,6 +92,9 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if thread::panicking() {
+            eprintln!("it said: {}", self.stderr());
+        }
     }
 }
 
