@@ -1,0 +1,155 @@
+//! Whatever is done to sessions, from several handles at once, every store does what a simple model says.
+//!
+//! `PROPTEST_CASES` says how many random runs each store gets. A run that failed once is kept: as a seed in
+//! `model.proptest-regressions`, or as a test at the end of this file.
+
+#[path = "model/ground.rs"]
+mod ground;
+#[path = "model/steps.rs"]
+mod steps;
+mod support;
+#[path = "model/world.rs"]
+mod world;
+
+use std::env;
+
+use ground::{Ground, Memory, Redis};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use steps::Step::{self, *};
+use steps::steps;
+use threaded_sessions::OnConflict::{Fail, LastWriteWins, Merge};
+use world::World;
+
+fn run(ground: impl Ground + 'static, steps: &[Step]) {
+    let mut world = World::new(Box::new(ground));
+    for step in steps {
+        world.take(step);
+        world.check();
+    }
+    world.end();
+}
+
+fn cases(default: u32) -> ProptestConfig {
+    let cases = env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        cases: cases.unwrap_or(default),
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn memory(steps in steps()) {
+        run(Memory::new(), &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(25))]
+
+    #[test]
+    fn plain(steps in steps()) {
+        run(Redis::plain(), &steps);
+    }
+
+    #[test]
+    fn expiring(steps in steps()) {
+        run(Redis::expiring(1), &steps);
+    }
+
+    #[test]
+    fn expiring_in_partitions(steps in steps()) {
+        run(Redis::expiring(3), &steps);
+    }
+}
+
+/// Runs what failed once on every store.
+fn again(steps: &[Step]) {
+    run(Memory::new(), steps);
+    run(Redis::plain(), steps);
+    run(Redis::expiring(1), steps);
+    run(Redis::expiring(3), steps);
+}
+
+/// Two requests hold the first session of all, which belongs to Ada; more steps follow.
+fn two_hold_adas_session(then: &[Step]) {
+    let first =
+        [Bind { hand: 0, who: 0, label: 0 }, Commit { hand: 0 }, Open { hand: 0, id: 0 }, Open { hand: 1, id: 0 }];
+    again(&[&first, then].concat());
+}
+
+#[test]
+fn a_new_label_that_races_a_new_principal() {
+    two_hold_adas_session(&[
+        Bind { hand: 0, who: 1, label: 1 },
+        Commit { hand: 0 },
+        Bind { hand: 1, who: 0, label: 2 },
+        Commit { hand: 1 },
+        EndAll { who: 0 },
+    ]);
+}
+
+#[test]
+fn a_last_write_over_another_principal() {
+    for policy in [LastWriteWins, Merge, Fail] {
+        for change in [Unbind { hand: 0 }, Bind { hand: 0, who: 1, label: 0 }] {
+            let then = [
+                change,
+                Commit { hand: 0 },
+                OnConflict { hand: 1, policy },
+                Put { hand: 1, field: 0, value: 1 },
+                Commit { hand: 1 },
+                EndAll { who: 0 },
+            ];
+            two_hold_adas_session(&then);
+        }
+    }
+}
+
+#[test]
+fn a_last_write_keeps_the_place_in_the_list() {
+    two_hold_adas_session(&[
+        Fresh { hand: 0 },
+        Bind { hand: 0, who: 0, label: 1 },
+        Commit { hand: 0 },
+        OnConflict { hand: 1, policy: LastWriteWins },
+        Put { hand: 1, field: 0, value: 1 },
+        Commit { hand: 1 },
+    ]);
+}
+
+#[test]
+fn a_renewal_without_a_change_beside_one_with() {
+    for policy in [LastWriteWins, Merge, Fail] {
+        two_hold_adas_session(&[
+            Put { hand: 0, field: 0, value: 1 },
+            Commit { hand: 0 },
+            OnConflict { hand: 1, policy },
+            Renew { hand: 1 },
+            Commit { hand: 1 },
+        ]);
+    }
+}
+
+#[test]
+fn ending_the_others_with_a_session_that_was_renewed() {
+    two_hold_adas_session(&[Renew { hand: 0 }, Commit { hand: 0 }, EndOthers { hand: 1 }]);
+}
+
+#[test]
+fn an_update_after_a_change_that_lost() {
+    for policy in [LastWriteWins, Merge, Fail] {
+        two_hold_adas_session(&[
+            Put { hand: 0, field: 0, value: 1 },
+            Commit { hand: 0 },
+            OnConflict { hand: 1, policy },
+            Put { hand: 1, field: 0, value: 7 },
+            UpdateIn { hand: 1, field: 0 },
+            Commit { hand: 1 },
+        ]);
+    }
+}
