@@ -45,7 +45,7 @@ pub fn all(store: &dyn SessionStore, wait: impl Fn(Duration)) {
     one_of_many_writers_wins(store);
     one_of_many_rotations_wins(store);
     if let Some(index) = store.index() {
-        principals_keep_their_sessions(store, index);
+        principals_keep_their_sessions(store, index, &wait);
         principals_lose_what_ends(store, index, &wait);
         principals_end_their_sessions(store, index);
         the_cap_ends_the_oldest(store, index);
@@ -258,15 +258,18 @@ pub fn one_of_many_rotations_wins(store: &dyn SessionStore) {
 }
 
 /// A session belongs to whom it was bound to, through saves and rotations, until it is bound to another or to nobody.
-pub fn principals_keep_their_sessions(store: &dyn SessionStore, index: &dyn SessionIndex) {
+pub fn principals_keep_their_sessions(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
     let (ada, bob) = (principal("ada"), principal("bob"));
     let id = create_for(store, &ada, None);
     assert_eq!(handles(index, &ada), [store.handle(&id)]);
+    let since = ok(index.of(&ada))[0].since;
     assert_stored(store.save(&id, Write::new(b"2", HOUR), None));
-    let new = store.fresh_id(Some(&id));
-    assert_stored(store.rotate(&id, &new, Write::new(b"3", HOUR), None));
+    wait(SHORT);
+    let (new, again) = (store.fresh_id(Some(&id)), Bind::To { principal: &ada, cap: None });
+    assert_stored(store.rotate(&id, &new, Write::new(b"3", HOUR).with_bind(again), None));
     assert_eq!(handles(index, &ada), [store.handle(&new)]);
-    assert_eq!(&*ok(index.of(&ada))[0].payload, b"3");
+    let his = &ok(index.of(&ada))[0];
+    assert_eq!((&*his.payload, his.since), (b"3".as_slice(), since));
 
     let to_bob = Bind::To { principal: &bob, cap: None };
     assert_stored(store.save(&new, Write::new(b"4", HOUR).with_bind(to_bob), None));

@@ -179,8 +179,8 @@ pub enum Bind<'a> {
     /// Nothing: a session that belongs to somebody goes on belonging to them, also under a new id.
     #[default]
     Keep,
-    /// The session belongs to this principal from now on, and if they have more than `cap` sessions then, the oldest of them
-    /// end. With several partitions they end soon after.
+    /// The session belongs to this principal: from now on, unless it did before. If they have more than `cap` sessions then,
+    /// the oldest of them end; with several partitions, soon after.
     To {
         /// The principal: a user name or number, of any length.
         principal: &'a str,

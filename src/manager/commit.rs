@@ -169,12 +169,11 @@ impl<T: 'static> Policy<T> {
         Ok(payload)
     }
 
-    /// What is stored of a session.
-    pub(super) fn write<'a>(&self, session: &'a Session<T>, payload: &'a [u8], blind: bool) -> Write<'a> {
-        // Who overwrites what is there, whatever it is, cannot know whom it belongs to.
-        let blind = blind && self.store.index().is_some();
+    /// What is stored of a session. `anew` says whom it belongs to even if that has not changed.
+    pub(super) fn write<'a>(&self, session: &'a Session<T>, payload: &'a [u8], anew: bool) -> Write<'a> {
+        let anew = anew && self.store.index().is_some();
         let bind = match (session.principal(), session.owner.as_deref()) {
-            (now, before) if now == before && !blind => Bind::Keep,
+            (now, before) if now == before && !anew => Bind::Keep,
             (Some(principal), before) => {
                 Bind::To { principal, cap: self.max_per_principal.filter(|_| before != Some(principal)) }
             }
@@ -199,7 +198,9 @@ impl<T: 'static> Policy<T> {
         let mut merged = None;
         let mut contest = Contest::new();
         loop {
-            let write = self.write(session, merged.as_deref().unwrap_or(&mine), blind);
+            // Who overwrites what is there, whatever it is, cannot know whom it belongs to. In a renewal it costs nothing to say
+            // so again, in case Redis has lost it.
+            let write = self.write(session, merged.as_deref().unwrap_or(&mine), blind || new.is_some());
             let saved = match &new {
                 Some(new) => self.store.rotate(id, new, write, expected.as_ref())?,
                 None => self.store.save(id, write, expected.as_ref())?,
