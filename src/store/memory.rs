@@ -381,3 +381,62 @@ impl Shelf {
         (**payload != *expected.as_bytes()).then(|| Saved::Conflict(stored(payload.clone(), *deadline, now)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Shelf {
+        /// What is kept beside the entries follows from the entries.
+        fn assert_exact(&self) {
+            let mut exact = Self::default();
+            for (id, (deadline, entry)) in &self.entries {
+                exact.deadlines.extend(deadline.map(|deadline| (deadline, *id)));
+                match entry {
+                    Entry::Renewed => exact.marks += 1,
+                    Entry::Session { owner: Some(Owner { principal, since }), .. } => {
+                        exact.owned.entry(principal.clone()).or_default().insert((*since, *id));
+                    }
+                    Entry::Session { owner: None, .. } => {}
+                }
+            }
+            assert_eq!(self.deadlines, exact.deadlines);
+            assert_eq!(self.owned, exact.owned);
+            assert_eq!(self.marks, exact.marks);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_beside_the_entries_is_exact(steps in vec((0..9u8, 0..6usize, 0..4u8, 0..60u64), 1..60)) {
+            let clock = Clock::manual();
+            let store = MemorySessionStore::new().with_clock(clock.clone());
+            let ids: [SessionId; 6] = std::array::from_fn(|_| SessionId::random());
+            for (number, (what, n, bind, seconds)) in steps.into_iter().enumerate() {
+                let (id, other, time) = (&ids[n], &ids[(n + 1) % 6], Duration::from_secs(seconds));
+                let payload = number.to_string();
+                let bind = match bind {
+                    0 => Bind::Keep,
+                    1 => Bind::Nobody,
+                    2 => Bind::To { principal: "ada", cap: Some(2) },
+                    _ => Bind::To { principal: "bob", cap: None },
+                };
+                let write = Write::new(payload.as_bytes(), (seconds > 5).then_some(time)).with_bind(bind);
+                match what {
+                    0 | 1 => drop(store.create(id, write).unwrap()),
+                    2 => drop(store.save(id, write, None).unwrap()),
+                    3 => drop(store.rotate(id, other, write, None).unwrap()),
+                    4 => drop(store.delete(id).unwrap()),
+                    5 => drop(store.read(id, Touch::Set(time)).unwrap()),
+                    6 => drop(store.end("ada", Ending::Only(handle(id))).unwrap()),
+                    7 => drop(store.reap(0, 3, n == 0).unwrap()),
+                    _ => clock.advance(time),
+                }
+                store.lock().0.assert_exact();
+            }
+        }
+    }
+}
