@@ -1,0 +1,161 @@
+use std::iter;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::thread;
+
+use threaded_sessions::{ErrorKind, Handle, MemorySessionStore, SessionId};
+
+use crate::support::{PATIENCE, eventually};
+use crate::{Room, at_once, in_each_room};
+
+#[test]
+fn one_ends_only_what_is_ones_own() {
+    in_each_room(|room| {
+        let (phone, laptop) = (room.login("ada", "phone"), room.login("ada", "laptop"));
+        let bobs = room.login("bob", "phone");
+        let handle = |id| room.sessions.handle(&room.open(id)).unwrap();
+        for (who, which) in [("ada", handle(&bobs)), ("nobody", handle(&phone)), ("ada", Handle::of_key(b"made up"))] {
+            assert!(!room.sessions.end(who, which).unwrap());
+        }
+        assert_eq!(room.sessions.end_others(&room.sessions.fresh()).unwrap(), 0);
+        assert_eq!(room.sessions.end_others(&room.open(&laptop)).unwrap(), 1);
+        assert_eq!([&phone, &laptop, &bobs].map(|id| room.lives(id)), [false, true, true]);
+
+        // Before a login is committed its session is not among his yet.
+        let mut login = room.sessions.fresh();
+        login.bind("ada", "tablet");
+        assert_eq!(room.sessions.end_others(&login).unwrap(), 1);
+        room.store(login);
+        assert_eq!(room.labels("ada"), ["tablet"]);
+        assert_eq!(room.sessions.end_all("ada").unwrap(), 1);
+        assert_eq!(room.sessions.end_all("ada").unwrap(), 0);
+        assert_eq!(room.labels("bob"), ["phone"]);
+    });
+}
+
+/// One session, under the ids that it has one after the other.
+struct Path {
+    now: Mutex<SessionId>,
+    ids: Mutex<Vec<SessionId>>,
+    renewals: AtomicUsize,
+}
+
+/// Whatever comes after the end, a failure of the test included, is late.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Of each session one thread renews and one saves, without a pause, when all end.
+fn end_all_while_they_are_renewed_and_saved(room: &Room) {
+    const SESSIONS: usize = 3;
+    let paths: Vec<Path> = iter::repeat_with(|| {
+        let id = room.login("ada", "phone");
+        Path { now: Mutex::new(id), ids: Mutex::new(vec![id]), renewals: AtomicUsize::new(0) }
+    })
+    .take(SESSIONS)
+    .collect();
+    let (start, over) = (&Barrier::new(2 * SESSIONS + 1), &AtomicBool::new(false));
+    let commit = &|session| match room.sessions.commit(session) {
+        Ok(committed) => committed.id().copied(),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Conflict, "the other thread was faster for a whole second");
+            None
+        }
+    };
+    thread::scope(|scope| {
+        for path in &paths {
+            // What this request began with cannot be there after the end.
+            let open = || {
+                let late = over.load(Ordering::SeqCst);
+                let id = *path.now.lock().unwrap();
+                let session = room.sessions.open_id(&id).unwrap();
+                assert!(!late || session.is_none(), "a request that starts after the end sees a session");
+                (session, late)
+            };
+            scope.spawn(move || {
+                start.wait();
+                while let (Some(mut session), _) = open() {
+                    session.renew();
+                    if let Some(id) = commit(session) {
+                        path.ids.lock().unwrap().push(id);
+                        *path.now.lock().unwrap() = id;
+                        path.renewals.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+            scope.spawn(move || {
+                start.wait();
+                loop {
+                    match open() {
+                        (Some(mut session), _) => {
+                            *session.entry("saves".into()).or_default() += 1;
+                            commit(session);
+                        }
+                        (None, true) => break,
+                        // Renewed a moment ago.
+                        (None, false) => {}
+                    }
+                }
+            });
+        }
+        let over = Over(over);
+        start.wait();
+        let renewals = |path: &Path| path.renewals.load(Ordering::SeqCst);
+        assert!(eventually(PATIENCE, || {
+            assert_eq!(room.labels("ada").len(), SESSIONS, "a list is never wrong in between");
+            paths.iter().all(|path| renewals(path) >= 3)
+        }));
+        let ended = room.sessions.end_all("ada").unwrap();
+        drop(over);
+        assert_eq!(ended, SESSIONS as u64);
+        assert_eq!(room.labels("ada"), [""; 0]);
+    });
+    for id in paths.iter().flat_map(|path| path.ids.lock().unwrap().clone()) {
+        assert!(!room.lives(&id), "a session came back");
+    }
+    assert_eq!(room.labels("ada"), [""; 0]);
+    assert_eq!(room.keys(), [""; 0]);
+}
+
+#[test]
+fn after_the_end_of_all_nobody_sees_one_and_none_comes_back() {
+    in_each_room(|room| (0..8).for_each(|_| end_all_while_they_are_renewed_and_saved(&room)));
+}
+
+#[test]
+fn a_login_that_races_the_end_of_all_is_over_or_listed() {
+    in_each_room(|room| {
+        for _ in 0..10 {
+            let logins = at_once(4, |n| match n {
+                0 => room.sessions.end_all("ada").map(|_| None).unwrap(),
+                _ => Some(room.login("ada", "phone")),
+            });
+            let live = logins.iter().flatten().filter(|id| room.lives(id)).count();
+            assert_eq!(room.labels("ada").len(), live);
+            assert_eq!(room.sessions.end_all("ada").unwrap(), live as u64);
+            assert_eq!(room.keys(), [""; 0]);
+        }
+    });
+}
+
+#[test]
+fn more_than_a_thousand_sessions_end_at_once() {
+    const MANY: usize = 1100;
+    for room in [Room::new(MemorySessionStore::new(), |all| all), Room::redis(|all| all, |all| all)] {
+        let ids = at_once(4, |_| iter::repeat_with(|| room.login("ada", "script")).take(MANY / 4).collect::<Vec<_>>());
+        let ids = ids.concat();
+        let last = room.login("ada", "phone");
+        assert_eq!(room.sessions.end_others(&room.open(&last)).unwrap(), MANY as u64);
+        assert!(!ids.iter().any(|id| room.lives(id)));
+        assert!(room.lives(&last));
+
+        let again = iter::repeat_with(|| room.login("ada", "script")).take(MANY).collect::<Vec<_>>();
+        assert_eq!(room.sessions.end_all("ada").unwrap(), MANY as u64 + 1);
+        assert!(!again.iter().chain([&last]).any(|id| room.lives(id)));
+        assert_eq!(room.keys(), [""; 0]);
+    }
+}

@@ -1,0 +1,303 @@
+use std::error::Error as _;
+use std::fmt::Debug;
+use std::time::{Duration, SystemTime};
+
+use threaded_sessions::store::Touch;
+use threaded_sessions::{
+    Clock, ErrorKind, MemorySessionStore, OnConflict, RedisSessionStore, Result, Session, SessionId, SessionManager,
+};
+
+use crate::support::{Monitor, PATIENCE, RedisServer, eventually, shared, unique};
+use crate::{Fields, Room, ask, in_each_room, in_each_room_with, tick};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn sessions_are_listed_the_newest_first_with_what_is_safe_to_show() {
+    in_each_room(|room| {
+        let sessions = &room.sessions;
+        let began = SystemTime::now();
+        let mut ids: Vec<SessionId> = Vec::new();
+        for label in ["phone", "laptop", "tablet"] {
+            tick();
+            ids.insert(0, room.login("ada", label));
+        }
+        room.login("bob", "phone");
+
+        let listed = sessions.of("ada").unwrap();
+        assert_eq!(room.labels("ada"), ["tablet", "laptop", "phone"]);
+        for (shown, id) in listed.iter().zip(&ids) {
+            let session = room.open(id);
+            assert_eq!(Some(shown.handle), sessions.handle(&session));
+            assert_eq!(shown.created, session.created());
+            assert!((began - MINUTE..=SystemTime::now() + MINUTE).contains(&shown.last_used.unwrap()));
+            assert!(shown.expires_in.unwrap() > 6 * DAY);
+            // Who reads it off a page has nothing to put into a cookie.
+            let text = format!("{shown:?} {}", shown.handle);
+            assert!(!text.contains(&id.expose()));
+            assert!(shown.handle.to_string().parse::<SessionId>().is_err());
+        }
+        // The handle comes back from a form.
+        let handle = listed[0].handle.to_string().parse().unwrap();
+        assert!(sessions.end("ada", handle).unwrap());
+        assert_eq!(room.labels("ada"), ["laptop", "phone"]);
+    });
+}
+
+#[test]
+fn a_session_leaves_the_list_with_its_end_however_it_ended() {
+    type End = fn(&Room, &SessionId);
+    let endings: [(&str, End); 9] = [
+        ("logout", |room, id| room.destroy(id)),
+        ("logout after a renewal", |room, id| room.destroy(&room.renew(id))),
+        ("idle", |room, id| room.expire(id)),
+        ("idle, and reaped", |room, id| {
+            room.expire(id);
+            room.reap();
+        }),
+        ("ended by its handle", |room, id| {
+            let handle = room.sessions.handle(&room.open(id)).unwrap();
+            assert!(room.sessions.end("ada", handle).unwrap());
+        }),
+        ("ended by another session", |room, _| {
+            let other = room.login("ada", "other");
+            assert_eq!(room.sessions.end_others(&room.open(&other)).unwrap(), 1);
+            room.destroy(&other);
+        }),
+        ("all ended", |room, _| assert_eq!(room.sessions.end_all("ada").unwrap(), 1)),
+        ("the cap", |room, _| {
+            let newer = [(); 2].map(|()| {
+                tick();
+                room.login("ada", "newer")
+            });
+            assert_eq!(room.labels("ada"), ["newer", "newer"]);
+            newer.iter().for_each(|id| room.destroy(id));
+        }),
+        ("deleted from the store", |room, id| assert!(room.sessions.store().delete(id).unwrap())),
+    ];
+    in_each_room_with(
+        |settings| settings.max_per_principal(2),
+        |room| {
+            for (how, end) in endings {
+                let id = room.login("ada", "phone");
+                assert_eq!(room.labels("ada"), ["phone"], "before: {how}");
+                end(&room, &id);
+                assert_eq!(room.labels("ada"), [""; 0], "{how}");
+                assert!(!room.lives(&id), "{how}");
+                // What has expired goes with the reaper, which may come a millisecond before the index says so.
+                let reaped = || {
+                    room.reap();
+                    room.keys().is_empty()
+                };
+                assert!(eventually(PATIENCE, reaped), "{how}: {:?}", room.keys());
+            }
+        },
+    );
+}
+
+#[test]
+fn a_session_moves_between_lists_as_it_is_bound() {
+    in_each_room(|room| {
+        let id = room.login("ada", "phone");
+        let change = |act: &dyn Fn(&mut Session<Fields>)| {
+            let mut session = room.open(&id);
+            act(&mut session);
+            room.store(session);
+            (room.labels("ada"), room.labels("bob"))
+        };
+        let lists = |ada: &[&str], bob: &[&str]| {
+            let owned = |labels: &[&str]| labels.iter().map(|label| label.to_string()).collect::<Vec<_>>();
+            (owned(ada), owned(bob))
+        };
+        assert_eq!(change(&|session| session.bind("ada", "old phone")), lists(&["old phone"], &[]));
+        assert_eq!(change(&|session| session.bind("bob", "phone")), lists(&[], &["phone"]));
+        assert_eq!(change(&|session| session.unbind()), lists(&[], &[]));
+        assert!(room.lives(&id), "it belongs to nobody, and lives");
+        assert_eq!(room.sessions.end_all("bob").unwrap(), 0);
+        assert_eq!(change(&|session| session.bind("ada", "phone again")), lists(&["phone again"], &[]));
+        room.destroy(&id);
+        assert_eq!(room.keys(), [""; 0]);
+    });
+}
+
+#[test]
+fn sessions_in_use_never_slip_out() {
+    let policies = [OnConflict::Merge, OnConflict::LastWriteWins, OnConflict::Fail];
+    in_each_room(|room| {
+        let mut id = room.login("ada", "phone");
+        for round in 0..12 {
+            // As far from its deadline as it can be, and the index not told.
+            let _ = room.sessions.store().read(&id, Touch::Set(MINUTE * 60)).unwrap();
+            for index in room.keys().iter().filter(|key| key.ends_with("index")) {
+                let overdue: Vec<String> = ask(&["ZRANGE", index, "0", "-1"]);
+                overdue.iter().for_each(|key| _ = ask::<u32>(&["ZADD", index, "1", key]));
+            }
+            let mut session = room.open(&id);
+            session.on_conflict(policies[round % 3]);
+            session.insert(round.to_string(), 1);
+            if round % 4 == 0 {
+                session.renew();
+            }
+            room.reap();
+            id = room.store(session);
+            assert_eq!(room.labels("ada"), ["phone"], "round {round}");
+        }
+        assert_eq!(room.sessions.end_all("ada").unwrap(), 1);
+        assert!(!room.lives(&id));
+    });
+}
+
+#[test]
+fn the_time_of_last_use_is_when_it_was_opened_or_stored() {
+    let last_used = |sessions: &SessionManager<Fields>| sessions.of("ada").unwrap()[0].last_used;
+    for (touch, remember) in [(true, false), (false, false), (true, true)] {
+        let clock = Clock::manual();
+        let settings = SessionManager::<Fields>::builder(MemorySessionStore::new().with_clock(clock.clone()))
+            .clock(clock.clone())
+            .idle_timeout(DAY)
+            .remember_for(remember.then_some(DAY * 64))
+            .lifetime(DAY * 365)
+            .touch_on_read(touch);
+        let sessions = settings.build().unwrap();
+        let login = clock.now();
+        let mut session = sessions.fresh();
+        session.remember(remember);
+        session.bind("ada", "phone");
+        let id = *sessions.commit(session).unwrap().id().unwrap();
+        clock.advance(MINUTE);
+        assert_eq!(last_used(&sessions), Some(login));
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        let opened = if touch && !remember { clock.now() } else { login };
+        assert_eq!(last_used(&sessions), Some(opened), "touch {touch}, remember {remember}");
+        session.insert("a".into(), 1);
+        let _ = sessions.commit(session).unwrap();
+        assert_eq!(last_used(&sessions), Some(clock.now()), "touch {touch}, remember {remember}");
+        assert_eq!(sessions.of("ada").unwrap()[0].created, login);
+    }
+}
+
+#[test]
+fn the_time_of_last_use_is_not_told_when_nothing_tells() {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let settings = || SessionManager::<Fields>::builder(store.clone()).clock(clock.clone()).touch_on_read(false);
+    let forever = settings().idle_timeout(None).build().unwrap();
+    let mut session = forever.fresh();
+    session.bind("ada", "phone");
+    let _ = forever.commit(session).unwrap();
+    let listed = &forever.of("ada").unwrap()[0];
+    assert_eq!((listed.last_used, listed.expires_in), (None, None));
+
+    // Stored when its lifetime ends before the idle timeout would: the deadline says nothing about its use.
+    let sessions = settings().idle_timeout(DAY).lifetime(DAY + MINUTE * 2).build().unwrap();
+    let mut session = sessions.fresh();
+    session.bind("bob", "phone");
+    let id = *sessions.commit(session).unwrap().id().unwrap();
+    clock.advance(DAY - MINUTE);
+    sessions.update(&id, |fields| fields.insert("a".into(), 1)).unwrap();
+    clock.advance(MINUTE);
+    let listed = &sessions.of("bob").unwrap()[0];
+    assert_eq!((listed.last_used, listed.expires_in), (None, Some(MINUTE * 2)));
+}
+
+#[test]
+fn no_key_names_a_principal() {
+    in_each_room(|room| {
+        for name in ["zoe@example.org", "", "zoe:*{1}[z]", "index", "principals", "zoe\0\r\n", &"zoe".repeat(9_999)] {
+            let id = room.login(name, "phone");
+            assert_eq!(room.labels(name), ["phone"]);
+            assert!(room.keys().iter().all(|key| key.len() < 120 && !key.contains("zoe")), "{:?}", room.keys());
+            room.destroy(&room.renew(&id));
+            assert_eq!(room.keys(), [""; 0]);
+        }
+    });
+}
+
+#[test]
+fn what_belongs_to_somebody_costs_no_more_commands() {
+    let server = RedisServer::start();
+    let store = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring().build().unwrap();
+    let sessions = SessionManager::<Fields>::builder(store).max_per_principal(3).build().unwrap();
+    // The second time the server knows the scripts.
+    for known in [false, true] {
+        let monitor = Monitor::start(&server);
+        let expect = |doing: &str, names: &[&str]| {
+            let told: Vec<String> = monitor.commands().into_iter().map(|command| command[0].clone()).collect();
+            assert!(told == names || !known, "{doing}: {told:?}");
+        };
+        let commit = |session| *sessions.commit(session).unwrap().id().unwrap();
+        let mut session = sessions.fresh();
+        session.bind("ada", "phone");
+        let id = commit(session);
+        expect("a login without a session before", &["EVALSHA"]);
+        let mut session = sessions.fresh();
+        session.insert("a".into(), 1);
+        let visitor = commit(session);
+        let mut session = sessions.open_id(&visitor).unwrap().unwrap();
+        monitor.commands();
+        session.renew();
+        session.bind("ada", "laptop");
+        let laptop = commit(session);
+        expect("a login", &["EVALSHA"]);
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        expect("opening", &["EVALSHA"]);
+        session.insert("a".into(), 1);
+        commit(session);
+        expect("a change", &["EVALSHA"]);
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        monitor.commands();
+        session.renew();
+        let id = commit(session);
+        expect("a renewal", &["EVALSHA"]);
+        assert_eq!(sessions.of("ada").unwrap().len(), 2);
+        expect("a list", &["EVALSHA"]);
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        monitor.commands();
+        session.destroy();
+        let _ = sessions.commit(session).unwrap();
+        expect("a logout", &["EVALSHA"]);
+        assert_eq!(sessions.end_all("ada").unwrap(), 1);
+        expect("the end of all", &["EVALSHA"]);
+        assert!(sessions.open_id(&laptop).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_store_without_an_index_says_so_and_stores_nothing() {
+    let prefix = unique("plain");
+    let builder = RedisSessionStore::builder().url(shared().url()).prefix(&prefix).deadline(PATIENCE);
+    let sessions = SessionManager::<Fields>::new(builder.build().unwrap());
+    let keys = || ask::<Vec<String>>(&["KEYS", &format!("{prefix}*")]);
+    fn refused<R: Debug>(result: Result<R>) {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains("expiring"), "it says what would help: {source}");
+    }
+    let mut session = sessions.fresh();
+    session.bind("ada", "phone");
+    refused(sessions.end_others(&session));
+    refused(sessions.commit(session));
+    assert_eq!(keys(), [""; 0]);
+    refused(sessions.of("ada"));
+    refused(sessions.end_all("ada"));
+    refused(sessions.end("ada", sessions.store().handle(&SessionId::random())));
+
+    let mut session = sessions.fresh();
+    session.insert("a".into(), 1);
+    let id = *sessions.commit(session).unwrap().id().unwrap();
+    for renew in [false, true] {
+        let mut session = sessions.open_id(&id).unwrap().unwrap();
+        session.insert("a".into(), 2);
+        session.bind("ada", "phone");
+        if renew {
+            session.renew();
+        }
+        refused(sessions.update_in(&mut session, |fields| fields.insert("a".into(), 3)));
+        assert_eq!(session["a"], 2);
+        refused(sessions.commit(session));
+        assert_eq!(sessions.open_id(&id).unwrap().unwrap()["a"], 1);
+        assert_eq!(keys().len(), 1);
+    }
+}
