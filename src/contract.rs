@@ -268,8 +268,8 @@ pub fn principals_keep_their_sessions(store: &dyn SessionStore, index: &dyn Sess
     let (new, again) = (store.fresh_id(Some(&id)), Bind::To { principal: &ada, cap: None });
     assert_stored(store.rotate(&id, &new, Write::new(b"3", HOUR).with_bind(again), None));
     assert_eq!(handles(index, &ada), [store.handle(&new)]);
-    let his = &ok(index.of(&ada))[0];
-    assert_eq!((&*his.payload, his.since), (b"3".as_slice(), since));
+    let found = &ok(index.of(&ada))[0];
+    assert_eq!((&*found.payload, found.since), (b"3".as_slice(), since));
 
     let to_bob = Bind::To { principal: &bob, cap: None };
     assert_stored(store.save(&new, Write::new(b"4", HOUR).with_bind(to_bob), None));

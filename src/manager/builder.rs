@@ -14,7 +14,8 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// What happens when another request changed the session since this one read it.
 ///
-/// It costs a save nothing more than comparing versions, in the same command, as long as nobody else changed anything.
+/// As long as nobody else changed anything it costs a save nothing more than comparing versions, in the same command. If
+/// somebody did, merging costs decoding and encoding, and another command.
 ///
 /// # Right and wrong
 ///
@@ -25,7 +26,7 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 /// use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// use threaded_sessions::{ErrorKind, MemorySessionStore, OnConflict, Result, SessionManager};
 ///
-/// #[derive(Clone, Default, Deserialize, Serialize)]
+/// #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 /// struct Shop {
 ///     theme: String,
 ///     cart: Vec<String>,
@@ -60,18 +61,20 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 ///     Ok(T::clone(&session))
 /// }
 ///
-/// // Merge, right: they change different fields.
-/// let dark = |shop: &mut Shop| shop.theme = "dark".into();
-/// let tea = |shop: &mut Shop| shop.cart.push("tea".into());
-/// let shop = race(OnConflict::Merge, dark, tea)?;
-/// assert_eq!((&*shop.theme, shop.cart.len()), ("dark", 1));
+/// let dark: fn(&mut Shop) = |shop| shop.theme = "dark".into();
+/// let hit: fn(&mut Shop) = |shop| shop.hits += 1;
+/// let tea: fn(&mut Shop) = |shop| shop.cart.push("tea".into());
+/// let pay: fn(&mut Shop) = |shop| shop.order = Order::Paid;
+///
+/// // Merge, right: they change different fields, a counter, a list or an enum beside something else.
+/// assert_eq!(race(OnConflict::Merge, dark, hit)?, Shop { theme: "dark".into(), hits: 1, ..Shop::default() });
+/// assert_eq!(race(OnConflict::Merge, dark, tea)?, Shop { theme: "dark".into(), cart: vec!["tea".into()], ..Shop::default() });
+/// assert_eq!(race(OnConflict::Merge, dark, pay)?, Shop { theme: "dark".into(), order: Order::Paid, ..Shop::default() });
 ///
 /// // Merge, wrong: they change the same counter, list or enum. The later one wins.
-/// let hit = |shop: &mut Shop| shop.hits += 1;
 /// assert_eq!(race(OnConflict::Merge, hit, hit)?.hits, 1);
 /// assert_eq!(race(OnConflict::Merge, tea, tea)?.cart.len(), 1);
-/// let pay = |shop: &mut Shop| shop.order = Order::Paid;
-/// let cancel = |shop: &mut Shop| shop.order = Order::Cancelled;
+/// let cancel: fn(&mut Shop) = |shop| shop.order = Order::Cancelled;
 /// assert_eq!(race(OnConflict::Merge, pay, cancel)?.order, Order::Cancelled);
 ///
 /// // Merge, wrong: fields that must agree come from different requests, here of an enum that is tagged inside.
@@ -94,7 +97,7 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 /// assert!(matches!(basket, Basket::Paid { items: 2, paid: 1 }));
 ///
 /// // LastWriteWins, right: the session is one choice. Wrong: everything else.
-/// let light = |shop: &mut Shop| shop.theme = "light".into();
+/// let light: fn(&mut Shop) = |shop| shop.theme = "light".into();
 /// assert_eq!(race(OnConflict::LastWriteWins, dark, light)?.theme, "light");
 /// assert_eq!(race(OnConflict::LastWriteWins, dark, tea)?.theme, "");
 ///
@@ -109,9 +112,10 @@ pub enum OnConflict {
     /// The top-level fields that this request changed go onto what is there now; the others keep what the other request
     /// put there. Two requests that change different fields both get what they want. Of two that change the same field the
     /// later one wins, so a counter or a list loses one change. A conflict that cannot be merged is an error of kind
-    /// [`ErrorKind::Conflict`]: because `T` is no struct or map, the result does not decode or is too large, or others kept
-    /// changing the session for a second and 128 times. The default, for it is right for most sessions and refuses no
-    /// request for a change that has nothing to do with it.
+    /// [`ErrorKind::Conflict`]: because `T` is no struct or map, the result does not decode (two variants of an enum, if `T` is
+    /// one) or is too large, or others kept changing the session for a second and 128 times. The default, for it is right for
+    /// most sessions, refuses no request for a change that has nothing to do with it, and costs nothing where nothing
+    /// collides.
     #[default]
     Merge,
     /// This request overwrites the other's change.
@@ -219,7 +223,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|policy| policy.touch_on_read = touch)
     }
 
-    /// What happens when two requests change a session at once. Defaults to [`OnConflict::Merge`].
+    /// What happens when two requests change a session at once. Defaults to [`OnConflict::Merge`]. For one session
+    /// [`Session::on_conflict`](crate::Session::on_conflict) decides otherwise.
     pub fn on_conflict(self, policy: OnConflict) -> Self {
         self.with(|settings| settings.on_conflict = policy)
     }

@@ -238,6 +238,9 @@ impl<T: 'static> Policy<T> {
             (Some(mine), Some(base)) => {
                 let merged = self.codec.merge(base, mine, theirs);
                 let merged = merged.ok_or_else(|| conflict("it has no fields to tell apart"))?;
+                if merged.len() > self.max_payload {
+                    return Err(conflict("the result is over the size limit"));
+                }
                 self.codec.decode(&merged).map_err(|_| conflict("the result is no value of its type"))?
             }
         };

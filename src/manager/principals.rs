@@ -83,12 +83,12 @@ impl<T: 'static> SessionManager<T> {
     }
 
     /// Ends all sessions of the principal of this session but this one. Answers how many there were; none if it belongs to
-    /// nobody. If this session is to be his only with its commit, all that he has so far end.
+    /// nobody. If it will be theirs only with its commit, all that they have so far end.
     ///
     /// # Errors
     ///
     /// As for [`end_all`](Self::end_all). [`ErrorKind::Conflict`] if the session was renewed, ended or bound to another
-    /// meanwhile: nothing has ended then, for under its new id it would have ended, too.
+    /// meanwhile: nothing has ended then, or this session might have, under its new id.
     pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
         match (session.principal(), session.id()) {
             (Some(principal), Some(id)) if session.owner.as_deref() == Some(principal) => {

@@ -65,11 +65,12 @@ pub trait SessionIndex {
     /// # Errors
     ///
     /// That the store could not be asked; some may have ended then. [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if the
-    /// session that is to [stay](Ending::AllBut) is not his, or not any more: it may be another id's by now.
+    /// session that is to [stay](Ending::AllBut) is not theirs, or not any more: it may have another id by now.
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64>;
 
-    /// Compares index and sessions in both directions, in small steps beside the traffic, and mends the index. For
-    /// operators, after Redis lost keys or something wrote where it should not; everyday drift the reaper mends.
+    /// Compares index and sessions in both directions, in small steps beside the traffic, and mends the index; principals
+    /// lose what is no session any more. For operators, after Redis lost keys or something wrote where it should not;
+    /// everyday drift the reaper mends.
     ///
     /// Keys of a [key mapper](crate::RedisSessionStoreBuilder::key_mapper) of one's own are not recognised without an entry:
     /// such a session stays out of the index until it is used. What has an entry is verified.
@@ -169,15 +170,15 @@ impl fmt::Debug for Belonging {
 pub enum Ending<'a> {
     /// All of them.
     All,
-    /// All but this one, which is to be his.
+    /// All but this one, which is to be theirs.
     AllBut(&'a SessionId),
     /// The one with this handle, if it is theirs.
     Only(Handle),
 }
 
 impl Ending<'_> {
-    /// What [`AllBut`](Self::AllBut) answers if the one is not his.
-    pub(super) fn not_his(doing: &'static str) -> Error {
+    /// What [`AllBut`](Self::AllBut) answers if that one is not theirs.
+    pub(super) fn not_theirs(doing: &'static str) -> Error {
         Error::new(ErrorKind::Conflict, doing)
             .with_source("the session to be kept does not belong to the principal (any more)")
     }
@@ -193,7 +194,7 @@ pub struct Verified {
     pub corrected: u64,
     /// Entries without a session, which are gone now.
     pub dropped: u64,
-    /// Indexes that were of another type. What was there is kept under its key with `:clobbered:` and the time in
+    /// Indexes, and lists of whom sessions belong to, that were of another type. What was there is kept under its key with `:clobbered:` and the time in
     /// milliseconds behind it.
     pub displaced: u64,
 }

@@ -214,7 +214,7 @@ impl SessionIndex for MemorySessionStore {
         if let Ending::AllBut(kept) = which
             && !ids.contains(kept)
         {
-            return Err(Ending::not_his("ending sessions"));
+            return Err(Ending::not_theirs("ending sessions"));
         }
         let ended: Vec<SessionId> = ids.into_iter().filter(ends).collect();
         for id in &ended {
@@ -245,7 +245,7 @@ struct Shelf {
     /// Exactly the entries that have a deadline, the next to expire first.
     deadlines: BTreeSet<(u64, SessionId)>,
     marks: usize,
-    /// The sessions of each principal, and since when he has them.
+    /// The sessions of each principal, and since when they have them.
     owned: HashMap<Arc<str>, BTreeSet<(u64, SessionId)>>,
     /// Whether somebody reaps, and sessions that have expired wait in `expired` for it.
     keep_expired: bool,

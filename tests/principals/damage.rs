@@ -23,7 +23,8 @@ impl Room {
 
 #[test]
 fn what_is_of_another_type_logs_nobody_out_and_fails_nothing_half_way() {
-    let names: [(&str, fn(&Room) -> String); 3] =
+    type Name = fn(&Room) -> String;
+    let names: [(&str, Name); 3] =
         [("hash", |room| room.key("principals")), ("set", Room::set), ("index", |room| room.key("index"))];
     for (what, name) in names {
         let room = Room::redis(|all| all, |settings| settings.max_per_principal(2));
@@ -137,6 +138,32 @@ fn sessions_that_redis_dropped_count_no_more_and_leave_nothing() {
 }
 
 #[test]
+fn verify_forgets_who_had_what_is_no_session_any_more() {
+    let room = Room::redis(|all| all, |settings| settings);
+    let index = room.sessions.store().index().unwrap();
+    let gone = [(); 20].map(|()| room.login("ada", "gone"));
+    for id in &gone {
+        let _: u32 = ask(&["DEL", &room.key(&id.expose())]);
+    }
+    // No reaper will come by for them.
+    let _: u32 = ask(&["DEL", &room.key("index")]);
+    room.login("ada", "phone");
+    index.verify().unwrap();
+    assert_eq!(ask::<u32>(&["HLEN", &room.key("principals")]), 1);
+    assert_eq!(ask::<u32>(&["ZCARD", &room.set()]), 1);
+
+    let _: u32 = ask(&["DEL", &room.key("principals")]);
+    let _: String = ask(&["SET", &room.key("principals"), "somebody else's"]);
+    assert_eq!(index.verify().unwrap().displaced, 1);
+    let [aside] = &ask::<Vec<String>>(&["KEYS", &room.key("principals:clobbered:*")])[..] else { panic!("it is kept") };
+    assert_eq!(ask::<String>(&["GET", aside]), "somebody else's");
+    room.login("ada", "laptop");
+    assert_eq!(ask::<u32>(&["HLEN", &room.key("principals")]), 1);
+    assert_eq!(room.sessions.end_all("ada").unwrap(), 2);
+    assert_eq!(room.keys(), [aside.as_str()]);
+}
+
+#[test]
 fn a_full_redis_refuses_whole_changes_and_ends_sessions_all_the_same() {
     let server = RedisServer::start();
     let store = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring().build().unwrap();
@@ -155,7 +182,8 @@ fn a_full_redis_refuses_whole_changes_and_ends_sessions_all_the_same() {
     });
     let before = everything();
     full(true);
-    let changes: [(&str, fn(&mut Session<Fields>)); 4] = [
+    type Change = fn(&mut Session<Fields>);
+    let changes: [(&str, Change); 4] = [
         ("rebinding", |session| session.bind("bob", "phone")),
         ("unbinding", |session| session.unbind()),
         ("renewing", |session| session.renew()),

@@ -103,8 +103,8 @@ impl SessionIndex for RedisSessionStore {
                 Ok(beside + in_each(0..own)? + in_each(own + 1..partitions.end)?)
             }
             Ending::Only(handle) => {
-                let his = self.belonging(principal)?;
-                let meant = his.into_iter().find(|(_, belonging)| belonging.handle == handle);
+                let all = self.belonging(principal)?;
+                let meant = all.into_iter().find(|(_, belonging)| belonging.handle == handle);
                 meant.map_or(Ok(0), |(place, _)| self.end_in(place.partition, principal, "only", &place.key))
             }
         }
@@ -114,7 +114,9 @@ impl SessionIndex for RedisSessionStore {
         const DOING: &str = "verifying the index";
         let mut verified = Verified::default();
         for partition in 0..self.keys.partitions() {
-            verified.displaced += u64::from(self.displace_clobbered(DOING, partition)?);
+            for (name, kind) in [(self.keys.index(partition), "zset"), (self.keys.owners(partition), "hash")] {
+                verified.displaced += u64::from(self.displace_clobbered(DOING, &name, kind)?);
+            }
         }
         self.walk(DOING, &["SCAN"], &["TYPE", "string"], |keys| {
             let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
@@ -126,12 +128,13 @@ impl SessionIndex for RedisSessionStore {
             sessions.into_iter().try_for_each(|(partition, keys)| self.mend(DOING, partition, &keys, &mut verified))
         })?;
         for partition in 0..self.keys.partitions() {
-            let index = self.keys.index(partition);
-            self.walk(DOING, &["ZSCAN", &index], &[], |entries| {
-                // Keys and scores in turn.
-                let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
-                self.mend(DOING, partition, &keys, &mut verified)
-            })?;
+            for scan in [["ZSCAN", &self.keys.index(partition)], ["HSCAN", &self.keys.owners(partition)]] {
+                self.walk(DOING, &scan, &[], |entries| {
+                    // Keys and scores, or owners, in turn.
+                    let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
+                    self.mend(DOING, partition, &keys, &mut verified)
+                })?;
+            }
         }
         Ok(verified)
     }
@@ -144,17 +147,17 @@ struct Place {
 }
 
 impl RedisSessionStore {
-    /// Ends the oldest sessions of a principal beyond the cap, after a session was bound to him. With one partition the
+    /// Ends the oldest sessions of a principal beyond the cap, after they got another. With one partition the
     /// scripts do it. That it fails does not undo the binding, so it is no failure of the write: the next binding tries again.
     pub(super) fn settle_cap(&self, bind: Bind<'_>) {
         let Bind::To { principal, cap: Some(cap) } = bind else { return };
         if self.keys.partitions() > 1 {
-            let settled = self.belonging(principal).and_then(|his| {
-                let mut oldest = his.into_iter().skip(cap as usize);
+            let settled = self.belonging(principal).and_then(|all| {
+                let mut oldest = all.into_iter().skip(cap as usize);
                 oldest.try_for_each(|(place, _)| self.end_in(place.partition, principal, "only", &place.key).map(drop))
             });
             if let Err(error) = settled {
-                log::warn!("a principal may have more sessions than the cap until he gets another: {error}");
+                log::warn!("a principal may have more sessions than the cap until they get another: {error}");
             }
         }
     }
@@ -169,7 +172,7 @@ impl RedisSessionStore {
             let answer = self.index_script(DOING, Effect::Writes, &script::END, partition, &args)?;
             let (some, more) =
                 <(i64, bool)>::from_redis_value(answer).map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
-            ended += u64::try_from(some).map_err(|_| Ending::not_his(DOING))?;
+            ended += u64::try_from(some).map_err(|_| Ending::not_theirs(DOING))?;
             if !more {
                 return Ok(ended);
             }
@@ -184,9 +187,9 @@ impl RedisSessionStore {
         for partition in 0..self.keys.partitions() {
             let args = [owner.as_bytes(), at_once.as_bytes()];
             let answer = self.index_script(DOING, Effect::Reads, &script::OF, partition, &args)?;
-            let his = Vec::<(String, Vec<u8>, i64, u64)>::from_redis_value(answer)
+            let some = Vec::<(String, Vec<u8>, i64, u64)>::from_redis_value(answer)
                 .map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
-            all.extend(his.into_iter().map(|(key, payload, left, since)| {
+            all.extend(some.into_iter().map(|(key, payload, left, since)| {
                 let left = u64::try_from(left).ok().map(Duration::from_millis);
                 let handle = Handle::of_key(key.as_bytes());
                 (Place { key, partition }, Belonging::new(handle, payload, left, since))
@@ -248,16 +251,15 @@ impl RedisSessionStore {
         Ok(())
     }
 
-    /// Renames what is in the place of an index, so that there can be one again. Whether there was something.
-    fn displace_clobbered(&self, doing: &'static str, partition: u32) -> Result<bool> {
-        let index = self.keys.index(partition);
-        let kind = self.command(doing, Effect::Reads, redis::cmd("TYPE").arg(&index))?.value;
-        if matches!(String::from_redis_value(kind).as_deref(), Ok("zset" | "none")) {
+    /// Renames what is under this name if it is not of this kind, so that there can be what belongs there. Whether it was.
+    fn displace_clobbered(&self, doing: &'static str, name: &str, kind: &str) -> Result<bool> {
+        let found = self.command(doing, Effect::Reads, redis::cmd("TYPE").arg(name))?.value;
+        if String::from_redis_value(found).is_ok_and(|found| found == kind || found == "none") {
             return Ok(false);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let aside = format!("{index}:clobbered:{now}");
-        let renamed = self.command(doing, Effect::Writes, redis::cmd("RENAMENX").arg(&index).arg(aside))?.value;
+        let aside = format!("{name}:clobbered:{now}");
+        let renamed = self.command(doing, Effect::Writes, redis::cmd("RENAMENX").arg(name).arg(aside))?.value;
         Ok(renamed == Value::Int(1))
     }
 }

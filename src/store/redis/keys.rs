@@ -106,6 +106,11 @@ impl Keys {
         self.name(partition, "index")
     }
 
+    /// The hash of a partition that says whom its sessions belong to.
+    pub(super) fn owners(&self, partition: u32) -> String {
+        self.name(partition, "principals")
+    }
+
     /// The index that a session is in.
     pub(super) fn index_of(&self, id: &SessionId) -> String {
         self.index(id.partition(self.partitions))
@@ -127,7 +132,7 @@ impl Keys {
     }
 }
 
-/// The name of a principal in keys: of one shape whatever he is called, and not telling who he is.
+/// The name of a principal in keys: of one shape whatever they are called, and not telling who they are.
 pub(super) fn owner(principal: &str) -> String {
     hex::encode(&Sha256::digest(principal)[..16])
 }

@@ -1,6 +1,6 @@
 -- Goes between the prelude and the scripts that know principals. Beside the index of a partition lie the hash
--- `principals`, which says of a key whom it belongs to, and for each principal the sorted set `principal:HASH` of his
--- keys, with the milliseconds since 1970 when he got each. Both always change together with the session.
+-- `principals`, which says of a key whom it belongs to, and for each principal the sorted set `principal:HASH` of their
+-- keys, with the milliseconds since 1970 when they got each. Both always change together with the session.
 
 -- The key of the hash, and what the keys of the sets begin with.
 local function owners_of(index)
@@ -36,7 +36,7 @@ local function finish(index, key, set)
   return lived
 end
 
--- The session belongs to owner, since then or since now. Ends his oldest sessions beyond the cap, but not this one.
+-- The session belongs to owner, since then or since now. Ends their oldest sessions beyond the cap, but not this one.
 local function own(index, key, owner, since, cap)
   local owners, owned = owners_of(index)
   local set = owned .. owner
@@ -58,7 +58,7 @@ local function own(index, key, owner, since, cap)
   end
 end
 
--- What a write does to the owner of a session: '=' keeps whom it had, '' takes him away, anything else is a new one.
+-- What a write does to the owner of a session: '=' keeps whom it had, '' takes them away, anything else is a new one.
 local function bind(index, key, owner, cap, had, had_since)
   if not index then return end
   if owner == '=' then

@@ -1,5 +1,5 @@
 -- KEYS: index. ARGV: grace, then keys of sessions, or of what the index takes for sessions.
--- Makes their entries exact. Answers how many entries were added, corrected and dropped.
+-- Makes their entries exact, and leaves to principals what is a session. Answers how many entries were added, corrected and dropped.
 local index, now = KEYS[1], clock()
 local added, corrected, dropped = 0, 0, 0
 for position = 2, #ARGV do
