@@ -397,10 +397,10 @@ mod tests {
                 exact.deadlines.extend(deadline.map(|deadline| (deadline, *id)));
                 match entry {
                     Entry::Renewed => exact.marks += 1,
-                    Entry::Session { owner: Some(Owner { principal, since }), .. } => {
+                    Entry::Session { attached: Attached { owner: Some(Owner { principal, since }), .. }, .. } => {
                         exact.owned.entry(principal.clone()).or_default().insert((*since, *id));
                     }
-                    Entry::Session { owner: None, .. } => {}
+                    Entry::Session { .. } => {}
                 }
             }
             assert_eq!(self.deadlines, exact.deadlines);
