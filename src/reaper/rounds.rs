@@ -12,7 +12,7 @@ use crate::store::{Expired, Reaped};
 use crate::{Error, ErrorKind, Result};
 
 /// How long traffic has Redis to itself between two batches.
-const PAUSE: Duration = Duration::from_micros(500);
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// The first wait after a failure.
 const BACKOFF: Duration = Duration::from_secs(1);
