@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::io::{Read, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -239,6 +241,38 @@ fn stores_on_one_pool_know_the_same() {
     server.resume();
     assert!(eventually(PATIENCE, || serves(&other)));
     assert!(eventually(PATIENCE, || serves(&one)));
+}
+
+/// Slow to take the command, and then silent: that Redis took long to send to does not excuse it.
+#[test]
+fn a_redis_that_hangs_after_a_slow_send_is_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let store = open(&format!("redis://{}", listener.local_addr().unwrap()), SHORT);
+    let hangs = Arc::new(AtomicBool::new(false));
+    let serve = {
+        let hangs = hangs.clone();
+        move |mut stream: TcpStream| {
+            let mut bytes = [0; 1 << 16];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                if bytes[..count].ends_with(b"PING\r\n") && !hangs.load(Ordering::Relaxed) {
+                    stream.write_all(b"+PONG\r\n").unwrap();
+                } else if !hangs.swap(true, Ordering::Relaxed) {
+                    // Beyond what the kernel buffers, the rest of the command waits for this.
+                    thread::sleep(SHORT * 6 / 10);
+                }
+            }
+        }
+    };
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            thread::spawn(move || serve(stream));
+        }
+    });
+    let large = vec![b'x'; 32 << 20];
+    let error = store.create(&store.fresh_id(None), Write::new(&large, HOUR)).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::MayHaveHappened), "{error:?}");
+    assert!(hangs.load(Ordering::Relaxed) && !store.health().is_healthy());
 }
 
 #[test]

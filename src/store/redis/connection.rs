@@ -193,8 +193,7 @@ impl RedisConnection {
 
     /// Limits the next write or read. Most of the deadline is left unless there was something to wait for; only then is it
     /// worth two system calls, and two more to go back.
-    fn limit(&mut self, until: Instant) -> RedisResult<()> {
-        let left = until.saturating_duration_since(Instant::now());
+    fn limit(&mut self, left: Duration) -> RedisResult<()> {
         let limit = match left {
             plenty if plenty > self.deadline * 9 / 10 => self.deadline,
             // Zero would be no limit at all.
@@ -208,10 +207,10 @@ impl RedisConnection {
         Ok(())
     }
 
-    fn exchange(&mut self, command: &[u8], until: Instant) -> RedisResult<Value> {
-        self.limit(until)?;
+    fn exchange(&mut self, command: &[u8], until: Instant, allowed: Duration) -> RedisResult<Value> {
+        self.limit(allowed)?;
         self.connection.send_packed_command(command)?;
-        self.limit(until)?;
+        self.limit(left(until))?;
         loop {
             match self.connection.recv_response()? {
                 Value::Push { .. } => continue,
@@ -220,11 +219,12 @@ impl RedisConnection {
         }
     }
 
-    fn failed(&mut self, error: &RedisError) {
+    /// A command failed that was allowed to take so long, sending and all.
+    fn failed(&mut self, error: &RedisError, allowed: Duration) {
         if failure::is_unanswered(error) {
             self.spoiled = true;
             // A command that waited long for a connection had little time left, which says nothing about Redis.
-            let hasty = error.is_timeout() && self.limit < self.deadline / 2;
+            let hasty = error.is_timeout() && allowed < self.deadline / 2;
             if !hasty {
                 self.link.lost(self.generation, error);
             }
@@ -234,29 +234,35 @@ impl RedisConnection {
     }
 }
 
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
 impl ConnectionLike for RedisConnection {
     fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
-        let answer = self.exchange(command, self.until());
+        let until = self.until();
+        let allowed = left(until);
+        let answer = self.exchange(command, until, allowed);
         match &answer {
-            Ok(Value::ServerError(error)) => self.failed(&error.clone().into()),
+            Ok(Value::ServerError(error)) => self.failed(&error.clone().into(), allowed),
             Ok(_) => {}
-            Err(error) => self.failed(error),
+            Err(error) => self.failed(error, allowed),
         }
         answer
     }
 
     fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
-        let until = self.until();
-        let answers = self.limit(until).and_then(|()| self.connection.req_packed_commands(commands, offset, count));
+        let allowed = left(self.until());
+        let answers = self.limit(allowed).and_then(|()| self.connection.req_packed_commands(commands, offset, count));
         match &answers {
             Ok(answers) => {
                 for answer in answers {
                     if let Value::ServerError(error) = answer {
-                        self.failed(&error.clone().into());
+                        self.failed(&error.clone().into(), allowed);
                     }
                 }
             }
-            Err(error) => self.failed(error),
+            Err(error) => self.failed(error, allowed),
         }
         answers
     }
