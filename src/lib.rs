@@ -5,8 +5,8 @@
 //! this process with a [`MemorySessionStore`], and says which headers the response needs. All settings have defaults that
 //! are safe to go online with.
 //!
-//! The README has a page to copy for rouille, tables of all settings, and what differs from Clojure's rrss and
-//! ring-redis-session, whose words the names here follow.
+//! The README has a page to copy for rouille. The names here follow those of Clojure's rrss and ring-redis-session, which
+//! this crate ports.
 //!
 //! # Example
 //!
@@ -86,10 +86,16 @@
 //! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count and list sessions, mend an index | [`SessionIndex`](store::SessionIndex) |
 //! | see how Redis is doing | [`RedisSessionStore::check`] at the start, [`Health`](store::Health) from then on |
-//! | know what happens when Redis is slow, away, restarted or demoted | the page of [`outages`] |
 //! | list and end the sessions of a user | [`Session::bind`], [`SessionManager::of`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
 //! | name a session in logs and on pages | [`Handle`], which gives nobody the session |
+//!
+//! # Guides
+//!
+//! | to | read |
+//! |---|---|
+//! | know what happens when Redis is slow, away, restarted or demoted | [`outages`] |
+//! | see it measured by OWASP, requirement by requirement | [`security`] |
 //!
 //! # Features
 //!
@@ -137,8 +143,6 @@ mod error;
 mod http;
 mod id;
 mod manager;
-#[doc = include_str!("../docs/outages.md")]
-pub mod outages {}
 mod reaper;
 #[cfg(feature = "rouille")]
 pub mod rouille;
@@ -147,6 +151,20 @@ pub mod step;
 pub mod store;
 #[cfg(feature = "tiny-http")]
 pub mod tiny_http;
+
+/// The guides: pages of the documentation, and nothing of the compiled crate.
+macro_rules! guides {
+    ($($name:ident: $text:literal,)*) => {$(
+        #[cfg(any(doc, doctest))]
+        #[doc = include_str!($text)]
+        pub mod $name {}
+    )*};
+}
+
+guides! {
+    outages: "../docs/outages.md",
+    security: "../docs/security.md",
+}
 
 /// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].
 ///

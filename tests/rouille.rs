@@ -108,6 +108,27 @@ fn the_id_may_be_in_any_of_several_cookie_headers() {
 }
 
 #[test]
+fn an_id_counts_in_the_cookie_and_nowhere_else() {
+    let sessions = sessions();
+    let id = stored(&sessions);
+    let (text, pair) = (id.expose(), cookie(&id));
+    let elsewhere = ["Authorization", "X-Session", "Set-Cookie", "Cookie2", "__Host-session"];
+    let headers = || elsewhere.iter().map(|name| (name.to_string(), pair.clone()));
+    let target = format!("/{text};{pair}?__Host-session={text}&session={text}#{pair}");
+    for method in ["GET", "POST"] {
+        let form = [("Content-Type".to_owned(), "application/x-www-form-urlencoded".to_owned())];
+        let headers = headers().chain(form).collect();
+        let request = Request::fake_http(method, &*target, headers, pair.clone().into_bytes());
+        let response = session(&sessions, &request, |session| {
+            assert!(session.is_new() && **session == 0);
+            Response::empty_204()
+        });
+        assert_eq!(header(&response, "Set-Cookie"), [""; 0]);
+    }
+    assert_eq!(value(&sessions, &id), Some(1));
+}
+
+#[test]
 fn what_the_handler_answers_does_not_decide_what_is_stored() {
     let sessions = sessions();
     let id = stored(&sessions);

@@ -268,6 +268,38 @@ fn a_session_is_one_key_of_readable_json_that_lives_for_the_idle_timeout() {
     });
 }
 
+#[test]
+fn with_hashed_keys_redis_holds_no_id() {
+    for kind in [Kind::Plain, Kind::Expiring] {
+        let server = RedisServer::start();
+        let monitor = Monitor::start(&server);
+        for hashed in [false, true] {
+            let builder = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE);
+            let builder = if kind == Kind::Plain { builder } else { builder.expiring() };
+            let store = if hashed { builder.hashed_keys() } else { builder }.build().unwrap();
+            let sessions = SessionManager::<Visit>::new(store);
+            let mut session = sessions.fresh();
+            session.count = 1;
+            if kind == Kind::Expiring {
+                session.bind("ada", "phone");
+            }
+            let first = store_change(&sessions, session);
+            let mut session = open(&sessions, &first);
+            session.renew();
+            let second = store_change(&sessions, session);
+            sessions.update(&second, |visit| visit.count += 1).unwrap().expect("it lives");
+            assert!(open(&sessions, &first).is_detached());
+            assert!(sessions.open_id(&SessionId::random()).unwrap().is_none());
+            assert!(!open(&sessions, &second).is_new());
+
+            // All that Redis was ever told.
+            let told = format!("{:?}", monitor.commands());
+            let holds = |id: &SessionId| told.contains(&id.expose()) || told.contains(&id.expose().replace('-', ""));
+            assert_eq!([&first, &second].map(holds), [!hashed; 2], "{kind:?}");
+        }
+    }
+}
+
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Everything {
     name: Option<String>,
