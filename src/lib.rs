@@ -94,8 +94,13 @@
 //!
 //! | to | read |
 //! |---|---|
+//! | take a store, set timeouts, size pool and memory | [`choosing`] |
+//! | test an application, or a store of one's own | [`testing`] |
+//! | run it: metrics, logs, keys, Redis's settings, deploys | [`operating`] |
 //! | know what happens when Redis is slow, away, restarted or demoted | [`outages`] |
 //! | see it measured by OWASP, requirement by requirement | [`security`] |
+//! | move from rrss or ring-redis-session | [`migrating`] |
+//! | know what others can that this crate cannot, and the reverse | [`comparison`] |
 //!
 //! # Features
 //!
@@ -162,8 +167,13 @@ macro_rules! guides {
 }
 
 guides! {
+    choosing: "../docs/choosing.md",
+    comparison: "../docs/comparison.md",
+    migrating: "../docs/migrating.md",
+    operating: "../docs/operating.md",
     outages: "../docs/outages.md",
     security: "../docs/security.md",
+    testing: "../docs/testing.md",
 }
 
 /// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].

@@ -6,10 +6,12 @@ use std::error::Error as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
-use support::{RedisServer, shared, unique};
+use support::{PATIENCE, RedisServer, shared, unique};
+use threaded_sessions::step::WrittenAt;
 use threaded_sessions::store::Warning;
-use threaded_sessions::{ErrorKind, RedisSessionStore, SessionManager};
+use threaded_sessions::{ErrorKind, RedisSessionStore, SessionManager, SessionStore, StepStore, contract};
 
 fn store(server: &RedisServer, prefix: &str, expiring: bool) -> RedisSessionStore {
     let builder = RedisSessionStore::builder().url(server.url()).prefix(prefix);
@@ -62,6 +64,36 @@ fn a_user_without_the_rights_is_told_at_the_start() {
         let error = check(refused).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
         assert!(!format!("{error} {error:?} {:?}", error.source()).contains("secret"));
+    }
+}
+
+#[test]
+fn the_user_of_the_guide_may_do_what_is_needed() {
+    let guide = include_str!("../docs/operating.md");
+    let (_, rest) = guide.split_once("\nACL SETUSER ").expect("the guide has a user");
+    let (user, _) = rest.split_once("```").unwrap();
+    let server = RedisServer::start();
+    let rules: Vec<&str> = ["ACL", "SETUSER"].into_iter().chain(user.split_whitespace()).collect();
+    server.cmd(&rules);
+    let url = server.url().replace("//", &format!("//{}:PASSWORD@", rules[2]));
+    for expiring in [false, true] {
+        // Two kinds of stores do not share a prefix, and the user has one.
+        server.cmd(&["FLUSHALL"]);
+        let builder = RedisSessionStore::builder().url(&*url).deadline(PATIENCE);
+        let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
+        assert_eq!(store.check().unwrap(), []);
+        contract::all(&store, thread::sleep);
+        if let Some(index) = store.index() {
+            let now = index.reap(0, 1000, true).unwrap();
+            assert!(now.removed > 0 && index.count().unwrap() > 0 && !index.page(0, 10).unwrap().is_empty());
+            server.cmd(&["RENAME", "sessions:index", "sessions:principals"]);
+            assert_eq!(index.verify().unwrap().displaced, 1);
+        }
+        let store = StepStore::builder(store).step(WrittenAt::new()).build().unwrap();
+        contract::all(&store, thread::sleep);
+        let id = store.fresh_id(None);
+        let _ = store.create(&id, threaded_sessions::store::Write::new(b"v", Duration::from_secs(60))).unwrap();
+        assert!(WrittenAt::of(&store, &id).unwrap().is_some());
     }
 }
 

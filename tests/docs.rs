@@ -89,3 +89,31 @@ fn every_file_that_a_document_leads_to_is_there() {
         }
     }
 }
+
+/// The settings of a builder: its methods that take it by value.
+fn settings(source: &str, builder: &str) -> BTreeSet<String> {
+    let source = read(source);
+    let start = source.find(builder).unwrap_or_else(|| panic!("no {builder}"));
+    let methods = source[start..].split("\n    pub fn ").skip(1);
+    let names = methods.filter_map(|method| method.split_once("(self").map(|(name, _)| name.to_owned()));
+    names.filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect()
+}
+
+#[test]
+fn every_setting_is_in_the_guide_to_migrating() {
+    let guide = read("docs/migrating.md");
+    let told: BTreeSet<String> = guide.lines().filter(|line| line.starts_with("| `")).flat_map(code_spans).collect();
+    for (source, builder) in [
+        ("src/store/redis/builder.rs", "impl RedisSessionStoreBuilder {"),
+        ("src/manager/builder.rs", "impl<T: 'static> SessionManagerBuilder<T> {"),
+        ("src/reaper.rs", "impl<T: 'static> ReaperBuilder<T> {"),
+    ] {
+        let mut settings = settings(source, builder);
+        for end in ["build", "start", "stop"] {
+            settings.remove(end);
+        }
+        assert!(settings.len() > 3, "{source}: {settings:?}");
+        let missing: Vec<&String> = settings.difference(&told).collect();
+        assert!(missing.is_empty(), "{source}: {missing:?}");
+    }
+}
