@@ -117,3 +117,12 @@ fn every_setting_is_in_the_guide_to_migrating() {
         assert!(missing.is_empty(), "{source}: {missing:?}");
     }
 }
+
+#[test]
+fn the_picture_is_small_and_its_words_are_text() {
+    let picture = read("docs/how-it-works.svg");
+    assert!(picture.len() < 12 * 1024);
+    for word in ["<title", "<desc", "SessionManager", "Set-Cookie", "on_expired"] {
+        assert!(picture.contains(word), "{word}");
+    }
+}
