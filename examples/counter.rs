@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     let sessions = SessionManager::<u64>::builder(store).secure(false).build()?;
 
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:8000".to_owned());
-    println!("listening on http://{addr}");
+    println!("listening on http://{addr}; in another terminal:\ncurl -b jar -c jar http://{addr}/");
     // With a pool: `start_server` starts a thread for every request.
     rouille::start_server_with_pool(addr, None, move |request| {
         router!(request,

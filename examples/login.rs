@@ -30,7 +30,10 @@ fn main() -> Result<()> {
     let sessions = SessionManager::<Visit>::builder(store).secure(false).build()?;
 
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:8000".to_owned());
-    println!("listening on http://{addr}");
+    println!("listening on http://{addr}; in another terminal:");
+    println!("curl -b jar -c jar -d user=ada http://{addr}/login");
+    println!("curl -b jar -c jar http://{addr}/whoami");
+    println!("curl -b jar -c jar -X POST http://{addr}/logout");
     rouille::start_server_with_pool(addr, None, move |request| {
         router!(request,
             (POST) (/login) => {

@@ -34,7 +34,7 @@ fn serve(cli: Cli) -> Result<(), BoxError> {
     let sessions: Sessions = cli.sessions.manager()?.build()?;
     let server = Server::http(&cli.listen)?;
     let host = cli.sessions.host(sessions.reaper())?;
-    println!("listening on http://{}", server.server_addr());
+    println!("listening on http://{0} (curl http://{0}/ tells the calls)", server.server_addr());
     thread::scope(|scope| {
         for _ in 0..cli.threads {
             scope.spawn(|| {

@@ -4,6 +4,9 @@
 //! ```text
 //! cargo run --features rouille,clap --example shop -- --insecure-cookies --idle-timeout 5m --remember-for 30d
 //! ```
+//!
+//! Then open http://127.0.0.1:8000/ in a browser, and again in a private window: two visitors. What they click is in `route`,
+//! what they see in `shop/page.rs`, what their session holds in `common/mod.rs`.
 
 mod common;
 #[path = "shop/page.rs"]
@@ -39,7 +42,7 @@ fn serve(cli: Cli) -> Result<(), BoxError> {
         false => route(&sessions, request),
     })?;
     let server = Arc::new(server.pool_size(cli.threads.into()));
-    println!("listening on http://{}", server.server_addr());
+    println!("listening on http://{} (open it in a browser)", server.server_addr());
     thread::spawn({
         let server = server.clone();
         move || {

@@ -68,7 +68,7 @@ class Shop(unittest.TestCase):
             shop.stdout.close()
 
         self.addCleanup(close)
-        return shop.stdout.readline().removeprefix("listening on ").strip()
+        return shop.stdout.readline().removeprefix("listening on ").split()[0]
 
     def open_browser(self):
         self.browser = Browser(DRIVER, self.profile, self.site)

@@ -46,7 +46,7 @@ impl Program {
             .expect("the example can be started");
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).expect("stdout can be read");
-        let address = line.trim_end().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+        let address = line.strip_prefix("listening on http://").and_then(|rest| rest.split(' ').next()?.parse().ok());
         let address = address.unwrap_or_else(|| panic!("{example} does not listen: {line}{}", contents(&stderr)));
         Self { process, address, stderr }
     }
