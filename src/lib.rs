@@ -75,7 +75,7 @@
 //! | to | take |
 //! |---|---|
 //! | serve with rouille or tiny_http | the modules `rouille` and `tiny_http` (features `rouille`, `tiny-http`) |
-//! | let an operator set all this, and stop in order | the module `args` (feature `clap`) |
+//! | let an operator set what is an operator's business, and stop in order | the module `args` (feature `clap`) |
 //! | serve with anything else, or nothing | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
 //! | work with a session | [`Session`]; with named values instead of a type of one's own, [`Attributes`] |
 //! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
@@ -121,7 +121,7 @@
 //! | level | what |
 //! |---|---|
 //! | `error` | a request that an adapter answered with an error, and why; a callback for expired sessions that panicked, once |
-//! | `warn` | Redis is away, or the reaper fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused |
+//! | `warn` | Redis is away, or the reaper fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused; sessions beyond a principal's cap that could not be ended yet |
 //! | `info` | Redis is back, or the reaper works again |
 //!
 //! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no

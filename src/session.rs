@@ -10,7 +10,8 @@ use crate::{Binding, Codec, Envelope, OnConflict, SessionId};
 ///
 /// It does no I/O. Everything done to it happens when it is [committed](crate::SessionManager::commit), and nothing if it is
 /// dropped, as when a handler panics. A session that was only read is not stored again, and one that never changed is not
-/// stored at all: changing it means that its value is encoded differently afterwards.
+/// stored at all: changing it means that its value was borrowed mutably and is encoded differently afterwards. So what
+/// changes behind a shared reference, in a `Cell` or a `Mutex` of `T`, is not noticed.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ use crate::{Binding, Codec, Envelope, OnConflict, SessionId};
 /// If `T` has methods of the same names, those of the session hide them; `(*session).renew()` reaches `T`'s.
 pub struct Session<T> {
     pub(crate) envelope: Envelope<T>,
-    /// The id that the visitor has in his cookie, if it is one that lives, and when that cookie was remembered.
+    /// The id that the visitor has in the cookie, if it is one that lives, and when that cookie was remembered.
     pub(crate) given: Option<(SessionId, Option<SystemTime>)>,
     /// The principal it belonged to when it was last read or stored.
     pub(crate) owner: Option<String>,
@@ -152,7 +153,8 @@ impl<T: 'static> Session<T> {
     /// Gives the session a new id when it is committed, changed or not; the old one is dead then. A session that is new is
     /// stored by it, also unchanged. To be called at every change of rights, above all at login: otherwise who planted the
     /// id before, or saw it, is signed in as well (session fixation; OWASP Session Management Cheat Sheet, Ring's
-    /// `:recreate`).
+    /// `:recreate`). The session goes on otherwise: its value, [when it began](Self::created) and so its lifetime, and whom it
+    /// belongs to.
     pub fn renew(&mut self) {
         self.mark(Change::Renew);
     }
@@ -191,7 +193,7 @@ impl<T: 'static> Session<T> {
         self.snapshot = if self.change == Change::None { None } else { self.encode_plainly() };
     }
 
-    /// Whether the visitor's cookie does not say yet that this is his id, or that it is (not) remembered.
+    /// Whether the visitor's cookie does not say yet that this is the id, or that it is (not) remembered.
     pub(crate) fn is_news(&self, id: &SessionId) -> bool {
         self.given.is_none_or(|(given, remembered)| {
             given != *id || (remembered != self.envelope.remembered && self.change != Change::Discard)

@@ -146,7 +146,7 @@ pub enum Unreadable {
 ///
 /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new())
 ///     .idle_timeout(HOUR)
-///     .lifetime(HOUR * 12)
+///     .lifetime(HOUR * 24 * 90) // a quarter of a year, remembered or not
 ///     .remember_for(HOUR * 24 * 30)
 ///     .on_conflict(OnConflict::Fail)
 ///     .secure(false) // development over plain HTTP
@@ -199,8 +199,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|policy| policy.idle_timeout = timeout)
     }
 
-    /// A session dies this long after it was created, however busy it is (OWASP's absolute timeout), remembered or not.
-    /// Defaults to `None`: it does not. At least a millisecond. Measured on the application's [clock](Self::clock), which
+    /// A session dies this long after it was created, however busy it is (OWASP's absolute timeout), remembered or not. A
+    /// [renewal](crate::Session::renew) does not begin it anew. Defaults to `None`: it does not. At least a millisecond. Measured on the application's [clock](Self::clock), which
     /// should not differ much between its processes.
     pub fn lifetime(self, lifetime: impl Into<Option<Duration>>) -> Self {
         let lifetime = lifetime.into();
@@ -241,7 +241,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     }
 
     /// How many sessions a principal may have, at least 1; one more [`bind`](crate::Session::bind) ends the oldest. Defaults
-    /// to no limit.
+    /// to no limit. It says nothing on a store without an index, where nothing can be bound.
     pub fn max_per_principal(self, sessions: impl Into<Option<u32>>) -> Self {
         let sessions = sessions.into();
         self.with(|policy| policy.max_per_principal = sessions)

@@ -108,7 +108,8 @@ impl RedisSessionStoreBuilder {
     }
 
     /// Puts the SHA-256 of the id into the key instead of the id, so that a copy of the database gives nobody a usable
-    /// cookie. Not by default.
+    /// cookie. Not by default. Turning it on or off later loses sight of the sessions that are there. The last of
+    /// `hashed_keys` and [`key_mapper`](Self::key_mapper) counts.
     pub fn hashed_keys(self) -> Self {
         Self { mapper: KeyMapper::Hashed, ..self }
     }

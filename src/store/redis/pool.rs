@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, Result};
 /// How many connections a pool opens at most, unless configured otherwise.
 const SIZE: u32 = 64;
 
-/// How long somebody who waits for a connection waits until he looks whether it still makes sense, for r2d2 tells nobody
+/// How long somebody who waits for a connection waits before looking whether it still makes sense, for r2d2 tells nobody
 /// that connecting failed. Each wait is twice as long as the one before: r2d2 opens another connection for each.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 
