@@ -154,6 +154,8 @@ pub mod rouille;
 mod session;
 pub mod step;
 pub mod store;
+#[doc = include_str!("../docs/topologies.md")]
+pub mod topologies {}
 #[cfg(feature = "tiny-http")]
 pub mod tiny_http;
 
@@ -196,7 +198,7 @@ pub use self::session::Session;
 pub use self::step::{Step, StepStore};
 #[doc(inline)]
 pub use self::store::{
-    MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,
+    Credentials, MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,
     RedisSessionStoreBuilder, SessionStore,
 };
 

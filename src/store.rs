@@ -49,7 +49,8 @@ pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 pub use self::memory::MemorySessionStore;
 pub use self::redis::{
-    RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, Warning,
+    Credentials, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder,
+    Warning,
 };
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::thread::sleep;
 
-use support::{shared, unique};
+use support::{shared, shared_cluster, unique};
 use threaded_sessions::store::RedisSessionStoreBuilder;
 use threaded_sessions::{Clock, MemorySessionStore, RedisSessionStore, contract};
 
@@ -55,4 +55,19 @@ fn plain_with_a_key_mapper() {
 #[test]
 fn over_a_unix_socket() {
     redis(|builder| builder.url(shared().unix_url()).expiring());
+}
+
+#[test]
+fn plain_in_a_cluster() {
+    redis(|builder| builder.url(shared_cluster().url()));
+}
+
+#[test]
+fn expiring_in_a_cluster() {
+    redis(|builder| builder.url(shared_cluster().url()).expiring());
+}
+
+#[test]
+fn over_resp3() {
+    redis(|builder| builder.url(format!("{}?protocol=resp3", shared().url())).expiring());
 }

@@ -9,7 +9,7 @@ mod verify;
 
 use std::time::Duration;
 
-use reaping::{GRACE, HOUR, ask, create, entries, expiring, idle_for, index, is_live, load, reap_all};
+use reaping::{GRACE, HOUR, ask, create, entries, expiring, idle_for, index, is_live, load, prefix_of, reap_all};
 use support::{PATIENCE, RedisServer, eventually};
 use threaded_sessions::store::{Created, Found, Saved, SessionIndex, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, Result, SessionId, SessionStore};

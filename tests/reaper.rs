@@ -11,7 +11,7 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use reaping::{HOUR, Other, SEVEN, Told, ask, create, expiring, idle_for, index, is_live, load};
+use reaping::{HOUR, Other, SEVEN, Told, ask, create, expiring, idle_for, index, is_live, load, prefix_of};
 use support::{Monitor, PATIENCE, RedisServer, eventually, shared, unique};
 use threaded_sessions::store::SessionIndex;
 use threaded_sessions::{Clock, ErrorKind, Handle, MemorySessionStore, ReaperStats, RedisSessionStore, SessionManager};
@@ -235,9 +235,10 @@ fn an_idle_reaper_costs_one_command_a_resolution_and_partition() {
 #[test]
 fn rounds_come_by_themselves_once_a_resolution_for_each_partition() {
     let server = RedisServer::start();
-    let sessions = idle_for(expiring(&server, "sessions", 3), HOUR);
+    let store = expiring(&server, "sessions", 3);
+    let sessions = idle_for(store.clone(), HOUR);
     for partition in 0..3 {
-        load(&server, &format!("sessions:{{{partition}}}:"), 0..2, -1, -1);
+        load(&server, &prefix_of(&store, partition), 0..2, -1, -1);
     }
     let reaper = sessions.reaper().resolution(Duration::from_millis(30)).start().unwrap();
     assert!(eventually(PATIENCE, || reaper.stats().rounds >= 9));
@@ -249,12 +250,12 @@ fn rounds_come_by_themselves_once_a_resolution_for_each_partition() {
 fn a_batch_looks_at_so_many_entries_and_no_more() {
     for (partitions, batch, scripts) in [(1, 50, 20), (5, 50, 20), (1, 300, 4), (1, 5000, 1), (1, 0, 1000)] {
         let server = RedisServer::start();
-        let sessions = idle_for(expiring(&server, "sessions", partitions), HOUR);
+        let store = expiring(&server, "sessions", partitions);
+        let sessions = idle_for(store.clone(), HOUR);
         let reaper = sessions.reaper().resolution(NEVER).batch(batch).start().unwrap();
         reaper.reap_now().unwrap();
         for partition in 0..partitions {
-            let prefix = if partitions == 1 { "sessions:".into() } else { format!("sessions:{{{partition}}}:") };
-            load(&server, &prefix, 0..1000 / partitions, -1, -1);
+            load(&server, &prefix_of(&store, partition), 0..1000 / partitions, -1, -1);
         }
         let monitor = Monitor::start(&server);
         assert_eq!(reaper.reap_now().unwrap(), 1000);

@@ -1,12 +1,19 @@
+mod address;
 mod builder;
 mod check;
+mod cluster;
 mod connection;
+mod credentials;
 mod failure;
 mod index;
 mod keys;
 mod link;
+mod node;
 mod pool;
 mod script;
+mod sentinel;
+#[cfg(feature = "tls-rustls")]
+mod tls;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,10 +24,11 @@ use redis::{Cmd, Value};
 pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::Warning;
 pub use self::connection::{RedisConnection, RedisConnectionManager};
+pub use self::credentials::Credentials;
 use self::failure::Effect;
 use self::keys::Keys;
-use self::pool::Answer;
 pub use self::pool::RedisPool;
+use self::pool::{Answer, To};
 use self::script::Script;
 use super::{
     Bind, Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
@@ -28,15 +36,16 @@ use super::{
 };
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
-/// Sessions in Redis 7.0 or newer, or Valkey.
+/// Sessions in Redis 7.0 or newer, or Valkey: on one server, on a master that Sentinels name, or in a cluster; see
+/// [`topologies`](crate::topologies).
 ///
 /// The *plain* store (rrss `redis-store`, ring-redis-session) is one string key a session; Redis itself drops it when its
 /// time has come. The *expiring* store (rrss `expiring-redis-store`) also keeps an index of its sessions and their
 /// deadlines, from which a reaper deletes them.
 ///
-/// Every operation is one command, to one hash slot: one round trip. (Three exceptions, none on the common path: reading
+/// Every operation is one command, to one hash slot: one round trip. (Some exceptions, none on the common path: reading
 /// a session that is not there looks whether it was renewed; a command whose connection died is sent once more; a script
-/// that the server does not know is sent whole.) No operation takes longer than its
+/// that the server does not know is sent whole; a cluster may say that another node has the session by now.) No operation takes longer than its
 /// [deadline](RedisSessionStoreBuilder::deadline), and none waits while Redis is known to be away: see
 /// [`outages`](crate::outages).
 ///
@@ -105,8 +114,8 @@ impl RedisSessionStore {
         Ok(self.companions.iter().map(arg).collect())
     }
 
-    fn command(&self, doing: &'static str, effect: Effect, command: &Cmd) -> Result<Answer> {
-        self.pool.call(doing, effect, |connection| command.query(connection))
+    fn command(&self, doing: &'static str, effect: Effect, to: To<'_>, command: &Cmd) -> Result<Answer> {
+        self.pool.call(doing, effect, to, |connection| command.query(connection))
     }
 
     /// What the scripts that write begin with after the grace: payload, time to live, owner and cap.
@@ -153,7 +162,7 @@ impl RedisSessionStore {
         let keys: Vec<&str> = keys.iter().copied().chain(index.as_deref()).collect();
         let preamble = self.preamble();
         let args: Vec<&[u8]> = std::iter::once(preamble.as_bytes()).chain(args.iter().copied()).collect();
-        self.pool.call(doing, effect, |connection| script.call(connection, &keys, &args))
+        self.pool.call(doing, effect, To::Key(keys[0]), |connection| script.call(connection, &keys, &args))
     }
 }
 
@@ -176,7 +185,7 @@ impl SessionStore for RedisSessionStore {
         } else {
             // GET tells an own earlier success from somebody else's session, and a session from something else.
             let mut set = set(&key, write);
-            self.command(DOING, Effect::Writes, set.arg("NX").arg("GET"))?
+            self.command(DOING, Effect::Writes, To::Key(&key), set.arg("NX").arg("GET"))?
         };
         Ok(match answer.value {
             Value::Nil | Value::Okay | Value::Int(1) => {
@@ -195,10 +204,10 @@ impl SessionStore for RedisSessionStore {
         const DOING: &str = "reading a session";
         let key = self.keys.session(id);
         let answer = match (touch, self.expiring) {
-            (Touch::No, false) => self.command(DOING, Effect::Reads, redis::cmd("GET").arg(&key))?,
+            (Touch::No, false) => self.command(DOING, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?,
             (Touch::Set(ttl), false) if self.companions.is_empty() => {
                 let mut getex = redis::cmd("GETEX");
-                self.command(DOING, Effect::Reads, getex.arg(&key).arg("PX").arg(ttl_millis(ttl)))?
+                self.command(DOING, Effect::Reads, To::Key(&key), getex.arg(&key).arg("PX").arg(ttl_millis(ttl)))?
             }
             (touch, _) => {
                 let (mode, ttl) = match touch {
@@ -213,7 +222,7 @@ impl SessionStore for RedisSessionStore {
         Ok(match answer.value {
             Value::Nil => {
                 let mut exists = redis::cmd("EXISTS");
-                match self.command(DOING, Effect::Reads, exists.arg(self.keys.renewed(&key)))?.value {
+                match self.command(DOING, Effect::Reads, To::Key(&key), exists.arg(self.keys.renewed(&key)))?.value {
                     Value::Int(0) => Found::Absent,
                     _ => Found::Renewed,
                 }
@@ -236,7 +245,7 @@ impl SessionStore for RedisSessionStore {
             None if !self.expiring && write.bind == Bind::Keep && companions.is_empty() => {
                 // GET, for without it SET replaces a key of any type.
                 let mut set = set(&key, write);
-                self.command(DOING, Effect::Writes, set.arg("XX").arg("GET"))?
+                self.command(DOING, Effect::Writes, To::Key(&key), set.arg("XX").arg("GET"))?
             }
             _ => {
                 let args = self.write_args(DOING, write)?;
@@ -283,7 +292,7 @@ impl SessionStore for RedisSessionStore {
         let answer = if self.expiring || !self.companions.is_empty() {
             self.script(DOING, Effect::Writes, &script::DELETE, id, &[&key], &[])?
         } else {
-            self.command(DOING, Effect::Writes, redis::cmd("DEL").arg(&key))?
+            self.command(DOING, Effect::Writes, To::Key(&key), redis::cmd("DEL").arg(&key))?
         };
         Ok(answer.value == Value::Int(1))
     }
@@ -298,11 +307,11 @@ impl SessionStore for RedisSessionStore {
         // It expires with its session, so it lives as long as that.
         let args: [&[u8]; 2] = [b"no", b"0"];
         let answer = if self.expiring {
-            self.pool.call(DOING, Effect::Reads, |connection| {
+            self.pool.call(DOING, Effect::Reads, To::Key(&key), |connection| {
                 script::READ.call(connection, &[&key], &[self.preamble().as_bytes(), args[0], args[1]])
             })?
         } else {
-            self.command(DOING, Effect::Reads, redis::cmd("GET").arg(&key))?
+            self.command(DOING, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?
         };
         Ok(match answer.value {
             Value::Nil => None,

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use threaded_sessions::store::MAX_TTL;
 use threaded_sessions::{
-    ErrorKind, MemorySessionStore, RedisConnectionManager, RedisPool, RedisSessionStore, SameSite, SessionManager,
-    SessionManagerBuilder,
+    Credentials, ErrorKind, MemorySessionStore, RedisConnectionManager, RedisPool, RedisSessionStore, SameSite,
+    SessionManager, SessionManagerBuilder,
 };
 
 use super::support::{PATIENCE, shared, texts};
@@ -27,10 +27,14 @@ fn an_address_that_cannot_be_read_is_refused_without_repeating_it() {
         "redis://user:hunter2@127.0.0.1/hunter2",
         "redis://user:hunter2@127.0.0.1/0?protocol=hunter2",
         "redis://user:%ff@127.0.0.1?pass=hunter2",
+        #[cfg(not(feature = "tls-rustls"))]
         "rediss://user:hunter2@127.0.0.1",
         "unix://user:hunter2@127.0.0.1:port",
         "redis://user:hunter2@127.0.0.1 /",
         "127.0.0.1:6379:hunter2",
+        "redis-sentinel://user:hunter2@127.0.0.1",
+        "redis-sentinel://user:hunter2@127.0.0.1?sentinelServiceName=m&node=hunter2:x",
+        "redis-hunter2://127.0.0.1",
     ];
     for url in urls {
         let errors = [
@@ -53,11 +57,13 @@ fn an_address_that_cannot_be_read_is_refused_without_repeating_it() {
 fn a_store_whose_settings_cannot_work_is_refused() {
     let ready = || redis().url(shared().url()).build().unwrap().pool().clone();
     let other = || RedisSessionStore::builder().url(shared().url());
+    let cluster = || other().url("redis-cluster://127.0.0.1:1");
     let by_id = |id: &threaded_sessions::SessionId| id.expose();
     let cases = [
         (other().prefix(""), "prefix"),
         (other().prefix("").key_mapper(by_id), "prefix"),
         (other().partitions(0), "at least one partition"),
+        (other().partitions(16_385), "slots"),
         (other().prefix("{app}").partitions(2), "braces"),
         (other().prefix("app}").partitions(2), "braces"),
         (other().prefix("{").partitions(2), "braces"),
@@ -69,6 +75,17 @@ fn a_store_whose_settings_cannot_work_is_refused() {
         (other().pool_size(0), "size"),
         (other().pool(ready()).deadline(PATIENCE), "ready pool"),
         (other().pool(ready()).pool_size(8), "ready pool"),
+        (other().pool(ready()).credentials(|| Credentials::password("")), "ready pool"),
+        (cluster().prefix("{app}"), "braces"),
+        (cluster().key_mapper(by_id), "custom key mapper"),
+        (cluster().pool_size(0), "size"),
+        (other().cluster([]), "address"),
+        (other().cluster([threaded_sessions::redis::Client::open("unix:///socket").unwrap()]), "Unix"),
+        (other().url("redis-sentinel://127.0.0.1"), "sentinelServiceName"),
+        (other().url("redis-cluster://127.0.0.1?node=a:b"), "node"),
+        (other().url("redis-cluster://127.0.0.1?node="), "node"),
+        (other().url("redis-hive://127.0.0.1"), "scheme"),
+        (other().sentinel("master", [], threaded_sessions::redis::Client::open("redis://a").unwrap()), "no Sentinels"),
     ];
     for (builder, words) in cases {
         let shown = format!("{builder:?}");
@@ -82,7 +99,11 @@ fn a_store_whose_settings_cannot_work_is_refused() {
         other().deadline(MILLISECOND),
         other().deadline(HOUR),
         other().key_mapper(by_id).partitions(1),
-        other().partitions(u32::MAX),
+        cluster().partitions(1),
+        #[cfg(feature = "tls-rustls")]
+        other().url("rediss-cluster://user:hunter2@[::1]:7000?node=[::1]:7001&node=localhost&protocol=resp3"),
+        other().url("redis-sentinel://:hunter2@localhost/3?sentinelServiceName=m&sentinelPassword=x&node=other"),
+        other().partitions(16_384),
         other().prefix("\u{0}größe \r\n*"),
         other().pool_size(1),
     ] {

@@ -109,7 +109,7 @@ fn every_session_is_on_one_page_however_wrong_the_index_is() {
         let store = expiring(&server, "sessions", partitions);
         let mut expected = BTreeSet::new();
         for partition in 0..partitions {
-            let prefix = if partitions == 1 { "sessions:".into() } else { format!("sessions:{{{partition}}}:") };
+            let prefix = prefix_of(&store, partition);
             for at in 0..500 / partitions {
                 let lag = i64::from(at * 7919 % 101) * 500;
                 let keys = load(&server, &prefix, at..at + 1, HOUR_MILLIS, HOUR_MILLIS - lag);

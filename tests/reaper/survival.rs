@@ -144,7 +144,7 @@ fn failures_and_panics_of_a_store_of_ones_own_and_tries_again_once_a_resolution(
 fn a_partition_that_fails_without_neglecting_the_others_or_filling_the_log() {
     let server = RedisServer::start();
     let store = expiring(&server, "sessions", 3);
-    server.cmd(&["SET", "sessions:{1}:index", "x"]);
+    server.cmd(&["SET", &format!("{}index", prefix_of(&store, 1)), "x"]);
     let thread = Arc::new(Mutex::new(None));
     let known = thread.clone();
     let noting = Wrapped::new(store.clone(), move |index, partition, limit, payloads| {
@@ -153,7 +153,7 @@ fn a_partition_that_fails_without_neglecting_the_others_or_filling_the_log() {
     });
     keep_logs();
     for partition in [0, 2] {
-        load(&server, &format!("sessions:{{{partition}}}:"), 0..10, -1, -1);
+        load(&server, &prefix_of(&store, partition), 0..10, -1, -1);
     }
     let sessions = idle_for(noting, HOUR);
     let reaper = sessions.reaper().resolution(NEVER).start().unwrap();

@@ -32,6 +32,12 @@ pub fn expiring(server: &RedisServer, prefix: &str, partitions: u32) -> RedisSes
     builder.partitions(partitions).expiring().build().unwrap()
 }
 
+/// What the keys of a partition begin with.
+pub fn prefix_of(store: &RedisSessionStore, partition: u32) -> String {
+    let id = format!("00000000-0000-0000-0000-{partition:012x}");
+    store.key(&id.parse().unwrap()).strip_suffix(&id).unwrap().to_owned()
+}
+
 pub fn idle_for(store: impl SessionStore, timeout: Duration) -> SessionManager<u64> {
     SessionManager::builder(store).idle_timeout(timeout).build().unwrap()
 }

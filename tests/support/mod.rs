@@ -1,6 +1,7 @@
 //! A private Redis, an ear on its commands, and a faulty wire to it.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
+mod cluster;
 mod http;
 mod monitor;
 #[cfg(feature = "clap")]
@@ -14,6 +15,7 @@ use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use cluster::{Cluster, shared_cluster};
 pub use http::{Client, Response};
 pub use monitor::Monitor;
 pub use proxy::{Fault, Proxy};

@@ -66,7 +66,7 @@ impl RedisServer {
         Self::with(&[])
     }
 
-    /// Starts a server with further arguments, which override the kit's.
+    /// Starts a server with further arguments, which override the kit's. `{port}` in them is the server's port.
     pub fn with(args: &[&str]) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
@@ -173,7 +173,7 @@ impl Process {
             .args(["--loglevel", "warning", "--daemonize", "no"])
             .args(["--save", "", "--appendonly", "no"])
             .args(["--protected-mode", "no", "--enable-debug-command", "yes"])
-            .args(args)
+            .args(args.iter().map(|arg| arg.replace("{port}", &port.to_string())))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -245,9 +245,10 @@ fn is_ready(socket: &Path) -> bool {
 
 /// Ports below the range from which the system takes the local ports of
 /// outgoing connections: none of those can occupy a killed server's port, or,
-/// dialling it, be connected to itself.
+/// dialling it, be connected to itself. The nodes of a cluster also listen
+/// 10000 ports above.
 fn next_port() -> u16 {
-    const PORTS: std::ops::Range<u16> = 20_000..32_000;
+    const PORTS: std::ops::Range<u16> = 20_000..22_700;
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(RandomState::new().hash_one(0) as u16));
     PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len() as u16
 }

@@ -1,13 +1,19 @@
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Client;
 
 use super::RedisSessionStore;
-use super::connection::{DEADLINES, RedisConnectionManager};
+use super::address::Address;
+use super::connection::{DEADLINES, RedisConnectionManager, misconfigured};
+use super::credentials::Credentials;
 use super::keys::{KeyMapper, Keys};
 use super::pool::RedisPool;
 use crate::{Error, ErrorKind, Result, SessionId};
+
+/// Enough to spread sessions evenly over some twenty nodes, and few enough for what has to visit all of them.
+const PARTITIONS_IN_CLUSTER: u32 = 64;
 
 /// Settings of a [`RedisSessionStore`]. Without any it is a plain store in the Redis at `127.0.0.1:6379`, with keys
 /// `sessions:ID`.
@@ -26,31 +32,47 @@ use crate::{Error, ErrorKind, Result, SessionId};
 /// # let _ = store;
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
-#[derive(Debug)]
 #[must_use]
 pub struct RedisSessionStoreBuilder {
     source: Source,
+    credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
     deadline: Option<Duration>,
     pool_size: Option<u32>,
     prefix: String,
     mapper: KeyMapper,
-    partitions: u32,
+    partitions: Option<u32>,
     expiring: bool,
 }
 
 enum Source {
     Url(String),
-    Client(Client),
+    At(Address),
     Pool(RedisPool),
 }
 
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Url(_) => "Url(..)",
-            Self::Client(_) => "Client(..)",
+            Self::At(Address::Server(_)) => "Client(..)",
+            Self::At(Address::Sentinel { .. }) => "Sentinel(..)",
+            Self::At(Address::Cluster(_)) => "Cluster(..)",
             Self::Pool(_) => "Pool(..)",
         })
+    }
+}
+
+impl fmt::Debug for RedisSessionStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSessionStoreBuilder")
+            .field("source", &self.source)
+            .field("deadline", &self.deadline)
+            .field("pool_size", &self.pool_size)
+            .field("prefix", &self.prefix)
+            .field("mapper", &self.mapper)
+            .field("partitions", &self.partitions)
+            .field("expiring", &self.expiring)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,29 +80,67 @@ impl Default for RedisSessionStoreBuilder {
     fn default() -> Self {
         Self {
             source: Source::Url("redis://127.0.0.1:6379".to_owned()),
+            credentials: None,
             deadline: None,
             pool_size: None,
             prefix: "sessions".to_owned(),
             mapper: KeyMapper::Plain,
-            partitions: 1,
+            partitions: None,
             expiring: false,
         }
     }
 }
 
 impl RedisSessionStoreBuilder {
-    /// The Redis at this URL: `redis://user:password@host:port/database` or `redis+unix:///path/to/socket`. Defaults to
-    /// `redis://127.0.0.1:6379`. The last of `url`, `client` and `pool` counts.
+    /// The Redis at this URL. Defaults to `redis://127.0.0.1:6379`. The last of `url`, `client`, `sentinel`, `cluster` and
+    /// `pool` counts.
+    ///
+    /// | it is | the URL |
+    /// |---|---|
+    /// | one server | `redis://USER:PASSWORD@HOST:PORT/DATABASE` |
+    /// | behind a Unix socket | `redis+unix:///PATH` |
+    /// | the master that Sentinels name | `redis-sentinel://USER:PASSWORD@HOST:PORT/DATABASE?sentinelServiceName=NAME&node=HOST:PORT` |
+    /// | a cluster | `redis-cluster://USER:PASSWORD@HOST:PORT?node=HOST:PORT` |
+    ///
+    /// With `rediss` for `redis` they are talked to over TLS, which takes one of the crate's features `tls-…`. `node` may
+    /// come several times, for further Sentinels or nodes, of which a cluster tells the rest by itself; user and
+    /// password are those of Redis, and the Sentinels' own are `sentinelUsername` and `sentinelPassword`. `protocol=resp3`
+    /// chooses RESP3. (The URLs of Sentinels and clusters are those of the `fred` crate.)
     pub fn url(self, url: impl Into<String>) -> Self {
         Self { source: Source::Url(url.into()), ..self }
     }
 
-    /// The Redis that this client connects to.
+    /// The Redis that this client connects to. A client with a certificate authority or a certificate of its own is made by
+    /// [`Client::build_with_tls`](redis::Client::build_with_tls).
     pub fn client(self, client: Client) -> Self {
-        Self { source: Source::Client(client), ..self }
+        Self { source: Source::At(Address::Server(client)), ..self }
     }
 
-    /// A ready pool, shared with others. It has its own deadline and size, so these cannot be set here as well.
+    /// The master of this name, of which these Sentinels know the address. It is logged in at, and talked to with or without
+    /// TLS, as `master` would, whose own address does not matter.
+    pub fn sentinel(
+        self,
+        name: impl Into<String>,
+        sentinels: impl IntoIterator<Item = Client>,
+        master: Client,
+    ) -> Self {
+        let (name, sentinels) = (name.into(), sentinels.into_iter().collect());
+        Self { source: Source::At(Address::Sentinel { name, sentinels, master }), ..self }
+    }
+
+    /// The cluster in which these are nodes; one that is up is enough to learn the others. All are logged in at, and talked
+    /// to with or without TLS, as the first of these would be.
+    pub fn cluster(self, nodes: impl IntoIterator<Item = Client>) -> Self {
+        Self { source: Source::At(Address::Cluster(nodes.into_iter().collect())), ..self }
+    }
+
+    /// Logs in with what this says, asked anew for every connection: for credentials that change while the program runs. By
+    /// default, with what URL or client have. It is called in threads of the pool, which it may keep waiting.
+    pub fn credentials(self, credentials: impl Fn() -> Credentials + Send + Sync + 'static) -> Self {
+        Self { credentials: Some(Arc::new(credentials)), ..self }
+    }
+
+    /// A ready pool, shared with others. It has its own deadline, size and credentials, so these cannot be set here as well.
     pub fn pool(self, pool: RedisPool) -> Self {
         Self { source: Source::Pool(pool), ..self }
     }
@@ -94,8 +154,8 @@ impl RedisSessionStoreBuilder {
         Self { deadline: Some(deadline), ..self }
     }
 
-    /// How many connections to open at most, at least 1. Defaults to 64. They are opened as they are needed; fewer than the
-    /// threads that use them costs more than anything else.
+    /// How many connections to open at most, to each node of a cluster, at least 1. Defaults to 64. They are opened as they
+    /// are needed; fewer than the threads that use them costs more than anything else.
     pub fn pool_size(self, connections: u32) -> Self {
         Self { pool_size: Some(connections), ..self }
     }
@@ -115,15 +175,21 @@ impl RedisSessionStoreBuilder {
     }
 
     /// Keys by a function of one's own (rrss `:key-mapper`), instead of `PREFIX:ID`. It must give every id a key of its
-    /// own: if two share one, the second session is refused and the first left alone. Only with one partition.
+    /// own: if two share one, the second session is refused and the first left alone. Only with one partition, and not in a
+    /// cluster.
     pub fn key_mapper(self, map: impl Fn(&SessionId) -> String + Send + Sync + 'static) -> Self {
         Self { mapper: KeyMapper::Custom(Arc::new(map)), ..self }
     }
 
-    /// Spreads the sessions over this many hash tags, `sessions:{7}:ID`, so that a cluster can spread them over its nodes.
-    /// Defaults to 1, without tags. Changing it later loses sight of the sessions that are there.
+    /// Spreads the sessions over this many hash tags, `sessions:{7}:ID`, evenly over the slots of a cluster and so over its
+    /// nodes; at most 16384. Defaults to 64 in a cluster, and otherwise to 1, without tags. Changing it later loses sight of
+    /// the sessions that are there, so who may need a cluster one day sets it today.
+    ///
+    /// What concerns a principal or the whole index takes a command for each partition, and a reaper visits all of them
+    /// within its resolution. A cap on the sessions of a principal is atomic with one partition, and kept soon after with
+    /// several.
     pub fn partitions(self, partitions: u32) -> Self {
-        Self { partitions, ..self }
+        Self { partitions: Some(partitions), ..self }
     }
 
     /// Makes it an expiring store, which keeps an index of its sessions for a reaper. Not by default.
@@ -136,32 +202,47 @@ impl RedisSessionStoreBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Misconfigured`], with the reason as its source, for a URL that cannot be read, an empty prefix, a
-    /// deadline or pool size out of range or beside a ready pool, no partitions, or several with a prefix in braces or a
-    /// custom key mapper.
+    /// deadline or pool size out of range, settings of connections beside a ready pool, no partitions, several or a cluster
+    /// with a prefix in braces or a custom key mapper, and no Sentinels or nodes.
     pub fn build(self) -> Result<RedisSessionStore> {
         let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "building a store").with_source(why));
-        let keys = Keys::new(self.prefix, self.mapper, self.partitions)?;
         if self.deadline.is_some_and(|deadline| !DEADLINES.contains(&deadline)) {
             return refuse("the deadline must be from 1 millisecond to an hour");
         }
-        let manager = match self.source {
-            Source::Pool(_) if self.deadline.is_some() || self.pool_size.is_some() => {
-                return refuse("a ready pool has a deadline and a size already");
+        let (deadline, credentials) = (self.deadline, self.credentials);
+        let has_settings = deadline.is_some() || credentials.is_some() || self.pool_size.is_some();
+        let prepare = |manager: RedisConnectionManager| {
+            let manager = match deadline {
+                Some(deadline) => manager.with_deadline(deadline),
+                None => manager,
+            };
+            match credentials.clone() {
+                Some(credentials) => manager.with_credentials(move || credentials()),
+                None => manager,
             }
-            Source::Pool(pool) => {
-                return Ok(RedisSessionStore { pool, keys, expiring: self.expiring, companions: Vec::new() });
+        };
+        let address = match self.source {
+            Source::Pool(_) if has_settings => {
+                return refuse("a ready pool has a deadline, a size and credentials already");
             }
-            Source::Client(client) => RedisConnectionManager::new(client)?,
-            Source::Url(url) => RedisConnectionManager::open(&url)?,
+            Source::Pool(pool) => Err(pool),
+            Source::At(address) => Ok(address),
+            Source::Url(url) => Ok(Address::parse(&url).map_err(|error| misconfigured(&error))?),
         };
-        let manager = match self.deadline {
-            Some(deadline) => manager.with_deadline(deadline),
-            None => manager,
+        let one = |manager| match self.pool_size {
+            Some(size) => RedisPool::with_size(prepare(manager), size),
+            None => Ok(RedisPool::new(prepare(manager))),
         };
-        let pool = match self.pool_size {
-            Some(size) => RedisPool::with_size(manager, size)?,
-            None => RedisPool::new(manager),
+        let pool = match address {
+            Err(pool) => pool,
+            Ok(Address::Server(client)) => one(RedisConnectionManager::new(client)?)?,
+            Ok(Address::Sentinel { name, sentinels, master }) => {
+                one(RedisConnectionManager::sentinel(name, sentinels, master)?)?
+            }
+            Ok(Address::Cluster(nodes)) => RedisPool::cluster(nodes, prepare, self.pool_size)?,
         };
+        let partitions = self.partitions.unwrap_or(if pool.is_cluster() { PARTITIONS_IN_CLUSTER } else { 1 });
+        let keys = Keys::new(self.prefix, self.mapper, partitions, pool.is_cluster())?;
         Ok(RedisSessionStore { pool, keys, expiring: self.expiring, companions: Vec::new() })
     }
 }

@@ -5,6 +5,7 @@ use redis::{Cmd, Value};
 
 use super::RedisSessionStore;
 use super::failure::Effect;
+use super::pool::To;
 use crate::store::{Created, Found, Saved, SessionStore, Touch, Write};
 use crate::{Error, ErrorKind, Result};
 
@@ -55,32 +56,37 @@ impl RedisSessionStore {
     /// # Errors
     ///
     /// Why the store cannot work: [`ErrorKind::Unavailable`], [`ErrorKind::Denied`], [`ErrorKind::Misconfigured`] for a
-    /// server that is too old, or what an operation met with.
+    /// server that is too old, or what an operation met with. In a cluster every node is asked, and the operations go to one
+    /// of them.
     pub fn check(&self) -> Result<Vec<Warning>> {
         let mut warnings = Vec::new();
-        match self.info() {
-            Ok(info) => {
-                let version = info.get("redis_version").map_or("", String::as_str);
-                let major = version.split('.').next().and_then(|major| major.parse().ok());
-                if major.is_none_or(|major: u32| major < 7) {
-                    let why = format!("Redis 7.0 or newer is needed, this is {version:?}");
-                    return Err(Error::new(ErrorKind::Misconfigured, DOING).with_source(why));
+        for server in &self.pool.servers(DOING)? {
+            match self.info(To::Server(server)) {
+                Ok(info) => {
+                    let version = info.get("redis_version").map_or("", String::as_str);
+                    let major = version.split('.').next().and_then(|major| major.parse().ok());
+                    if major.is_none_or(|major: u32| major < 7) {
+                        let why = format!("Redis 7.0 or newer is needed, this is {version:?}");
+                        return Err(Error::new(ErrorKind::Misconfigured, DOING).with_source(why));
+                    }
+                    let policy = info.get("maxmemory_policy").filter(|policy| *policy != "noeviction");
+                    warnings.extend(policy.cloned().map(Warning::Evicts));
                 }
-                warnings
-                    .extend(info.get("maxmemory_policy").filter(|p| *p != "noeviction").cloned().map(Warning::Evicts));
+                Err(error) if error.kind() == ErrorKind::Denied => warnings.push(Warning::Unknown),
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == ErrorKind::Denied => warnings.push(Warning::Unknown),
-            Err(error) => return Err(error),
         }
         self.rehearse()?;
         if self.shares_prefix()? {
             warnings.push(Warning::SharedPrefix(self.keys.prefix().to_owned()));
         }
+        // Several nodes of a cluster are mostly set up alike.
+        warnings.dedup();
         Ok(warnings)
     }
 
-    fn info(&self) -> Result<HashMap<String, String>> {
-        let answer = self.command(DOING, Effect::Reads, &redis::cmd("INFO"))?;
+    fn info(&self, server: To<'_>) -> Result<HashMap<String, String>> {
+        let answer = self.command(DOING, Effect::Reads, server, &redis::cmd("INFO"))?;
         let Ok(text) = redis::from_redis_value::<String>(answer.value) else { return Ok(HashMap::new()) };
         Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
     }
@@ -106,12 +112,12 @@ impl RedisSessionStore {
     /// A plain store: whether there is an index. An expiring store: whether one step of a `SCAN` finds sessions and none of
     /// them is in the index. A user who may not look is not warned.
     fn shares_prefix(&self) -> Result<bool> {
-        let ask = |command: &Cmd| match self.command(DOING, Effect::Reads, command) {
+        let index = self.keys.index(0);
+        let ask = |command: &Cmd| match self.command(DOING, Effect::Reads, To::Key(&index), command) {
             Ok(answer) => Ok(answer.value),
             Err(error) if error.kind() == ErrorKind::Denied => Ok(Value::Nil),
             Err(error) => Err(error),
         };
-        let index = self.keys.index(0);
         if !self.expiring {
             return Ok(ask(redis::cmd("EXISTS").arg(&index))? == Value::Int(1));
         }

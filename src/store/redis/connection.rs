@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
-    Client, Connection, ConnectionLike, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, Value,
+    Client, Connection, ConnectionAddr, ConnectionLike, RedisConnectionInfo, RedisError, RedisResult, Role, Value,
 };
 
+use super::address::{self, Address};
+use super::credentials::Credentials;
 use super::failure::{self, Cause};
 use super::link::Link;
+use super::sentinel::{Sentinel, unreachable};
 use crate::{Error, ErrorKind, Result};
 
 /// How long a whole operation may take unless configured otherwise.
@@ -31,49 +34,94 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// Clones are the same manager.
 #[derive(Clone)]
 pub struct RedisConnectionManager {
-    client: Client,
+    server: Server,
     deadline: Duration,
+    credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
     link: Arc<Link>,
 }
 
+/// Which server connections lead to.
+#[derive(Clone)]
+enum Server {
+    Fixed(Client),
+    Master(Arc<Sentinel>),
+}
+
 impl RedisConnectionManager {
-    /// A manager of connections to the Redis at this URL, such as `redis://user:password@host:6379/0`,
-    /// `redis+unix:///path/to/socket`. Nothing is connected yet.
+    /// A manager of connections to the Redis at this URL: `redis://user:password@host:6379/0`,
+    /// `redis+unix:///path/to/socket`, or the `redis-sentinel://…` of
+    /// [`RedisSessionStoreBuilder::url`](crate::RedisSessionStoreBuilder::url). Nothing is connected yet.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`] if the URL cannot be read. The error does not repeat it, for it may hold a password.
+    /// [`ErrorKind::Misconfigured`] if the URL cannot be read, or is that of a cluster, whose pool a
+    /// [`RedisSessionStore`](crate::RedisSessionStore) makes. The error does not repeat it, for it may hold a password.
     pub fn open(url: &str) -> Result<Self> {
-        Self::from_client(url.into_connection_info().and_then(Client::open))
+        match Address::parse(url).map_err(|error| misconfigured(&error))? {
+            Address::Server(client) => Self::new(client),
+            Address::Sentinel { name, sentinels, master } => Self::sentinel(name, sentinels, master),
+            Address::Cluster(_) => Err(Error::new(ErrorKind::Misconfigured, READING)
+                .with_source("a cluster takes a pool for each of its nodes, which the builder of a store makes")),
+        }
     }
 
     /// A manager of connections to where this client connects. TCP connections get `TCP_NODELAY`, keep-alive unless the
     /// client has its own, and are closed by a reset: what was not yet sent over a connection that was given up is never
     /// sent late.
     pub fn new(client: Client) -> Result<Self> {
-        Self::from_client(Ok(client))
+        let client = prepared(&client).map_err(|error| misconfigured(&error))?;
+        let link = Link::new(client.get_connection_info().addr().to_string());
+        Ok(Self { server: Server::Fixed(client), deadline: DEADLINE, credentials: None, link: Arc::new(link) })
     }
 
-    fn from_client(client: RedisResult<Client>) -> Result<Self> {
-        let client = client.and_then(|client| {
-            let info = client.get_connection_info().clone();
-            let tcp = info.tcp_settings().clone().set_nodelay(true).set_linger_time(Duration::ZERO);
-            let tcp = match tcp.keepalive() {
-                Some(_) => tcp,
-                None => tcp.set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(60))),
-            };
-            // The answer to these would be ignored, whatever it says; PING is to hear it.
-            let redis = match info.redis_settings() {
-                own if own.lib_name().is_some() => own.clone(),
-                settings => settings.clone().set_skip_set_lib_name(),
-            };
-            Client::open(info.set_tcp_settings(tcp).set_redis_settings(redis))
-        });
-        let client = client.map_err(|error| {
-            Error::new(ErrorKind::Misconfigured, "reading the address of Redis").with_source(Cause::of(&error))
-        })?;
-        let link = Link::new(client.get_connection_info().addr().to_string());
-        Ok(Self { client, deadline: DEADLINE, link: Arc::new(link) })
+    /// A manager of connections to the master of this name, of which these Sentinels know the address. It is logged in at,
+    /// and talked to with or without TLS, as `master` would, whose own address does not matter.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misconfigured`] if there are no Sentinels.
+    pub fn sentinel(
+        name: impl Into<String>,
+        sentinels: impl IntoIterator<Item = Client>,
+        master: Client,
+    ) -> Result<Self> {
+        let sentinels: Vec<Client> = sentinels.into_iter().collect();
+        if sentinels.is_empty() {
+            return Err(Error::new(ErrorKind::Misconfigured, READING).with_source("there are no Sentinels"));
+        }
+        let settings = prepared(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
+        let sentinel = Sentinel::new(name.into(), sentinels, settings);
+        let link = Arc::new(Link::new(sentinel.to_string()));
+        Ok(Self { server: Server::Master(Arc::new(sentinel)), deadline: DEADLINE, credentials: None, link })
+    }
+
+    /// The same for another server.
+    pub(super) fn at(&self, host: &str, port: u16) -> RedisResult<Self> {
+        let Server::Fixed(client) = &self.server else {
+            return Err(unreachable("nodes of a cluster have no Sentinels"));
+        };
+        let client = Client::open(address::at(client.get_connection_info(), host.to_owned(), port))?;
+        let link = Arc::new(Link::new(client.get_connection_info().addr().to_string()));
+        Ok(Self { server: Server::Fixed(client), link, ..self.clone() })
+    }
+
+    /// Host and port, unless it is a Unix socket, or Sentinels tell.
+    pub(super) fn address(&self) -> Option<(&str, u16)> {
+        match &self.server {
+            Server::Fixed(client) => address::of(client.get_connection_info()),
+            Server::Master(_) => None,
+        }
+    }
+
+    /// Whether the next connection may lead to another server than the last.
+    pub(super) fn follows_a_master(&self) -> bool {
+        matches!(self.server, Server::Master(_))
+    }
+
+    /// Logs in with what this says, asked anew for every connection: for credentials that change while the program runs.
+    /// By default, with what the URL or client has. It is called in threads of the pool, which it may keep waiting.
+    pub fn with_credentials(self, credentials: impl Fn() -> Credentials + Send + Sync + 'static) -> Self {
+        Self { credentials: Some(Arc::new(credentials)), ..self }
     }
 
     /// The manager with this deadline for an operation: waiting for a connection, sending, and waiting for the answer.
@@ -91,13 +139,42 @@ impl RedisConnectionManager {
         &self.link
     }
 
+    /// Whom to connect to now, and as whom.
+    fn client(&self) -> RedisResult<Client> {
+        let client = match &self.server {
+            Server::Fixed(client) => client.clone(),
+            // Several may have to be asked.
+            Server::Master(sentinel) => sentinel.master(self.deadline / 3)?,
+        };
+        let Some(credentials) = &self.credentials else { return Ok(client) };
+        let info = client.get_connection_info().clone();
+        let login = credentials().onto(info.redis_settings());
+        Client::open(info.set_redis_settings(login))
+    }
+
     /// A connection over which an answer came. Only that shows that the server serves: one that hangs accepts connections,
     /// one that loads its data or wants a password says so to the first command.
     fn connection(&self, client: &Client) -> RedisResult<Connection> {
+        #[cfg(feature = "tls-rustls")]
+        super::tls::provide();
         let mut connection = client.get_connection_with_timeout(self.deadline)?;
         connection.set_read_timeout(Some(self.deadline))?;
         connection.set_write_timeout(Some(self.deadline))?;
-        match redis::cmd("PING").exec(&mut connection) {
+        // A server that Sentinels call the master may have been another's replica for a while.
+        let answered = match &self.server {
+            Server::Fixed(_) => {
+                redis::cmd("PING").exec(&mut connection).map_err(|error| match client.get_connection_info().addr() {
+                    ConnectionAddr::Tcp(..) if error.is_connection_dropped() => hung_up(),
+                    _ => error,
+                })
+            }
+            Server::Master(_) => match redis::cmd("ROLE").query(&mut connection) {
+                Ok(Role::Primary { .. }) => Ok(()),
+                Ok(_) => Err(unreachable("who was the master is none any more")),
+                Err(error) => Err(error),
+            },
+        };
+        match answered {
             // It serves, if not this command to this user.
             Err(error) if error.code() == Some("NOPERM") => Ok(connection),
             answered => answered.map(|()| connection),
@@ -106,9 +183,9 @@ impl RedisConnectionManager {
 
     /// Why a login was refused, which the client does not tell. Without credentials the server says if it is for another
     /// reason than these, that it has too many clients, say.
-    fn why_refused(&self, refused: RedisError) -> RedisError {
+    fn why_refused(&self, client: &Client, refused: RedisError) -> RedisError {
         let anonymous = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let info = self.client.get_connection_info().clone().set_redis_settings(anonymous);
+        let info = client.get_connection_info().clone().set_redis_settings(anonymous);
         match Client::open(info).and_then(|client| self.connection(&client)) {
             Err(error) if error.code() != Some("NOAUTH") => error,
             _ => refused,
@@ -119,7 +196,7 @@ impl RedisConnectionManager {
 impl fmt::Debug for RedisConnectionManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConnectionManager")
-            .field("addr", &self.client.get_connection_info().addr().to_string())
+            .field("addr", &self.link.address())
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
     }
@@ -131,8 +208,9 @@ impl r2d2::ManageConnection for RedisConnectionManager {
 
     fn connect(&self) -> RedisResult<RedisConnection> {
         self.link.attempt(|generation| {
-            let connection = self.connection(&self.client).map_err(|error| match error.kind() {
-                redis::ErrorKind::AuthenticationFailed => self.why_refused(error),
+            let client = self.client()?;
+            let connection = self.connection(&client).map_err(|error| match error.kind() {
+                redis::ErrorKind::AuthenticationFailed => self.why_refused(&client, error),
                 _ => error,
             })?;
             Ok(RedisConnection {
@@ -142,7 +220,9 @@ impl r2d2::ManageConnection for RedisConnectionManager {
                 deadline: self.deadline,
                 limit: self.deadline,
                 until: None,
+                asking: false,
                 spoiled: false,
+                follows_a_master: self.follows_a_master(),
                 link: self.link.clone(),
             })
         })
@@ -174,7 +254,10 @@ pub struct RedisConnection {
     limit: Duration,
     /// When the operation must be over that uses it now; without one each command has the deadline.
     until: Option<Instant>,
+    /// Whether commands are to be carried out in a slot that this node of a cluster does not have yet.
+    asking: bool,
     spoiled: bool,
+    follows_a_master: bool,
     link: Arc<Link>,
 }
 
@@ -184,6 +267,14 @@ impl RedisConnection {
         self.until = Some(until);
         let answer = run(self);
         self.until = None;
+        answer
+    }
+
+    /// Runs commands in a slot that is on its way to this node.
+    pub(super) fn asking<A>(&mut self, run: impl FnOnce(&mut Self) -> A) -> A {
+        self.asking = true;
+        let answer = run(self);
+        self.asking = false;
         answer
     }
 
@@ -209,8 +300,18 @@ impl RedisConnection {
 
     fn exchange(&mut self, command: &[u8], until: Instant, allowed: Duration) -> RedisResult<Value> {
         self.limit(allowed)?;
+        if self.asking {
+            self.connection.send_packed_command(&redis::cmd("ASKING").get_packed_command())?;
+        }
         self.connection.send_packed_command(command)?;
         self.limit(left(until))?;
+        if self.asking {
+            self.receive()?;
+        }
+        self.receive()
+    }
+
+    fn receive(&mut self) -> RedisResult<Value> {
         loop {
             match self.connection.recv_response()? {
                 Value::Push { .. } => continue,
@@ -230,8 +331,40 @@ impl RedisConnection {
             }
         } else if failure::cannot_serve(error) && self.opened.elapsed() >= SETTLED {
             self.spoiled = true;
+            if self.follows_a_master {
+                // All the others lead to the same server, which is the master no more.
+                self.link.lost(self.generation, error);
+            }
         }
     }
+}
+
+/// What a server does that is talked to without TLS, and wants it.
+fn hung_up() -> RedisError {
+    let why = "the server closed the connection unasked; if it wants TLS, its URL begins with rediss://";
+    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into()
+}
+
+const READING: &str = "reading the address of Redis";
+
+pub(super) fn misconfigured(error: &RedisError) -> Error {
+    Error::new(ErrorKind::Misconfigured, READING).with_source(Cause::of(error))
+}
+
+/// The client with settings that are fit for worker threads.
+fn prepared(client: &Client) -> RedisResult<Client> {
+    let info = client.get_connection_info().clone();
+    let tcp = info.tcp_settings().clone().set_nodelay(true).set_linger_time(Duration::ZERO);
+    let tcp = match tcp.keepalive() {
+        Some(_) => tcp,
+        None => tcp.set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(60))),
+    };
+    // The answer to these would be ignored, whatever it says; PING is to hear it.
+    let redis = match info.redis_settings() {
+        own if own.lib_name().is_some() => own.clone(),
+        settings => settings.clone().set_skip_set_lib_name(),
+    };
+    Client::open(info.set_tcp_settings(tcp).set_redis_settings(redis))
 }
 
 fn left(until: Instant) -> Duration {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::{FromRedisValue, Value};
 
 use super::failure::Effect;
+use super::pool::To;
 use super::{RedisSessionStore, keys, script, unexpected};
 use crate::store::{Belonging, Bind, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 use crate::{Handle, Result};
@@ -118,18 +119,20 @@ impl SessionIndex for RedisSessionStore {
                 verified.displaced += u64::from(self.displace_clobbered(DOING, &name, kind)?);
             }
         }
-        self.walk(DOING, &["SCAN"], &["TYPE", "string"], |keys| {
-            let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
-            for key in keys {
-                if let Some(partition) = self.keys.partition_of(&key) {
-                    sessions.entry(partition).or_default().push(key);
+        for server in &self.pool.servers(DOING)? {
+            self.walk(DOING, To::Server(server), &["SCAN"], &["TYPE", "string"], |keys| {
+                let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
+                for key in keys {
+                    if let Some(partition) = self.keys.partition_of(&key) {
+                        sessions.entry(partition).or_default().push(key);
+                    }
                 }
-            }
-            sessions.into_iter().try_for_each(|(partition, keys)| self.mend(DOING, partition, &keys, &mut verified))
-        })?;
+                sessions.into_iter().try_for_each(|(partition, keys)| self.mend(DOING, partition, &keys, &mut verified))
+            })?;
+        }
         for partition in 0..self.keys.partitions() {
-            for scan in [["ZSCAN", &self.keys.index(partition)], ["HSCAN", &self.keys.owners(partition)]] {
-                self.walk(DOING, &scan, &[], |entries| {
+            for [scan, key] in [["ZSCAN", &self.keys.index(partition)], ["HSCAN", &self.keys.owners(partition)]] {
+                self.walk(DOING, To::Key(key), &[scan, key], &[], |entries| {
                     // Keys and scores, or owners, in turn.
                     let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
                     self.mend(DOING, partition, &keys, &mut verified)
@@ -209,7 +212,8 @@ impl RedisSessionStore {
     ) -> Result<Value> {
         let (index, preamble) = (self.keys.index(partition), self.preamble());
         let args: Vec<&[u8]> = std::iter::once(preamble.as_bytes()).chain(args.iter().copied()).collect();
-        let call = self.pool.call(doing, effect, |connection| script.call(connection, &[&index], &args));
+        let call =
+            self.pool.call(doing, effect, To::Key(&index), |connection| script.call(connection, &[&index], &args));
         call.map(|answer| answer.value)
     }
 
@@ -217,6 +221,7 @@ impl RedisSessionStore {
     fn walk(
         &self,
         doing: &'static str,
+        to: To<'_>,
         before: &[&str],
         after: &[&str],
         mut step: impl FnMut(Vec<Vec<u8>>) -> Result<()>,
@@ -225,7 +230,7 @@ impl RedisSessionStore {
         loop {
             let mut scan = redis::Cmd::new();
             scan.arg(before).arg(cursor).arg("COUNT").arg(STEP).arg(after);
-            let page = self.command(doing, Effect::Reads, &scan)?.value;
+            let page = self.command(doing, Effect::Reads, to, &scan)?.value;
             let (next, found) = <(u64, Vec<Vec<u8>>)>::from_redis_value(page)
                 .map_err(|_| unexpected(doing, &Value::Array(Vec::new())))?;
             step(found)?;
@@ -253,13 +258,14 @@ impl RedisSessionStore {
 
     /// Renames what is under this name if it is not of this kind, so that there can be what belongs there. Whether it was.
     fn displace_clobbered(&self, doing: &'static str, name: &str, kind: &str) -> Result<bool> {
-        let found = self.command(doing, Effect::Reads, redis::cmd("TYPE").arg(name))?.value;
+        let found = self.command(doing, Effect::Reads, To::Key(name), redis::cmd("TYPE").arg(name))?.value;
         if String::from_redis_value(found).is_ok_and(|found| found == kind || found == "none") {
             return Ok(false);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let aside = format!("{name}:clobbered:{now}");
-        let renamed = self.command(doing, Effect::Writes, redis::cmd("RENAMENX").arg(name).arg(aside))?.value;
+        let renamed =
+            self.command(doing, Effect::Writes, To::Key(name), redis::cmd("RENAMENX").arg(name).arg(aside))?.value;
         Ok(renamed == Value::Int(1))
     }
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::cluster::{self, SLOTS};
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// How a session id becomes a key in Redis (rrss `:key-mapper`).
@@ -30,17 +31,20 @@ impl fmt::Debug for KeyMapper {
 
 /// The names of everything a store keeps.
 ///
-/// With several partitions each name carries its partition as a hash tag, `sessions:{7}:ID`, so that in a cluster a
-/// session and what goes with it lie in one slot.
+/// With several partitions, and always in a cluster, each name carries its partition as a hash tag, `sessions:{7}:ID`, so
+/// that a session and what goes with it lie in one slot.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     prefix: String,
     mapper: KeyMapper,
     partitions: u32,
+    /// The tag of each partition; none if names carry none.
+    tags: Arc<[u32]>,
 }
 
 impl Keys {
-    pub(super) fn new(prefix: String, mapper: KeyMapper, partitions: u32) -> Result<Self> {
+    pub(super) fn new(prefix: String, mapper: KeyMapper, partitions: u32, in_cluster: bool) -> Result<Self> {
+        let tagged = partitions > 1 || in_cluster;
         let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "naming keys").with_source(why));
         if prefix.is_empty() {
             return refuse("the prefix is empty");
@@ -48,13 +52,19 @@ impl Keys {
         if partitions == 0 {
             return refuse("there must be at least one partition");
         }
-        if partitions > 1 && prefix.contains(['{', '}']) {
+        if partitions > u32::from(SLOTS) {
+            return refuse("there are more partitions than a cluster has slots, 16384");
+        }
+        if tagged && prefix.contains(['{', '}']) {
             return refuse("a prefix with braces would be the hash tag instead of the partition");
         }
-        if partitions > 1 && matches!(mapper, KeyMapper::Custom(_)) {
-            return refuse("keys of a custom key mapper carry no hash tag, so there can only be one partition");
+        if tagged && matches!(mapper, KeyMapper::Custom(_)) {
+            return refuse(
+                "keys of a custom key mapper carry no hash tag: not with several partitions, nor in a cluster",
+            );
         }
-        Ok(Self { prefix, mapper, partitions })
+        let tags = if tagged { tags(partitions) } else { Vec::new() };
+        Ok(Self { prefix, mapper, partitions, tags: tags.into() })
     }
 
     pub(super) fn partitions(&self) -> u32 {
@@ -84,11 +94,14 @@ impl Keys {
             KeyMapper::Hashed => last.parse::<Handle>().is_ok(),
             KeyMapper::Custom(_) => false,
         };
-        let partition = match self.partitions {
-            1 => 0,
-            _ => head.rsplit_once(":{")?.1.strip_suffix('}')?.parse().ok()?,
+        let partition = match &*self.tags {
+            [] => 0,
+            tags => {
+                let tag: u32 = head.rsplit_once(":{")?.1.strip_suffix('}')?.parse().ok()?;
+                tags.iter().position(|known| *known == tag)? as u32
+            }
         };
-        (shaped && partition < self.partitions && self.name(partition, last).as_bytes() == key).then_some(partition)
+        (shaped && self.name(partition, last).as_bytes() == key).then_some(partition)
     }
 
     /// The key that says for a while that the session under `key` was renewed.
@@ -125,11 +138,29 @@ impl Keys {
     }
 
     fn name(&self, partition: u32, last: &str) -> String {
-        match self.partitions {
-            1 => [&self.prefix, ":", last].concat(),
-            _ => format!("{}:{{{partition}}}:{last}", self.prefix),
+        match self.tags.get(partition as usize) {
+            None => [&self.prefix, ":", last].concat(),
+            Some(tag) => format!("{}:{{{tag}}}:{last}", self.prefix),
         }
     }
+}
+
+/// The hash tags of so many partitions: for each the smallest number whose slot lies in its part of the slots, so that nodes
+/// with as many slots have as many sessions. (The slots of 0, 1, 2 and so on lie in clumps.)
+fn tags(partitions: u32) -> Vec<u32> {
+    let mut tags = vec![None; partitions as usize];
+    let mut open = partitions;
+    for tag in 0.. {
+        let part = u64::from(cluster::slot(tag.to_string().as_bytes())) * u64::from(partitions) / u64::from(SLOTS);
+        if tags[part as usize].is_none() {
+            tags[part as usize] = Some(tag);
+            open -= 1;
+        }
+        if open == 0 {
+            break;
+        }
+    }
+    tags.into_iter().flatten().collect()
 }
 
 /// The name of a principal in keys: of one shape whatever they are called, and not telling who they are.

@@ -54,6 +54,11 @@ impl Link {
         Self { address, generation: AtomicU64::new(0), failing: AtomicBool::new(false), state: Mutex::default() }
     }
 
+    /// Where Redis is.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Why callers are to fail at once.
     pub(super) fn refusal(&self) -> Option<RedisError> {
         if !self.failing.load(Ordering::Acquire) {

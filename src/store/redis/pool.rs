@@ -4,29 +4,44 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use r2d2::PooledConnection;
-use redis::{RedisResult, Value};
+use redis::{Client, RedisResult, Value};
 
+use super::cluster::{self, Cluster};
 use super::connection::{RedisConnection, RedisConnectionManager};
 use super::failure::{self, Cause, Effect};
+use super::node::Node;
 use crate::store::Health;
 use crate::{Error, ErrorKind, Result};
 
 /// How many connections a pool opens at most, unless configured otherwise.
 const SIZE: u32 = 64;
 
-/// How long somebody who waits for a connection waits before looking whether it still makes sense, for r2d2 tells nobody
-/// that connecting failed. Each wait is twice as long as the one before: r2d2 opens another connection for each.
-const FIRST_LOOK: Duration = Duration::from_millis(10);
-
-/// A pool of connections to one Redis, which stores and the application can share. Clones are the same pool.
+/// A pool of connections to a Redis, which stores and the application can share. Clones are the same pool.
 ///
 /// It opens connections when they are needed, in the background, and never waits for one that Redis does not give: while
 /// Redis is away, everybody fails at once, and one connection at a time is tried until it is back.
+///
+/// In a cluster it has a pool of this kind for each node that has slots, made when it is known. One that is away concerns
+/// only the keys it has.
 #[derive(Clone)]
 pub struct RedisPool {
-    pool: r2d2::Pool<RedisConnectionManager>,
-    manager: RedisConnectionManager,
+    servers: Servers,
     counts: Arc<Counts>,
+}
+
+#[derive(Clone)]
+enum Servers {
+    One(Arc<Node>),
+    Cluster(Arc<Cluster>),
+}
+
+/// Whom a command is for.
+#[derive(Clone, Copy)]
+pub(super) enum To<'a> {
+    /// The server that has this key.
+    Key(&'a str),
+    /// This one, whatever it has.
+    Server(&'a Arc<Node>),
 }
 
 #[derive(Default)]
@@ -57,7 +72,7 @@ impl RedisPool {
     /// [`ErrorKind::Misconfigured`] for none.
     pub fn with_size(manager: RedisConnectionManager, connections: u32) -> Result<Self> {
         if connections == 0 {
-            return Err(Error::new(ErrorKind::Misconfigured, "building a pool").with_source("its size is zero"));
+            return Err(Self::empty());
         }
         Ok(Self::build(manager, r2d2::Pool::builder().max_size(connections)))
     }
@@ -67,17 +82,36 @@ impl RedisPool {
     /// `test_on_check_out` is on (the test costs no I/O), `connection_timeout` bounds the pause between two attempts to
     /// connect, and the `error_handler` is silent, for an outage is logged once.
     pub fn build(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Self {
-        let pool = settings
-            .min_idle(Some(1))
-            .test_on_check_out(true)
-            .connection_timeout(Duration::from_millis(200))
-            .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(manager.clone());
-        Self { pool, manager, counts: Arc::default() }
+        Self { servers: Servers::One(Node::open(manager, settings)), counts: Arc::default() }
+    }
+
+    /// A pool for the cluster in which these are nodes, with this many connections to each at most, which `prepare` may
+    /// give settings.
+    pub(super) fn cluster(
+        nodes: Vec<Client>,
+        prepare: impl FnOnce(RedisConnectionManager) -> RedisConnectionManager,
+        connections: Option<u32>,
+    ) -> Result<Self> {
+        let size = connections.unwrap_or(SIZE);
+        if size == 0 {
+            return Err(Self::empty());
+        }
+        let cluster = Arc::new(Cluster::new(nodes, prepare, size)?);
+        Ok(Self { servers: Servers::Cluster(cluster), counts: Arc::default() })
+    }
+
+    fn empty() -> Error {
+        Error::new(ErrorKind::Misconfigured, "building a pool").with_source("its size is zero")
+    }
+
+    /// Whether it is for a cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.servers, Servers::Cluster(_))
     }
 
     /// A connection, for commands of one's own; it goes back when dropped. Waits at most for the deadline, and not at all
-    /// while Redis is away. A command on it is not sent a second time if the connection dies over it.
+    /// while Redis is away. A command on it is not sent a second time if the connection dies over it. In a cluster take
+    /// [`get_for`](Self::get_for).
     ///
     /// ```no_run
     /// use threaded_sessions::{RedisSessionStore, redis};
@@ -92,24 +126,73 @@ impl RedisPool {
     /// # Errors
     ///
     /// What keeps Redis from being reached, mostly [`ErrorKind::Unavailable`]; [`ErrorKind::TimedOut`] if no connection came
-    /// free.
+    /// free; [`ErrorKind::Unsupported`] in a cluster.
     pub fn get(&self) -> Result<PooledConnection<RedisConnectionManager>> {
-        self.checkout("connecting to Redis", Instant::now() + self.manager.deadline())
+        match self.servers {
+            Servers::One(_) => self.get_for(""),
+            Servers::Cluster(_) => Err(Error::new(ErrorKind::Unsupported, CONNECTING)
+                .with_source("a cluster has many servers: say for which key")),
+        }
+    }
+
+    /// A connection to the server that has this key, as [`get`](Self::get) gives one. Redirections are not followed on it: a
+    /// key that moved meanwhile is answered with `MOVED`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get).
+    pub fn get_for(&self, key: &str) -> Result<PooledConnection<RedisConnectionManager>> {
+        let until = Instant::now() + self.deadline();
+        match &self.servers {
+            Servers::One(node) => node.checkout(CONNECTING, until),
+            Servers::Cluster(cluster) => {
+                cluster.owner(CONNECTING, until, cluster::slot(key.as_bytes()))?.checkout(CONNECTING, until)
+            }
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        match &self.servers {
+            Servers::One(node) => node.manager.deadline(),
+            Servers::Cluster(cluster) => cluster.manager().deadline(),
+        }
+    }
+
+    /// All servers, for what goes through their keys.
+    pub(super) fn servers(&self, doing: &'static str) -> Result<Vec<Arc<Node>>> {
+        match &self.servers {
+            Servers::One(node) => Ok(vec![node.clone()]),
+            Servers::Cluster(cluster) => {
+                cluster.owner(doing, Instant::now() + self.deadline(), 0)?;
+                Ok(cluster.nodes())
+            }
+        }
     }
 
     /// How the pool is doing.
     pub(super) fn health(&self) -> Health {
-        let (state, link) = (self.pool.state(), self.manager.link());
-        Health {
-            failing_for: link.failing_since().map(|since| since.elapsed()),
-            last_error: link.last_error().map(|error| Cause::of(&error).to_string()),
-            connections_in_use: state.connections.saturating_sub(state.idle_connections),
-            connections_idle: state.idle_connections,
-            connections_max: self.pool.max_size(),
+        let nodes = match &self.servers {
+            Servers::One(node) => vec![node.clone()],
+            Servers::Cluster(cluster) => cluster.nodes(),
+        };
+        let mut health = Health {
             answered: self.counts.answered.load(Ordering::Relaxed),
             repeated: self.counts.repeated.load(Ordering::Relaxed),
             failed: self.counts.failed.load(Ordering::Relaxed),
+            ..Health::default()
+        };
+        for node in &nodes {
+            let (state, link) = (node.pool.state(), node.manager.link());
+            let failing_for = link.failing_since().map(|since| since.elapsed());
+            health.failing_for = health.failing_for.max(failing_for);
+            if let Some(error) = link.last_error().filter(|_| failing_for.is_some() || health.last_error.is_none()) {
+                health.last_error = Some(Cause::of(&error).to_string());
+            }
+            health.connections_in_use += state.connections.saturating_sub(state.idle_connections);
+            health.connections_idle += state.idle_connections;
+            health.connections_max += node.pool.max_size();
         }
+        health
     }
 
     /// Sends one command and waits for its answer, within the deadline.
@@ -120,9 +203,10 @@ impl RedisPool {
         &self,
         doing: &'static str,
         effect: Effect,
+        to: To<'_>,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
-        let result = self.attempt(doing, effect, command);
+        let result = self.attempt(doing, effect, to, command);
         let count = match &result {
             Ok(Answer { repeated: false, .. }) => &self.counts.answered,
             Ok(Answer { repeated: true, .. }) => &self.counts.repeated,
@@ -136,15 +220,19 @@ impl RedisPool {
         &self,
         doing: &'static str,
         effect: Effect,
+        to: To<'_>,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
-        let until = Instant::now() + self.manager.deadline();
-        match self.send(doing, until, &command)? {
+        let until = Instant::now() + self.deadline();
+        let send = || match (to, &self.servers) {
+            (To::Server(node), _) | (To::Key(_), Servers::One(node)) => node.send(doing, until, &command),
+            (To::Key(key), Servers::Cluster(cluster)) => cluster.send(doing, until, key.as_bytes(), &command),
+        };
+        match send()? {
             Ok(value) => Ok(Answer { value, repeated: false }),
             Err(lost) if failure::is_unanswered(&lost) && !lost.is_timeout() => {
-                let again = self
-                    .send(doing, until, &command)
-                    .and_then(|answer| answer.map_err(|error| failure::of_command(doing, effect, &error)));
+                let again =
+                    send().and_then(|answer| answer.map_err(|error| failure::of_command(doing, effect, &error)));
                 match again {
                     Ok(value) => Ok(Answer { value, repeated: true }),
                     // The second failure says nothing about the first attempt.
@@ -155,54 +243,22 @@ impl RedisPool {
             Err(error) => Err(failure::of_command(doing, effect, &error)),
         }
     }
-
-    /// Sends a command over one connection. The outer error: it was not sent.
-    fn send(
-        &self,
-        doing: &'static str,
-        until: Instant,
-        command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
-    ) -> Result<RedisResult<Value>> {
-        let mut connection = self.checkout(doing, until)?;
-        let answer = connection.by(until, command);
-        drop(connection);
-        if let Err(error) = &answer {
-            self.manager.link().note(error);
-            // The idle connections may have become useless with this one. Taking one out has r2d2 throw them away and open
-            // another, which finds out when Redis is back, also if nobody asks any more.
-            drop(self.pool.try_get());
-        }
-        Ok(answer)
-    }
-
-    fn checkout(&self, doing: &'static str, until: Instant) -> Result<PooledConnection<RedisConnectionManager>> {
-        let mut look = FIRST_LOOK;
-        loop {
-            if let Some(connection) = self.pool.try_get() {
-                return Ok(connection);
-            }
-            if let Some(error) = self.manager.link().refusal() {
-                return Err(failure::of_connect(doing, &error));
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let why = format!("none of up to {} connections came free", self.pool.max_size());
-                return Err(Error::new(ErrorKind::TimedOut, doing).with_source(why));
-            }
-            if let Ok(connection) = self.pool.get_timeout(left.min(look)) {
-                return Ok(connection);
-            }
-            look *= 2;
-        }
-    }
 }
+
+const CONNECTING: &str = "connecting to Redis";
 
 impl fmt::Debug for RedisPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisPool")
-            .field("manager", &self.manager)
-            .field("max_size", &self.pool.max_size())
-            .field("state", &self.pool.state())
-            .finish()
+        match &self.servers {
+            Servers::One(node) => f
+                .debug_struct("RedisPool")
+                .field("manager", &node.manager)
+                .field("max_size", &node.pool.max_size())
+                .field("state", &node.pool.state())
+                .finish(),
+            Servers::Cluster(cluster) => {
+                f.debug_struct("RedisPool").field("cluster", cluster).field("max_size", &cluster.size()).finish()
+            }
+        }
     }
 }

@@ -1,0 +1,114 @@
+//! What the URL of a Redis says: one server, the master that Sentinels name, or a cluster.
+
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult};
+use url::{Position, Url};
+
+const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+
+/// Where Redis is.
+pub(super) enum Address {
+    Server(Client),
+    Sentinel { name: String, sentinels: Vec<Client>, master: Client },
+    Cluster(Vec<Client>),
+}
+
+impl Address {
+    /// `redis://…` and what else the client knows, `redis-sentinel://…` and `redis-cluster://…`, as the `fred` crate has them.
+    pub(super) fn parse(url: &str) -> RedisResult<Self> {
+        // What is no URL the client says why.
+        let Ok(url) = Url::parse(url) else {
+            return url.into_connection_info().and_then(Client::open).map(Self::Server);
+        };
+        let Some((scheme, kind)) = url.scheme().rsplit_once('-') else {
+            return url.into_connection_info().and_then(Client::open).map(Self::Server);
+        };
+        let query = Query::of(&url);
+        let port = if kind == "sentinel" { SENTINEL_PORT } else { REDIS_PORT };
+        let host = url.host_str().map(|host| (host.to_owned(), url.port().unwrap_or(port)));
+        let others = query.nodes.iter().map(|node| host_and_port(node, port));
+        let servers = host.into_iter().map(Ok).chain(others).collect::<RedisResult<Vec<_>>>()?;
+        // What is left is a URL that the client knows.
+        let (login, fragment) = (&url[Position::AfterScheme..Position::AfterPath], &url[Position::AfterQuery..]);
+        let settings = format!("{scheme}{login}?{}{fragment}", query.rest).into_connection_info()?;
+        let clients = |settings: &ConnectionInfo| {
+            let clients = servers.into_iter().map(|(host, port)| Client::open(at(settings, bare(&host), port)));
+            clients.collect::<RedisResult<Vec<_>>>()
+        };
+        match kind {
+            "cluster" => clients(&settings).map(Self::Cluster),
+            "sentinel" => {
+                let name = query.name.ok_or_else(|| refuse("the URL has no sentinelServiceName"))?;
+                let login = RedisConnectionInfo::default();
+                let login = query.username.iter().fold(login, RedisConnectionInfo::set_username);
+                let login = query.password.iter().fold(login, RedisConnectionInfo::set_password);
+                let sentinels = clients(&settings.clone().set_redis_settings(login))?;
+                Ok(Self::Sentinel { name, sentinels, master: Client::open(settings)? })
+            }
+            _ => Err(refuse("the scheme is none of redis, rediss, redis+unix, redis-sentinel and redis-cluster")),
+        }
+    }
+}
+
+/// What the query of a URL says.
+#[derive(Default)]
+struct Query {
+    nodes: Vec<String>,
+    name: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    /// What is the client's business.
+    rest: String,
+}
+
+impl Query {
+    fn of(url: &Url) -> Self {
+        let mut query = Self::default();
+        let mut rest = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in url.query_pairs() {
+            match &*name {
+                "node" => query.nodes.push(value.into_owned()),
+                "sentinelServiceName" => query.name = Some(value.into_owned()),
+                "sentinelUsername" => query.username = Some(value.into_owned()),
+                "sentinelPassword" => query.password = Some(value.into_owned()),
+                _ => drop(rest.append_pair(&name, &value)),
+            }
+        }
+        Self { rest: rest.finish(), ..query }
+    }
+}
+
+fn host_and_port(node: &str, port: u16) -> RedisResult<(String, u16)> {
+    let invalid = || refuse("a node in the URL is not HOST:PORT");
+    let node = Url::parse(&format!("redis://{node}")).map_err(|_| invalid())?;
+    let host = node.host_str().ok_or_else(invalid)?;
+    Ok((host.to_owned(), node.port().unwrap_or(port)))
+}
+
+/// An IPv6 address without the brackets it has in a URL.
+fn bare(host: &str) -> String {
+    host.trim_matches(['[', ']']).to_owned()
+}
+
+fn refuse(why: &'static str) -> RedisError {
+    (redis::ErrorKind::InvalidClientConfig, why).into()
+}
+
+/// These settings, for the server there.
+pub(super) fn at(settings: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let addr = match settings.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    settings.clone().set_addr(addr)
+}
+
+/// Host and port of a server; `None` for a Unix socket.
+pub(super) fn of(settings: &ConnectionInfo) -> Option<(&str, u16)> {
+    match settings.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Some((host, *port)),
+        _ => None,
+    }
+}

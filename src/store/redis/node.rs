@@ -1,0 +1,95 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use r2d2::PooledConnection;
+use redis::{RedisError, RedisResult, Value};
+
+use super::connection::{RedisConnection, RedisConnectionManager};
+use super::failure;
+use crate::{Error, ErrorKind, Result};
+
+/// How long somebody who waits for a connection waits before looking whether it still makes sense, for r2d2 tells nobody
+/// that connecting failed. Each wait is twice as long as the one before: r2d2 opens another connection for each.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+
+/// One server, or the master that Sentinels name: the connections to it. Whether it can be reached its manager knows.
+pub(super) struct Node {
+    pub(super) pool: r2d2::Pool<RedisConnectionManager>,
+    pub(super) manager: RedisConnectionManager,
+}
+
+impl Node {
+    pub(super) fn open(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Arc<Self> {
+        let pool = settings
+            .min_idle(Some(1))
+            .test_on_check_out(true)
+            .connection_timeout(Duration::from_millis(200))
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build_unchecked(manager.clone());
+        Arc::new(Self { pool, manager })
+    }
+
+    /// Sends a command over one connection. The outer error: it was not sent.
+    pub(super) fn send(
+        &self,
+        doing: &'static str,
+        until: Instant,
+        command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
+    ) -> Result<RedisResult<Value>> {
+        match self.exchange(doing, until, &command)? {
+            // The one that was asked did nothing. If there is another master by now, the next connection leads to it.
+            Err(error) if self.manager.follows_a_master() && failure::cannot_serve(&error) => {
+                self.exchange(doing, until, &command)
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    fn exchange(
+        &self,
+        doing: &'static str,
+        until: Instant,
+        command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
+    ) -> Result<RedisResult<Value>> {
+        let mut connection = self.checkout(doing, until)?;
+        let answer = connection.by(until, command);
+        drop(connection);
+        if let Err(error) = &answer {
+            self.manager.link().note(error);
+            // The idle connections may have become useless with this one. Taking one out has r2d2 throw them away and open
+            // another, which finds out when Redis is back, also if nobody asks any more.
+            drop(self.pool.try_get());
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn checkout(
+        &self,
+        doing: &'static str,
+        until: Instant,
+    ) -> Result<PooledConnection<RedisConnectionManager>> {
+        let mut look = FIRST_LOOK;
+        loop {
+            if let Some(connection) = self.pool.try_get() {
+                return Ok(connection);
+            }
+            if let Some(error) = self.manager.link().refusal() {
+                return Err(failure::of_connect(doing, &error));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let why = format!("none of up to {} connections came free", self.pool.max_size());
+                return Err(Error::new(ErrorKind::TimedOut, doing).with_source(why));
+            }
+            if let Ok(connection) = self.pool.get_timeout(left.min(look)) {
+                return Ok(connection);
+            }
+            look *= 2;
+        }
+    }
+
+    /// Why nobody waits for it.
+    pub(super) fn refusal(&self) -> Option<RedisError> {
+        self.manager.link().refusal()
+    }
+}

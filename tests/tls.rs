@@ -1,0 +1,113 @@
+//! Redis over TLS, with a certificate authority of one's own.
+
+mod support;
+
+use std::error::Error as _;
+use std::fs;
+use std::sync::LazyLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use support::{PATIENCE, RedisServer};
+use tempfile::TempDir;
+use threaded_sessions::redis::{Client, ClientTlsConfig, TlsCertificates};
+use threaded_sessions::store::Touch;
+use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, contract};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(name: &str) -> Authority {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate for this name and its key, both as PEM.
+fn certificate(authority: &Authority, name: &str) -> [String; 2] {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let certificate = params.signed_by(&key, authority).unwrap();
+    [certificate.pem(), key.serialize_pem()]
+}
+
+/// A server that talks TLS only, and wants a certificate of its clients.
+struct Rig {
+    server: RedisServer,
+    authority: Authority,
+    _files: TempDir,
+}
+
+static RIG: LazyLock<Rig> = LazyLock::new(|| {
+    let (authority, files) = (authority("ours"), TempDir::new().unwrap());
+    let [certificate, key] = certificate(&authority, "localhost");
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (ca, certificate, key) = (file("ca", &authority.pem()), file("certificate", &certificate), file("key", &key));
+    let args = ["--port", "0", "--tls-port", "{port}", "--tls-ca-cert-file", &ca];
+    let own = ["--tls-cert-file", &certificate, "--tls-key-file", &key];
+    Rig { server: RedisServer::with(&[&args[..], &own].concat()), authority, _files: files }
+});
+
+impl Rig {
+    fn store(&self, host: &str, trusted: &Authority, client: Option<&Authority>) -> RedisSessionStore {
+        let client_tls = client.map(|authority| {
+            let [client_cert, client_key] = certificate(authority, "client").map(String::into_bytes);
+            ClientTlsConfig { client_cert, client_key }
+        });
+        let certificates = TlsCertificates { client_tls, root_cert: Some(trusted.pem().into_bytes()) };
+        let url = format!("rediss://{host}:{}", self.server.port());
+        let client = Client::build_with_tls(url, certificates).unwrap();
+        RedisSessionStore::builder().client(client).expiring().build().unwrap()
+    }
+}
+
+#[test]
+fn the_contract_holds_over_tls() {
+    contract::all(&RIG.store("localhost", &RIG.authority, Some(&RIG.authority)), sleep);
+}
+
+#[test]
+fn whom_nobody_trusts_and_who_talks_otherwise_gets_a_clear_error_in_time() {
+    let stranger = authority("another");
+    let plain = RedisServer::start();
+    let url = |scheme: &str, port: u16| RedisSessionStore::open(&format!("{scheme}://localhost:{port}")).unwrap();
+    for (case, store, words) in [
+        ("wrong host", RIG.store("127.0.0.1", &RIG.authority, Some(&RIG.authority)), "not valid for name"),
+        ("wrong authority", RIG.store("localhost", &stranger, Some(&RIG.authority)), "UnknownIssuer"),
+        ("authorities of the system", url("rediss", RIG.server.port()), "UnknownIssuer"),
+        ("client without a certificate", RIG.store("localhost", &RIG.authority, None), "ertificate"),
+        ("client of another authority", RIG.store("localhost", &RIG.authority, Some(&stranger)), "ertificate"),
+        ("plain TCP where TLS is spoken", url("redis", RIG.server.port()), "rediss://"),
+        ("TLS where plain TCP is spoken", url("rediss", plain.port()), "corrupt message"),
+    ] {
+        let start = Instant::now();
+        let error = store.read(&SessionId::random(), Touch::No).expect_err(case);
+        let why = error.source().expect(case).to_string();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{case}: {why}");
+        assert!(why.contains(words), "{case}: {why}");
+        assert!(start.elapsed() < PATIENCE / 2, "{case}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn a_server_that_hangs_in_the_handshake_holds_nobody_longer_than_the_deadline() {
+    let rig = &*RIG;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(rig.authority.pem().into_bytes()) };
+    let url = format!("rediss://localhost:{}", listener.local_addr().unwrap().port());
+    let client = Client::build_with_tls(url, certificates).unwrap();
+    let builder = RedisSessionStore::builder().client(client).deadline(Duration::from_millis(200));
+    let store = builder.build().unwrap();
+    for _ in 0..3 {
+        let start = Instant::now();
+        let error = store.read(&SessionId::random(), Touch::No).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut), "{error:?}");
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    }
+}
