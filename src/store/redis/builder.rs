@@ -46,7 +46,7 @@ pub struct RedisSessionStoreBuilder {
 
 enum Source {
     Url(String),
-    At(Address),
+    At(Box<Address>),
     Pool(RedisPool),
 }
 
@@ -54,9 +54,11 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Url(_) => "Url(..)",
-            Self::At(Address::Server(_)) => "Client(..)",
-            Self::At(Address::Sentinel { .. }) => "Sentinel(..)",
-            Self::At(Address::Cluster(_)) => "Cluster(..)",
+            Self::At(address) => match **address {
+                Address::Server(_) => "Client(..)",
+                Address::Sentinel { .. } => "Sentinel(..)",
+                Address::Cluster(_) => "Cluster(..)",
+            },
             Self::Pool(_) => "Pool(..)",
         })
     }
@@ -113,7 +115,7 @@ impl RedisSessionStoreBuilder {
     /// The Redis that this client connects to. A client with a certificate authority or a certificate of its own is made by
     /// [`Client::build_with_tls`](redis::Client::build_with_tls).
     pub fn client(self, client: Client) -> Self {
-        Self { source: Source::At(Address::Server(client)), ..self }
+        Self { source: Source::At(Address::Server(client).into()), ..self }
     }
 
     /// The master of this name, of which these Sentinels know the address. It is logged in at, and talked to with or without
@@ -125,13 +127,13 @@ impl RedisSessionStoreBuilder {
         master: Client,
     ) -> Self {
         let (name, sentinels) = (name.into(), sentinels.into_iter().collect());
-        Self { source: Source::At(Address::Sentinel { name, sentinels, master }), ..self }
+        Self { source: Source::At(Address::Sentinel { name, sentinels, master }.into()), ..self }
     }
 
     /// The cluster in which these are nodes; one that is up is enough to learn the others. All are logged in at, and talked
     /// to with or without TLS, as the first of these would be.
     pub fn cluster(self, nodes: impl IntoIterator<Item = Client>) -> Self {
-        Self { source: Source::At(Address::Cluster(nodes.into_iter().collect())), ..self }
+        Self { source: Source::At(Address::Cluster(nodes.into_iter().collect()).into()), ..self }
     }
 
     /// Logs in with what this says, asked anew for every connection: for credentials that change while the program runs. By
@@ -226,7 +228,7 @@ impl RedisSessionStoreBuilder {
                 return refuse("a ready pool has a deadline, a size and credentials already");
             }
             Source::Pool(pool) => Err(pool),
-            Source::At(address) => Ok(address),
+            Source::At(address) => Ok(*address),
             Source::Url(url) => Ok(Address::parse(&url).map_err(|error| misconfigured(&error))?),
         };
         let one = |manager| match self.pool_size {

@@ -43,7 +43,7 @@ pub struct RedisConnectionManager {
 /// Which server connections lead to.
 #[derive(Clone)]
 enum Server {
-    Fixed(Client),
+    Fixed(Arc<Client>),
     Master(Arc<Sentinel>),
 }
 
@@ -71,7 +71,12 @@ impl RedisConnectionManager {
     pub fn new(client: Client) -> Result<Self> {
         let client = prepared(&client).map_err(|error| misconfigured(&error))?;
         let link = Link::new(client.get_connection_info().addr().to_string());
-        Ok(Self { server: Server::Fixed(client), deadline: DEADLINE, credentials: None, link: Arc::new(link) })
+        Ok(Self {
+            server: Server::Fixed(Arc::new(client)),
+            deadline: DEADLINE,
+            credentials: None,
+            link: Arc::new(link),
+        })
     }
 
     /// A manager of connections to the master of this name, of which these Sentinels know the address. It is logged in at,
@@ -102,7 +107,7 @@ impl RedisConnectionManager {
         };
         let client = Client::open(address::at(client.get_connection_info(), host.to_owned(), port))?;
         let link = Arc::new(Link::new(client.get_connection_info().addr().to_string()));
-        Ok(Self { server: Server::Fixed(client), link, ..self.clone() })
+        Ok(Self { server: Server::Fixed(Arc::new(client)), link, ..self.clone() })
     }
 
     /// Host and port, unless it is a Unix socket, or Sentinels tell.
@@ -142,7 +147,7 @@ impl RedisConnectionManager {
     /// Whom to connect to now, and as whom.
     fn client(&self) -> RedisResult<Client> {
         let client = match &self.server {
-            Server::Fixed(client) => client.clone(),
+            Server::Fixed(client) => Client::clone(client),
             // Several may have to be asked.
             Server::Master(sentinel) => sentinel.master(self.deadline / 3)?,
         };
