@@ -154,8 +154,6 @@ pub mod rouille;
 mod session;
 pub mod step;
 pub mod store;
-#[doc = include_str!("../docs/topologies.md")]
-pub mod topologies {}
 #[cfg(feature = "tiny-http")]
 pub mod tiny_http;
 
@@ -176,6 +174,7 @@ guides! {
     outages: "../docs/outages.md",
     security: "../docs/security.md",
     testing: "../docs/testing.md",
+    topologies: "../docs/topologies.md",
 }
 
 /// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].
