@@ -28,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(32);
 
+/// What Redis says of a key of a script that is on its way to another node.
+const NON_LOCAL: &str = "non local key";
+
 /// So many redirections follow each other without a wait.
 const AT_ONCE: u32 = 2;
 
@@ -173,6 +176,10 @@ impl Cluster {
             Kind::Server(Server::Moved) => to().map(Redirection::Moved),
             Kind::Server(Server::Ask) => to().map(Redirection::Ask),
             Kind::Server(Server::TryAgain) => Some(Redirection::Wait),
+            // What a script met with that reads before it writes.
+            Kind::Server(Server::ResponseError) if error.detail().is_some_and(|detail| detail.contains(NON_LOCAL)) => {
+                Some(Redirection::Wait)
+            }
             _ => None,
         }
     }

@@ -76,9 +76,11 @@ local function need(command, key)
   if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
 end
 
--- What a command answers, or nothing if it fails.
+-- What a command answers, or nothing if it fails. Fails itself for a key that is on its way to another node of a cluster: so
+-- scripts read before they write, and are sent again.
 local function try(...)
   local answer = redis.pcall(...)
-  if type(answer) == 'table' and answer.err then return nil end
-  return answer
+  if type(answer) ~= 'table' or not answer.err then return answer end
+  if string.find(answer.err, 'non local key', 1, true) then error(answer) end
+  return nil
 end

@@ -8,28 +8,42 @@ local function owners_of(index)
   return base .. 'principals', base .. 'principal:'
 end
 
--- The session belongs to nobody any more. Answers whom it belonged to, and since when.
-local function disown(index, key)
+-- Whom a session belongs to, and since when.
+local function owner_of(index, key)
   if not index then return nil end
   local owners, owned = owners_of(index)
   local owner = try('HGET', owners, key)
   if not owner then return nil end
-  local since = try('ZSCORE', owned .. owner, key)
-  try('HDEL', owners, key)
-  try('ZREM', owned .. owner, key)
-  return owner, since
+  return owner, try('ZSCORE', owned .. owner, key)
+end
+
+-- A session that belonged to owner, if anybody, belongs to nobody any more.
+local function disown(index, key, owner)
+  if not owner then return end
+  local owners, owned = owners_of(index)
+  redis.pcall('HDEL', owners, key)
+  redis.pcall('ZREM', owned .. owner, key)
+end
+
+-- Fails if this owner's list is on its way to another node.
+local function reach(index, owner)
+  if index and owner ~= '=' and owner ~= '' then
+    local _, owned = owners_of(index)
+    try('EXISTS', owned .. owner)
+  end
 end
 
 -- Ends a session, which lies in this set if one is given. Answers whether it lived. What has expired is left to the reaper,
 -- which tells the application.
 local function finish(index, key, set)
   local left = redis.call('PTTL', key)
+  local owner = owner_of(index, key)
   local lived = left == -1 or left > grace
   if lived then redis.call('DEL', key) end
   if lived or left == -2 then leave(key) end
   if index then
     if lived or left == -2 then try('ZREM', index, key) end
-    disown(index, key)
+    disown(index, key, owner)
     -- If the hash is lost, nothing leads from the session to its set.
     if set then try('ZREM', set, key) end
   end

@@ -6,6 +6,8 @@ local call, now, answer = redis.call, clock(), {0, 0}
 local due = call('ZRANGE', index, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
 if #due == 0 then return answer end
 
+local owners = owners_of(index)
+local has_owners = call('EXISTS', owners) == 1
 local moved, gone, overdue = {}, {}, {}
 for _, key in ipairs(due) do
   local left = call('PTTL', key)
@@ -17,7 +19,6 @@ for _, key in ipairs(due) do
   else
     gone[#gone + 1] = key
     if left >= 0 then overdue[#overdue + 1] = key end
-    leave(key)
   end
 end
 
@@ -31,14 +32,16 @@ if payloads and #overdue > 0 then
   end
 end
 if #overdue > 0 then answer[1] = call('DEL', unpack(overdue)) end
+if #suffixes > 0 then
+  for _, key in ipairs(gone) do leave(key) end
+end
 -- At maxmemory Redis refuses ZADD unless the script has written something before, if only that no '' is in the index. What is
 -- not corrected would be due again in the next batch, and for ever in the way of all others.
 call('ZREM', index, '', unpack(gone))
 if #moved > 0 then redis.pcall('ZADD', index, unpack(moved)) end
-local owners = owners_of(index)
-if #gone > 0 and call('EXISTS', owners) == 1 then
+if has_owners and #gone > 0 then
   for position, owner in ipairs(try('HMGET', owners, unpack(gone)) or {}) do
-    if owner then disown(index, gone[position]) end
+    disown(index, gone[position], owner)
   end
 end
 if #due == tonumber(limit) then answer[2] = call('ZCOUNT', index, '-inf', now) end

@@ -10,12 +10,15 @@ local expected = optional(7)
 if expected and there ~= expected then return {there, left or -1} end
 -- What Redis may refuse comes first, so that it is refused whole. Beside a session that lives the mark means nothing.
 need('DEL', old)
+local owner, since = owner_of(index, old)
+reach(index, ARGV[4])
 redis.call('SET', mark, '', 'PX', ARGV[6])
 put(new, ARGV[2], ARGV[3], index, old)
 redis.call('DEL', old)
 leave(old)
 if index then
   try('ZREM', index, old)
-  bind(index, new, ARGV[4], ARGV[5], disown(index, old))
+  disown(index, old, owner)
+  bind(index, new, ARGV[4], ARGV[5], owner, since)
 end
 return 1

@@ -8,6 +8,13 @@ if expected then
   if there ~= expected then return {there, left or -1} end
 end
 if ARGV[5] ~= '' then need('DEL', KEYS[1]) end
+if ARGV[4] == '=' then
+  put(KEYS[1], ARGV[2], ARGV[3], KEYS[2])
+  return 1
+end
+local owner, since = owner_of(KEYS[2], KEYS[1])
+reach(KEYS[2], ARGV[4])
 put(KEYS[1], ARGV[2], ARGV[3], KEYS[2])
-if ARGV[4] ~= '=' then bind(KEYS[2], KEYS[1], ARGV[4], ARGV[5], disown(KEYS[2], KEYS[1])) end
+disown(KEYS[2], KEYS[1], owner)
+bind(KEYS[2], KEYS[1], ARGV[4], ARGV[5], owner, since)
 return 1

@@ -8,7 +8,7 @@ for position = 2, #ARGV do
   local entry = redis.call('ZSCORE', index, key)
   if redis.call('TYPE', key).ok ~= 'string' then
     dropped = dropped + redis.call('ZREM', index, key)
-    disown(index, key)
+    disown(index, key, (owner_of(index, key)))
     leave(key)
   else
     -- Also what is due belongs into the index, or no reaper would find it.

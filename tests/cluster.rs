@@ -1,0 +1,346 @@
+//! A Redis Cluster: sessions spread over its nodes, slots that move, and masters that are lost.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{Cluster, PATIENCE, RedisServer, eventually, shared_cluster, unique};
+use threaded_sessions::store::{Bind, Created, Found, Saved, SessionIndex, Touch, Write};
+use threaded_sessions::{Error, ErrorKind, RedisSessionStore, Result, SessionId, SessionManager, SessionStore, redis};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// In which a store is to be back once the cluster is; and how often it may miss that because the machine is busy.
+const BACK: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 3;
+
+fn open(cluster: &Cluster, expiring: bool, deadline: Duration) -> RedisSessionStore {
+    let builder = RedisSessionStore::builder().url(cluster.full_url()).prefix(unique("cluster")).deadline(deadline);
+    if expiring { builder.expiring() } else { builder }.build().unwrap()
+}
+
+fn index(store: &RedisSessionStore) -> &dyn SessionIndex {
+    store.index().unwrap()
+}
+
+fn create(store: &RedisSessionStore) -> SessionId {
+    let id = store.fresh_id(None);
+    assert!(matches!(store.create(&id, Write::new(id.expose().as_bytes(), HOUR)).unwrap(), Created::Stored(_)));
+    id
+}
+
+/// A session whose payload names it, and counts.
+struct Visitor {
+    id: SessionId,
+    visits: u64,
+    /// What a write that may have happened would have made of it.
+    perhaps: u64,
+}
+
+impl Visitor {
+    fn arrive(store: &RedisSessionStore, id: SessionId) -> Self {
+        let visitor = Self { id, visits: 0, perhaps: 0 };
+        assert!(matches!(store.create(&id, Write::new(&visitor.payload(0), HOUR)).unwrap(), Created::Stored(_)));
+        visitor
+    }
+
+    fn payload(&self, visits: u64) -> Vec<u8> {
+        format!("{} {visits} {}", self.id.expose(), "x".repeat(100)).into_bytes()
+    }
+
+    /// Reads the session and counts on, with every operation that changes it in turn.
+    fn visit(&mut self, store: &RedisSessionStore) -> Result<()> {
+        let stored = match store.read(&self.id, Touch::Set(HOUR))? {
+            Found::Live(stored) => stored,
+            found => panic!("a session is lost: {found:?}"),
+        };
+        let found = (self.visits..=self.perhaps).find(|visits| *stored.payload == *self.payload(*visits));
+        self.visits = found.expect("not what was stored there");
+        self.perhaps = self.visits + 1;
+        let next = self.payload(self.perhaps);
+        if self.perhaps.is_multiple_of(4) {
+            let new = store.fresh_id(Some(&self.id));
+            let moved = Self { id: new, ..*self };
+            let write = moved.payload(self.perhaps);
+            assert!(matches!(
+                store.rotate(&self.id, &new, Write::new(&write, HOUR), Some(&stored.version))?,
+                Saved::Stored(_)
+            ));
+            self.id = new;
+        } else {
+            assert!(matches!(store.save(&self.id, Write::new(&next, HOUR), Some(&stored.version))?, Saved::Stored(_)));
+        }
+        self.visits = self.perhaps;
+        Ok(())
+    }
+}
+
+#[test]
+fn sessions_are_spread_evenly_over_the_masters_and_found_again() {
+    let cluster = shared_cluster();
+    let store = open(cluster, true, PATIENCE);
+    let ids: Vec<SessionId> = (0..960).map(|_| create(&store)).collect();
+    let masters = cluster.nodes.iter().filter(|node| node.text(&["INFO", "replication"]).contains("role:master"));
+    let prefix = store.key(&ids[0]).split(':').next().unwrap().to_owned();
+    for master in masters {
+        let keys: Vec<String> = redis::from_redis_value(master.cmd(&["KEYS", &format!("{prefix}:*-*")])).unwrap();
+        assert!((220..=420).contains(&keys.len()), "{} of 960", keys.len());
+    }
+    assert_eq!(index(&store).partitions(), 64);
+    assert_eq!(index(&store).count().unwrap(), 960);
+    let pages: BTreeSet<_> = index(&store).page(0, 2000).unwrap().into_iter().map(|entry| entry.handle).collect();
+    assert_eq!(pages, ids.iter().map(|id| store.handle(id)).collect());
+    let verified = index(&store).verify().unwrap();
+    assert_eq!((verified.added, verified.dropped, verified.displaced), (0, 0, 0));
+    assert!(store.check().unwrap().is_empty());
+    // Also in one partition, where a cap is atomic.
+    let builder = RedisSessionStore::builder().url(cluster.url()).prefix(unique("one")).partitions(1).expiring();
+    let store = builder.build().unwrap();
+    assert!(matches!(store.read(&create(&store), Touch::No).unwrap(), Found::Live(_)));
+}
+
+#[test]
+fn the_index_of_every_node_is_repaired() {
+    let cluster = shared_cluster();
+    let store = open(cluster, true, PATIENCE);
+    let ids: Vec<SessionId> = (0..300).map(|_| create(&store)).collect();
+    let prefix = store.key(&ids[0]).split(':').next().unwrap().to_owned();
+    for index in cluster.keys(&prefix).iter().filter(|key| key.ends_with(":index")) {
+        cluster.master_of(index).cmd(&["DEL", index]);
+    }
+    assert_eq!(index(&store).count().unwrap(), 0);
+    assert_eq!(index(&store).verify().unwrap().added, 300);
+    assert_eq!(index(&store).count().unwrap(), 300);
+}
+
+#[test]
+fn a_slot_that_moves_under_load_loses_nothing_and_fails_nothing() {
+    let cluster = Cluster::start();
+    for expiring in [false, true] {
+        let store = open(&cluster, expiring, PATIENCE);
+        let first = store.fresh_id(None);
+        let slot = cluster.slot(&store.key(&first));
+        let (over, visits) = (&AtomicBool::new(false), &AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for thread in 0..8 {
+                let store = &store;
+                // Most of them lie in the slot that moves.
+                let id = if thread < 6 { store.fresh_id(Some(&first)) } else { store.fresh_id(None) };
+                let mut visitor = Visitor::arrive(store, id);
+                scope.spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        visitor.visit(store).unwrap();
+                        visits.fetch_add(1, Ordering::Relaxed);
+                        if expiring && thread == 0 {
+                            let bound = store.fresh_id(Some(&first));
+                            let write = Write::new(b"bound", HOUR).with_bind(Bind::To { principal: "ada", cap: None });
+                            assert!(matches!(store.create(&bound, write).unwrap(), Created::Stored(_)));
+                            assert!(store.delete(&bound).unwrap());
+                        }
+                    }
+                });
+            }
+            let moved = std::panic::catch_unwind(|| {
+                for _ in 0..6 {
+                    let before = visits.load(Ordering::Relaxed);
+                    assert!(eventually(PATIENCE, || visits.load(Ordering::Relaxed) > before + 50));
+                    let owner = cluster.owner(slot, &cluster.nodes[0]).unwrap().port();
+                    let to = cluster.nodes[..3].iter().find(|node| node.port() != owner).unwrap();
+                    cluster.migrate(slot, to);
+                }
+            });
+            over.store(true, Ordering::Relaxed);
+            assert!(moved.is_ok(), "the visits go on");
+        });
+        if expiring {
+            // Whatever was where while the slot moved, nobody's list has what is gone.
+            assert!(index(&store).of("ada").unwrap().is_empty());
+            index(&store).verify().unwrap();
+        }
+        assert_eq!(store.health().failed, 0);
+    }
+}
+
+/// What becomes of a master.
+type Loss = fn(&RedisServer);
+
+#[test]
+fn a_lost_master_costs_its_sessions_the_failover_and_the_others_nothing() {
+    for (expiring, lose) in [(false, RedisServer::kill as Loss), (true, RedisServer::stop)] {
+        let mut back = Vec::new();
+        while back.last().is_none_or(|back| *back > BACK) {
+            assert!(back.len() < ROUNDS, "back after {back:?}");
+            back.push(lose_a_master(expiring, lose));
+        }
+    }
+}
+
+/// Answers how long after the failover all sessions were served again.
+fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
+    // Otherwise all nodes refuse to serve until the failover.
+    let cluster = Cluster::with(&["--cluster-require-full-coverage", "no"]);
+    let store = open(&cluster, expiring, Duration::from_millis(500));
+    let visitors: Vec<Mutex<Visitor>> = (0..24).map(|_| Visitor::arrive(&store, store.fresh_id(None)).into()).collect();
+    let lost = cluster.master_of(&store.key(&visitors[0].lock().unwrap().id));
+    let heir = cluster.replica_of(lost);
+    let concerned = |visitor: &Visitor| cluster.master_of(&store.key(&visitor.id)).port() == lost.port();
+    let of_lost: Vec<bool> = visitors.iter().map(|visitor| concerned(&visitor.lock().unwrap())).collect();
+    let confirmed: Vec<AtomicUsize> = visitors.iter().map(|_| AtomicUsize::new(0)).collect();
+    let (over, strange) = (&AtomicBool::new(false), &Mutex::new(Vec::<Error>::new()));
+    let succeeded: Vec<Mutex<Vec<Instant>>> = visitors.iter().map(|_| Mutex::default()).collect();
+    let back = thread::scope(|scope| {
+        for (number, visitor) in visitors.iter().enumerate() {
+            let (store, confirmed, succeeded, of_lost) =
+                (&store, &confirmed[number], &succeeded[number], of_lost[number]);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let mut visitor = visitor.lock().unwrap();
+                    let begun = Instant::now();
+                    match visitor.visit(store) {
+                        Ok(()) => {
+                            succeeded.lock().unwrap().push(Instant::now());
+                            if is_replicated(store, &store.key(&visitor.id)) {
+                                confirmed.store(visitor.visits as usize, Ordering::Relaxed);
+                            }
+                        }
+                        Err(error) => {
+                            let expected = matches!(
+                                error.kind(),
+                                ErrorKind::Unavailable | ErrorKind::TimedOut | ErrorKind::MayHaveHappened
+                            );
+                            if !of_lost || !expected || begun.elapsed() > PATIENCE / 2 {
+                                strange.lock().unwrap().push(error);
+                            }
+                            // A write that was not confirmed may be undone by the failover.
+                            visitor.visits = confirmed.load(Ordering::Relaxed) as u64;
+                        }
+                    }
+                    drop(visitor);
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
+        let watched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            assert!(eventually(PATIENCE, || confirmed.iter().all(|count| count.load(Ordering::Relaxed) > 3)));
+            lose(lost);
+            let takes_over = || heir.text(&["INFO", "replication"]).contains("role:master");
+            assert!(eventually(PATIENCE, takes_over), "the cluster fails over");
+            let at = Instant::now();
+            let all_back = || {
+                let last = succeeded.iter().map(|times| times.lock().unwrap().last().copied());
+                last.min().flatten().filter(|last| *last > at)
+            };
+            assert!(eventually(PATIENCE, || all_back().is_some()), "{:?}", store.health());
+            all_back().unwrap() - at
+        }));
+        over.store(true, Ordering::Relaxed);
+        watched.unwrap()
+    });
+    let strange = std::mem::take(&mut *strange.lock().unwrap());
+    assert!(strange.is_empty(), "{} such as {:?}", strange.len(), strange[0]);
+    // The old one comes back, and does no harm.
+    lost.restart();
+    cluster.settle();
+    for visitor in &visitors {
+        visitor.lock().unwrap().visit(&store).unwrap();
+    }
+    back
+}
+
+/// Whether the replica of the server has all that was written so far.
+fn is_replicated(store: &RedisSessionStore, key: &str) -> bool {
+    let Ok(mut connection) = store.pool().get_for(key) else { return false };
+    redis::cmd("WAIT").arg(1).arg(200).query::<u64>(&mut connection).is_ok_and(|replicas| replicas >= 1)
+}
+
+#[test]
+fn a_node_that_hangs_concerns_only_its_own_sessions() {
+    let cluster = Cluster::start();
+    for node in &cluster.nodes {
+        node.cmd(&["CONFIG", "SET", "cluster-replica-no-failover", "yes"]);
+        node.cmd(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let store = open(&cluster, false, Duration::from_millis(250));
+    let ids: Vec<SessionId> = (0..60).map(|_| create(&store)).collect();
+    let hangs = cluster.master_of(&store.key(&ids[0]));
+    let (its, others): (Vec<_>, Vec<_>) =
+        ids.iter().partition(|id| cluster.master_of(&store.key(id)).port() == hangs.port());
+    assert!(!others.is_empty());
+    hangs.stop();
+    let read = |id: &SessionId| store.read(id, Touch::No).map(drop).map_err(|error| error.kind());
+    assert!(read(its[0]).is_err());
+    assert!(eventually(PATIENCE, || store.health().failing_for.is_some()));
+    let mut quick: Vec<Duration> = Vec::new();
+    for _ in 0..5 {
+        for id in &its {
+            let start = Instant::now();
+            assert_eq!(read(id), Err(ErrorKind::Unavailable));
+            quick.push(start.elapsed());
+        }
+        for id in &others {
+            assert_eq!(read(id), Ok(()));
+        }
+    }
+    quick.sort();
+    assert!(quick[quick.len() / 2] < Duration::from_millis(100), "{quick:?}");
+    hangs.resume();
+    assert!(eventually(PATIENCE, || its.iter().all(|id| read(id) == Ok(()))));
+}
+
+#[test]
+fn one_node_that_is_up_is_enough_to_begin_with() {
+    let cluster = Cluster::start();
+    cluster.nodes[5].kill();
+    let up = &cluster.nodes[1];
+    let (down, up) = (cluster.nodes[5].port(), up.port());
+    let url = format!("redis-cluster://127.0.0.1:{down}?node=127.0.0.1:{up}");
+    let store = RedisSessionStore::builder().url(url).deadline(PATIENCE).build().unwrap();
+    for _ in 0..20 {
+        assert!(matches!(store.read(&create(&store), Touch::No).unwrap(), Found::Live(_)));
+    }
+    // With nobody there it fails at once, and the program goes on when there is somebody.
+    let dead = RedisServer::start();
+    dead.kill();
+    let store = RedisSessionStore::builder().url(format!("redis-cluster://127.0.0.1:{}", dead.port())).build().unwrap();
+    for _ in 0..3 {
+        let start = Instant::now();
+        assert_eq!(store.read(&SessionId::random(), Touch::No).unwrap_err().kind(), ErrorKind::Unavailable);
+        assert!(start.elapsed() < PATIENCE / 2);
+    }
+}
+
+#[test]
+fn a_server_that_is_no_cluster_says_so() {
+    let server = RedisServer::start();
+    let store = RedisSessionStore::open(&format!("redis-cluster://127.0.0.1:{}", server.port())).unwrap();
+    let error = store.read(&SessionId::random(), Touch::No).unwrap_err();
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("cluster support disabled"), "{error:?} {why}");
+}
+
+#[test]
+fn a_session_goes_through_its_whole_life_in_a_cluster() {
+    let store = open(shared_cluster(), true, PATIENCE);
+    let sessions = SessionManager::<Vec<u32>>::builder(store).max_per_principal(2).build().unwrap();
+    let login = |label: &str| {
+        let mut session = sessions.fresh();
+        session.push(1);
+        session.bind("ada", label);
+        *sessions.commit(session).unwrap().id().unwrap()
+    };
+    let ids = ["one", "two", "three"].map(login);
+    let labels: Vec<String> = sessions.of("ada").unwrap().into_iter().map(|session| session.label).collect();
+    assert_eq!(labels.len(), 2, "{labels:?}");
+    assert!(sessions.open_id(&ids[0]).unwrap().is_none(), "the oldest had to go");
+    let mut session = sessions.open_id(&ids[2]).unwrap().unwrap();
+    session.renew();
+    let new = *sessions.commit(session).unwrap().id().unwrap();
+    assert!(sessions.open_id(&ids[2]).unwrap().is_none());
+    assert_eq!(sessions.update(&new, |list| list.push(2)).unwrap(), Some(()));
+    assert_eq!(sessions.end_all("ada").unwrap(), 2);
+    assert!(sessions.open_id(&new).unwrap().is_none());
+}
