@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use redis::FromRedisValue;
-use support::{PATIENCE, eventually, shared, unique};
+use support::{PATIENCE, eventually, shared, shared_cluster, unique};
 use threaded_sessions::store::{Found, RedisSessionStoreBuilder, Touch};
 use threaded_sessions::{
     Clock, MemorySessionStore, Outcome, RedisConnectionManager, RedisPool, RedisSessionStore, Session, SessionId,
@@ -31,6 +31,7 @@ struct Room {
     sessions: SessionManager<Fields>,
     /// What its keys begin with, if it is in Redis.
     prefix: Option<String>,
+    in_cluster: bool,
 }
 
 /// Runs a test on each store that knows principals.
@@ -43,12 +44,13 @@ fn in_each_room_with(settings: impl Fn(Settings) -> Settings, test: impl Fn(Room
     test(Room::new(MemorySessionStore::new().with_clock(Clock::system()), &settings));
     test(Room::redis(|builder| builder, &settings));
     test(Room::redis(|builder| builder.partitions(4).hashed_keys(), &settings));
+    test(Room::cluster(&settings));
 }
 
 impl Room {
     fn new(store: impl SessionStore, settings: impl Fn(Settings) -> Settings) -> Self {
         let sessions = settings(SessionManager::builder(store)).build().unwrap();
-        Self { sessions, prefix: None }
+        Self { sessions, prefix: None, in_cluster: false }
     }
 
     fn redis(
@@ -64,6 +66,13 @@ impl Room {
         let builder = RedisSessionStore::builder().pool(pool.clone()).prefix(&prefix).expiring();
         let room = Self::new(keys(builder).build().unwrap(), settings);
         Self { prefix: Some(prefix), ..room }
+    }
+
+    fn cluster(settings: impl Fn(Settings) -> Settings) -> Self {
+        let prefix = unique("principals");
+        let builder = RedisSessionStore::builder().url(shared_cluster().url()).prefix(&prefix).deadline(PATIENCE);
+        let room = Self::new(builder.expiring().build().unwrap(), settings);
+        Self { prefix: Some(prefix), in_cluster: true, ..room }
     }
 
     fn login(&self, principal: &str, label: &str) -> SessionId {
@@ -123,10 +132,17 @@ impl Room {
     /// What is in Redis besides the marks of renewed sessions, which go by themselves.
     fn keys(&self) -> Vec<String> {
         let Some(prefix) = &self.prefix else { return Vec::new() };
-        let mut keys: Vec<String> = ask(&["KEYS", &format!("{prefix}*")]);
+        let mut keys: Vec<String> =
+            if self.in_cluster { shared_cluster().keys(prefix) } else { ask(&["KEYS", &format!("{prefix}*")]) };
         keys.retain(|key| !key.ends_with(":renewed"));
         keys
     }
+}
+
+/// Asks the server of the room that has this key.
+fn ask_for<V: FromRedisValue>(room: &Room, key: &str, command: &[&str]) -> V {
+    let server = if room.in_cluster { shared_cluster().master_of(key) } else { shared() };
+    redis::from_redis_value(server.cmd(command)).unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 /// Asks the shared server.

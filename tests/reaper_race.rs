@@ -14,7 +14,7 @@ use log::Level;
 use reaping::{
     HOUR, Other, SEVEN, Told, ask, create, entries, expiring, idle_for, is_live, keep_logs, load, logged_by, reap_all,
 };
-use support::{Fault, PATIENCE, Proxy, RedisServer, eventually};
+use support::{Cluster, Fault, PATIENCE, Proxy, RedisServer, eventually};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
 use threaded_sessions::{Handle, RedisSessionStore, SessionId, SessionStore};
 
@@ -109,12 +109,27 @@ fn a_session_that_is_used_in_time_is_never_reaped_and_one_that_is_not_is_told_on
     if Other::is_this() {
         return;
     }
-    const TEST: &str = "a_session_that_is_used_in_time_is_never_reaped_and_one_that_is_not_is_told_once";
     let server = RedisServer::start();
-    let store = expiring(&server, "sessions", 1);
+    let test = "a_session_that_is_used_in_time_is_never_reaped_and_one_that_is_not_is_told_once";
+    race(test, &server.url(), 1, || ask::<u64>(&server, &["DBSIZE"]) == 0);
+}
+
+#[test]
+fn nor_is_it_in_a_cluster() {
+    if Other::is_this() {
+        return;
+    }
+    let cluster = Cluster::start();
+    race("nor_is_it_in_a_cluster", &cluster.url(), 4, || cluster.keys("").is_empty());
+}
+
+/// Visitors and reapers in this process and another one, until all is gone.
+fn race(test: &str, url: &str, partitions: u32, is_empty: impl Fn() -> bool) {
+    let builder = RedisSessionStore::builder().url(url).partitions(partitions).deadline(PATIENCE);
+    let store = builder.expiring().build().unwrap();
     let sessions = idle_for(store.clone(), TTL);
     let (told, done) = (Told::default(), AtomicBool::new(false));
-    let other = Other::start(TEST, &server.url(), "sessions", 1, 50);
+    let other = Other::start(test, url, "sessions", partitions, 50);
     let mut created = thread::scope(|scope| {
         for batch in [1, 10, 50] {
             let (sessions, told, done) = (&sessions, &told, &done);
@@ -143,7 +158,7 @@ fn a_session_that_is_used_in_time_is_never_reaped_and_one_that_is_not_is_told_on
         let threads: Vec<_> = (1..=4).map(|seed| scope.spawn(visit(seed))).collect();
         let created = threads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>();
         // The sessions that are left expire, and then nobody reaps any more.
-        let gone = eventually(PATIENCE, || ask::<u64>(&server, &["DBSIZE"]) == 0);
+        let gone = eventually(PATIENCE, is_empty);
         done.store(true, Ordering::Relaxed);
         assert!(gone, "everything expired goes");
         created.into_iter().flat_map(Result::unwrap).collect::<Vec<_>>()

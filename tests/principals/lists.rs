@@ -8,7 +8,7 @@ use threaded_sessions::{
 };
 
 use crate::support::{Monitor, PATIENCE, RedisServer, eventually, shared, unique};
-use crate::{Fields, Room, ask, in_each_room, in_each_room_with, tick};
+use crate::{Fields, Room, ask, ask_for, in_each_room, in_each_room_with, tick};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -130,8 +130,8 @@ fn sessions_in_use_never_slip_out() {
             // As far from its deadline as it can be, and the index not told.
             let _ = room.sessions.store().read(&id, Touch::Set(MINUTE * 60)).unwrap();
             for index in room.keys().iter().filter(|key| key.ends_with("index")) {
-                let overdue: Vec<String> = ask(&["ZRANGE", index, "0", "-1"]);
-                overdue.iter().for_each(|key| _ = ask::<u32>(&["ZADD", index, "1", key]));
+                let overdue: Vec<String> = ask_for(&room, index, &["ZRANGE", index, "0", "-1"]);
+                overdue.iter().for_each(|key| _ = ask_for::<u32>(&room, index, &["ZADD", index, "1", key]));
             }
             let mut session = room.open(&id);
             session.on_conflict(policies[round % 3]);
