@@ -113,6 +113,8 @@
 //! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their orderly end |
 //! | `msgpack` | `MessagePack`, a codec beside [`Json`] |
 //! | `encryption` | `step::Encrypted`, a step that encrypts payloads |
+//! | `tls-rustls` | Redis over TLS, trusting the system's certificate authorities |
+//! | `tls-rustls-webpki-roots` | the same, trusting Mozilla's |
 //!
 //! # Logging
 //!

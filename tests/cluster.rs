@@ -227,6 +227,7 @@ fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
         let watched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             assert!(eventually(PATIENCE, || confirmed.iter().all(|count| count.load(Ordering::Relaxed) > 3)));
             lose(lost);
+            let began = Instant::now();
             let takes_over = || heir.text(&["INFO", "replication"]).contains("role:master");
             assert!(eventually(PATIENCE, takes_over), "the cluster fails over");
             let at = Instant::now();
@@ -235,7 +236,9 @@ fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
                 last.min().flatten().filter(|last| *last > at)
             };
             assert!(eventually(PATIENCE, || all_back().is_some()), "{:?}", store.health());
-            all_back().unwrap() - at
+            let back = all_back().unwrap() - at;
+            println!("the failover took {:?}, all sessions were served {back:?} after it", at - began);
+            back
         }));
         over.store(true, Ordering::Relaxed);
         watched.unwrap()
