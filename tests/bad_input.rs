@@ -2,6 +2,8 @@
 
 #[path = "bad_input/cookies.rs"]
 mod cookies;
+#[path = "bad_input/depth.rs"]
+mod depth;
 #[path = "bad_input/keys.rs"]
 mod keys;
 #[path = "bad_input/payloads.rs"]

@@ -2,9 +2,8 @@ use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-/// How deep a payload may nest, its envelope included. serde_json reads no deeper; MessagePack would, until the stack of
-/// a thread ends.
-const MAX_DEPTH: usize = 127;
+/// How deep a payload may nest, its envelope included. serde_json reads no deeper, and MessagePack is read no deeper either.
+pub(super) const MAX_DEPTH: usize = 127;
 
 /// Walks through a value as a serde format does when it writes it, and refuses what the format would write but never
 /// read again: a session that was stored so could not be opened any more.
