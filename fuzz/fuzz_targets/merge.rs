@@ -1,0 +1,91 @@
+//! A merge takes what I changed and leaves the rest as it is there.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use serde::de::IgnoredAny;
+use threaded_sessions::{Codec, Envelope, Format, JsonFormat, MessagePackFormat, SerdeCodec};
+use threaded_sessions_fuzz::{Draft, Edit, Fields, Payload, borrowed, decode, encode, shown};
+
+#[derive(Arbitrary, Debug)]
+enum Input<'a> {
+    /// As a manager has it: both encoded here, and what is stored now, by whomever.
+    Likely(Draft, Vec<Edit>, Payload<'a>),
+    /// The same where they began with what I began with.
+    Fork(Draft, Vec<Edit>, Vec<Edit>),
+    Wild([Payload<'a>; 3]),
+}
+
+fuzz_target!(|input: Input<'_>| {
+    check::<JsonFormat>(&input);
+    check::<MessagePackFormat>(&input);
+});
+
+fn check<F: Format>(input: &Input<'_>) {
+    match input {
+        Input::Likely(base, edits, theirs) => {
+            let Some(theirs) = theirs.bytes::<F>() else { return };
+            check_merge::<F>(&base.envelope(), edits, &theirs);
+        }
+        Input::Fork(base, mine, theirs) => {
+            let base = base.envelope();
+            if let Ok(theirs) = encode::<F, _>(borrowed(&edited(&base, theirs))) {
+                check_merge::<F>(&base, mine, &theirs);
+            }
+        }
+        Input::Wild([base, mine, theirs]) => {
+            let (Some(base), Some(mine), Some(theirs)) = (base.bytes::<F>(), mine.bytes::<F>(), theirs.bytes::<F>())
+            else {
+                return;
+            };
+            let _ = merge::<F>(&base, &mine, &theirs);
+        }
+    }
+}
+
+fn check_merge<F: Format>(base: &Envelope<Fields>, edits: &[Edit], theirs: &[u8]) {
+    let mine = edited(base, edits);
+    let (Ok(before), Ok(after)) = (encode::<F, _>(borrowed(base)), encode::<F, _>(borrowed(&mine))) else { return };
+    let merged = merge::<F>(&before, &after, theirs);
+    let Ok(there) = decode::<F, Fields>(theirs) else { return };
+    let merged = decode::<F, Fields>(&merged.expect("three sessions of fields have one")).unwrap();
+
+    let mut expected = decode::<F, Fields>(theirs).unwrap();
+    let names: Vec<&String> = base.data.keys().chain(mine.data.keys()).collect();
+    for name in names {
+        let [was, is] = [&base.data, &mine.data].map(|fields| fields.get(name));
+        // As text, for NaN is not equal to itself.
+        if format!("{was:?}") == format!("{is:?}") {
+            continue;
+        }
+        match is {
+            Some(node) => drop(expected.data.insert(name.clone(), node.clone())),
+            None => drop(expected.data.remove(name)),
+        }
+    }
+    if mine.remembered != base.remembered {
+        expected.remembered = mine.remembered;
+    }
+    if mine.bound != base.bound {
+        expected.bound = mine.bound;
+    }
+    assert_eq!(merged.created, there.created);
+    assert!(![base.revision, there.revision].contains(&merged.revision));
+    expected.revision = merged.revision;
+    assert_eq!(shown(&merged), shown(&expected));
+}
+
+/// What comes of a merge can be read, if nothing else.
+fn merge<F: Format>(base: &[u8], mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
+    let merged = SerdeCodec::<F, Fields>::new().merge(base, mine, theirs)?;
+    F::from_slice::<Envelope<BTreeMap<String, IgnoredAny>>>(&merged).unwrap();
+    Some(merged)
+}
+
+fn edited(base: &Envelope<Fields>, edits: &[Edit]) -> Envelope<Fields> {
+    let mut edited = base.clone();
+    edits.iter().for_each(|edit| edit.apply(&mut edited));
+    edited
+}
