@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::{Order, ReaperBuilder, ReaperStats, lock};
 use crate::store::{Expired, Reaped};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, SessionManager};
 
 /// How long traffic has Redis to itself between two batches.
 const PAUSE: Duration = Duration::from_micros(100);
@@ -87,22 +89,15 @@ impl<T: 'static> Rounds<T> {
     fn round(&mut self, partition: u32) -> Result<Result<u64>, Stopped> {
         let began = Instant::now();
         lock(&self.stats).last_round = Some(SystemTime::now());
-        let mut removed = 0;
-        let result = loop {
-            match self.batch(partition) {
-                Ok((some, backlog)) => {
-                    removed += some;
-                    if backlog == 0 {
-                        break Ok(removed);
-                    }
-                }
-                Err(error) => break Err(error),
+        let result = match self.reap(partition) {
+            // Most rounds find nothing, or little.
+            Ok(reaped) if reaped.backlog == 0 => Ok(self.account(reaped)),
+            Ok(reaped) => {
+                let removed = self.account(reaped);
+                let rest = if self.settings.gentle { self.gently(partition)? } else { self.flat_out(partition)? };
+                rest.map(|rest| removed + rest)
             }
-            if self.settings.gentle {
-                self.wait(Instant::now() + PAUSE)?;
-            } else if let Ok(order) = self.inbox.try_recv() {
-                self.obey(order)?;
-            }
+            Err(error) => Err(error),
         };
         self.report(partition, &result);
         let mut stats = lock(&self.stats);
@@ -115,10 +110,64 @@ impl<T: 'static> Rounds<T> {
         Ok(result)
     }
 
-    fn batch(&mut self, partition: u32) -> Result<(u64, u64)> {
-        // A store of somebody else's is no reason to die of.
-        let reaped = catch_unwind(AssertUnwindSafe(|| self.reap(partition)))
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, DOING).with_source("the store panicked")))?;
+    /// One batch after the other, with pauses.
+    fn gently(&mut self, partition: u32) -> Result<Result<u64>, Stopped> {
+        let mut removed = 0;
+        loop {
+            self.wait(Instant::now() + PAUSE)?;
+            match self.reap(partition) {
+                Ok(reaped) => {
+                    let done = reaped.backlog == 0;
+                    removed += self.account(reaped);
+                    if done {
+                        return Ok(Ok(removed));
+                    }
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+
+    /// Two batches at a time, so that Redis has one to do while the other one's answer is on its way.
+    fn flat_out(&mut self, partition: u32) -> Result<Result<u64>, Stopped> {
+        let (settings, over) = (&self.settings.batches(), &AtomicBool::new(false));
+        let (sender, batches) = bounded(0);
+        thread::scope(|scope| {
+            for sender in [sender.clone(), sender] {
+                scope.spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        let batch = settings.reap(partition);
+                        let more = matches!(&batch, Ok(reaped) if reaped.backlog > 0);
+                        // What was removed is told, whatever happens.
+                        if sender.send(batch).is_err() || !more {
+                            break;
+                        }
+                    }
+                });
+            }
+            let (mut removed, mut stopped) = (Ok(0), Ok(()));
+            for batch in batches {
+                match batch.map(|reaped| self.account(reaped)) {
+                    Ok(some) => removed = removed.map(|sum| sum + some),
+                    Err(error) => removed = Err(error),
+                }
+                if stopped.is_ok()
+                    && let Ok(order) = self.inbox.try_recv()
+                {
+                    stopped = self.obey(order);
+                }
+                over.fetch_or(removed.is_err() || stopped.is_err(), Ordering::Relaxed);
+            }
+            stopped.map(|()| removed)
+        })
+    }
+
+    fn reap(&self, partition: u32) -> Result<Reaped> {
+        self.settings.batches().reap(partition)
+    }
+
+    /// Counts what was removed, and tells it.
+    fn account(&mut self, reaped: Reaped) -> u64 {
         let mut stats = lock(&self.stats);
         stats.removed += reaped.removed;
         stats.backlog = reaped.backlog;
@@ -126,12 +175,7 @@ impl<T: 'static> Rounds<T> {
         for expired in reaped.sessions {
             self.tell(&expired);
         }
-        Ok((reaped.removed, reaped.backlog))
-    }
-
-    fn reap(&self, partition: u32) -> Result<Reaped> {
-        let index = self.settings.sessions.store().index().ok_or_else(|| Error::new(ErrorKind::Unsupported, DOING))?;
-        index.reap(partition, self.settings.batch, self.settings.on_expired.is_some())
+        reaped.removed
     }
 
     fn tell(&mut self, expired: &Expired) {
@@ -176,6 +220,30 @@ impl<T: 'static> Rounds<T> {
                 }
             }
         }
+    }
+}
+
+/// How batches are asked for.
+struct Batches<T> {
+    sessions: SessionManager<T>,
+    size: usize,
+    payloads: bool,
+}
+
+impl<T: 'static> ReaperBuilder<T> {
+    fn batches(&self) -> Batches<T> {
+        Batches { sessions: self.sessions.clone(), size: self.batch, payloads: self.on_expired.is_some() }
+    }
+}
+
+impl<T: 'static> Batches<T> {
+    fn reap(&self, partition: u32) -> Result<Reaped> {
+        // A store of somebody else's is no reason to die of.
+        catch_unwind(AssertUnwindSafe(|| {
+            let index = self.sessions.store().index().ok_or_else(|| Error::new(ErrorKind::Unsupported, DOING))?;
+            index.reap(partition, self.size, self.payloads)
+        }))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, DOING).with_source("the store panicked")))
     }
 }
 
