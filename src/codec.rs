@@ -192,7 +192,7 @@ impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCod
                 merged.data.insert(name, value);
             }
         }
-        merged.revision = Envelope::<()>::fresh_revision();
+        merged.revise();
         F::to_vec(merged).ok()
     }
 }
