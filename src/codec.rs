@@ -70,6 +70,9 @@ pub trait Codec<T>: Send + Sync + 'static {
     }
 }
 
+/// Bytes that an ordinary payload fits into, so that writing it needs no more memory on the way.
+const ENOUGH: usize = 1024;
+
 /// A serde format, to make a [`Codec`] of with [`SerdeCodec`].
 pub trait Format: Send + Sync + 'static {
     /// Any value of the format as it stands, for merging: what an untouched field is copied as. Equal values of two
@@ -189,7 +192,7 @@ impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCod
                 merged.data.insert(name, value);
             }
         }
-        merged.revision = Envelope::<()>::fresh_revision();
+        merged.revise();
         F::to_vec(merged).ok()
     }
 }

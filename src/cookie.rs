@@ -74,12 +74,9 @@ impl SessionCookie {
     /// The first well-formed id that the `Cookie` headers of a request hold under our name. Browsers send the cookie with
     /// the longer path first, and the older of two (RFC 6265, 5.4).
     pub(crate) fn find<'h>(&self, headers: impl IntoIterator<Item = &'h str>) -> Option<SessionId> {
-        headers
-            .into_iter()
-            .flat_map(Cookie::split_parse)
-            .flatten()
-            .filter(|cookie| cookie.name() == self.name())
-            .find_map(|cookie| cookie.value().parse().ok())
+        let cookies = headers.into_iter().flat_map(|header| header.split(';'));
+        let ours = cookies.filter_map(|cookie| cookie.split_once('=')).filter(|(name, _)| name.trim() == self.name());
+        ours.map(|(_, value)| value.trim()).find_map(|value| value.parse().ok())
     }
 
     /// The `Set-Cookie` that gives the visitor this id: until the browser is closed, or for a time if the session is

@@ -39,7 +39,7 @@ impl SessionId {
 
     /// The secret in its one textual form. It belongs into a cookie and into a store, and nowhere else.
     pub fn expose(&self) -> String {
-        self.0.hyphenated().to_string()
+        self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
     }
 
     /// Which of `count` partitions the id lies in.

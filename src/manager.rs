@@ -147,9 +147,9 @@ impl<T: 'static> SessionManager<T> {
     where
         T: Default,
     {
-        let mut envelope = Envelope::new(T::default());
-        envelope.created = self.0.clock.now();
-        self.session(envelope, origin, None)
+        let (mut envelope, now) = (Envelope::new(T::default()), self.0.clock.now());
+        envelope.created = now;
+        self.session(envelope, origin, None, now)
     }
 
     fn load(&self, id: &SessionId) -> Result<Result<Session<T>, Gone>> {
@@ -180,17 +180,24 @@ impl<T: 'static> SessionManager<T> {
             envelope = policy.decode(&again.payload)?;
             stored = again;
         }
-        let lifetime_left = policy.lifetime_left(&envelope, policy.clock.now());
+        let now = policy.clock.now();
+        let lifetime_left = policy.lifetime_left(&envelope, now);
         if lifetime_left.is_some_and(|left| left.is_zero()) {
             policy.store.delete(id)?;
             return Ok(Err(Gone::Absent));
         }
         let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
         let origin = Origin::Stored { id: *id, version: stored.version };
-        Ok(Ok(self.session(envelope, origin, expires_in)))
+        Ok(Ok(self.session(envelope, origin, expires_in, now)))
     }
 
-    fn session(&self, envelope: Envelope<T>, origin: Origin, expires_in: Option<Duration>) -> Session<T> {
+    fn session(
+        &self,
+        envelope: Envelope<T>,
+        origin: Origin,
+        expires_in: Option<Duration>,
+        now: SystemTime,
+    ) -> Session<T> {
         let given = match &origin {
             Origin::Stored { id, .. } => Some((*id, envelope.remembered)),
             Origin::New | Origin::Detached => None,
@@ -207,7 +214,7 @@ impl<T: 'static> SessionManager<T> {
             on_conflict: self.0.on_conflict,
             snapshot: None,
             codec: self.0.codec.clone(),
-            now: self.0.clock.now(),
+            now,
             expires_in,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::store::Version;
-use crate::{Binding, Codec, Envelope, OnConflict, SessionId};
+use crate::{Binding, BoxError, Codec, Envelope, OnConflict, SessionId};
 
 /// What a request handler holds: the user's own `T`, to which it dereferences, and what is to become of the session.
 ///
@@ -51,7 +51,8 @@ pub struct Session<T> {
     pub(crate) origin: Origin,
     pub(crate) change: Change,
     pub(crate) on_conflict: OnConflict,
-    /// The value as it was encoded before the first change.
+    /// The encoding before the first change, with a revision that is new since. What is stored has it too: the encoding
+    /// that is compared with the snapshot is the payload.
     pub(crate) snapshot: Option<Vec<u8>>,
     pub(crate) codec: Arc<dyn Codec<T>>,
     pub(crate) now: SystemTime,
@@ -179,9 +180,14 @@ impl<T: 'static> Session<T> {
     /// The one place that moves the status. A stronger change stays, in whatever order they come.
     fn mark(&mut self, change: Change) {
         if self.change == Change::None && change < Change::Discard {
-            self.snapshot = self.encode_plainly();
+            self.take_snapshot();
         }
         self.change = self.change.max(change);
+    }
+
+    fn take_snapshot(&mut self) {
+        self.envelope.revise();
+        self.snapshot = self.encode().ok();
     }
 
     /// Notes that the session is stored as it is now.
@@ -190,7 +196,10 @@ impl<T: 'static> Session<T> {
         if self.change == Change::Value {
             self.change = Change::None;
         }
-        self.snapshot = if self.change == Change::None { None } else { self.encode_plainly() };
+        match self.change {
+            Change::None => self.snapshot = None,
+            _ => self.take_snapshot(),
+        }
     }
 
     /// Whether the visitor's cookie does not say yet that this is the id, or that it is (not) remembered.
@@ -207,20 +216,20 @@ impl<T: 'static> Session<T> {
         }
     }
 
-    /// Whether value or remembering are encoded differently than before the first change. What cannot be encoded counts
-    /// as different; storing it then says why it cannot.
-    pub(crate) fn is_modified(&self) -> bool {
-        match (&self.snapshot, self.encode_plainly()) {
-            _ if self.change == Change::None => false,
-            (Some(before), Some(now)) => *before != now,
-            _ => true,
-        }
+    /// The session as it is now.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, BoxError> {
+        self.codec.encode(&self.envelope.by_ref())
     }
 
-    /// The encoding without a revision, so that equal sessions are equal. Compared within one request only: decoded anew,
-    /// a `HashMap` is encoded in another order.
-    fn encode_plainly(&self) -> Option<Vec<u8>> {
-        self.codec.encode(&self.envelope.with_revision(0)).ok()
+    /// Whether value or remembering are encoded differently `now` than before the first change. What cannot be encoded
+    /// counts as different; storing it then says why it cannot. Compared within one request only: decoded anew, a `HashMap`
+    /// is encoded in another order.
+    pub(crate) fn differs(&self, now: &Result<Vec<u8>, BoxError>) -> bool {
+        match (&self.snapshot, now) {
+            _ if self.change == Change::None => false,
+            (Some(before), Ok(now)) => before != now,
+            _ => true,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 use support::{Monitor, RedisServer, shared, unique};
+use threaded_sessions::store::{Found, Touch};
 use threaded_sessions::{
     ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager, SessionStore,
 };
@@ -231,4 +232,33 @@ fn without_interference_a_save_is_one_command() {
         let names: Vec<String> = monitor.commands().into_iter().map(|command| command[0].clone()).collect();
         assert_eq!(names, ["EVALSHA"]);
     }
+}
+
+#[test]
+fn what_is_stored_again_as_it_is_becomes_another_payload() {
+    let store = std::sync::Arc::new(MemorySessionStore::new());
+    let sessions = SessionManager::<Fields>::new(store.clone());
+    let payload = |id: &SessionId| match store.read(id, Touch::No).unwrap() {
+        Found::Live(stored) => stored.payload,
+        other => panic!("it lives: {other:?}"),
+    };
+    let id = stored(&sessions, Fields::new());
+    let mut payloads = vec![payload(&id)];
+
+    // Marked before, within and after an update, with the same value all the time.
+    let mut session = sessions.open_id(&id).unwrap().unwrap();
+    session.renew();
+    assert_eq!(sessions.update_in(&mut session, |_| ()).unwrap(), Some(()));
+    payloads.push(payload(&id));
+    assert_eq!(sessions.update_in(&mut session, |_| ()).unwrap(), Some(()));
+    payloads.push(payload(&id));
+    let id = *sessions.commit(session).unwrap().id().unwrap();
+    payloads.push(payload(&id));
+    let mut session = sessions.open_id(&id).unwrap().unwrap();
+    session.renew();
+    let id = *sessions.commit(session).unwrap().id().unwrap();
+    payloads.push(payload(&id));
+
+    let different: std::collections::BTreeSet<_> = payloads.iter().collect();
+    assert_eq!(different.len(), payloads.len());
 }

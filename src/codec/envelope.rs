@@ -1,4 +1,6 @@
+use std::cell::Cell;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -61,7 +63,7 @@ impl<D> Envelope<D> {
     pub fn new(data: D) -> Self {
         Self {
             version: LayoutVersion,
-            revision: Self::fresh_revision(),
+            revision: fresh_revision(),
             created: Clock::system().now(),
             remembered: None,
             bound: None,
@@ -69,11 +71,11 @@ impl<D> Envelope<D> {
         }
     }
 
-    /// The same around a reference, with another revision.
-    pub(crate) fn with_revision(&self, revision: u64) -> Envelope<&D> {
+    /// The same around a reference.
+    pub(crate) fn by_ref(&self) -> Envelope<&D> {
         Envelope {
             version: LayoutVersion,
-            revision,
+            revision: self.revision,
             created: self.created,
             remembered: self.remembered,
             bound: self.bound.clone(),
@@ -92,9 +94,21 @@ impl<D> Envelope<D> {
         })
     }
 
-    pub(crate) fn fresh_revision() -> u64 {
-        getrandom::u64().expect("the operating system's random number generator works")
+    /// Makes it another encoding than any before.
+    pub(crate) fn revise(&mut self) {
+        self.revision = fresh_revision();
     }
+}
+
+/// A revision is to be unique, but it is no secret, so it need not cost the system call that random numbers do: it is a
+/// hash of a count under keys that are random in every thread, and of the time, for a process that forks has its keys twice.
+fn fresh_revision() -> u64 {
+    thread_local! {
+        static KEYS: RandomState = RandomState::new();
+        static COUNT: Cell<u64> = const { Cell::new(0) };
+    }
+    let count = COUNT.replace(COUNT.get().wrapping_add(1));
+    KEYS.with(|keys| keys.hash_one((count, SystemTime::now())))
 }
 
 /// Does not show the value: it is the user's secret.
@@ -172,5 +186,21 @@ mod optional_millis {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
         millis::deserialize(deserializer).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn threads_draw_different_revisions() {
+        let threads: Vec<_> =
+            (0..8).map(|_| thread::spawn(|| (0..1000).map(|_| fresh_revision()).collect::<Vec<_>>())).collect();
+        let drawn: HashSet<u64> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(drawn.len(), 8 * 1000);
     }
 }

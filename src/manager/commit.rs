@@ -5,7 +5,7 @@ use super::contest::Contest;
 use super::{OnConflict, Policy, SessionManager};
 use crate::session::{Change, Origin};
 use crate::store::{Bind, Found, Saved, Touch, Write};
-use crate::{Envelope, Error, ErrorKind, Result, Session, SessionId};
+use crate::{BoxError, Envelope, Error, ErrorKind, Result, Session, SessionId};
 
 /// What became of a session, and the headers for the response.
 #[derive(Clone)]
@@ -82,13 +82,20 @@ impl<T: 'static> SessionManager<T> {
     pub fn commit(&self, mut session: Session<T>) -> Result<Committed> {
         let policy = &*self.0;
         let id = session.id().copied();
+        // What is compared with the session as it was is what is stored. Nothing is, unless it may have changed.
+        let encode = |session: &Session<T>| match session.change {
+            Change::Value | Change::Renew => session.encode(),
+            Change::None | Change::Discard | Change::Destroy => Ok(Vec::new()),
+        };
+        let mut encoded = encode(&session);
         let change = match session.change {
-            Change::Value if !session.is_modified() => Change::None,
+            Change::Value if !session.differs(&encoded) => Change::None,
             change => change,
         };
         let cookie_is_due = policy.cookie_is_due(&session);
         if cookie_is_due && change != Change::None {
             session.envelope.remembered = Some(session.now);
+            encoded = encode(&session);
         }
         let (outcome, id) = match (change, id) {
             (Change::None, Some(id)) if cookie_is_due && policy.touch_on_read => policy.freshen(&mut session, &id)?,
@@ -102,14 +109,14 @@ impl<T: 'static> SessionManager<T> {
             (Change::Destroy, None) => (Outcome::Unchanged, None),
             (Change::Value, None) if session.is_detached() => (Outcome::Detached, None),
             (Change::Value | Change::Renew, None) => {
-                let payload = policy.encode(&session.envelope)?;
+                let payload = policy.payload(encoded)?;
                 let (id, _) = policy.create(policy.write(&session, &payload, false))?;
                 (Outcome::Stored, Some(id))
             }
-            (Change::Value, Some(id)) => policy.replace(&mut session, &id, None)?,
+            (Change::Value, Some(id)) => policy.replace(&mut session, &id, None, encoded)?,
             (Change::Renew, Some(id)) => {
                 let new = policy.store.fresh_id(Some(&id));
-                policy.replace(&mut session, &id, Some(new))?
+                policy.replace(&mut session, &id, Some(new), encoded)?
             }
         };
         let cookie = match (outcome, &id) {
@@ -137,7 +144,7 @@ impl<T: 'static> Policy<T> {
     /// conflict: a later request sends the cookie then.
     fn freshen(&self, session: &mut Session<T>, id: &SessionId) -> Result<(Outcome, Option<SessionId>)> {
         let before = session.envelope.remembered.replace(session.now);
-        let payload = self.encode(&session.envelope)?;
+        let payload = self.encode_anew(session)?;
         let saved = self.store.save(id, self.write(session, &payload, false), session.version())?;
         if !matches!(saved, Saved::Stored(_)) {
             session.envelope.remembered = before;
@@ -160,13 +167,20 @@ impl<T: 'static> Policy<T> {
         left.into_iter().flatten().min()
     }
 
-    pub(super) fn encode(&self, envelope: &Envelope<T>) -> Result<Vec<u8>> {
+    /// What was encoded, if it may be stored.
+    fn payload(&self, encoded: Result<Vec<u8>, BoxError>) -> Result<Vec<u8>> {
         let refuse = |source| Error::new(ErrorKind::Payload, "encoding a session").with_source(source);
-        let payload = self.codec.encode(&envelope.with_revision(Envelope::<T>::fresh_revision())).map_err(refuse)?;
+        let payload = encoded.map_err(refuse)?;
         if payload.len() > self.max_payload {
             return Err(refuse(format!("{} bytes are over the limit of {}", payload.len(), self.max_payload).into()));
         }
         Ok(payload)
+    }
+
+    /// A payload that no other is equal to.
+    pub(super) fn encode_anew(&self, session: &mut Session<T>) -> Result<Vec<u8>> {
+        session.envelope.revise();
+        self.payload(session.encode())
     }
 
     /// What is stored of a session. `anew` says whom it belongs to even if that has not changed.
@@ -188,11 +202,12 @@ impl<T: 'static> Policy<T> {
         session: &mut Session<T>,
         id: &SessionId,
         new: Option<SessionId>,
+        encoded: Result<Vec<u8>, BoxError>,
     ) -> Result<(Outcome, Option<SessionId>)> {
         let Origin::Stored { version, .. } = &session.origin else { unreachable!("it has an id") };
-        let mine = self.encode(&session.envelope)?;
         // A renewal that changes nothing overwrites nothing. (Of a change it was found out before that it is one.)
-        let modified = session.change == Change::Value || session.is_modified();
+        let modified = session.change == Change::Value || session.differs(&encoded);
+        let mine = self.payload(encoded)?;
         let blind = modified && session.on_conflict == OnConflict::LastWriteWins;
         let mut expected = (!blind).then(|| version.clone());
         let mut merged = None;
@@ -218,7 +233,7 @@ impl<T: 'static> Policy<T> {
             };
             contest.again()?;
             self.catch_up(session, modified.then_some(&mine), &theirs.payload)?;
-            merged = Some(self.encode(&session.envelope)?);
+            merged = Some(self.encode_anew(session)?);
             expected = Some(theirs.version);
         }
     }

@@ -71,9 +71,10 @@ impl<T: 'static> SessionManager<T> {
         if session.change >= Change::Discard || (session.is_detached() && session.change != Change::Renew) {
             return Ok(None);
         }
-        let before = policy.codec.encode(&session.envelope.with_revision(0));
+        let before = session.encode();
+        let modified = session.differs(&before);
         let before = before.map_err(|error| Error::new(ErrorKind::Payload, "encoding a session").with_source(error))?;
-        let mine = session.is_modified().then_some(&*before);
+        let mine = modified.then_some(&*before);
         // Works on a copy. Decoded anew after a failure, a `HashMap` would look changed to the next merge.
         let value = mem::replace(&mut session.envelope, policy.decode(&before)?);
         let (version_before, owner) = (session.version().cloned(), session.owner.clone());
@@ -101,7 +102,7 @@ impl<T: 'static> Policy<T> {
         let mut contest = Contest::new();
         loop {
             let answer = change(&mut session.envelope.data);
-            let payload = self.encode(&session.envelope)?;
+            let payload = self.encode_anew(session)?;
             let write = self.write(session, &payload, false);
             let Origin::Stored { id, version } = &session.origin else {
                 let (id, version) = self.create(write)?;

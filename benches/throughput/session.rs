@@ -1,0 +1,192 @@
+//! The session: a typed value of 1 KiB, beside the bare commands with a payload of the same size and no codec at all.
+
+use std::sync::Arc;
+
+use redis::Value;
+use threaded_sessions::{Codec, Envelope, Json, MessagePack, OnConflict, Outcome, RedisSessionStore};
+use threaded_sessions::{Session, SessionId, SessionManager};
+
+use super::by_hand::{ByHand, Operation, seed};
+use super::floor::Floor;
+use super::measure::{Act, Load, Place, go};
+use super::report::Report;
+use super::store::plural;
+use super::support::RedisServer;
+use super::visit::Visit;
+
+/// Sessions that a thread has open at once.
+const SESSIONS: usize = 32;
+
+pub(crate) fn run(report: &mut Report, server: &RedisServer) {
+    for (place, threads) in [(Place::Together, 1), (Place::Apart, 16)] {
+        go(place, server);
+        level(report, server, threads, "JSON", Json::new);
+        level(report, server, threads, "MessagePack", MessagePack::new);
+    }
+}
+
+fn level<C: Codec<Visit>>(
+    report: &mut Report,
+    server: &RedisServer,
+    threads: usize,
+    name: &str,
+    codec: impl Fn() -> C,
+) {
+    let payload = codec().encode(&Envelope::new(&Visit::ordinary())).expect("it can be encoded");
+    let (bytes, what) = (payload.len(), plural(threads));
+    report.section(&format!("session, plain, {name} of {bytes} bytes, TCP, {threads} {what}"));
+    let bench = Bench::new(server, threads, payload, codec);
+    // Reading needs nothing to be prepared, so it is not cut into batches.
+    let usual = Load::usual(threads);
+    let long = report.plan(usual, 1);
+    let batches = report.plan(Load { threads, each: SESSIONS }, usual.each.div_ceil(SESSIONS));
+    let mut row = |name, plan, floor: Operation, change| {
+        let hand = ByHand::new(&bench.floor, floor, None);
+        let by_hand = |load| bench.by_hand(&hand, floor, load);
+        let sessions = |load| bench.sessions(change, load);
+        report.compare(name, plan, server, &by_hand, &sessions);
+    };
+    row("read", long, Operation::Read, Does::Read);
+    row("read with touch", long, Operation::Touch, Does::ReadWithTouch);
+    row("save, last write wins", batches, Operation::Save, Does::Save(OnConflict::LastWriteWins));
+    row("save, merge", batches, Operation::SaveIfUnchanged, Does::Save(OnConflict::Merge));
+    row("  merge beside SET XX", batches, Operation::Save, Does::Save(OnConflict::Merge));
+    row("create", batches, Operation::Create, Does::Create);
+    row("renew", batches, Operation::Renew, Does::Renew);
+    row("destroy", batches, Operation::Destroy, Does::Destroy);
+}
+
+#[derive(Clone, Copy)]
+enum Does {
+    Read,
+    ReadWithTouch,
+    Save(OnConflict),
+    Create,
+    Renew,
+    Destroy,
+}
+
+struct Bench<'a> {
+    server: &'a RedisServer,
+    floor: Floor,
+    store: Arc<RedisSessionStore>,
+    /// With and without a touch when it reads.
+    touching: SessionManager<Visit>,
+    reading: SessionManager<Visit>,
+    payload: Vec<u8>,
+}
+
+impl<'a> Bench<'a> {
+    fn new<C: Codec<Visit>>(server: &'a RedisServer, threads: usize, payload: Vec<u8>, codec: impl Fn() -> C) -> Self {
+        let store = RedisSessionStore::builder().url(server.url()).pool_size(threads as u32).build();
+        let store = Arc::new(store.expect("the settings are valid"));
+        let builder = || SessionManager::builder_with_codec(store.clone(), codec());
+        Self {
+            server,
+            floor: Floor::new(&server.url(), threads),
+            touching: builder().build().expect("the settings are valid"),
+            reading: builder().touch_on_read(false).build().expect("the settings are valid"),
+            store,
+            payload,
+        }
+    }
+
+    /// Stores a session for each time that a thread acts.
+    fn stored(&self, load: Load) -> Vec<Vec<SessionId>> {
+        let ids: Vec<Vec<SessionId>> =
+            (0..load.threads).map(|_| (0..load.each).map(|_| SessionId::random()).collect()).collect();
+        seed(&mut self.server.connection(), &self.keys(&ids.concat()), &self.payload, None);
+        ids
+    }
+
+    fn keys(&self, ids: &[SessionId]) -> Vec<String> {
+        ids.iter().map(|id| self.store.key(id)).collect()
+    }
+
+    fn by_hand<'b>(&'b self, hand: &'b ByHand, operation: Operation, load: Load) -> Vec<Act<'b>> {
+        let payload = &self.payload;
+        if operation == Operation::Create {
+            seed(&mut self.server.connection(), &[], payload, None);
+            let ids = |_| (0..load.each).map(|_| SessionId::random()).collect::<Vec<_>>();
+            let acts = (0..load.threads).map(ids).map(|ids| {
+                let mut keys = self.keys(&ids).into_iter();
+                let act = move || {
+                    let mut set = hand.set(&keys.next().expect("one for each time"), payload);
+                    assert_eq!(self.floor.query(set.arg("NX")), Value::Okay);
+                };
+                Box::new(act) as Act<'b>
+            });
+            return acts.collect();
+        }
+        let act = |ids: Vec<SessionId>| {
+            let (mut keys, store) = (self.keys(&ids).into_iter(), &self.store);
+            Box::new(move || {
+                let key = keys.next().expect("one for each time");
+                match operation {
+                    Operation::Read | Operation::Touch => assert_eq!(hand.read(&key).len(), payload.len()),
+                    Operation::Save => {
+                        let answer = self.floor.query(hand.set(&key, payload).arg("XX"));
+                        assert_eq!(answer, Value::Okay);
+                    }
+                    Operation::SaveIfUnchanged => hand.write(&key, payload, payload),
+                    Operation::Renew => hand.renew(&key, &store.key(&SessionId::random()), payload, payload),
+                    Operation::Destroy => hand.destroy(&key),
+                    Operation::Create => unreachable!("it has nothing stored"),
+                }
+            }) as Act<'b>
+        };
+        self.stored(load).into_iter().map(act).collect()
+    }
+
+    fn sessions(&self, does: Does, load: Load) -> Vec<Act<'_>> {
+        let manager = if matches!(does, Does::Read) { &self.reading } else { &self.touching };
+        if matches!(does, Does::Read | Does::ReadWithTouch) {
+            let act = |ids: Vec<SessionId>| {
+                let mut ids = ids.into_iter();
+                Box::new(move || {
+                    let id = ids.next().expect("one for each time");
+                    let session = manager.open_id(&id).expect("Redis answers").expect("it lives");
+                    assert_eq!(session.count, 1);
+                }) as Act<'_>
+            };
+            return self.stored(load).into_iter().map(act).collect();
+        }
+        if matches!(does, Does::Create) {
+            seed(&mut self.server.connection(), &[], &[], None);
+            let fresh = || (0..load.each).map(|_| (manager.fresh(), Visit::ordinary())).collect::<Vec<_>>();
+            let act = |fresh: Vec<(Session<Visit>, Visit)>| {
+                let mut fresh = fresh.into_iter();
+                Box::new(move || {
+                    let (mut session, visit) = fresh.next().expect("one for each time");
+                    *session = visit;
+                    assert_eq!(manager.commit(session).expect("Redis answers").outcome(), Outcome::Stored);
+                }) as Act<'_>
+            };
+            return (0..load.threads).map(|_| fresh()).map(act).collect();
+        }
+        let act = |ids: Vec<SessionId>| {
+            let open = |id| manager.open_id(id).expect("Redis answers").expect("it lives");
+            let mut sessions = ids.iter().map(open).collect::<Vec<_>>().into_iter();
+            Box::new(move || {
+                let mut session = sessions.next().expect("one for each time");
+                let outcome = match does {
+                    Does::Save(policy) => {
+                        session.on_conflict(policy);
+                        session.count += 1;
+                        Outcome::Stored
+                    }
+                    Does::Renew => {
+                        session.renew();
+                        Outcome::Stored
+                    }
+                    _ => {
+                        session.destroy();
+                        Outcome::Destroyed
+                    }
+                };
+                assert_eq!(manager.commit(session).expect("Redis answers").outcome(), outcome);
+            }) as Act<'_>
+        };
+        self.stored(load).into_iter().map(act).collect()
+    }
+}

@@ -1,0 +1,227 @@
+//! The store: bytes in, bytes out.
+
+use redis::Value;
+use threaded_sessions::store::{Created, Found, Saved, Touch, Version, Write};
+use threaded_sessions::{RedisSessionStore, SessionId, SessionStore};
+
+use super::by_hand::{ByHand, Operation, WEEK, seed};
+use super::floor::Floor;
+use super::measure::{Act, Load, Place, Plan, go};
+use super::report::Report;
+use super::support::RedisServer;
+
+/// Sessions that a thread works on in turn, where it can use one again.
+const SESSIONS: usize = 64;
+
+pub(crate) fn run(report: &mut Report, server: &RedisServer) {
+    for (place, threads) in [(Place::Together, 1), (Place::Apart, 16)] {
+        go(place, server);
+        for (wire, url) in [("TCP", server.url()), ("Unix socket", server.unix_url())] {
+            for expiring in [false, true] {
+                let kind = if expiring { "expiring" } else { "plain" };
+                report.section(&format!("store, {kind}, {wire}, {threads} {}", plural(threads)));
+                let bench = Bench::new(&url, threads, expiring, 1024);
+                let plan = report.plan(Load::usual(threads), 1);
+                for operation in Operation::ALL {
+                    bench.compare(report, operation.name(), plan, server, operation);
+                }
+                bench.beside_leaner(report, plan, server);
+            }
+        }
+    }
+}
+
+pub(crate) fn plural(threads: usize) -> &'static str {
+    if threads == 1 { "thread" } else { "threads" }
+}
+
+/// A store and its floor on one Redis.
+pub(crate) struct Bench {
+    client: redis::Client,
+    store: RedisSessionStore,
+    floor: Floor,
+    index: Option<&'static str>,
+    payloads: [Vec<u8>; 2],
+}
+
+impl Bench {
+    pub(crate) fn new(url: &str, threads: usize, expiring: bool, size: usize) -> Self {
+        let builder = RedisSessionStore::builder().url(url).pool_size(threads as u32);
+        let builder = if expiring { builder.expiring() } else { builder };
+        Self {
+            client: redis::Client::open(url).expect("the server's own URL"),
+            store: builder.build().expect("the settings are valid"),
+            floor: Floor::new(url, threads),
+            index: expiring.then_some("sessions:index"),
+            payloads: [b'a', b'b'].map(|byte| vec![byte; size]),
+        }
+    }
+
+    pub(crate) fn compare(
+        &self,
+        report: &mut Report,
+        name: &str,
+        plan: Plan,
+        server: &RedisServer,
+        operation: Operation,
+    ) {
+        let by_hand = self.by_hand(operation);
+        let floor = |load: Load| self.floor_acts(&by_hand, operation, load);
+        let store = |load: Load| self.store_acts(operation, load);
+        report.compare(name, plan, server, &floor, &store);
+    }
+
+    /// Beside commands that do less than the crate's: what the difference costs.
+    fn beside_leaner(&self, report: &mut Report, plan: Plan, server: &RedisServer) {
+        let bare = &ByHand::new(&self.floor, Operation::Touch, None);
+        let set = |condition: &'static str| {
+            move |load: Load| {
+                let fresh = condition == "NX";
+                self.for_each_thread(load, if fresh { load.each } else { SESSIONS }, !fresh, move |ids| {
+                    let (keys, mut turn) = (self.keys(&ids), 0);
+                    Box::new(move || {
+                        let mut set = bare.set(&keys[turn % keys.len()], &self.payloads[turn % 2]);
+                        assert_eq!(self.floor.query(set.arg(condition)), Value::Okay);
+                        turn += 1;
+                    })
+                })
+            }
+        };
+        let (set_nx, set_xx) = (set("NX"), set("XX"));
+        if self.index.is_some() {
+            let getex = |load: Load| self.floor_acts(bare, Operation::Touch, load);
+            let touch = |load: Load| self.store_acts(Operation::Touch, load);
+            report.compare("  read with touch beside GETEX", plan, server, &getex, &touch);
+        } else {
+            let create = |load: Load| self.store_acts(Operation::Create, load);
+            report.compare("  create beside SET NX", plan, server, &set_nx, &create);
+            let save = |load: Load| self.store_acts(Operation::Save, load);
+            report.compare("  last write wins beside SET XX", plan, server, &set_xx, &save);
+        }
+        let guarded = |load: Load| self.store_acts(Operation::SaveIfUnchanged, load);
+        report.compare("  save if unchanged beside SET XX", plan, server, &set_xx, &guarded);
+    }
+
+    pub(crate) fn by_hand(&self, operation: Operation) -> ByHand {
+        ByHand::new(&self.floor, operation, self.index)
+    }
+
+    /// Stores as many sessions as the operation needs, if it needs any, and shares them out.
+    fn for_each_thread<'b>(
+        &'b self,
+        load: Load,
+        sessions: usize,
+        stored: bool,
+        act: impl Fn(Vec<SessionId>) -> Act<'b>,
+    ) -> Vec<Act<'b>> {
+        let ids: Vec<Vec<SessionId>> =
+            (0..load.threads).map(|_| (0..sessions).map(|_| self.store.fresh_id(None)).collect()).collect();
+        let keys = if stored { self.keys(&ids.concat()) } else { Vec::new() };
+        let mut connection = self.client.get_connection().expect("Redis answers");
+        seed(&mut connection, &keys, &self.payloads[1], self.index);
+        ids.into_iter().map(act).collect()
+    }
+
+    fn keys(&self, ids: &[SessionId]) -> Vec<String> {
+        ids.iter().map(|id| self.store.key(id)).collect()
+    }
+
+    pub(crate) fn floor_acts<'b>(&'b self, hand: &'b ByHand, operation: Operation, load: Load) -> Vec<Act<'b>> {
+        let payloads = &self.payloads;
+        match operation {
+            Operation::Read | Operation::Touch => self.for_each_thread(load, SESSIONS, true, |ids| {
+                let (keys, mut turn) = (self.keys(&ids), 0);
+                Box::new(move || {
+                    assert_eq!(hand.read(&keys[turn % SESSIONS]).len(), payloads[0].len());
+                    turn += 1;
+                })
+            }),
+            Operation::Save | Operation::SaveIfUnchanged => self.for_each_thread(load, SESSIONS, true, |ids| {
+                let (keys, mut turn) = (self.keys(&ids), 0);
+                Box::new(move || {
+                    // The same payload for each of the sessions, then the other one.
+                    let new = turn / SESSIONS % 2;
+                    hand.write(&keys[turn % SESSIONS], &payloads[new], &payloads[1 - new]);
+                    turn += 1;
+                })
+            }),
+            Operation::Create => self.for_each_thread(load, load.each, false, |ids| {
+                let mut keys = self.keys(&ids).into_iter();
+                Box::new(move || hand.write(&keys.next().expect("one for each time"), &payloads[0], &[]))
+            }),
+            Operation::Renew => self.for_each_thread(load, 1, true, |ids| {
+                let chain: Vec<SessionId> = (0..load.each).map(|_| self.store.fresh_id(Some(&ids[0]))).collect();
+                let (mut old, mut keys, mut turn) = (self.keys(&ids).remove(0), self.keys(&chain).into_iter(), 0);
+                Box::new(move || {
+                    let new = keys.next().expect("one for each time");
+                    hand.renew(&old, &new, &payloads[turn % 2], &payloads[1 - turn % 2]);
+                    (old, turn) = (new, turn + 1);
+                })
+            }),
+            Operation::Destroy => self.for_each_thread(load, load.each, true, |ids| {
+                let mut keys = self.keys(&ids).into_iter();
+                Box::new(move || hand.destroy(&keys.next().expect("one for each time")))
+            }),
+        }
+    }
+
+    pub(crate) fn store_acts(&self, operation: Operation, load: Load) -> Vec<Act<'_>> {
+        let (store, payloads) = (&self.store as &dyn SessionStore, &self.payloads);
+        let write = |turn: usize| Write::new(&payloads[turn % 2], WEEK);
+        match operation {
+            Operation::Read | Operation::Touch => {
+                let touch = if operation == Operation::Read { Touch::No } else { Touch::Set(WEEK) };
+                self.for_each_thread(load, SESSIONS, true, |ids| {
+                    let mut turn = 0;
+                    Box::new(move || {
+                        let found = store.read(&ids[turn % SESSIONS], touch).expect("Redis answers");
+                        assert!(matches!(found, Found::Live(_)), "{found:?}");
+                        turn += 1;
+                    })
+                })
+            }
+            Operation::Save | Operation::SaveIfUnchanged => self.for_each_thread(load, SESSIONS, true, |ids| {
+                let guarded = operation == Operation::SaveIfUnchanged;
+                let mut versions = vec![Version::new(&*payloads[1]); SESSIONS];
+                let mut turn = 0;
+                Box::new(move || {
+                    let version = &mut versions[turn % SESSIONS];
+                    let write = write(turn / SESSIONS);
+                    *version = stored(store.save(&ids[turn % SESSIONS], write, guarded.then_some(version)));
+                    turn += 1;
+                })
+            }),
+            Operation::Create => self.for_each_thread(load, load.each, false, |ids| {
+                let mut ids = ids.into_iter();
+                Box::new(move || {
+                    let id = ids.next().expect("one for each time");
+                    let created = store.create(&id, write(0)).expect("Redis answers");
+                    assert!(matches!(created, Created::Stored(_)), "{created:?}");
+                })
+            }),
+            Operation::Renew => self.for_each_thread(load, 1, true, |ids| {
+                let mut chain = (0..load.each).map(|_| store.fresh_id(Some(&ids[0]))).collect::<Vec<_>>().into_iter();
+                let (mut old, mut version, mut turn) = (ids[0], Version::new(&*payloads[1]), 0);
+                Box::new(move || {
+                    let new = chain.next().expect("one for each time");
+                    version = stored(store.rotate(&old, &new, write(turn), Some(&version)));
+                    (old, turn) = (new, turn + 1);
+                })
+            }),
+            Operation::Destroy => self.for_each_thread(load, load.each, true, |ids| {
+                let mut ids = ids.into_iter();
+                Box::new(move || {
+                    let id = ids.next().expect("one for each time");
+                    assert!(store.delete(&id).expect("Redis answers"));
+                })
+            }),
+        }
+    }
+}
+
+fn stored(saved: threaded_sessions::Result<Saved>) -> Version {
+    match saved.expect("Redis answers") {
+        Saved::Stored(version) => version,
+        other => panic!("nobody interferes: {other:?}"),
+    }
+}
