@@ -251,7 +251,8 @@ impl SessionStore for RedisSessionStore {
                 let args = self.write_args(DOING, write)?;
                 let args = args.iter().map(|arg| &**arg).chain(expected.map(Version::as_bytes));
                 let args: Vec<&[u8]> = args.chain(companions.iter().map(|arg| &**arg)).collect();
-                self.script(DOING, Effect::Writes, &script::SAVE, id, &[&key], &args)?
+                let script = if write.bind == Bind::Keep { &script::SAVE } else { &script::SAVE_AND_BIND };
+                self.script(DOING, Effect::Writes, script, id, &[&key], &args)?
             }
         };
         match answer.value {

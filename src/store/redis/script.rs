@@ -16,10 +16,11 @@ macro_rules! scripts {
 }
 
 scripts! {
-    CREATE = "principals.lua" "create.lua";
+    CREATE = "write.lua" "principals.lua" "create.lua";
     READ = "read.lua";
-    SAVE = "principals.lua" "save.lua";
-    ROTATE = "principals.lua" "rotate.lua";
+    SAVE = "write.lua" "save.lua";
+    SAVE_AND_BIND = "write.lua" "principals.lua" "save.lua";
+    ROTATE = "write.lua" "principals.lua" "rotate.lua";
     DELETE = "principals.lua" "delete.lua";
     REAP = "principals.lua" "reap.lua";
     COUNT = "count.lua";

@@ -5,7 +5,7 @@ local entries = redis.call('ZRANGE', owned .. ARGV[2], 0, ARGV[3] - 1, 'REV', 'W
 local answer = {}
 for position = 1, #entries, 2 do
   local key = entries[position]
-  local payload, left = live(key)
+  local payload, left = live(key, true)
   if payload then
     answer[#answer + 1] = {key, payload, left or -1, tonumber(entries[position + 1])}
   end

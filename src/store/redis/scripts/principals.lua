@@ -2,6 +2,20 @@
 -- `principals`, which says of a key whom it belongs to, and for each principal the sorted set `principal:HASH` of their
 -- keys, with the milliseconds since 1970 when they got each. Both always change together with the session.
 
+-- Deletes the companions of a session.
+local function leave(key)
+  for _, suffix in ipairs(suffixes) do redis.call('DEL', key .. ':' .. suffix) end
+end
+
+-- What a command answers, or nothing if it fails. Fails itself for a key that is on its way to another node of a cluster: so
+-- scripts read before they write, and are sent again.
+local function try(...)
+  local answer = redis.pcall(...)
+  if type(answer) ~= 'table' or not answer.err then return answer end
+  if string.find(answer.err, 'non local key', 1, true) then error(answer) end
+  return nil
+end
+
 -- The key of the hash, and what the keys of the sets begin with.
 local function owners_of(index)
   local base = string.sub(index, 1, -6)

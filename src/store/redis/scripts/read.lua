@@ -1,6 +1,6 @@
 -- KEYS: session, index. ARGV: grace, touch ('no', 'set' or 'extend'), ttl.
 -- Answers nil, or the payload and the milliseconds it has left, -1 if it does not expire.
-local payload, left = live(KEYS[1])
+local payload, left = live(KEYS[1], true)
 if not payload then return nil end
 local touch, ttl = ARGV[2], tonumber(ARGV[3])
 if touch == 'set' or (touch == 'extend' and left and left < ttl) then

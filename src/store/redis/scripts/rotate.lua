@@ -4,7 +4,7 @@
 local old, new, mark, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local taken = live(new)
 if taken then return taken == ARGV[2] and 1 or -1 end
-local there, left = live(old)
+local there, left = live(old, true)
 if not there then return 0 end
 local expected = optional(7)
 if expected and there ~= expected then return {there, left or -1} end

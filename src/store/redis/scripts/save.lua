@@ -1,11 +1,14 @@
 -- KEYS: session, index. ARGV: grace, payload, ttl, owner, cap, and perhaps the payload that is expected there.
 -- Answers 1: stored, 0: missing, or the payload in the way and the milliseconds it has left.
-local there, left = live(KEYS[1])
+local there = live(KEYS[1])
 if not there then return 0 end
 local expected = optional(6)
 if expected then
   if there == ARGV[2] then return 1 end
-  if there ~= expected then return {there, left or -1} end
+  if there ~= expected then
+    local _, left = live(KEYS[1], true)
+    return {there, left or -1}
+  end
 end
 if ARGV[5] ~= '' then need('DEL', KEYS[1]) end
 if ARGV[4] == '=' then
