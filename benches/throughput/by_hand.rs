@@ -48,7 +48,6 @@ impl Operation {
             (Self::Read | Self::Touch | Self::Save | Self::Create | Self::Destroy, false) => return None,
             (Self::SaveIfUnchanged, false) => {
                 "local there = redis.call('GET', KEYS[1])
-                redis.call('PTTL', KEYS[1])
                 if there ~= ARGV[4] then return 0 end
                 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[1])
                 return 1"
