@@ -62,8 +62,9 @@ fn kind(error: &RedisError) -> ErrorKind {
         Kind::Server(Server::ResponseError) => match error.detail().unwrap_or_default() {
             detail if detail.starts_with("max number of clients") => ErrorKind::Unavailable,
             detail if detail.starts_with("DB index") => ErrorKind::Misconfigured,
-            // What NOPERM is called within a script.
+            // What NOPERM is called within a script: by Redis 7.0, and by all later servers.
             detail if detail.starts_with("The user executing the script") => ErrorKind::Denied,
+            detail if detail.starts_with("ACL failure in script") => ErrorKind::Denied,
             _ => ErrorKind::Other,
         },
         _ => match error.code() {
@@ -144,6 +145,8 @@ mod tests {
             ("DENIED Redis is running in protected mode", ErrorKind::Denied),
             ("NOPERM this user has no permissions", ErrorKind::Denied),
             ("ERR The user executing the script can't run this command", ErrorKind::Denied),
+            ("ERR ACL failure in script: User ada has no permissions to run the 'del' command", ErrorKind::Denied),
+            ("ERR ACL failure in script: No permissions to access a key", ErrorKind::Denied),
             ("WRONGTYPE Operation against a key", ErrorKind::WrongType),
             ("MOVED 3999 127.0.0.1:6381", ErrorKind::Misconfigured),
             ("ASK 3999 127.0.0.1:6381", ErrorKind::Misconfigured),
