@@ -159,6 +159,10 @@ impl Link {
         if state.reached >= Some(begun) {
             return;
         }
+        // Nor does what was cut while it connected, if all others were: whoever connects next finds out.
+        if state.outage.is_none() && !self.is_current(generation) && !error.is_timeout() {
+            return;
+        }
         state.next_attempt = Some(Instant::now() + PAUSE);
         // While others are open Redis is there, it only takes no more of them.
         if state.open == 0 {
@@ -248,6 +252,19 @@ mod tests {
         link.closed(0);
         link.end(Instant::now(), link.begin(Instant::now() + PAUSE).unwrap(), Some(&refused()));
         assert!(link.failing_since().is_some());
+    }
+
+    #[test]
+    fn an_attempt_that_was_cut_with_all_others_is_no_outage() {
+        let link = link();
+        link.attempt(|_| Ok(())).unwrap();
+        let (before, generation) = (Instant::now(), link.begin(Instant::now()).unwrap());
+        let cut = RedisError::from(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+        link.lost(generation, &cut);
+        link.end(before, generation, Some(&cut));
+        assert!(link.failing_since().is_none(), "nobody has tried to connect since");
+        assert!(let_through(&link));
+        assert!(link.failing_since().is_some(), "somebody has, in vain");
     }
 
     #[test]
