@@ -82,15 +82,16 @@ fn whom_nobody_trusts_and_who_talks_otherwise_gets_a_clear_error_in_time() {
         ("wrong authority", RIG.store("localhost", &stranger, Some(&RIG.authority)), "UnknownIssuer"),
         ("authorities of the system", url("rediss", RIG.server.port()), "UnknownIssuer"),
         ("client without a certificate", RIG.store("localhost", &RIG.authority, None), "ertificate"),
-        ("client of another authority", RIG.store("localhost", &RIG.authority, Some(&stranger)), "ertificate"),
+        ("client of another authority", RIG.store("localhost", &RIG.authority, Some(&stranger)), "fatal alert"),
         ("plain TCP where TLS is spoken", url("redis", RIG.server.port()), "rediss://"),
-        ("TLS where plain TCP is spoken", url("rediss", plain.port()), "corrupt message"),
+        // Most servers wait for the end of the line that they take the greeting for.
+        ("TLS where plain TCP is spoken", url("rediss", plain.port()), "corrupt message|temporarily unavailable"),
     ] {
         let start = Instant::now();
         let error = store.read(&SessionId::random(), Touch::No).expect_err(case);
         let why = error.source().expect(case).to_string();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{case}: {why}");
-        assert!(why.contains(words), "{case}: {why}");
+        assert!(words.split('|').any(|words| why.contains(words)), "{case}: {why}");
         assert!(start.elapsed() < PATIENCE / 2, "{case}: {:?}", start.elapsed());
     }
 }
