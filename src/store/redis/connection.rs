@@ -162,17 +162,16 @@ impl RedisConnectionManager {
     fn connection(&self, client: &Client) -> RedisResult<Connection> {
         #[cfg(feature = "tls-rustls")]
         super::tls::provide();
+        self.try_connection(client).map_err(|error| explained(client.get_connection_info().addr(), error))
+    }
+
+    fn try_connection(&self, client: &Client) -> RedisResult<Connection> {
         let mut connection = client.get_connection_with_timeout(self.deadline)?;
         connection.set_read_timeout(Some(self.deadline))?;
         connection.set_write_timeout(Some(self.deadline))?;
         // A server that Sentinels call the master may have been another's replica for a while.
         let answered = match &self.server {
-            Server::Fixed(_) => {
-                redis::cmd("PING").exec(&mut connection).map_err(|error| match client.get_connection_info().addr() {
-                    ConnectionAddr::Tcp(..) if error.is_connection_dropped() => hung_up(),
-                    _ => error,
-                })
-            }
+            Server::Fixed(_) => redis::cmd("PING").exec(&mut connection),
             Server::Master(_) => match redis::cmd("ROLE").query(&mut connection) {
                 Ok(Role::Primary { .. }) => Ok(()),
                 Ok(_) => Err(unreachable("who was the master is none any more")),
@@ -344,10 +343,20 @@ impl RedisConnection {
     }
 }
 
-/// What a server does that is talked to without TLS, and wants it.
-fn hung_up() -> RedisError {
-    let why = "the server closed the connection unasked; if it wants TLS, its URL begins with rediss://";
-    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into()
+/// Says what a server may mean that wants TLS and hears none, or hears it and knows none.
+fn explained(server: &ConnectionAddr, error: RedisError) -> RedisError {
+    let (kind, why) = match server {
+        ConnectionAddr::Tcp(..) if error.is_connection_dropped() => (
+            std::io::ErrorKind::ConnectionAborted,
+            "the server closed the connection unasked; if it wants TLS, its URL begins with rediss://",
+        ),
+        ConnectionAddr::TcpTls { .. } if error.is_timeout() => (
+            std::io::ErrorKind::TimedOut,
+            "the server did not answer over TLS; if it speaks none, its URL begins with redis://",
+        ),
+        _ => return error,
+    };
+    std::io::Error::new(kind, why).into()
 }
 
 const READING: &str = "reading the address of Redis";
