@@ -346,7 +346,7 @@ impl RedisConnection {
 /// Says what a server may mean that wants TLS and hears none, or hears it and knows none.
 fn explained(server: &ConnectionAddr, error: RedisError) -> RedisError {
     let (kind, why) = match server {
-        ConnectionAddr::Tcp(..) if error.is_connection_dropped() => (
+        ConnectionAddr::Tcp(..) if error.is_connection_dropped() && !error.is_connection_refusal() => (
             std::io::ErrorKind::ConnectionAborted,
             "the server closed the connection unasked; if it wants TLS, its URL begins with rediss://",
         ),

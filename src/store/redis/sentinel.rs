@@ -52,9 +52,9 @@ impl Sentinel {
     }
 }
 
-/// As when nothing listens there.
+/// As any trouble on the way there.
 pub(super) fn unreachable(why: &str) -> RedisError {
-    std::io::Error::new(std::io::ErrorKind::NotConnected, why).into()
+    std::io::Error::other(why).into()
 }
 
 /// For the log and for `Debug`.
