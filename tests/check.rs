@@ -3,14 +3,14 @@
 mod support;
 
 use std::error::Error as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use support::{PATIENCE, RedisServer, shared, unique};
+use support::{Cluster, PATIENCE, RedisServer, Sentinels, shared, unique};
 use threaded_sessions::step::WrittenAt;
-use threaded_sessions::store::Warning;
+use threaded_sessions::store::{Bind, Ending, Warning, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionManager, SessionStore, StepStore, contract};
 
 fn store(server: &RedisServer, prefix: &str, expiring: bool) -> RedisSessionStore {
@@ -67,13 +67,41 @@ fn a_user_without_the_rights_is_told_at_the_start() {
     }
 }
 
-#[test]
-fn the_user_of_the_guide_may_do_what_is_needed() {
+/// The `ACL SETUSER` of the guide, word by word.
+fn user_of_the_guide() -> Vec<&'static str> {
     let guide = include_str!("../docs/operating.md");
     let (_, rest) = guide.split_once("\nACL SETUSER ").expect("the guide has a user");
     let (user, _) = rest.split_once("```").unwrap();
+    ["ACL", "SETUSER"].into_iter().chain(user.split_whitespace()).collect()
+}
+
+/// All that a store does, for a user whose keys begin with `sessions`.
+fn does_all(store: RedisSessionStore) {
+    assert_eq!(store.check().unwrap(), []);
+    contract::all(&store, thread::sleep);
+    if let Some(index) = store.index() {
+        let id = store.fresh_id(None);
+        let bind = Bind::To { principal: "ann", cap: Some(3) };
+        let _ = store.create(&id, Write::new(b"v", Duration::from_secs(60)).with_bind(bind)).unwrap();
+        assert_eq!(index.of("ann").unwrap().len(), 1);
+        for partition in 0..index.partitions() {
+            let _ = index.reap(partition, 1000, true).unwrap();
+        }
+        assert!(index.count().unwrap() > 0 && !index.page(0, 10).unwrap().is_empty());
+        let _ = index.verify().unwrap();
+        assert!(index.end("ann", Ending::All).unwrap() == 1 && index.of("ann").unwrap().is_empty());
+    }
+    let store = StepStore::builder(store).step(WrittenAt::new()).build().unwrap();
+    contract::all(&store, thread::sleep);
+    let id = store.fresh_id(None);
+    let _ = store.create(&id, Write::new(b"v", Duration::from_secs(60))).unwrap();
+    assert!(WrittenAt::of(&store, &id).unwrap().is_some());
+}
+
+#[test]
+fn the_user_of_the_guide_may_do_what_is_needed() {
     let server = RedisServer::start();
-    let rules: Vec<&str> = ["ACL", "SETUSER"].into_iter().chain(user.split_whitespace()).collect();
+    let rules = user_of_the_guide();
     server.cmd(&rules);
     let url = server.url().replace("//", &format!("//{}:PASSWORD@", rules[2]));
     for expiring in [false, true] {
@@ -81,19 +109,44 @@ fn the_user_of_the_guide_may_do_what_is_needed() {
         server.cmd(&["FLUSHALL"]);
         let builder = RedisSessionStore::builder().url(&*url).deadline(PATIENCE);
         let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
-        assert_eq!(store.check().unwrap(), []);
-        contract::all(&store, thread::sleep);
+        does_all(store.clone());
         if let Some(index) = store.index() {
-            let now = index.reap(0, 1000, true).unwrap();
-            assert!(now.removed > 0 && index.count().unwrap() > 0 && !index.page(0, 10).unwrap().is_empty());
             server.cmd(&["RENAME", "sessions:index", "sessions:principals"]);
             assert_eq!(index.verify().unwrap().displaced, 1);
         }
-        let store = StepStore::builder(store).step(WrittenAt::new()).build().unwrap();
-        contract::all(&store, thread::sleep);
-        let id = store.fresh_id(None);
-        let _ = store.create(&id, threaded_sessions::store::Write::new(b"v", Duration::from_secs(60))).unwrap();
-        assert!(WrittenAt::of(&store, &id).unwrap().is_some());
+    }
+}
+
+#[test]
+fn the_user_of_the_guide_may_with_two_more_commands_do_what_is_needed_in_a_cluster() {
+    let cluster = Cluster::start();
+    let mut rules = user_of_the_guide();
+    rules.extend(["+cluster|slots", "+asking"]);
+    cluster.nodes.iter().for_each(|node| drop(node.cmd(&rules)));
+    let url = cluster.full_url().replace("//", &format!("//{}:PASSWORD@", rules[2]));
+    for expiring in [false, true] {
+        for node in cluster.nodes.iter().filter(|node| node.text(&["INFO", "replication"]).contains("role:master")) {
+            node.cmd(&["FLUSHALL"]);
+        }
+        let builder = RedisSessionStore::builder().url(&*url).deadline(PATIENCE);
+        does_all(if expiring { builder.expiring() } else { builder }.build().unwrap());
+    }
+}
+
+#[test]
+fn the_user_of_the_guide_may_do_what_is_needed_with_sentinels() {
+    let all = Sentinels::start();
+    let mut rules = user_of_the_guide();
+    // Without it a connection is believed to lead to the master.
+    for more in [None, Some("+role")] {
+        rules.extend(more);
+        all.servers.iter().for_each(|server| drop(server.cmd(&rules)));
+        let url = all.url().replace("//", &format!("//{}:PASSWORD@", rules[2]));
+        all.servers[0].cmd(&["FLUSHALL"]);
+        does_all(RedisSessionStore::builder().url(url).deadline(PATIENCE).expiring().build().unwrap());
+        let refused: String = all.ask(&all.servers[0], &["INFO", "errorstats"]);
+        assert_eq!(more.is_none(), refused.contains("NOPERM"), "{refused}");
+        all.servers[0].cmd(&["CONFIG", "RESETSTAT"]);
     }
 }
 

@@ -7,6 +7,7 @@ mod monitor;
 #[cfg(feature = "clap")]
 pub mod program;
 mod proxy;
+mod sentinel;
 mod server;
 mod states;
 
@@ -19,6 +20,7 @@ pub use cluster::{Cluster, shared_cluster};
 pub use http::{Client, Response};
 pub use monitor::Monitor;
 pub use proxy::{Fault, Proxy};
+pub use sentinel::Sentinels;
 pub use server::{RedisServer, shared, unique};
 
 /// How long the kit waits for what must happen, on however busy a machine.

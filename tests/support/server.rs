@@ -51,6 +51,9 @@ kill -USR1 $watcher
 exit $status
 "#;
 
+/// The configuration of a server that is a Sentinel.
+const SENTINEL: &str = "sentinel.conf";
+
 /// A Redis server of its own, on a loopback port and on a unix socket. It ends
 /// with this value, and with the test process at the latest.
 pub struct RedisServer {
@@ -68,7 +71,17 @@ impl RedisServer {
 
     /// Starts a server with further arguments, which override the kit's. `{port}` in them is the server's port.
     pub fn with(args: &[&str]) -> Self {
+        Self::within(TempDir::new().expect("a temporary directory"), args)
+    }
+
+    /// Starts a Sentinel with this configuration, of which it makes a file of its own.
+    pub fn sentinel(configuration: &str) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
+        fs::write(dir.path().join(SENTINEL), configuration).unwrap();
+        Self::within(dir, &[])
+    }
+
+    fn within(dir: TempDir, args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
         loop {
             let port = next_port();
@@ -166,6 +179,12 @@ impl Process {
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "sh"])
             .args([dir.as_os_str(), &binary])
+            .args(
+                Some(dir.join(SENTINEL))
+                    .filter(|file| file.exists())
+                    .into_iter()
+                    .flat_map(|file| [file.into_os_string(), "--sentinel".into()]),
+            )
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--unixsocket".as_ref(), socket(dir).as_os_str()])
             .args(["--dir".as_ref(), dir.as_os_str()])

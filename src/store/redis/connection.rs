@@ -144,13 +144,31 @@ impl RedisConnectionManager {
         &self.link
     }
 
-    /// Whom to connect to now, and as whom.
-    fn client(&self) -> RedisResult<Client> {
-        let client = match &self.server {
-            Server::Fixed(client) => Client::clone(client),
+    /// Whether Sentinels name another master than the one that connections lead to, and it is there. Those so far are not
+    /// used any more then.
+    pub(super) fn leaves_for_another_master(&self) -> bool {
+        let Server::Master(sentinel) = &self.server else { return false };
+        let Ok(master) = sentinel.master(self.deadline / 3) else { return false };
+        let leaves = sentinel.is_another(&master)
+            && self.login(master.clone()).and_then(|client| self.connection(&client)).is_ok()
+            && sentinel.follow(&master);
+        if leaves {
+            self.link.leave();
+        }
+        leaves
+    }
+
+    /// Whom to connect to now.
+    fn whom(&self) -> RedisResult<Client> {
+        match &self.server {
+            Server::Fixed(client) => Ok(Client::clone(client)),
             // Several may have to be asked.
-            Server::Master(sentinel) => sentinel.master(self.deadline / 3)?,
-        };
+            Server::Master(sentinel) => sentinel.master(self.deadline / 3),
+        }
+    }
+
+    /// The same, as whom the credentials say.
+    fn login(&self, client: Client) -> RedisResult<Client> {
         let Some(credentials) = &self.credentials else { return Ok(client) };
         let info = client.get_connection_info().clone();
         let login = credentials().onto(info.redis_settings());
@@ -212,14 +230,24 @@ impl r2d2::ManageConnection for RedisConnectionManager {
 
     fn connect(&self) -> RedisResult<RedisConnection> {
         self.link.attempt(|generation| {
-            let client = self.client()?;
+            let client = self.login(self.whom()?)?;
             let connection = self.connection(&client).map_err(|error| match error.kind() {
                 redis::ErrorKind::AuthenticationFailed => self.why_refused(&client, error),
                 _ => error,
-            })?;
+            });
+            if let Server::Master(sentinel) = &self.server {
+                match &connection {
+                    // One from before the last change has been opened for nothing.
+                    Ok(_) if self.link.is_current(*generation) && sentinel.follow(&client) => {
+                        *generation = self.link.leave();
+                    }
+                    Ok(_) => {}
+                    Err(_) => sentinel.doubt(),
+                }
+            }
             Ok(RedisConnection {
-                connection,
-                generation,
+                connection: connection?,
+                generation: *generation,
                 opened: Instant::now(),
                 deadline: self.deadline,
                 limit: self.deadline,

@@ -109,6 +109,14 @@ impl Link {
         }
     }
 
+    /// All connections so far lead to a server that is not to be used any more, although it may serve. The generation of
+    /// those to come.
+    pub(super) fn leave(&self) -> u64 {
+        let mut state = self.state();
+        state.open = 0;
+        self.generation.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
     /// A connection of this generation was closed.
     pub(super) fn closed(&self, generation: u64) {
         let mut state = self.state();
@@ -117,14 +125,14 @@ impl Link {
         }
     }
 
-    /// Tries to connect, for a connection of the generation that `connect` is given; during an outage that is a probe. Soon
-    /// after a failed attempt nobody is let through, but told what that one met with.
-    pub(super) fn attempt<C>(&self, connect: impl FnOnce(u64) -> RedisResult<C>) -> RedisResult<C> {
+    /// Tries to connect, for a connection of the generation that `connect` is given, or makes of it; during an outage that
+    /// is a probe. Soon after a failed attempt nobody is let through, but told what that one met with.
+    pub(super) fn attempt<C>(&self, connect: impl FnOnce(&mut u64) -> RedisResult<C>) -> RedisResult<C> {
         let begun = Instant::now();
         // Before connecting: what fails while it connects makes it suspect as well.
-        let generation = self.begin(begun)?;
+        let mut generation = self.begin(begun)?;
         // r2d2 loses a place in its pool for every panic.
-        let result = catch_unwind(AssertUnwindSafe(|| connect(generation)))
+        let result = catch_unwind(AssertUnwindSafe(|| connect(&mut generation)))
             .unwrap_or_else(|_| Err(RedisError::from(std::io::Error::other("connecting panicked"))));
         self.end(begun, generation, result.as_ref().err());
         result
@@ -268,12 +276,27 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_a_server_still_counts_the_connection_that_led_elsewhere() {
+        let link = link();
+        link.attempt(|_| Ok(())).unwrap();
+        link.attempt(|generation| {
+            *generation = link.leave();
+            Ok(())
+        })
+        .unwrap();
+        assert!(link.is_current(1) && !link.is_current(0));
+        assert_eq!(link.state().open, 1);
+        link.closed(0);
+        assert_eq!(link.state().open, 1);
+    }
+
+    #[test]
     fn an_attempt_from_before_the_outage_neither_hides_nor_prolongs_it() {
         let link = link();
         let (before, generation) = (Instant::now(), link.begin(Instant::now()).unwrap());
         link.lost(generation, &timed_out());
         assert!(link.failing_since().is_some());
-        assert_eq!(link.attempt(Ok).unwrap(), 1);
+        assert_eq!(link.attempt(|generation| Ok(*generation)).unwrap(), 1);
         link.closed(1);
         link.end(before, generation, Some(&timed_out()));
         assert!(link.failing_since().is_none(), "Redis was reached since");

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use r2d2::PooledConnection;
@@ -11,6 +12,9 @@ use crate::{Error, ErrorKind, Result};
 /// How long somebody who waits for a connection waits before looking whether it still makes sense, for r2d2 tells nobody
 /// that connecting failed. Each wait is twice as long as the one before: r2d2 opens another connection for each.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
+
+/// How often Sentinels are asked whether there is another master, besides when a connection is opened.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// One server, or the master that Sentinels name: the connections to it. Whether it can be reached its manager knows.
 pub(super) struct Node {
@@ -26,7 +30,28 @@ impl Node {
             .connection_timeout(Duration::from_millis(200))
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(manager.clone());
-        Arc::new(Self { pool, manager })
+        let node = Arc::new(Self { pool, manager });
+        if node.manager.follows_a_master() {
+            node.watch();
+        }
+        node
+    }
+
+    /// Looks now and then whether there is another master, until the node is dropped.
+    fn watch(self: &Arc<Self>) {
+        let node = Arc::downgrade(self);
+        let look = move || {
+            while let Some(node) = node.upgrade() {
+                if node.manager.leaves_for_another_master() {
+                    // Has r2d2 throw away idle connections and open another.
+                    drop(node.pool.try_get());
+                }
+                drop(node);
+                thread::sleep(LOOK);
+            }
+        };
+        // Without the thread, connections that fail show it.
+        let _ = thread::Builder::new().name("redis-master".to_owned()).spawn(look);
     }
 
     /// Sends a command over one connection. The outer error: it was not sent.
