@@ -45,7 +45,7 @@ fn every_flag_reaches_what_it_sets() {
     let url = shared().url();
     let prefix = unique("flags");
     let flags = format!(
-        "--redis-url {url} --prefix {prefix} --expiring --idle-timeout 30m --lifetime 12h --remember-for 30d \
+        "--redis-url {url} --prefix {prefix} --expiring --idle-timeout 30m --lifetime 90d --remember-for 30d \
          --no-touch-on-read --resolution 5s --pool-size 7 --deadline 250ms --cookie-name mine --insecure-cookies"
     );
     let args = parse(&flags.split(' ').collect::<Vec<_>>());
@@ -58,7 +58,7 @@ fn every_flag_reaches_what_it_sets() {
         "name: Some(\"mine\")",
         "secure: false",
         "idle_timeout: Some(1800s)",
-        "lifetime: Some(43200s)",
+        "lifetime: Some(7776000s)",
         "remember_for: Some(2592000s)",
         "touch_on_read: false",
     ] {

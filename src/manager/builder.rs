@@ -294,8 +294,9 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// # Errors
     ///
     /// [`ErrorKind::Misconfigured`], with the reason as its source: for a name, path or domain that no cookie can have,
-    /// attributes of the cookie that browsers would not accept together, times below a millisecond, no session for a
-    /// principal, and a `remember_for` that is not longer than the idle timeout.
+    /// attributes of the cookie that browsers would not accept together, times below a millisecond, payloads of no bytes, no
+    /// session for a principal or a limit to them on a store without an index, and a `remember_for` that is not longer than
+    /// the idle timeout, or is longer than the lifetime.
     pub fn build(self) -> Result<SessionManager<T>> {
         let mut policy = self.0;
         let refuse =
@@ -309,8 +310,17 @@ impl<T: 'static> SessionManagerBuilder<T> {
         {
             return refuse("remember_for is to be longer than the idle timeout");
         }
+        if policy.remember_for.zip(policy.lifetime).is_some_and(|(remember_for, lifetime)| remember_for > lifetime) {
+            return refuse("nobody is remembered for longer than the lifetime");
+        }
         if policy.max_per_principal == Some(0) {
             return refuse("a principal may have at least one session");
+        }
+        if policy.max_per_principal.is_some() && policy.store.index().is_none() {
+            return refuse("only a store with an index counts the sessions of a principal");
+        }
+        if policy.max_payload == 0 {
+            return refuse("no session fits into a payload of no bytes");
         }
         // Compared with what stores answer.
         policy.remember_for = policy.remember_for.map(|time| time.min(MAX_TTL));

@@ -138,6 +138,9 @@ fn a_manager_whose_settings_cannot_work_is_refused() {
         (|b| b.remember_for(HOUR), "longer than the idle timeout"),
         (|b| b.idle_timeout(HOUR).remember_for(HOUR), "longer than the idle timeout"),
         (|b| b.idle_timeout(None).remember_for(HOUR), "longer than the idle timeout"),
+        (|b| b.idle_timeout(HOUR).remember_for(HOUR * 3).lifetime(HOUR * 2), "longer than the lifetime"),
+        (|b| b.max_payload(0), "no bytes"),
+        (|b| b.max_per_principal(0), "at least one"),
         (|b| b.same_site(SameSite::None).secure(false), "SameSite=None"),
         (|b| b.cookie_name("__Host-s").secure(false), "__Host-"),
         (|b| b.cookie_name("__Host-s").cookie_path("/app"), "__Host-"),
@@ -169,6 +172,14 @@ fn a_manager_whose_settings_cannot_work_is_refused() {
         let why = error.source().expect("it says why").to_string();
         assert!(why.contains(words), "{why}: {shown}");
     }
+}
+
+#[test]
+fn sessions_of_a_principal_are_not_counted_without_an_index() {
+    let plain = RedisSessionStore::open(&shared().url()).unwrap();
+    let error = SessionManager::<u32>::builder(plain).max_per_principal(3).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misconfigured);
+    assert!(error.source().unwrap().to_string().contains("index"));
 }
 
 #[test]

@@ -117,9 +117,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(ground: Box<dyn Ground>) -> Self {
-        let builder = SessionManager::builder(ground.store()).cookie_name("id").secure(false);
-        let sessions = builder.max_per_principal(CAP as u32).build().unwrap();
-        let indexed = sessions.store().index().is_some();
+        let store = ground.store();
+        let indexed = store.index().is_some();
+        let builder = SessionManager::builder(store).cookie_name("id").secure(false);
+        let builder = if indexed { builder.max_per_principal(CAP as u32) } else { builder };
+        let sessions = builder.build().unwrap();
         if let Some(index) = sessions.store().index() {
             // From now on the memory store keeps what expires for the reaper.
             index.reap(0, 1, true).unwrap();

@@ -78,7 +78,7 @@ fn the_cookie_lasts_as_long_as_the_session_and_400_days_at_most() {
         (world(|builder| builder), "604800"),
         (world(|builder| builder.idle_timeout(None)), "34560000"),
         (world(|builder| builder.idle_timeout(1000 * DAY)), "34560000"),
-        (world(|builder| builder.remember_for(MONTH).lifetime(HOUR)), "3600"),
+        (world(|builder| builder.lifetime(HOUR)), "3600"),
         (world(|builder| builder.idle_timeout(MILLISECOND)), "1"),
     ];
     for (world, seconds) in cases {
