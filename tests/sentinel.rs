@@ -178,7 +178,7 @@ impl<'a> Load<'a> {
             let begun = Instant::now();
             let result = visitor.0.visit(self.store);
             visitor.1.push((Instant::now(), begun.elapsed(), result));
-            if visitor.1.len() % 8 == 0
+            if visitor.1.len().is_multiple_of(8)
                 && let Some(confirmed) = visitor.0.confirm(self.store, self.replicas)
             {
                 visitor.0.confirmed = confirmed;

@@ -262,8 +262,11 @@ mod tests {
     fn who_leaves_a_server_still_counts_the_connection_that_led_elsewhere() {
         let link = link();
         link.attempt(|_| Ok(())).unwrap();
-        let leave = |generation: &mut u64| Ok(*generation = link.leave());
-        link.attempt(leave).unwrap();
+        link.attempt(|generation| {
+            *generation = link.leave();
+            Ok(())
+        })
+        .unwrap();
         assert!(link.is_current(1) && !link.is_current(0));
         assert_eq!(link.state().open, 1);
         link.closed(0);
