@@ -25,7 +25,7 @@ pub(crate) fn draw(rows: &[Row]) -> String {
         let (width, middle) = (row.ratio.min(1.1) * SCALE, y + LINE / 2.0 + 2.0);
         text(&mut bars, LEFT - 8.0, middle, "text-anchor='end'", &row.name);
         let _ = writeln!(bars, "<rect x='{LEFT}' y='{:.0}' width='{width:.1}' height='14' fill='#2f6f9f'/>", y + 1.0);
-        text(&mut bars, LEFT + width + 6.0, middle, "", &format!("{:.2}", row.ratio));
+        text(&mut bars, LEFT + 6.0, middle, "style='fill:white'", &format!("{:.2}", row.ratio));
         y += LINE;
     }
     let (one, bottom) = (LEFT + SCALE, y + 6.0);
