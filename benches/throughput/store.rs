@@ -93,6 +93,9 @@ impl Bench {
             let touch = |load: Load| self.store_acts(Operation::Touch, load);
             report.compare("  read with touch beside GETEX", plan, server, &getex, &touch);
         } else {
+            let get = &ByHand::new(&self.floor, Operation::Read, None);
+            let bare = |load: Load| self.floor_acts(get, Operation::Read, load);
+            report.compare("  GET with the guards of the pool", plan, server, &bare, &|load| self.guarded_gets(load));
             let create = |load: Load| self.store_acts(Operation::Create, load);
             report.compare("  create beside SET NX", plan, server, &set_nx, &create);
             let save = |load: Load| self.store_acts(Operation::Save, load);
@@ -100,6 +103,19 @@ impl Bench {
         }
         let guarded = |load: Load| self.store_acts(Operation::SaveIfUnchanged, load);
         report.compare("  save if unchanged beside SET XX", plan, server, &set_xx, &guarded);
+    }
+
+    /// The bare command over the connections of the crate: what its time limits and its look-out for failures cost.
+    fn guarded_gets(&self, load: Load) -> Vec<Act<'_>> {
+        self.for_each_thread(load, SESSIONS, true, |ids| {
+            let (keys, mut turn) = (self.keys(&ids), 0);
+            Box::new(move || {
+                let mut connection = self.store.pool().get().expect("Redis answers");
+                let value = redis::cmd("GET").arg(&keys[turn % SESSIONS]).query(&mut *connection);
+                assert!(matches!(value, Ok(Value::BulkString(_))));
+                turn += 1;
+            })
+        })
     }
 
     pub(crate) fn by_hand(&self, operation: Operation) -> ByHand {

@@ -21,6 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// The deadlines that work: sockets take no limit of zero, and clocks end.
 pub(super) const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
+/// A command of so many bytes takes no time to send: it fits into the buffer of the socket, and nothing else is on its way.
+const AT_ONCE: usize = 16 * 1024;
+
 /// How long a connection is kept at least to a server that answers but cannot serve. It is opened anew because the address
 /// may lead to another server by now, but not for every command: a busy program would use up its ports.
 const SETTLED: Duration = Duration::from_millis(500);
@@ -310,10 +313,6 @@ impl RedisConnection {
         answer
     }
 
-    fn until(&self) -> Instant {
-        self.until.unwrap_or_else(|| Instant::now() + self.deadline)
-    }
-
     /// Limits the next write or read. Most of the deadline is left unless there was something to wait for; only then is it
     /// worth two system calls, and two more to go back.
     fn limit(&mut self, left: Duration) -> RedisResult<()> {
@@ -336,7 +335,9 @@ impl RedisConnection {
             self.connection.send_packed_command(&redis::cmd("ASKING").get_packed_command())?;
         }
         self.connection.send_packed_command(command)?;
-        self.limit(left(until))?;
+        if command.len() > AT_ONCE {
+            self.limit(left(until))?;
+        }
         if self.asking {
             self.receive()?;
         }
@@ -415,8 +416,10 @@ fn left(until: Instant) -> Duration {
 
 impl ConnectionLike for RedisConnection {
     fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
-        let until = self.until();
-        let allowed = left(until);
+        let (until, allowed) = match self.until {
+            Some(until) => (until, left(until)),
+            None => (Instant::now() + self.deadline, self.deadline),
+        };
         let answer = self.exchange(command, until, allowed);
         match &answer {
             Ok(Value::ServerError(error)) => self.failed(&error.clone().into(), allowed),
@@ -427,7 +430,7 @@ impl ConnectionLike for RedisConnection {
     }
 
     fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
-        let allowed = left(self.until());
+        let allowed = self.until.map_or(self.deadline, left);
         let answers = self.limit(allowed).and_then(|()| self.connection.req_packed_commands(commands, offset, count));
         match &answers {
             Ok(answers) => {
