@@ -42,81 +42,74 @@ impl Operation {
     }
 
     /// Keys: the session (for `Renew` old, new and mark), and the index of an expiring store.
-    /// Arguments: milliseconds to live in Redis and in the index, the payload, the payload that is expected.
+    /// Arguments: the payload, milliseconds to live in Redis, the payload that is expected.
     fn script(self, expiring: bool) -> Option<&'static str> {
         Some(match (self, expiring) {
-            (Self::Read | Self::Touch | Self::Save | Self::Create | Self::Destroy, false) => return None,
+            (Self::Read | Self::Touch | Self::Save | Self::Create | Self::Destroy, false) | (Self::Read, true) => {
+                return None;
+            }
             (Self::SaveIfUnchanged, false) => {
                 "local there = redis.call('GET', KEYS[1])
-                if there ~= ARGV[4] then return 0 end
-                redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[1])
+                if there ~= ARGV[3] then return 0 end
+                redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
                 return 1"
             }
             (Self::Renew, false) => {
                 "redis.call('GET', KEYS[2])
                 local there = redis.call('GET', KEYS[1])
-                redis.call('PTTL', KEYS[1])
-                if there ~= ARGV[4] then return 0 end
-                redis.call('SET', KEYS[3], '', 'PX', ARGV[5])
-                redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[1])
+                if there ~= ARGV[3] then return 0 end
+                redis.call('SET', KEYS[3], '', 'PX', ARGV[4])
+                redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
                 redis.call('DEL', KEYS[1])
                 return 1"
             }
-            (Self::Read, true) => "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}",
             (Self::Touch, true) => {
-                "local there = redis.call('GET', KEYS[1])
-                redis.call('PTTL', KEYS[1])
-                redis.call('PEXPIRE', KEYS[1], ARGV[1])
-                redis.call('TIME')
-                return {there, ARGV[2]}"
+                "local left = redis.call('PTTL', KEYS[1])
+                local now = redis.call('PEXPIRETIME', KEYS[1]) - left
+                redis.call('PEXPIREAT', KEYS[1], now + ARGV[1])
+                return ARGV[1] - 86400000"
             }
             (Self::Save, true) => {
                 "redis.call('GET', KEYS[1])
                 redis.call('PTTL', KEYS[1])
-                redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[1])
-                local time = redis.call('TIME')
-                redis.call('ZADD', KEYS[2], time[1] * 1000 + ARGV[2], KEYS[1])
+                redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+                redis.call('ZADD', KEYS[2], redis.call('PEXPIRETIME', KEYS[1]) - 86400000, KEYS[1])
                 return 1"
             }
             (Self::SaveIfUnchanged, true) => {
                 "local there = redis.call('GET', KEYS[1])
                 redis.call('PTTL', KEYS[1])
-                if there ~= ARGV[4] then return 0 end
-                redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[1])
-                local time = redis.call('TIME')
-                redis.call('ZADD', KEYS[2], time[1] * 1000 + ARGV[2], KEYS[1])
+                if there ~= ARGV[3] then return 0 end
+                redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+                redis.call('ZADD', KEYS[2], redis.call('PEXPIRETIME', KEYS[1]) - 86400000, KEYS[1])
                 return 1"
             }
             (Self::Create, true) => {
                 "redis.call('GET', KEYS[1])
-                redis.call('EXISTS', KEYS[1])
-                redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[1])
-                local time = redis.call('TIME')
-                redis.call('ZADD', KEYS[2], time[1] * 1000 + ARGV[2], KEYS[1])
                 redis.call('HGET', 'principals', KEYS[1])
+                redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+                redis.call('ZADD', KEYS[2], redis.call('PEXPIRETIME', KEYS[1]) - 86400000, KEYS[1])
                 return 1"
             }
             (Self::Renew, true) => {
                 "redis.call('GET', KEYS[2])
                 local there = redis.call('GET', KEYS[1])
                 redis.call('PTTL', KEYS[1])
-                if there ~= ARGV[4] then return 0 end
-                redis.call('SET', KEYS[3], '', 'PX', ARGV[5])
-                redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[1])
-                local time = redis.call('TIME')
-                redis.call('ZADD', KEYS[4], time[1] * 1000 + ARGV[2], KEYS[2])
+                if there ~= ARGV[3] then return 0 end
+                redis.call('HGET', 'principals', KEYS[1])
+                redis.call('SET', KEYS[3], '', 'PX', ARGV[4])
+                redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+                redis.call('ZADD', KEYS[4], redis.call('PEXPIRETIME', KEYS[2]) - 86400000, KEYS[2])
                 redis.call('DEL', KEYS[1])
                 redis.call('ZREM', KEYS[4], KEYS[1])
-                redis.call('HGET', 'principals', KEYS[1])
                 return 1"
             }
             (Self::Destroy, true) => {
-                "redis.call('GET', KEYS[1])
-                redis.call('PTTL', KEYS[1])
+                "redis.call('TYPE', KEYS[1])
+                redis.call('HGET', 'principals', KEYS[1])
                 redis.call('PTTL', KEYS[1])
                 redis.call('DEL', KEYS[1])
                 redis.call('ZREM', KEYS[2], KEYS[1])
-                redis.call('HGET', 'principals', KEYS[1])
                 return 1"
             }
         })
@@ -141,20 +134,24 @@ impl ByHand {
 
     /// Reads, also with a touch: the payload.
     pub(crate) fn read(&self, key: &str) -> Vec<u8> {
+        let mut get = redis::cmd("GET");
+        get.arg(key);
         let answer = match (&self.script, self.operation) {
             (Some(script), _) => {
-                let mut command = self.with_keys(script, &[key]);
-                self.floor.query(command.arg(self.ttl + GRACE).arg(self.ttl))
+                let mut touch = self.with_keys(script, &[key]);
+                touch.arg(self.in_redis());
+                self.floor.query_both(get, touch)
             }
             (None, Operation::Touch) => self.floor.query(redis::cmd("GETEX").arg(key).arg("PX").arg(self.ttl)),
-            (None, _) => self.floor.query(redis::cmd("GET").arg(key)),
+            (None, _) if self.index.is_some() => {
+                let mut pttl = redis::cmd("PTTL");
+                pttl.arg(key);
+                self.floor.query_both(get, pttl)
+            }
+            (None, _) => self.floor.query(&get),
         };
         match answer {
             Value::BulkString(payload) => payload,
-            Value::Array(parts) => match parts.into_iter().next() {
-                Some(Value::BulkString(payload)) => payload,
-                other => panic!("no session: {other:?}"),
-            },
             other => panic!("no session: {other:?}"),
         }
     }
@@ -164,7 +161,7 @@ impl ByHand {
         let answer = match (&self.script, self.operation) {
             (Some(script), operation) => {
                 let mut command = self.with_keys(script, &[key]);
-                command.arg(self.in_redis()).arg(self.ttl).arg(payload);
+                command.arg(payload).arg(self.in_redis());
                 if operation == Operation::SaveIfUnchanged {
                     command.arg(expected);
                 }
@@ -182,7 +179,7 @@ impl ByHand {
     pub(crate) fn renew(&self, old: &str, new: &str, payload: &[u8], expected: &[u8]) {
         let script = self.script.as_ref().expect("renewing takes a script");
         let mut command = self.with_keys(script, &[old, new, &format!("{old}:renewed")]);
-        command.arg(self.in_redis()).arg(self.ttl).arg(payload).arg(expected).arg(MARK);
+        command.arg(payload).arg(self.in_redis()).arg(expected).arg(MARK);
         assert_eq!(self.floor.query(&command), Value::Int(1));
     }
 

@@ -48,6 +48,14 @@ impl Floor {
         let mut connection = self.0.get().expect("there are as many connections as threads");
         command.query(&mut *connection).expect("Redis answers")
     }
+
+    /// Two commands in one go: what the first one answers.
+    pub(crate) fn query_both(&self, one: Cmd, other: Cmd) -> Value {
+        let mut connection = self.0.get().expect("there are as many connections as threads");
+        let both = redis::pipe().add_command(one).add_command(other).query(&mut *connection);
+        let [answer, _]: [Value; 2] = both.expect("Redis answers");
+        answer
+    }
 }
 
 /// A script that the server knows already.

@@ -32,23 +32,28 @@ fn level<C: Codec<Visit>>(
     name: &str,
     codec: impl Fn() -> C,
 ) {
-    let payload = codec().encode(&Envelope::new(&Visit::ordinary())).expect("it can be encoded");
-    let (bytes, what) = (payload.len(), plural(threads));
+    let mut visit = Visit::ordinary();
+    let before = codec().encode(&Envelope::new(&visit)).expect("it can be encoded");
+    visit.count += 1;
+    let after = codec().encode(&Envelope::new(&visit)).expect("it can be encoded");
+    let (bytes, what) = (before.len(), plural(threads));
     report.section(&format!("session, plain, {name} of {bytes} bytes, TCP, {threads} {what}"));
-    let bench = Bench::new(server, threads, payload, codec);
+    let bench = Bench::new(server, threads, [before, after], codec);
     // Reading needs nothing to be prepared, so it is not cut into batches.
     let usual = Load::usual(threads);
     let long = report.plan(usual, 1);
     let batches = report.plan(Load { threads, each: SESSIONS }, usual.each.div_ceil(SESSIONS));
-    let mut row = |name, plan, floor: Operation, change| {
+    let mut row = |name: &str, plan, floor: Operation, change| {
         let hand = ByHand::new(&bench.floor, floor, None);
-        let by_hand = |load| bench.by_hand(&hand, floor, load);
+        let leaner = name.ends_with("beside SET XX");
+        let by_hand = |load| if leaner { bench.set_xx(&hand, load) } else { bench.by_hand(&hand, floor, load) };
         let sessions = |load| bench.sessions(change, load);
         report.compare(name, plan, server, &by_hand, &sessions);
     };
     row("read", long, Operation::Read, Does::Read);
     row("read with touch", long, Operation::Touch, Does::ReadWithTouch);
     row("save, last write wins", batches, Operation::Save, Does::Save(OnConflict::LastWriteWins));
+    row("  last write wins beside SET XX", batches, Operation::Save, Does::Save(OnConflict::LastWriteWins));
     row("save, merge", batches, Operation::SaveIfUnchanged, Does::Save(OnConflict::Merge));
     row("  merge beside SET XX", batches, Operation::Save, Does::Save(OnConflict::Merge));
     row("create", batches, Operation::Create, Does::Create);
@@ -73,11 +78,18 @@ struct Bench<'a> {
     /// With and without a touch when it reads.
     touching: SessionManager<Visit>,
     reading: SessionManager<Visit>,
-    payload: Vec<u8>,
+    /// What is stored of a session, and what a change makes of it.
+    before: Vec<u8>,
+    after: Vec<u8>,
 }
 
 impl<'a> Bench<'a> {
-    fn new<C: Codec<Visit>>(server: &'a RedisServer, threads: usize, payload: Vec<u8>, codec: impl Fn() -> C) -> Self {
+    fn new<C: Codec<Visit>>(
+        server: &'a RedisServer,
+        threads: usize,
+        [before, after]: [Vec<u8>; 2],
+        codec: impl Fn() -> C,
+    ) -> Self {
         let store = RedisSessionStore::builder().url(server.url()).pool_size(threads as u32).build();
         let store = Arc::new(store.expect("the settings are valid"));
         let builder = || SessionManager::builder_with_codec(store.clone(), codec());
@@ -87,7 +99,8 @@ impl<'a> Bench<'a> {
             touching: builder().build().expect("the settings are valid"),
             reading: builder().touch_on_read(false).build().expect("the settings are valid"),
             store,
-            payload,
+            before,
+            after,
         }
     }
 
@@ -95,7 +108,7 @@ impl<'a> Bench<'a> {
     fn stored(&self, load: Load) -> Vec<Vec<SessionId>> {
         let ids: Vec<Vec<SessionId>> =
             (0..load.threads).map(|_| (0..load.each).map(|_| SessionId::random()).collect()).collect();
-        seed(&mut self.server.connection(), &self.keys(&ids.concat()), &self.payload, None);
+        seed(&mut self.server.connection(), &self.keys(&ids.concat()), &self.before, None);
         ids
     }
 
@@ -104,38 +117,40 @@ impl<'a> Bench<'a> {
     }
 
     fn by_hand<'b>(&'b self, hand: &'b ByHand, operation: Operation, load: Load) -> Vec<Act<'b>> {
-        let payload = &self.payload;
+        self.for_each_key(operation, load, move |key| {
+            let (before, after) = (&self.before, &self.after);
+            match operation {
+                Operation::Read | Operation::Touch => assert_eq!(hand.read(key).len(), before.len()),
+                Operation::Save | Operation::SaveIfUnchanged | Operation::Create => hand.write(key, after, before),
+                Operation::Renew => hand.renew(key, &self.store.key(&SessionId::random()), after, before),
+                Operation::Destroy => hand.destroy(key),
+            }
+        })
+    }
+
+    /// A save that looks at nothing that is there but whether something is.
+    fn set_xx<'b>(&'b self, hand: &'b ByHand, load: Load) -> Vec<Act<'b>> {
+        self.for_each_key(Operation::Save, load, move |key| {
+            assert_eq!(self.floor.query(hand.set(key, &self.after).arg("XX")), Value::Okay);
+        })
+    }
+
+    /// What is done with as many keys as a thread acts times, under which sessions are stored unless they are to be created.
+    fn for_each_key<'b>(
+        &'b self,
+        operation: Operation,
+        load: Load,
+        act: impl Fn(&str) + Clone + Send + 'b,
+    ) -> Vec<Act<'b>> {
+        let ids = self.stored(load);
         if operation == Operation::Create {
-            seed(&mut self.server.connection(), &[], payload, None);
-            let ids = |_| (0..load.each).map(|_| SessionId::random()).collect::<Vec<_>>();
-            let acts = (0..load.threads).map(ids).map(|ids| {
-                let mut keys = self.keys(&ids).into_iter();
-                let act = move || {
-                    let mut set = hand.set(&keys.next().expect("one for each time"), payload);
-                    assert_eq!(self.floor.query(set.arg("NX")), Value::Okay);
-                };
-                Box::new(act) as Act<'b>
-            });
-            return acts.collect();
+            seed(&mut self.server.connection(), &[], &[], None);
         }
-        let act = |ids: Vec<SessionId>| {
-            let (mut keys, store) = (self.keys(&ids).into_iter(), &self.store);
-            Box::new(move || {
-                let key = keys.next().expect("one for each time");
-                match operation {
-                    Operation::Read | Operation::Touch => assert_eq!(hand.read(&key).len(), payload.len()),
-                    Operation::Save => {
-                        let answer = self.floor.query(hand.set(&key, payload).arg("XX"));
-                        assert_eq!(answer, Value::Okay);
-                    }
-                    Operation::SaveIfUnchanged => hand.write(&key, payload, payload),
-                    Operation::Renew => hand.renew(&key, &store.key(&SessionId::random()), payload, payload),
-                    Operation::Destroy => hand.destroy(&key),
-                    Operation::Create => unreachable!("it has nothing stored"),
-                }
-            }) as Act<'b>
-        };
-        self.stored(load).into_iter().map(act).collect()
+        let acts = ids.into_iter().map(|ids| {
+            let (mut keys, act) = (self.keys(&ids).into_iter(), act.clone());
+            Box::new(move || act(&keys.next().expect("one for each time"))) as Act<'b>
+        });
+        acts.collect()
     }
 
     fn sessions(&self, does: Does, load: Load) -> Vec<Act<'_>> {
