@@ -213,9 +213,10 @@ impl<T: 'static> Policy<T> {
         let mut merged = None;
         let mut contest = Contest::new();
         loop {
-            // Who overwrites what is there, whatever it is, cannot know whom it belongs to. In a renewal it costs nothing to say
-            // so again, in case Redis has lost it.
-            let write = self.write(session, merged.as_deref().unwrap_or(&mine), blind || new.is_some());
+            // Who overwrites what is there, whatever it is, cannot know whom it belongs to. And in a renewal it costs little to
+            // say so again, in case Redis has lost it.
+            let anew = blind || (new.is_some() && session.principal().is_some());
+            let write = self.write(session, merged.as_deref().unwrap_or(&mine), anew);
             let saved = match &new {
                 Some(new) => self.store.rotate(id, new, write, expected.as_ref())?,
                 None => self.store.save(id, write, expected.as_ref())?,

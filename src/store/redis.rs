@@ -17,9 +17,10 @@ mod tls;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisResult, Value};
 
 pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::Warning;
@@ -29,7 +30,7 @@ use self::failure::Effect;
 use self::keys::Keys;
 pub use self::pool::RedisPool;
 use self::pool::{Answer, To};
-use self::script::Script;
+use self::script::{Script, Scripts};
 use super::{
     Bind, Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
     companion, ttl_millis,
@@ -43,7 +44,7 @@ use crate::{Error, ErrorKind, Handle, Result, SessionId};
 /// time has come. The *expiring* store (rrss `expiring-redis-store`) also keeps an index of its sessions and their
 /// deadlines, from which a reaper deletes them.
 ///
-/// Every operation is one command, to one hash slot: one round trip. (Some exceptions, none on the common path: reading
+/// Every operation is one round trip, to one hash slot: one command, or a script that is one, or two in one go. (Some exceptions, none on the common path: reading
 /// a session that is not there looks whether it was renewed; a command whose connection died is sent once more; a script
 /// that the server does not know is sent whole; a cluster may say that another node has the session by now.) No operation takes longer than its
 /// [deadline](RedisSessionStoreBuilder::deadline), and none waits while Redis is known to be away: see
@@ -61,10 +62,14 @@ use crate::{Error, ErrorKind, Handle, Result, SessionId};
 pub struct RedisSessionStore {
     pool: RedisPool,
     keys: Keys,
+    scripts: Arc<Scripts>,
     expiring: bool,
     /// The suffixes of the companions of its sessions.
     companions: Vec<String>,
 }
+
+/// Arguments of a script.
+type Args<'a> = Vec<Cow<'a, [u8]>>;
 
 impl RedisSessionStore {
     /// A plain store in the Redis at this URL, all else as by default.
@@ -94,35 +99,39 @@ impl RedisSessionStore {
         self.keys.session(id)
     }
 
-    /// What the arguments of every script begin with: the grace, and the suffixes of companions.
-    fn preamble(&self) -> String {
-        let grace = if self.expiring { GRACE } else { Duration::ZERO };
-        let mut preamble = grace.as_millis().to_string();
-        for suffix in &self.companions {
-            preamble.push(' ');
-            preamble.push_str(suffix);
-        }
-        preamble
+    fn new(pool: RedisPool, keys: Keys, expiring: bool) -> Self {
+        let scripts = Arc::new(Scripts::new(grace(expiring), &[]));
+        Self { pool, keys, scripts, expiring, companions: Vec::new() }
     }
 
-    /// What the arguments of the scripts that write end with: for each companion that the store keeps a value with `+`
-    /// before it, or `=` for the one it has.
-    fn companion_args(&self, write: Write<'_>) -> Result<Vec<Vec<u8>>> {
-        companion::check_kept(&self.companions, write.companions)?;
-        let value_of = |suffix: &String| write.companions.iter().find(|companion| companion.suffix == *suffix);
-        let arg = |suffix| value_of(suffix).map_or(b"=".to_vec(), |companion| [b"+", &*companion.value].concat());
-        Ok(self.companions.iter().map(arg).collect())
+    /// The milliseconds that the data of a session is to live, as the scripts take them.
+    fn data_lives(&self, ttl: u64) -> String {
+        (ttl + grace(self.expiring).as_millis() as u64).to_string()
     }
 
     fn command(&self, doing: &'static str, effect: Effect, to: To<'_>, command: &Cmd) -> Result<Answer> {
         self.pool.call(doing, effect, to, |connection| command.query(connection))
     }
 
-    /// What the scripts that write begin with after the grace: payload, time to live, owner and cap.
-    fn write_args<'a>(&self, doing: &'static str, write: Write<'a>) -> Result<[Cow<'a, [u8]>; 4]> {
-        let ttl = write.ttl_millis().map(|ttl| ttl.to_string()).unwrap_or_default();
-        let (owner, cap) = match write.bind {
-            Bind::Keep => ("=".to_owned(), None),
+    /// What the arguments of the scripts that write begin with: payload, time to live, and for each companion that the store
+    /// keeps a value with `+` before it, or `=` for the one it has.
+    fn write_args<'a>(&self, write: Write<'a>) -> Result<Args<'a>> {
+        companion::check_kept(&self.companions, write.companions)?;
+        let lives = write.ttl_millis().map(|ttl| self.data_lives(ttl)).unwrap_or_default();
+        let mut args = Args::with_capacity(6 + self.companions.len());
+        args.extend([write.payload.into(), lives.into_bytes().into()]);
+        args.extend(self.companions.iter().map(|suffix| {
+            let value = write.companions.iter().find(|companion| companion.suffix == *suffix);
+            value.map_or(b"=".into(), |companion| [b"+", &*companion.value].concat().into())
+        }));
+        Ok(args)
+    }
+
+    /// What comes behind them if the session comes to belong to somebody else: owner and cap.
+    fn bind_args(&self, doing: &'static str, bind: Bind<'_>) -> Result<Option<[Cow<'static, [u8]>; 2]>> {
+        let (owner, cap) = match bind {
+            Bind::Keep => return Ok(None),
+            Bind::Nobody if !self.expiring => return Ok(None),
             Bind::Nobody => (String::new(), None),
             Bind::To { .. } if !self.expiring => {
                 let why = "only an expiring store knows principals";
@@ -131,10 +140,15 @@ impl RedisSessionStore {
             Bind::To { principal, cap } => (keys::owner(principal), cap.filter(|_| self.keys.partitions() == 1)),
         };
         let cap = cap.map(|cap| cap.to_string()).unwrap_or_default();
-        Ok([write.payload.into(), ttl.into_bytes().into(), owner.into_bytes().into(), cap.into_bytes().into()])
+        Ok(Some([owner.into_bytes().into(), cap.into_bytes().into()]))
     }
 
-    /// What `save.lua` and `rotate.lua` answer.
+    /// Whether a session is one key and nothing else, so that one command of Redis does what is to be done.
+    fn is_bare(&self) -> bool {
+        !self.expiring && self.companions.is_empty()
+    }
+
+    /// What the scripts answer that save and rotate.
     fn saved(&self, doing: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
         match answer.value {
             Value::Int(1) => {
@@ -148,21 +162,68 @@ impl RedisSessionStore {
         }
     }
 
-    /// Runs a script. `keys` get the index at their end, `args` the preamble at their start.
+    /// Runs a script that writes. `keys` get the index at their end.
     fn script(
         &self,
         doing: &'static str,
-        effect: Effect,
         script: &Script,
         id: &SessionId,
         keys: &[&str],
-        args: &[&[u8]],
+        args: Args<'_>,
     ) -> Result<Answer> {
         let index = self.expiring.then(|| self.keys.index_of(id));
         let keys: Vec<&str> = keys.iter().copied().chain(index.as_deref()).collect();
-        let preamble = self.preamble();
-        let args: Vec<&[u8]> = std::iter::once(preamble.as_bytes()).chain(args.iter().copied()).collect();
-        self.pool.call(doing, effect, To::Key(keys[0]), |connection| script.call(connection, &keys, &args))
+        self.pool.call(doing, Effect::Writes, To::Key(keys[0]), |connection| script.call(connection, &keys, &args))
+    }
+
+    /// Reads a payload, and in the same go by another command what time it has left: nil if no session lives there.
+    ///
+    /// That others may come in between does no harm, for no id is used twice: if the session lives then, it lived before.
+    fn read_timed(
+        &self,
+        doing: &'static str,
+        key: &str,
+        and_time: impl Fn(&Cmd, &mut RedisConnection) -> RedisResult<[Value; 2]>,
+    ) -> Result<Answer> {
+        let mut get = redis::cmd("GET");
+        get.arg(key);
+        self.pool.call(doing, Effect::Reads, To::Key(key), |connection| {
+            Ok(match and_time(&get, connection)? {
+                [_, Value::Nil] | [Value::Nil, _] => Value::Nil,
+                [payload, left] => Value::Array(vec![payload, left]),
+            })
+        })
+    }
+
+    /// In an expiring store.
+    fn read_untouched(&self, doing: &'static str, key: &str) -> Result<Answer> {
+        let grace = grace(self.expiring).as_millis() as i64;
+        let mut pttl = redis::cmd("PTTL");
+        pttl.arg(key);
+        self.read_timed(doing, key, |get, connection| {
+            let [payload, left] = connection.both(get, &pttl)?;
+            let left = match left {
+                Value::Int(left) if left > grace => Value::Int(left - grace),
+                Value::Int(-1) => Value::Int(-1),
+                _ => Value::Nil,
+            };
+            Ok([payload, left])
+        })
+    }
+
+    fn read_touched(
+        &self,
+        doing: &'static str,
+        id: &SessionId,
+        key: &str,
+        ttl: Duration,
+        extend: bool,
+    ) -> Result<Answer> {
+        let index = self.expiring.then(|| self.keys.index_of(id));
+        let keys = &[key, index.as_deref().unwrap_or_default()][..1 + usize::from(self.expiring)];
+        let lives = self.data_lives(ttl_millis(ttl));
+        let args = &[&*lives, "1"][..1 + usize::from(extend)];
+        self.read_timed(doing, key, |get, connection| self.scripts.touch.call_after(get, connection, keys, args))
     }
 }
 
@@ -177,15 +238,15 @@ impl SessionStore for RedisSessionStore {
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
         const DOING: &str = "creating a session";
-        let (key, companions) = (self.keys.session(id), self.companion_args(write)?);
-        let answer = if self.expiring || write.bind != Bind::Keep || !companions.is_empty() {
-            let args = self.write_args(DOING, write)?;
-            let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).chain(companions.iter().map(|arg| &**arg)).collect();
-            self.script(DOING, Effect::Writes, &script::CREATE, id, &[&key], &args)?
-        } else {
+        let key = self.keys.session(id);
+        let answer = if self.is_bare() && write.is_bare() {
             // GET tells an own earlier success from somebody else's session, and a session from something else.
             let mut set = set(&key, write);
             self.command(DOING, Effect::Writes, To::Key(&key), set.arg("NX").arg("GET"))?
+        } else {
+            let mut args = self.write_args(write)?;
+            args.extend(self.bind_args(DOING, write.bind)?.into_iter().flatten());
+            self.script(DOING, &self.scripts.create, id, &[&key], args)?
         };
         Ok(match answer.value {
             Value::Nil | Value::Okay | Value::Int(1) => {
@@ -203,21 +264,15 @@ impl SessionStore for RedisSessionStore {
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
         const DOING: &str = "reading a session";
         let key = self.keys.session(id);
-        let answer = match (touch, self.expiring) {
-            (Touch::No, false) => self.command(DOING, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?,
-            (Touch::Set(ttl), false) if self.companions.is_empty() => {
+        let answer = match touch {
+            Touch::No if self.expiring => self.read_untouched(DOING, &key)?,
+            Touch::No => self.command(DOING, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?,
+            Touch::Set(ttl) if self.is_bare() => {
                 let mut getex = redis::cmd("GETEX");
                 self.command(DOING, Effect::Reads, To::Key(&key), getex.arg(&key).arg("PX").arg(ttl_millis(ttl)))?
             }
-            (touch, _) => {
-                let (mode, ttl) = match touch {
-                    Touch::No => ("no", 0),
-                    Touch::Set(ttl) => ("set", ttl_millis(ttl)),
-                    Touch::Extend(ttl) => ("extend", ttl_millis(ttl)),
-                };
-                let args = [mode.as_bytes(), ttl.to_string().as_bytes()].map(<[u8]>::to_vec);
-                self.script(DOING, Effect::Reads, &script::READ, id, &[&key], &[&args[0], &args[1]])?
-            }
+            Touch::Set(ttl) => self.read_touched(DOING, id, &key, ttl, false)?,
+            Touch::Extend(ttl) => self.read_touched(DOING, id, &key, ttl, true)?,
         };
         Ok(match answer.value {
             Value::Nil => {
@@ -240,20 +295,19 @@ impl SessionStore for RedisSessionStore {
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         const DOING: &str = "saving a session";
-        let (key, companions) = (self.keys.session(id), self.companion_args(write)?);
-        let answer = match expected {
-            None if !self.expiring && write.bind == Bind::Keep && companions.is_empty() => {
-                // GET, for without it SET replaces a key of any type.
-                let mut set = set(&key, write);
-                self.command(DOING, Effect::Writes, To::Key(&key), set.arg("XX").arg("GET"))?
+        let key = self.keys.session(id);
+        let answer = if expected.is_none() && self.is_bare() && write.is_bare() {
+            // GET, for without it SET replaces a key of any type.
+            let mut set = set(&key, write);
+            self.command(DOING, Effect::Writes, To::Key(&key), set.arg("XX").arg("GET"))?
+        } else {
+            let (mut args, mut script) = (self.write_args(write)?, &self.scripts.save);
+            if let Some(bind) = self.bind_args(DOING, write.bind)? {
+                args.extend(bind);
+                script = &self.scripts.save_and_bind;
             }
-            _ => {
-                let args = self.write_args(DOING, write)?;
-                let args = args.iter().map(|arg| &**arg).chain(expected.map(Version::as_bytes));
-                let args: Vec<&[u8]> = args.chain(companions.iter().map(|arg| &**arg)).collect();
-                let script = if write.bind == Bind::Keep { &script::SAVE } else { &script::SAVE_AND_BIND };
-                self.script(DOING, Effect::Writes, script, id, &[&key], &args)?
-            }
+            args.extend(expected.map(|expected| expected.as_bytes().into()));
+            self.script(DOING, script, id, &[&key], args)?
         };
         match answer.value {
             Value::Nil => Ok(Saved::Missing),
@@ -273,12 +327,12 @@ impl SessionStore for RedisSessionStore {
         if old.partition(partitions) != new.partition(partitions) {
             return refuse("the new id is in another partition than the old one; make it with fresh_id");
         }
-        let companions = self.companion_args(write)?;
+        let mut args = self.write_args(write)?;
+        args.push(RENEWED_FOR.as_millis().to_string().into_bytes().into());
+        args.extend(self.bind_args(DOING, write.bind)?.into_iter().flatten());
+        args.extend(expected.map(|expected| expected.as_bytes().into()));
         let keys = [&*old_key, &*new_key, &*self.keys.renewed(&old_key)];
-        let (args, mark) = (self.write_args(DOING, write)?, RENEWED_FOR.as_millis().to_string());
-        let args = args.iter().map(|arg| &**arg).chain([mark.as_bytes()]).chain(expected.map(Version::as_bytes));
-        let args: Vec<&[u8]> = args.chain(companions.iter().map(|arg| &**arg)).collect();
-        let answer = self.script(DOING, Effect::Writes, &script::ROTATE, old, &keys, &args)?;
+        let answer = self.script(DOING, &self.scripts.rotate, old, &keys, args)?;
         match answer.value {
             Value::Int(-1) if answer.repeated => Err(in_doubt(DOING)),
             Value::Int(-1) => refuse("another session lives under the key of the new id"),
@@ -290,27 +344,26 @@ impl SessionStore for RedisSessionStore {
     fn delete(&self, id: &SessionId) -> Result<bool> {
         const DOING: &str = "deleting a session";
         let key = self.keys.session(id);
-        let answer = if self.expiring || !self.companions.is_empty() {
-            self.script(DOING, Effect::Writes, &script::DELETE, id, &[&key], &[])?
-        } else {
+        let answer = if self.is_bare() {
             self.command(DOING, Effect::Writes, To::Key(&key), redis::cmd("DEL").arg(&key))?
+        } else {
+            self.script(DOING, &self.scripts.delete, id, &[&key], Args::new())?
         };
         Ok(answer.value == Value::Int(1))
     }
 
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
-        companion::keep(&mut self.companions, suffixes)
+        companion::keep(&mut self.companions, suffixes)?;
+        self.scripts = Arc::new(Scripts::new(grace(self.expiring), &self.companions));
+        Ok(())
     }
 
     fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
         const DOING: &str = "reading a companion";
         let key = self.keys.companion(&self.keys.session(id), suffix);
         // It expires with its session, so it lives as long as that.
-        let args: [&[u8]; 2] = [b"no", b"0"];
         let answer = if self.expiring {
-            self.pool.call(DOING, Effect::Reads, To::Key(&key), |connection| {
-                script::READ.call(connection, &[&key], &[self.preamble().as_bytes(), args[0], args[1]])
-            })?
+            self.read_untouched(DOING, &key)?
         } else {
             self.command(DOING, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?
         };
@@ -339,6 +392,18 @@ impl fmt::Debug for RedisSessionStore {
             .field("companions", &self.companions)
             .finish()
     }
+}
+
+impl Write<'_> {
+    /// Whether it writes a payload and nothing else.
+    fn is_bare(&self) -> bool {
+        self.bind == Bind::Keep && self.companions.is_empty()
+    }
+}
+
+/// By how much the data of a session outlives it.
+fn grace(expiring: bool) -> Duration {
+    if expiring { GRACE } else { Duration::ZERO }
 }
 
 /// `SET key payload PX ttl`, without the conditions.

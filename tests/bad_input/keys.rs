@@ -1,4 +1,5 @@
 use std::error::Error as _;
+use std::time::Duration;
 
 use threaded_sessions::store::{Created, RedisSessionStoreBuilder, SessionStore, Touch, Write};
 use threaded_sessions::{Error, ErrorKind, RedisSessionStore, SessionId, SessionManager};
@@ -66,6 +67,27 @@ fn a_key_of_another_type_is_an_error_to_everything_and_left_alone() {
                     assert_eq!((error.kind(), store.index().is_some()), (ErrorKind::WrongType, true));
                     assert_eq!(state(), before);
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_touch_takes_no_life_from_what_is_no_session() {
+    const DAY: u64 = 86_400_000;
+    for store in both(|builder| builder) {
+        for lives in [DAY / 2, 3 * DAY, 30 * DAY] {
+            let id = store.fresh_id(None);
+            let key = store.key(&id);
+            shared().cmd(&["RPUSH", &key, "a", "b"]);
+            shared().cmd(&["PEXPIRE", &key, &lives.to_string()]);
+            let content = || shared().cmd(&["DUMP", &key]);
+            let before = content();
+            for touch in [Touch::Set(Duration::from_millis(7 * DAY)), Touch::Extend(Duration::from_millis(7 * DAY))] {
+                assert_eq!(store.read(&id, touch).unwrap_err().kind(), ErrorKind::WrongType, "{touch:?}");
+                assert_eq!(content(), before);
+                let left: u64 = redis::from_redis_value(shared().cmd(&["PTTL", &key])).unwrap();
+                assert!(left > lives - DAY / 4, "{left} of {lives} after {touch:?} in {store:?}");
             }
         }
     }

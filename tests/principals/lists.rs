@@ -241,7 +241,7 @@ fn what_belongs_to_somebody_costs_no_more_commands() {
         let laptop = commit(session);
         expect("a login", &["EVALSHA"]);
         let mut session = sessions.open_id(&id).unwrap().unwrap();
-        expect("opening", &["EVALSHA"]);
+        expect("opening", &["GET", "EVALSHA"]);
         session.insert("a".into(), 1);
         commit(session);
         expect("a change", &["EVALSHA"]);

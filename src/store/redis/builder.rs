@@ -245,6 +245,6 @@ impl RedisSessionStoreBuilder {
         };
         let partitions = self.partitions.unwrap_or(if pool.is_cluster() { PARTITIONS_IN_CLUSTER } else { 1 });
         let keys = Keys::new(self.prefix, self.mapper, partitions, pool.is_cluster())?;
-        Ok(RedisSessionStore { pool, keys, expiring: self.expiring, companions: Vec::new() })
+        Ok(RedisSessionStore::new(pool, keys, self.expiring))
     }
 }

@@ -1,11 +1,12 @@
 use std::fmt;
+use std::mem;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
-    Client, Connection, ConnectionAddr, ConnectionLike, RedisConnectionInfo, RedisError, RedisResult, Role, Value,
+    Client, Cmd, Connection, ConnectionAddr, ConnectionLike, RedisConnectionInfo, RedisError, RedisResult, Role, Value,
 };
 
 use super::address::{self, Address};
@@ -256,6 +257,7 @@ impl r2d2::ManageConnection for RedisConnectionManager {
                 limit: self.deadline,
                 until: None,
                 asking: false,
+                packed: Vec::new(),
                 spoiled: false,
                 follows_a_master: self.follows_a_master(),
                 link: self.link.clone(),
@@ -291,6 +293,8 @@ pub struct RedisConnection {
     until: Option<Instant>,
     /// Whether commands are to be carried out in a slot that this node of a cluster does not have yet.
     asking: bool,
+    /// Where commands are put together.
+    packed: Vec<u8>,
     spoiled: bool,
     follows_a_master: bool,
     link: Arc<Link>,
@@ -329,19 +333,61 @@ impl RedisConnection {
         Ok(())
     }
 
-    fn exchange(&mut self, command: &[u8], until: Instant, allowed: Duration) -> RedisResult<Value> {
-        self.limit(allowed)?;
-        if self.asking {
-            self.connection.send_packed_command(&redis::cmd("ASKING").get_packed_command())?;
+    /// Two commands in one go, and what came of both. Fails as the first one that fails.
+    pub(super) fn both(&mut self, one: &Cmd, other: &Cmd) -> RedisResult<[Value; 2]> {
+        self.run([one, other])
+    }
+
+    /// Sends commands and waits for an answer to each.
+    fn run<const N: usize>(&mut self, commands: [&Cmd; N]) -> RedisResult<[Value; N]> {
+        let mut packed = mem::take(&mut self.packed);
+        packed.clear();
+        for command in commands {
+            if self.asking {
+                redis::cmd("ASKING").write_packed_command(&mut packed);
+            }
+            command.write_packed_command(&mut packed);
         }
-        self.connection.send_packed_command(command)?;
-        if command.len() > AT_ONCE {
-            self.limit(left(until))?;
+        let answers = self.exchange(&packed);
+        // What was large once need not stay so.
+        packed.shrink_to(AT_ONCE);
+        self.packed = packed;
+        answers
+    }
+
+    fn exchange<const N: usize>(&mut self, packed: &[u8]) -> RedisResult<[Value; N]> {
+        let (until, allowed) = match self.until {
+            Some(until) => (until, left(until)),
+            None => (Instant::now() + self.deadline, self.deadline),
+        };
+        let mut answers = [const { Value::Nil }; N];
+        let received = self.limit(allowed).and_then(|()| {
+            self.connection.send_packed_command(packed)?;
+            if packed.len() > AT_ONCE {
+                self.limit(left(until))?;
+            }
+            for answer in &mut answers {
+                if self.asking {
+                    self.receive()?;
+                }
+                *answer = self.receive()?;
+            }
+            Ok(())
+        });
+        let failed = match &received {
+            Err(error) => Some(error.clone()),
+            Ok(()) => answers.iter().find_map(|answer| match answer {
+                Value::ServerError(error) => Some(error.clone().into()),
+                _ => None,
+            }),
+        };
+        match failed {
+            None => Ok(answers),
+            Some(error) => {
+                self.failed(&error, allowed);
+                Err(error)
+            }
         }
-        if self.asking {
-            self.receive()?;
-        }
-        self.receive()
     }
 
     fn receive(&mut self) -> RedisResult<Value> {
@@ -415,18 +461,12 @@ fn left(until: Instant) -> Duration {
 }
 
 impl ConnectionLike for RedisConnection {
+    fn req_command(&mut self, command: &Cmd) -> RedisResult<Value> {
+        self.run([command]).map(|[answer]| answer)
+    }
+
     fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
-        let (until, allowed) = match self.until {
-            Some(until) => (until, left(until)),
-            None => (Instant::now() + self.deadline, self.deadline),
-        };
-        let answer = self.exchange(command, until, allowed);
-        match &answer {
-            Ok(Value::ServerError(error)) => self.failed(&error.clone().into(), allowed),
-            Ok(_) => {}
-            Err(error) => self.failed(error, allowed),
-        }
-        answer
+        self.exchange(command).map(|[answer]| answer)
     }
 
     fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {

@@ -8,7 +8,8 @@ use redis::{FromRedisValue, Value};
 
 use super::failure::Effect;
 use super::pool::To;
-use super::{RedisSessionStore, keys, script, unexpected};
+use super::script::Script;
+use super::{RedisSessionStore, keys, unexpected};
 use crate::store::{Belonging, Bind, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 use crate::{Handle, Result};
 
@@ -31,7 +32,7 @@ impl SessionIndex for RedisSessionStore {
         // `unpack` in the script has its limits.
         let limit = limit.clamp(1, 1000).to_string();
         let args = [limit.as_bytes(), if payloads { b"1" } else { b"0" }];
-        let answer = self.index_script(DOING, Effect::Writes, &script::REAP, partition, &args)?;
+        let answer = self.index_script(DOING, Effect::Writes, &self.scripts.reap, partition, &args)?;
         let Value::Array(parts) = answer else { return Err(unexpected(DOING, &answer)) };
         let mut parts = parts.into_iter();
         let (Some(Value::Int(removed)), Some(Value::Int(backlog))) = (parts.next(), parts.next()) else {
@@ -48,7 +49,7 @@ impl SessionIndex for RedisSessionStore {
         const DOING: &str = "counting sessions";
         let mut count = 0;
         for partition in 0..self.keys.partitions() {
-            match self.index_script(DOING, Effect::Reads, &script::COUNT, partition, &[])? {
+            match self.index_script(DOING, Effect::Reads, &self.scripts.count, partition, &[])? {
                 Value::Int(live) => count += live as u64,
                 other => return Err(unexpected(DOING, &other)),
             }
@@ -70,7 +71,7 @@ impl SessionIndex for RedisSessionStore {
             while at < end {
                 let (skip, take) = (at.to_string(), STEP.min(end - at).to_string());
                 let args = [skip.as_bytes(), take.as_bytes()];
-                let answer = self.index_script(DOING, Effect::Reads, &script::PAGE, partition, &args)?;
+                let answer = self.index_script(DOING, Effect::Reads, &self.scripts.page, partition, &args)?;
                 let some = <Vec<(Vec<u8>, f64, i64)>>::from_redis_value(answer)
                     .map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
                 at = if some.len() < STEP { end } else { at + STEP };
@@ -172,7 +173,7 @@ impl RedisSessionStore {
         let args = [owner.as_bytes(), at_once.as_bytes(), which.as_bytes(), key.as_bytes()];
         let mut ended = 0;
         loop {
-            let answer = self.index_script(DOING, Effect::Writes, &script::END, partition, &args)?;
+            let answer = self.index_script(DOING, Effect::Writes, &self.scripts.end, partition, &args)?;
             let (some, more) =
                 <(i64, bool)>::from_redis_value(answer).map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
             ended += u64::try_from(some).map_err(|_| Ending::not_theirs(DOING))?;
@@ -189,7 +190,7 @@ impl RedisSessionStore {
         let mut all = Vec::new();
         for partition in 0..self.keys.partitions() {
             let args = [owner.as_bytes(), at_once.as_bytes()];
-            let answer = self.index_script(DOING, Effect::Reads, &script::OF, partition, &args)?;
+            let answer = self.index_script(DOING, Effect::Reads, &self.scripts.of, partition, &args)?;
             let some = Vec::<(String, Vec<u8>, i64, u64)>::from_redis_value(answer)
                 .map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
             all.extend(some.into_iter().map(|(key, payload, left, since)| {
@@ -206,14 +207,13 @@ impl RedisSessionStore {
         &self,
         doing: &'static str,
         effect: Effect,
-        script: &script::Script,
+        script: &Script,
         partition: u32,
         args: &[&[u8]],
     ) -> Result<Value> {
-        let (index, preamble) = (self.keys.index(partition), self.preamble());
-        let args: Vec<&[u8]> = std::iter::once(preamble.as_bytes()).chain(args.iter().copied()).collect();
+        let index = self.keys.index(partition);
         let call =
-            self.pool.call(doing, effect, To::Key(&index), |connection| script.call(connection, &[&index], &args));
+            self.pool.call(doing, effect, To::Key(&index), |connection| script.call(connection, &[&index], args));
         call.map(|answer| answer.value)
     }
 
@@ -246,7 +246,7 @@ impl RedisSessionStore {
         // A small sorted set comes in one step, whatever its size.
         for keys in keys.chunks(STEP) {
             let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let answer = self.index_script(doing, Effect::Writes, &script::VERIFY, partition, &keys)?;
+            let answer = self.index_script(doing, Effect::Writes, &self.scripts.verify, partition, &keys)?;
             let (added, corrected, dropped) = <(u64, u64, u64)>::from_redis_value(answer)
                 .map_err(|_| unexpected(doing, &Value::Array(Vec::new())))?;
             verified.added += added;

@@ -1,2 +1,3 @@
--- KEYS: index. ARGV: grace. Answers how many sessions live, as the index has it.
+-- KEYS: index. Answers how many sessions live, as the index has it.
+-- include clock
 return redis.call('ZCOUNT', KEYS[1], '(' .. clock(), '+inf')

@@ -1,13 +1,20 @@
--- KEYS: session, index. ARGV: grace, payload, ttl, owner, cap. Answers 1: stored, 0: taken.
-local there = live(KEYS[1])
-if there then return there == ARGV[2] and 1 or 0 end
-if ARGV[5] ~= '' then need('DEL', KEYS[1]) end
-local owner = owner_of(KEYS[2], KEYS[1])
-reach(KEYS[2], ARGV[4])
--- What a session left here that expired and was not reaped yet. Not otherwise: after a DEL Redis would take the SET also at
--- maxmemory.
-if redis.call('EXISTS', KEYS[1]) == 1 then leave(KEYS[1]) end
-put(KEYS[1], ARGV[2], ARGV[3], KEYS[2])
-disown(KEYS[2], KEYS[1], owner)
-bind(KEYS[2], KEYS[1], ARGV[4], ARGV[5])
+-- KEYS: session, index. ARGV: payload, milliseconds that the data lives, companions, and perhaps owner and cap.
+-- Answers 1: stored, 0: taken.
+-- include companions -- companions
+-- include principals -- expiring
+local key, index, old = KEYS[1], KEYS[2], nil
+local owner, cap = ARGV[3 + #suffixes], ARGV[4 + #suffixes] -- expiring
+local there = redis.call('GET', key)
+if there then
+  local left = redis.call('PTTL', key)
+  if left < 0 or left > grace then return there == ARGV[1] and 1 or 0 end
+  -- It expired and was not reaped yet. Otherwise there is nothing to delete, and nothing is: after a DEL Redis would take
+  -- the SET also at maxmemory.
+  leave(key) -- companions
+end
+local p = (owner or redis.pcall('HGET', string.sub(index, 1, -6) .. 'principals', key)) and principals(index) -- expiring
+local had = p and p.prepare(key, owner, cap) -- expiring
+-- include put
+if p then p.disown(key, had) end -- expiring
+if p then p.bind(key, owner, cap) end -- expiring
 return 1

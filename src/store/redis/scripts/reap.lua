@@ -1,13 +1,15 @@
--- KEYS: index. ARGV: grace, entries to look at, '1' for payloads.
+-- KEYS: index. ARGV: entries to look at, '1' for payloads.
 -- Answers how many sessions were removed, how many entries are still due, and for payloads key and payload of each.
 -- One command for each entry, whether it is overdue, is half of what this costs: all else is done for all of them at once.
-local index, limit, payloads = KEYS[1], ARGV[2], ARGV[3] == '1'
+-- include companions -- companions
+-- include clock
+-- include principals
+local index, limit, payloads = KEYS[1], ARGV[1], ARGV[2] == '1'
 local call, now, answer = redis.call, clock(), {0, 0}
 local due = call('ZRANGE', index, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
 if #due == 0 then return answer end
 
-local owners = owners_of(index)
-local has_owners = call('EXISTS', owners) == 1
+local p = call('EXISTS', string.sub(index, 1, -6) .. 'principals') == 1 and principals(index)
 local moved, gone, overdue = {}, {}, {}
 for _, key in ipairs(due) do
   local left = call('PTTL', key)
@@ -32,17 +34,11 @@ if payloads and #overdue > 0 then
   end
 end
 if #overdue > 0 then answer[1] = call('DEL', unpack(overdue)) end
-if #suffixes > 0 then
-  for _, key in ipairs(gone) do leave(key) end
-end
+for _, key in ipairs(gone) do leave(key) end -- companions
 -- At maxmemory Redis refuses ZADD unless the script has written something before, if only that no '' is in the index. What is
 -- not corrected would be due again in the next batch, and for ever in the way of all others.
 call('ZREM', index, '', unpack(gone))
 if #moved > 0 then redis.pcall('ZADD', index, unpack(moved)) end
-if has_owners and #gone > 0 then
-  for position, owner in ipairs(try('HMGET', owners, unpack(gone)) or {}) do
-    disown(index, gone[position], owner)
-  end
-end
+if p and #gone > 0 then p.disown_all(gone) end
 if #due == tonumber(limit) then answer[2] = call('ZCOUNT', index, '-inf', now) end
 return answer

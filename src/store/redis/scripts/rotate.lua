@@ -1,24 +1,32 @@
 -- KEYS: old session, new session, mark of the old one, index.
--- ARGV: grace, payload, ttl, owner, cap, milliseconds the mark stays, and perhaps the payload that is expected there.
+-- ARGV: payload, milliseconds that the data lives, companions, milliseconds the mark stays, perhaps owner and cap, and perhaps the
+-- payload that is expected there.
 -- Answers 1: stored, 0: missing, -1: the new key is taken, or the payload in the way and the milliseconds it has left.
+-- include companions -- companions
+-- include need
+-- include principals -- expiring
 local old, new, mark, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local taken = live(new)
-if taken then return taken == ARGV[2] and 1 or -1 end
-local there, left = live(old, true)
-if not there then return 0 end
-local expected = optional(7)
-if expected and there ~= expected then return {there, left or -1} end
+local more = #ARGV - #suffixes - 3
+local expected, owner, cap = more % 2 == 1 and ARGV[#ARGV] or nil, nil, nil
+if more > 1 then owner, cap = ARGV[4 + #suffixes], ARGV[5 + #suffixes] end -- expiring
+local taken = redis.call('GET', new)
+if taken then
+  local left = redis.call('PTTL', new)
+  if left < 0 or left > grace then return taken == ARGV[1] and 1 or -1 end
+end
+local key = old
+-- include alive
+-- include expected
 -- What Redis may refuse comes first, so that it is refused whole. Beside a session that lives the mark means nothing.
 need('DEL', old)
-local owner, since = owner_of(index, old)
-reach(index, ARGV[4])
-redis.call('SET', mark, '', 'PX', ARGV[6])
-put(new, ARGV[2], ARGV[3], index, old)
+local p = (owner or redis.pcall('HGET', string.sub(index, 1, -6) .. 'principals', old)) and principals(index) -- expiring
+local had, since -- expiring
+if p then had, since = p.prepare(old, owner, cap) end -- expiring
+redis.call('SET', mark, '', 'PX', ARGV[3 + #suffixes])
+key = new
+-- include put
 redis.call('DEL', old)
-leave(old)
-if index then
-  try('ZREM', index, old)
-  disown(index, old, owner)
-  bind(index, new, ARGV[4], ARGV[5], owner, since)
-end
+leave(old) -- companions
+redis.pcall('ZREM', index, old) -- expiring
+if p then p.bind(new, owner, cap, had, since, old) end -- expiring
 return 1

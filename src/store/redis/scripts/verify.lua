@@ -1,15 +1,18 @@
--- KEYS: index. ARGV: grace, then keys of sessions, or of what the index takes for sessions.
+-- KEYS: index. ARGV: keys of sessions, or of what the index takes for sessions.
 -- Makes their entries exact, and leaves to principals what is a session. Answers how many entries were added, corrected and dropped.
-local index, now = KEYS[1], clock()
+-- include companions -- companions
+-- include clock
+-- include principals
+local index, now, p = KEYS[1], clock(), principals(KEYS[1])
 local added, corrected, dropped = 0, 0, 0
-for position = 2, #ARGV do
+for position = 1, #ARGV do
   local key = ARGV[position]
   local left = redis.call('PTTL', key)
   local entry = redis.call('ZSCORE', index, key)
   if redis.call('TYPE', key).ok ~= 'string' then
     dropped = dropped + redis.call('ZREM', index, key)
-    disown(index, key, (owner_of(index, key)))
-    leave(key)
+    p.disown(key, (p.owner_of(key)))
+    leave(key) -- companions
   else
     -- Also what is due belongs into the index, or no reaper would find it.
     local deadline = left == -1 and math.huge or now + left - grace

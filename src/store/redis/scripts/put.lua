@@ -1,0 +1,9 @@
+-- Stores under `key` the payload ARGV[1] for the ARGV[2] milliseconds that the data is to live; '' means that it does not
+-- expire. With it go the companions, those of the session `old` if it is renewed.
+if ARGV[2] == '' then
+  redis.call('SET', key, ARGV[1])
+else
+  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+end
+carry(key, old) -- companions
+redis.pcall('ZADD', index, ARGV[2] == '' and '+inf' or redis.call('PEXPIRETIME', key) - grace, key) -- expiring
