@@ -6,9 +6,9 @@ use redis::Client;
 
 use super::RedisSessionStore;
 use super::address::Address;
-use super::connection::{DEADLINES, RedisConnectionManager, misconfigured};
 use super::credentials::Credentials;
 use super::keys::{KeyMapper, Keys};
+use super::manager::{DEADLINES, RedisConnectionManager, misconfigured};
 use super::pool::RedisPool;
 use crate::{Error, ErrorKind, Result, SessionId};
 

@@ -13,8 +13,9 @@ use crc::{CRC_16_XMODEM, Crc};
 use redis::{Client, ErrorKind as Kind, FromRedisValue, RedisError, RedisResult, ServerErrorKind as Server, Value};
 
 use super::address;
-use super::connection::{RedisConnection, RedisConnectionManager};
+use super::connection::RedisConnection;
 use super::failure::{self, Cause};
+use super::manager::RedisConnectionManager;
 use super::node::Node;
 use crate::{Error, ErrorKind, Result};
 

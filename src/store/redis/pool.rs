@@ -7,8 +7,9 @@ use r2d2::PooledConnection;
 use redis::{Client, RedisResult, Value};
 
 use super::cluster::{self, Cluster};
-use super::connection::{RedisConnection, RedisConnectionManager};
+use super::connection::RedisConnection;
 use super::failure::{self, Cause, Effect};
+use super::manager::RedisConnectionManager;
 use super::node::Node;
 use crate::store::Health;
 use crate::{Error, ErrorKind, Result};
