@@ -30,9 +30,15 @@ pub(super) const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1).
 #[derive(Clone)]
 pub struct RedisConnectionManager {
     server: Server,
-    deadline: Duration,
-    credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
+    settings: Settings,
     link: Arc<Link>,
+}
+
+/// What can be set of connections, wherever they lead. What is not set is as by default.
+#[derive(Clone, Default)]
+pub(super) struct Settings {
+    pub(super) deadline: Option<Duration>,
+    pub(super) credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
 }
 
 /// Which server connections lead to.
@@ -66,12 +72,7 @@ impl RedisConnectionManager {
     pub fn new(client: Client) -> Result<Self> {
         let client = prepared(&client).map_err(|error| misconfigured(&error))?;
         let link = Link::new(client.get_connection_info().addr().to_string());
-        Ok(Self {
-            server: Server::Fixed(Arc::new(client)),
-            deadline: DEADLINE,
-            credentials: None,
-            link: Arc::new(link),
-        })
+        Ok(Self { server: Server::Fixed(Arc::new(client)), settings: Settings::default(), link: Arc::new(link) })
     }
 
     /// A manager of connections to the master of this name, of which these Sentinels know the address. It is logged in at,
@@ -92,7 +93,7 @@ impl RedisConnectionManager {
         let settings = prepared(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
         let sentinel = Sentinel::new(name.into(), sentinels, settings);
         let link = Arc::new(Link::new(sentinel.to_string()));
-        Ok(Self { server: Server::Master(Arc::new(sentinel)), deadline: DEADLINE, credentials: None, link })
+        Ok(Self { server: Server::Master(Arc::new(sentinel)), settings: Settings::default(), link })
     }
 
     /// The same for another server.
@@ -121,18 +122,24 @@ impl RedisConnectionManager {
     /// Logs in with what this says, asked anew for every connection: for credentials that change while the program runs.
     /// By default, with what the URL or client has. It is called in threads of the pool, which it may keep waiting.
     pub fn with_credentials(self, credentials: impl Fn() -> Credentials + Send + Sync + 'static) -> Self {
-        Self { credentials: Some(Arc::new(credentials)), ..self }
+        Self { settings: Settings { credentials: Some(Arc::new(credentials)), ..self.settings }, ..self }
     }
 
     /// The manager with this deadline for an operation: waiting for a connection, sending, and waiting for the answer.
     /// Defaults to 1 second; shorter than 1 millisecond counts as that, longer than an hour as an hour. Where it does not
     /// hold exactly is told at [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline).
     pub fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline: deadline.clamp(*DEADLINES.start(), *DEADLINES.end()), ..self }
+        let deadline = deadline.clamp(*DEADLINES.start(), *DEADLINES.end());
+        Self { settings: Settings { deadline: Some(deadline), ..self.settings }, ..self }
+    }
+
+    /// The manager with these settings, and no others.
+    pub(super) fn with(self, settings: &Settings) -> Self {
+        Self { settings: settings.clone(), ..self }
     }
 
     pub(super) fn deadline(&self) -> Duration {
-        self.deadline
+        self.settings.deadline.unwrap_or(DEADLINE)
     }
 
     pub(super) fn link(&self) -> &Link {
@@ -143,7 +150,7 @@ impl RedisConnectionManager {
     /// used any more then.
     pub(super) fn leaves_for_another_master(&self) -> bool {
         let Server::Master(sentinel) = &self.server else { return false };
-        let Ok(master) = sentinel.master(self.deadline / 3) else { return false };
+        let Ok(master) = sentinel.master(self.deadline() / 3) else { return false };
         let leaves = sentinel.is_another(&master)
             && self.login(master.clone()).and_then(|client| self.connection(&client)).is_ok()
             && sentinel.follow(&master);
@@ -158,13 +165,13 @@ impl RedisConnectionManager {
         match &self.server {
             Server::Fixed(client) => Ok(Client::clone(client)),
             // Several may have to be asked.
-            Server::Master(sentinel) => sentinel.master(self.deadline / 3),
+            Server::Master(sentinel) => sentinel.master(self.deadline() / 3),
         }
     }
 
     /// The same, as whom the credentials say.
     fn login(&self, client: Client) -> RedisResult<Client> {
-        let Some(credentials) = &self.credentials else { return Ok(client) };
+        let Some(credentials) = &self.settings.credentials else { return Ok(client) };
         let info = client.get_connection_info().clone();
         let login = credentials().onto(info.redis_settings());
         Client::open(info.set_redis_settings(login))
@@ -179,9 +186,9 @@ impl RedisConnectionManager {
     }
 
     fn try_connection(&self, client: &Client) -> RedisResult<Connection> {
-        let mut connection = client.get_connection_with_timeout(self.deadline)?;
-        connection.set_read_timeout(Some(self.deadline))?;
-        connection.set_write_timeout(Some(self.deadline))?;
+        let mut connection = client.get_connection_with_timeout(self.deadline())?;
+        connection.set_read_timeout(Some(self.deadline()))?;
+        connection.set_write_timeout(Some(self.deadline()))?;
         // A server that Sentinels call the master may have been another's replica for a while.
         let answered = match &self.server {
             Server::Fixed(_) => redis::cmd("PING").exec(&mut connection),
@@ -214,7 +221,7 @@ impl fmt::Debug for RedisConnectionManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConnectionManager")
             .field("addr", &self.link.address())
-            .field("deadline", &self.deadline)
+            .field("deadline", &self.deadline())
             .finish_non_exhaustive()
     }
 }
@@ -241,7 +248,7 @@ impl r2d2::ManageConnection for RedisConnectionManager {
                 }
             }
             let link = self.link.clone();
-            Ok(RedisConnection::new(connection?, *generation, self.deadline, self.follows_a_master(), link))
+            Ok(RedisConnection::new(connection?, *generation, self.deadline(), self.follows_a_master(), link))
         })
     }
 
