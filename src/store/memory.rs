@@ -175,7 +175,8 @@ impl SessionIndex for MemorySessionStore {
             return Ok(Reaped { removed: evicted, ..Reaped::default() });
         }
         let count = limit.min(shelf.expired.len());
-        let sessions = shelf.expired.drain(..count).map(|(_, expired)| expired).collect();
+        let expired = shelf.expired.drain(..count).map(|(_, expired)| expired);
+        let sessions = expired.filter(|_| payloads).collect();
         Ok(Reaped { removed: count as u64, backlog: shelf.expired.len() as u64, sessions })
     }
 
