@@ -34,6 +34,12 @@
 //! **Renewed ids.** For [`RENEWED_FOR`] after a rotation, reading the old id answers [`Found::Renewed`] instead of
 //! [`Found::Absent`]. Nothing leads from the old id to the new one.
 //!
+//! **Companions.** A store may keep [companions](Companion) of its sessions, with the suffixes it was
+//! [told to](SessionStore::keep_companions). A write that brings another one is refused whole, with
+//! [`Unsupported`](ErrorKind::Unsupported).
+//!
+//! **The index** is what else a store may have; [`SessionIndex`] says what it promises.
+//!
 //! The suite in [`contract`](crate::contract) checks all this on any store.
 
 mod companion;
@@ -100,7 +106,7 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`ErrorKind::Unsupported`] if the store keeps none, which is the default;
-    /// [`ErrorKind::Misconfigured`] for a suffix it cannot have.
+    /// [`ErrorKind::Misconfigured`] for a suffix it cannot have, or has already.
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
         match suffixes {
             [] => Ok(()),

@@ -15,7 +15,7 @@ use threaded_sessions::{Error, ErrorKind, RedisSessionStore, Result, SessionId, 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// In which a store is to be back once the cluster is; and how often it may miss that because the machine is busy.
-const BACK: Duration = Duration::from_secs(1);
+const BACK: Duration = Duration::from_millis(2500);
 const ROUNDS: usize = 3;
 
 fn open(cluster: &Cluster, expiring: bool, deadline: Duration) -> RedisSessionStore {

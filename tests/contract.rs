@@ -1,29 +1,40 @@
-//! Every store passes the same suite.
+//! Every store passes the same suite, and one that breaks a promise does not.
 
+#[path = "contract/broken.rs"]
+mod broken;
 mod support;
 
-use std::thread::sleep;
+use std::thread::{self, sleep};
+use std::time::Duration;
 
 use support::{shared, shared_cluster, unique};
+use threaded_sessions::step::{Next, WriteOperation, Written};
 use threaded_sessions::store::RedisSessionStoreBuilder;
-use threaded_sessions::{Clock, MemorySessionStore, RedisSessionStore, contract};
+use threaded_sessions::{
+    Clock, MemorySessionStore, RedisSessionStore, Result, SessionStore, Step, StepStore, contract,
+};
+
+fn check(mut store: impl SessionStore, wait: impl Fn(Duration)) {
+    contract::all(&store, &wait);
+    contract::companions(&mut store, &wait);
+    // Some stores work in other ways from now on.
+    contract::all(&store, &wait);
+}
 
 fn redis(settings: impl FnOnce(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder) {
     let builder = RedisSessionStore::builder().url(shared().url()).prefix(unique("contract"));
-    let store = settings(builder).build().expect("the settings are valid");
-    contract::all(&store, sleep);
+    check(settings(builder).build().expect("the settings are valid"), sleep);
 }
 
 #[test]
 fn memory() {
     let clock = Clock::manual();
-    let store = MemorySessionStore::new().with_clock(clock.clone());
-    contract::all(&store, |time| clock.advance(time));
+    check(MemorySessionStore::new().with_clock(clock.clone()), |time| clock.advance(time));
 }
 
 #[test]
 fn memory_on_the_system_clock() {
-    contract::all(&MemorySessionStore::new(), sleep);
+    check(MemorySessionStore::new(), sleep);
 }
 
 #[test]
@@ -70,4 +81,42 @@ fn expiring_in_a_cluster() {
 #[test]
 fn over_resp3() {
     redis(|builder| builder.url(format!("{}?protocol=resp3", shared().url())).expiring());
+}
+
+/// Marks what is written.
+#[derive(Debug)]
+struct Marks;
+
+impl Step for Marks {
+    fn companions(&self) -> Vec<String> {
+        vec!["mark".to_owned()]
+    }
+
+    fn write(&self, operation: &mut WriteOperation<'_>, next: Next<'_>) -> Result<Written> {
+        operation.set_companion("mark", "written");
+        next.write(operation)
+    }
+}
+
+#[test]
+fn with_steps_around_it() {
+    let store = RedisSessionStore::builder().url(shared().url()).prefix(unique("contract")).expiring().build().unwrap();
+    check(StepStore::builder(store).step(Marks).build().unwrap(), sleep);
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    check(StepStore::builder(store).step(Marks).build().unwrap(), |time| clock.advance(time));
+}
+
+/// In one store, with sessions that are none of the suite's.
+#[test]
+fn several_at_once() {
+    let builder = RedisSessionStore::builder().url(shared().url()).prefix(unique("contract")).expiring();
+    let redis = builder.build().unwrap();
+    let memory = MemorySessionStore::new();
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| contract::all(&redis, sleep));
+            scope.spawn(|| contract::all(&memory, sleep));
+        }
+    });
 }

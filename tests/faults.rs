@@ -125,7 +125,8 @@ fn assert_fails_at_once(rig: &Rig, row: &str, context: &str) {
         })
         .collect();
     times.sort_unstable();
-    assert!(times[50] < Duration::from_millis(1), "{context}: fails in {:?}", times[50]);
+    // Who waits for a connection waits that long before looking whether it makes sense.
+    assert!(times[50] < Duration::from_millis(10), "{context}: fails in {:?}", times[50]);
 }
 
 fn assert_tells_no_secret(error: &Error, subject: &Subject) {

@@ -16,9 +16,13 @@ use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, r
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(250);
 
-/// In which a store is to be back; and how often it may miss that because the machine is busy.
-const BACK: Duration = Duration::from_millis(500);
+/// In which a store is to be back: far more than it takes, and half of what r2d2 takes by itself. And how often it may miss
+/// that because the machine is busy.
+const BACK: Duration = Duration::from_millis(2500);
 const ROUNDS: usize = 5;
+
+/// The deadline unless configured otherwise.
+const DEADLINE: Duration = Duration::from_secs(1);
 
 fn open(url: &str, deadline: Duration) -> RedisSessionStore {
     RedisSessionStore::builder().url(url).deadline(deadline).build().unwrap()
@@ -136,8 +140,9 @@ fn while_redis_hangs_32_threads_get_their_errors_at_once_and_then_their_own_sess
             let mut times: Vec<Duration> = failed.iter().map(|visit| visit.1).collect();
             times.sort_unstable();
             let median = times[times.len() / 2];
-            assert!(median < Duration::from_millis(1), "{median:?} for an error");
-            let waits = times.iter().filter(|&&time| time > SHORT).count();
+            // Who waits for a connection waits that long before looking whether it makes sense.
+            assert!(median < Duration::from_millis(10), "{median:?} for an error");
+            let waits = times.iter().filter(|&&time| time > DEADLINE / 2).count();
             assert!(waits <= THREADS * 3 / 2, "a thread waits for one deadline, not for another: {waits} waits");
             let last_error = failed.iter().map(|visit| visit.0).max().unwrap();
             recoveries.push(last_error.saturating_duration_since(resumed));
@@ -168,17 +173,19 @@ fn a_single_quiet_client_is_served_when_redis_is_back() {
     for operation in [serves, own_command] {
         let server = RedisServer::start();
         let store = RedisSessionStore::builder().url(server.url()).deadline(SHORT).pool_size(2).build().unwrap();
-        let is_served_in_time = || {
+        let is_served_after = |pause| {
             // With a spare one, so that r2d2 has no reason to open another.
             assert!(eventually(PATIENCE, || operation(&store) && store.health().connections_idle > 1));
             server.stop();
             assert!(!operation(&store));
             server.resume();
-            thread::sleep(BACK);
+            thread::sleep(pause);
             operation(&store)
         };
-        let served = (0..ROUNDS).filter(|_| is_served_in_time()).count();
-        assert!(served > ROUNDS / 2, "{served} of {ROUNDS}");
+        for _ in 0..3 {
+            // A busy machine takes longer.
+            assert!((1..=ROUNDS).any(|round| is_served_after(BACK * round as u32 / ROUNDS as u32)));
+        }
     }
 }
 

@@ -135,15 +135,18 @@ fn what_an_own_command_left_half_written_never_meets_another() {
     assert!(error.is_timeout(), "{error}");
     drop(connection);
     server.resume();
-    assert!(eventually(PATIENCE, || serves(&store)));
-    let Found::Live(stored) = store.read(&id, Touch::No).unwrap() else { panic!("the session is lost") };
-    assert_eq!(*stored.payload, *b"whole");
+    let is_whole = || match store.read(&id, Touch::No) {
+        Ok(Found::Live(stored)) => *stored.payload == *b"whole",
+        Ok(found) => panic!("the session is lost: {found:?}"),
+        Err(_) => false,
+    };
+    assert!(eventually(PATIENCE, is_whole));
     assert_eq!(server.cmd(&["EXISTS", "large"]), Value::Int(0));
 }
 
 #[test]
 fn the_deadline_is_of_the_whole_operation() {
-    let deadline = Duration::from_secs(2);
+    let deadline = Duration::from_secs(4);
     let server = RedisServer::start();
     let store = open(&server.url(), deadline, 1);
     assert!(eventually(PATIENCE, || serves(&store)));
@@ -159,8 +162,8 @@ fn the_deadline_is_of_the_whole_operation() {
         drop(held);
         waiting.join().unwrap()
     });
-    // Were waiting and reading to have it each, it would be 3.5 seconds.
-    assert!(took >= deadline && took < deadline * 3 / 2, "{took:?}");
+    // What it would be if waiting and reading were to have it each.
+    assert!(took >= deadline && took < deadline * 7 / 4, "{took:?}");
     server.resume();
     assert!(eventually(PATIENCE, || serves(&store)));
 }

@@ -61,8 +61,10 @@ impl Crowd {
     }
 }
 
+/// Whatever it could wait for by mistake takes longer than `PATIENCE`: the reaper's next round, a deadline of a minute, a
+/// visitor who stays.
 #[test]
-fn ctrl_c_under_load_answers_what_it_began_and_ends_within_a_second() {
+fn ctrl_c_under_load_answers_what_it_began_and_ends_soon() {
     for program in PROGRAMS {
         for (store, signal) in stores(&shared().url()).iter().zip([Signal::INT, Signal::TERM, Signal::INT]) {
             let mut process = Program::with(program, store, &["--insecure-cookies"]);
@@ -73,7 +75,7 @@ fn ctrl_c_under_load_answers_what_it_began_and_ends_within_a_second() {
             let took = began.elapsed();
             let visitors = crowd.disperse();
             assert!(status.success(), "{program} {store:?}: {status}: {}", process.stderr());
-            assert!(took < Duration::from_secs(1), "{program} {store:?} took {took:?}");
+            assert!(took < PATIENCE / 2, "{program} {store:?} took {took:?}");
             eprintln!("{program} {store:?} ended in {took:?}");
 
             let again = Program::with(program, store, &["--insecure-cookies"]);

@@ -94,7 +94,10 @@ impl<T: 'static> Rounds<T> {
             Ok(reaped) if reaped.backlog == 0 => Ok(self.account(reaped)),
             Ok(reaped) => {
                 let removed = self.account(reaped);
-                let rest = if self.settings.gentle { self.gently(partition)? } else { self.flat_out(partition)? };
+                let rest = match self.settings.gentle {
+                    true => self.gently(partition)?,
+                    false => self.flat_out(partition, thread::Builder::new)?,
+                };
                 rest.map(|rest| removed + rest)
             }
             Err(error) => Err(error),
@@ -128,13 +131,14 @@ impl<T: 'static> Rounds<T> {
         }
     }
 
-    /// Two batches at a time, so that Redis has one to do while the other one's answer is on its way.
-    fn flat_out(&mut self, partition: u32) -> Result<Result<u64>, Stopped> {
+    /// Two batches at a time, so that Redis has one to do while the other one's answer is on its way. `helper`: the threads
+    /// they run in.
+    fn flat_out(&mut self, partition: u32, helper: impl Fn() -> thread::Builder) -> Result<Result<u64>, Stopped> {
         let (settings, over) = (&self.settings.batches(), &AtomicBool::new(false));
         let (sender, batches) = bounded(0);
         thread::scope(|scope| {
-            for sender in [sender.clone(), sender] {
-                scope.spawn(move || {
+            let helpers = [sender.clone(), sender].map(|sender| {
+                helper().spawn_scoped(scope, move || {
                     while !over.load(Ordering::Relaxed) {
                         let batch = settings.reap(partition);
                         let more = matches!(&batch, Ok(reaped) if reaped.backlog > 0);
@@ -143,7 +147,11 @@ impl<T: 'static> Rounds<T> {
                             break;
                         }
                     }
-                });
+                })
+            });
+            // The system has no threads to give. One would be enough.
+            if helpers.iter().all(Result::is_err) {
+                return self.gently(partition);
             }
             let (mut removed, mut stopped) = (Ok(0), Ok(()));
             for batch in batches {
@@ -281,7 +289,40 @@ fn random_part(whole: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use crossbeam_channel::unbounded;
+
     use super::*;
+    use crate::store::SessionIndex;
+    use crate::{Clock, MemorySessionStore};
+
+    #[test]
+    fn a_reaper_in_a_hurry_does_with_the_threads_that_there_are() {
+        for threads in 0..=2_u32 {
+            let clock = Clock::manual();
+            let store = MemorySessionStore::new().with_clock(clock.clone());
+            store.keep_expired();
+            let sessions = SessionManager::<u32>::new(store);
+            for value in 1..=10 {
+                let mut session = sessions.fresh();
+                *session = value;
+                let _ = sessions.commit(session).unwrap();
+            }
+            clock.advance(Duration::from_secs(7 * 86_400));
+
+            let none = || thread::Builder::new().stack_size(usize::MAX / 4);
+            assert!(none().spawn(|| ()).is_err(), "no system has so much memory");
+            let left = Cell::new(threads);
+            let helper = || match left.replace(left.get().saturating_sub(1)) {
+                0 => none(),
+                _ => thread::Builder::new(),
+            };
+            let (_orders, inbox) = unbounded();
+            let mut rounds = Rounds::new(sessions.reaper().batch(3), 1, inbox, Arc::default());
+            assert!(matches!(rounds.flat_out(0, helper), Ok(Ok(10))), "with {threads} threads");
+        }
+    }
 
     #[test]
     fn a_failure_is_tried_again_soon_then_less_and_less_often_but_once_a_resolution() {

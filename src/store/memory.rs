@@ -1,11 +1,13 @@
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod shelf;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
+use self::shelf::{Attached, Entry, Shelf};
 use super::{
-    Belonging, Bind, Companion, Created, Ending, Expired, Found, GRACE, RENEWED_FOR, Reaped, Saved, SessionIndex,
-    SessionStore, Stored, Touch, Verified, Version, Write, companion, index, ttl_millis,
+    Belonging, Created, Ending, Found, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch, Verified,
+    Version, Write, companion, index, ttl_millis,
 };
 use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId};
 
@@ -173,7 +175,8 @@ impl SessionIndex for MemorySessionStore {
             return Ok(Reaped { removed: evicted, ..Reaped::default() });
         }
         let count = limit.min(shelf.expired.len());
-        let sessions = shelf.expired.drain(..count).map(|(_, expired)| expired).collect();
+        let expired = shelf.expired.drain(..count).map(|(_, expired)| expired);
+        let sessions = expired.filter(|_| payloads).collect();
         Ok(Reaped { removed: count as u64, backlog: shelf.expired.len() as u64, sessions })
     }
 
@@ -236,207 +239,4 @@ fn handle(id: &SessionId) -> Handle {
 fn stored(payload: Arc<[u8]>, deadline: Option<u64>, now: u64) -> Stored {
     let version = Version(payload.clone());
     Stored::new(payload, version, deadline.map(|deadline| Duration::from_millis(deadline - now)))
-}
-
-/// Sessions and marks of renewed ids, each with its deadline in milliseconds since 1970.
-#[derive(Default)]
-struct Shelf {
-    entries: HashMap<SessionId, (Option<u64>, Entry)>,
-    /// Exactly the entries that have a deadline, the next to expire first.
-    deadlines: BTreeSet<(u64, SessionId)>,
-    marks: usize,
-    /// The sessions of each principal, and since when they have them.
-    owned: HashMap<Arc<str>, BTreeSet<(u64, SessionId)>>,
-    /// Whether somebody reaps, and sessions that have expired wait in `expired` for it.
-    keep_expired: bool,
-    expired: VecDeque<(u64, Expired)>,
-}
-
-enum Entry {
-    Session { payload: Arc<[u8]>, attached: Attached },
-    Renewed,
-}
-
-/// What a session keeps when it is written again.
-#[derive(Clone, Default)]
-struct Attached {
-    owner: Option<Owner>,
-    companions: Vec<Companion>,
-}
-
-/// Whom a session belongs to, and since when.
-#[derive(Clone)]
-struct Owner {
-    principal: Arc<str>,
-    since: u64,
-}
-
-impl Shelf {
-    fn sessions(&self) -> usize {
-        self.entries.len() - self.marks
-    }
-
-    /// Removes what has expired, and answers how many sessions that were.
-    fn evict(&mut self, now: u64) -> u64 {
-        let mut evicted = 0;
-        while let Some(&(deadline, id)) = self.deadlines.first()
-            && deadline <= now
-        {
-            if let Some(Entry::Session { payload, .. }) = self.take(&id) {
-                evicted += 1;
-                if self.keep_expired {
-                    self.expired.push_back((deadline, Expired::new(handle(&id), payload)));
-                }
-            }
-        }
-        let forgotten = now.saturating_sub(GRACE.as_millis() as u64);
-        while self.expired.front().is_some_and(|&(deadline, _)| deadline < forgotten) {
-            self.expired.pop_front();
-        }
-        evicted
-    }
-
-    fn take(&mut self, id: &SessionId) -> Option<Entry> {
-        let (deadline, entry) = self.entries.remove(id)?;
-        if let Some(deadline) = deadline {
-            self.deadlines.remove(&(deadline, *id));
-        }
-        self.marks -= usize::from(matches!(entry, Entry::Renewed));
-        if let Entry::Session { attached: Attached { owner: Some(owner), .. }, .. } = &entry
-            && let Some(sessions) = self.owned.get_mut(&owner.principal)
-        {
-            sessions.remove(&(owner.since, *id));
-            if sessions.is_empty() {
-                self.owned.remove(&owner.principal);
-            }
-        }
-        Some(entry)
-    }
-
-    fn touch(&mut self, id: &SessionId, deadline: Option<u64>) {
-        if let Some(entry) = self.take(id) {
-            self.put(*id, deadline, entry);
-        }
-    }
-
-    fn attached(&self, id: &SessionId) -> Attached {
-        match self.entries.get(id) {
-            Some((_, Entry::Session { attached, .. })) => attached.clone(),
-            _ => Attached::default(),
-        }
-    }
-
-    fn put(&mut self, id: SessionId, deadline: Option<u64>, entry: Entry) {
-        self.take(&id);
-        if let Some(deadline) = deadline {
-            self.deadlines.insert((deadline, id));
-        }
-        self.marks += usize::from(matches!(entry, Entry::Renewed));
-        if let Entry::Session { attached: Attached { owner: Some(owner), .. }, .. } = &entry {
-            self.owned.entry(owner.principal.clone()).or_default().insert((owner.since, id));
-        }
-        self.entries.insert(id, (deadline, entry));
-    }
-
-    /// Stores a session that had this attached so far.
-    fn put_session(&mut self, id: SessionId, write: Write<'_>, mut attached: Attached, now: u64) -> Version {
-        let payload: Arc<[u8]> = write.payload.into();
-        let deadline = write.ttl_millis().map(|ttl| now + ttl);
-        attached.companions.retain(|kept| write.companions.iter().all(|new| new.suffix != kept.suffix));
-        attached.companions.extend_from_slice(write.companions);
-        attached.owner = match write.bind {
-            Bind::Keep => attached.owner,
-            Bind::Nobody => None,
-            Bind::To { principal, .. } => match attached.owner {
-                Some(owner) if *owner.principal == *principal => Some(owner),
-                _ => Some(Owner { principal: principal.into(), since: now }),
-            },
-        };
-        self.put(id, deadline, Entry::Session { payload: payload.clone(), attached });
-        if let Bind::To { principal, cap: Some(cap) } = write.bind {
-            self.enforce(principal, cap as usize, &id);
-        }
-        Version(payload)
-    }
-
-    /// Ends the oldest sessions of a principal beyond the cap, but not this one.
-    fn enforce(&mut self, principal: &str, cap: usize, but: &SessionId) {
-        let Some(sessions) = self.owned.get(principal) else { return };
-        let excess = sessions.len().saturating_sub(cap);
-        let oldest = sessions.iter().map(|(_, id)| *id).filter(|id| id != but);
-        for id in oldest.take(excess).collect::<Vec<_>>() {
-            self.take(&id);
-        }
-    }
-
-    /// What a `save` or `rotate` of this session must answer instead of storing, if anything.
-    fn may_replace(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>, now: u64) -> Option<Saved> {
-        let Some((deadline, Entry::Session { payload, .. })) = self.entries.get(id) else {
-            return Some(Saved::Missing);
-        };
-        let expected = expected?;
-        if **payload == *write.payload {
-            return Some(Saved::Stored(Version(payload.clone())));
-        }
-        (**payload != *expected.as_bytes()).then(|| Saved::Conflict(stored(payload.clone(), *deadline, now)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    impl Shelf {
-        /// What is kept beside the entries follows from the entries.
-        fn assert_exact(&self) {
-            let mut exact = Self::default();
-            for (id, (deadline, entry)) in &self.entries {
-                exact.deadlines.extend(deadline.map(|deadline| (deadline, *id)));
-                match entry {
-                    Entry::Renewed => exact.marks += 1,
-                    Entry::Session { attached: Attached { owner: Some(Owner { principal, since }), .. }, .. } => {
-                        exact.owned.entry(principal.clone()).or_default().insert((*since, *id));
-                    }
-                    Entry::Session { .. } => {}
-                }
-            }
-            assert_eq!(self.deadlines, exact.deadlines);
-            assert_eq!(self.owned, exact.owned);
-            assert_eq!(self.marks, exact.marks);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_kept_beside_the_entries_is_exact(steps in vec((0..9u8, 0..6usize, 0..4u8, 0..60u64), 1..60)) {
-            let clock = Clock::manual();
-            let store = MemorySessionStore::new().with_clock(clock.clone());
-            let ids: [SessionId; 6] = std::array::from_fn(|_| SessionId::random());
-            for (number, (what, n, bind, seconds)) in steps.into_iter().enumerate() {
-                let (id, other, time) = (&ids[n], &ids[(n + 1) % 6], Duration::from_secs(seconds));
-                let payload = number.to_string();
-                let bind = match bind {
-                    0 => Bind::Keep,
-                    1 => Bind::Nobody,
-                    2 => Bind::To { principal: "ada", cap: Some(2) },
-                    _ => Bind::To { principal: "bob", cap: None },
-                };
-                let write = Write::new(payload.as_bytes(), (seconds > 5).then_some(time)).with_bind(bind);
-                match what {
-                    0 | 1 => drop(store.create(id, write).unwrap()),
-                    2 => drop(store.save(id, write, None).unwrap()),
-                    3 => drop(store.rotate(id, other, write, None).unwrap()),
-                    4 => drop(store.delete(id).unwrap()),
-                    5 => drop(store.read(id, Touch::Set(time)).unwrap()),
-                    6 => drop(store.end("ada", Ending::Only(handle(id))).unwrap()),
-                    7 => drop(store.reap(0, 3, n == 0).unwrap()),
-                    _ => clock.advance(time),
-                }
-                store.lock().0.assert_exact();
-            }
-        }
-    }
 }

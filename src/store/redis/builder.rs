@@ -6,10 +6,10 @@ use redis::Client;
 
 use super::RedisSessionStore;
 use super::address::Address;
-use super::connection::{DEADLINES, RedisConnectionManager, misconfigured};
 use super::credentials::Credentials;
 use super::keys::{KeyMapper, Keys};
-use super::pool::RedisPool;
+use super::manager::{DEADLINES, RedisConnectionManager, Settings, misconfigured};
+use super::pool::{RedisPool, SIZE};
 use crate::{Error, ErrorKind, Result, SessionId};
 
 /// Enough to spread sessions evenly over some twenty nodes, and few enough for what has to visit all of them.
@@ -35,8 +35,7 @@ const PARTITIONS_IN_CLUSTER: u32 = 64;
 #[must_use]
 pub struct RedisSessionStoreBuilder {
     source: Source,
-    credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
-    deadline: Option<Duration>,
+    connections: Settings,
     pool_size: Option<u32>,
     prefix: String,
     mapper: KeyMapper,
@@ -68,7 +67,7 @@ impl fmt::Debug for RedisSessionStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSessionStoreBuilder")
             .field("source", &self.source)
-            .field("deadline", &self.deadline)
+            .field("deadline", &self.connections.deadline)
             .field("pool_size", &self.pool_size)
             .field("prefix", &self.prefix)
             .field("mapper", &self.mapper)
@@ -82,8 +81,7 @@ impl Default for RedisSessionStoreBuilder {
     fn default() -> Self {
         Self {
             source: Source::Url("redis://127.0.0.1:6379".to_owned()),
-            credentials: None,
-            deadline: None,
+            connections: Settings::default(),
             pool_size: None,
             prefix: "sessions".to_owned(),
             mapper: KeyMapper::Plain,
@@ -139,7 +137,7 @@ impl RedisSessionStoreBuilder {
     /// Logs in with what this says, asked anew for every connection: for credentials that change while the program runs. By
     /// default, with what URL or client have. It is called in threads of the pool, which it may keep waiting.
     pub fn credentials(self, credentials: impl Fn() -> Credentials + Send + Sync + 'static) -> Self {
-        Self { credentials: Some(Arc::new(credentials)), ..self }
+        Self { connections: Settings { credentials: Some(Arc::new(credentials)), ..self.connections }, ..self }
     }
 
     /// A ready pool, shared with others. It has its own deadline, size and credentials, so these cannot be set here as well.
@@ -153,7 +151,7 @@ impl RedisSessionStoreBuilder {
     /// It holds up to a tenth and the clock of the system, some milliseconds, but not while bytes trickle: each that comes
     /// or goes makes the socket wait anew. See [`outages`](crate::outages).
     pub fn deadline(self, deadline: Duration) -> Self {
-        Self { deadline: Some(deadline), ..self }
+        Self { connections: Settings { deadline: Some(deadline), ..self.connections }, ..self }
     }
 
     /// How many connections to open at most, to each node of a cluster, at least 1. Defaults to 64. They are opened as they
@@ -208,21 +206,11 @@ impl RedisSessionStoreBuilder {
     /// with a prefix in braces or a custom key mapper, and no Sentinels or nodes.
     pub fn build(self) -> Result<RedisSessionStore> {
         let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "building a store").with_source(why));
-        if self.deadline.is_some_and(|deadline| !DEADLINES.contains(&deadline)) {
+        let (settings, size) = (&self.connections, self.pool_size.unwrap_or(SIZE));
+        if settings.deadline.is_some_and(|deadline| !DEADLINES.contains(&deadline)) {
             return refuse("the deadline must be from 1 millisecond to an hour");
         }
-        let (deadline, credentials) = (self.deadline, self.credentials);
-        let has_settings = deadline.is_some() || credentials.is_some() || self.pool_size.is_some();
-        let prepare = |manager: RedisConnectionManager| {
-            let manager = match deadline {
-                Some(deadline) => manager.with_deadline(deadline),
-                None => manager,
-            };
-            match credentials.clone() {
-                Some(credentials) => manager.with_credentials(move || credentials()),
-                None => manager,
-            }
-        };
+        let has_settings = settings.deadline.is_some() || settings.credentials.is_some() || self.pool_size.is_some();
         let address = match self.source {
             Source::Pool(_) if has_settings => {
                 return refuse("a ready pool has a deadline, a size and credentials already");
@@ -231,17 +219,14 @@ impl RedisSessionStoreBuilder {
             Source::At(address) => Ok(*address),
             Source::Url(url) => Ok(Address::parse(&url).map_err(|error| misconfigured(&error))?),
         };
-        let one = |manager| match self.pool_size {
-            Some(size) => RedisPool::with_size(prepare(manager), size),
-            None => Ok(RedisPool::new(prepare(manager))),
-        };
+        let one = |manager: RedisConnectionManager| RedisPool::with_size(manager.with(settings), size);
         let pool = match address {
             Err(pool) => pool,
             Ok(Address::Server(client)) => one(RedisConnectionManager::new(client)?)?,
             Ok(Address::Sentinel { name, sentinels, master }) => {
                 one(RedisConnectionManager::sentinel(name, sentinels, master)?)?
             }
-            Ok(Address::Cluster(nodes)) => RedisPool::cluster(nodes, prepare, self.pool_size)?,
+            Ok(Address::Cluster(nodes)) => RedisPool::cluster(&nodes, settings, size)?,
         };
         let partitions = self.partitions.unwrap_or(if pool.is_cluster() { PARTITIONS_IN_CLUSTER } else { 1 });
         let keys = Keys::new(self.prefix, self.mapper, partitions, pool.is_cluster())?;

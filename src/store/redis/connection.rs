@@ -1,26 +1,12 @@
 use std::fmt;
 use std::mem;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{
-    Client, Cmd, Connection, ConnectionAddr, ConnectionLike, RedisConnectionInfo, RedisError, RedisResult, Role, Value,
-};
+use redis::{Cmd, Connection, ConnectionLike, RedisError, RedisResult, Value};
 
-use super::address::{self, Address};
-use super::credentials::Credentials;
-use super::failure::{self, Cause};
+use super::failure;
 use super::link::Link;
-use super::sentinel::{Sentinel, unreachable};
-use crate::{Error, ErrorKind, Result};
-
-/// How long a whole operation may take unless configured otherwise.
-const DEADLINE: Duration = Duration::from_secs(1);
-
-/// The deadlines that work: sockets take no limit of zero, and clocks end.
-pub(super) const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
 /// A command of so many bytes takes no time to send: it fits into the buffer of the socket, and nothing else is on its way.
 const AT_ONCE: usize = 16 * 1024;
@@ -28,254 +14,6 @@ const AT_ONCE: usize = 16 * 1024;
 /// How long a connection is kept at least to a server that answers but cannot serve. It is opened anew because the address
 /// may lead to another server by now, but not for every command: a busy program would use up its ports.
 const SETTLED: Duration = Duration::from_millis(500);
-
-/// Opens connections for an [`r2d2::Pool`] that are fit for the worker threads of a server.
-///
-/// What the `redis` crate itself implements for r2d2 has no time limits: a Redis that hangs would hang every thread. Here
-/// connecting, writing and reading have limits, a connection that saw a failure is never used again, and checking a
-/// connection out of the pool costs no round trip.
-///
-/// Clones are the same manager.
-#[derive(Clone)]
-pub struct RedisConnectionManager {
-    server: Server,
-    deadline: Duration,
-    credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
-    link: Arc<Link>,
-}
-
-/// Which server connections lead to.
-#[derive(Clone)]
-enum Server {
-    Fixed(Arc<Client>),
-    Master(Arc<Sentinel>),
-}
-
-impl RedisConnectionManager {
-    /// A manager of connections to the Redis at this URL: `redis://user:password@host:6379/0`,
-    /// `redis+unix:///path/to/socket`, or the `redis-sentinel://…` of
-    /// [`RedisSessionStoreBuilder::url`](crate::RedisSessionStoreBuilder::url). Nothing is connected yet.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Misconfigured`] if the URL cannot be read, or is that of a cluster, whose pool a
-    /// [`RedisSessionStore`](crate::RedisSessionStore) makes. The error does not repeat it, for it may hold a password.
-    pub fn open(url: &str) -> Result<Self> {
-        match Address::parse(url).map_err(|error| misconfigured(&error))? {
-            Address::Server(client) => Self::new(client),
-            Address::Sentinel { name, sentinels, master } => Self::sentinel(name, sentinels, master),
-            Address::Cluster(_) => Err(Error::new(ErrorKind::Misconfigured, READING)
-                .with_source("a cluster takes a pool for each of its nodes, which the builder of a store makes")),
-        }
-    }
-
-    /// A manager of connections to where this client connects. TCP connections get `TCP_NODELAY`, keep-alive unless the
-    /// client has its own, and are closed by a reset: what was not yet sent over a connection that was given up is never
-    /// sent late.
-    pub fn new(client: Client) -> Result<Self> {
-        let client = prepared(&client).map_err(|error| misconfigured(&error))?;
-        let link = Link::new(client.get_connection_info().addr().to_string());
-        Ok(Self {
-            server: Server::Fixed(Arc::new(client)),
-            deadline: DEADLINE,
-            credentials: None,
-            link: Arc::new(link),
-        })
-    }
-
-    /// A manager of connections to the master of this name, of which these Sentinels know the address. It is logged in at,
-    /// and talked to with or without TLS, as `master` would, whose own address does not matter.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Misconfigured`] if there are no Sentinels.
-    pub fn sentinel(
-        name: impl Into<String>,
-        sentinels: impl IntoIterator<Item = Client>,
-        master: Client,
-    ) -> Result<Self> {
-        let sentinels: Vec<Client> = sentinels.into_iter().collect();
-        if sentinels.is_empty() {
-            return Err(Error::new(ErrorKind::Misconfigured, READING).with_source("there are no Sentinels"));
-        }
-        let settings = prepared(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
-        let sentinel = Sentinel::new(name.into(), sentinels, settings);
-        let link = Arc::new(Link::new(sentinel.to_string()));
-        Ok(Self { server: Server::Master(Arc::new(sentinel)), deadline: DEADLINE, credentials: None, link })
-    }
-
-    /// The same for another server.
-    pub(super) fn at(&self, host: &str, port: u16) -> RedisResult<Self> {
-        let Server::Fixed(client) = &self.server else {
-            return Err(unreachable("nodes of a cluster have no Sentinels"));
-        };
-        let client = Client::open(address::at(client.get_connection_info(), host.to_owned(), port))?;
-        let link = Arc::new(Link::new(client.get_connection_info().addr().to_string()));
-        Ok(Self { server: Server::Fixed(Arc::new(client)), link, ..self.clone() })
-    }
-
-    /// Host and port, unless it is a Unix socket, or Sentinels tell.
-    pub(super) fn address(&self) -> Option<(&str, u16)> {
-        match &self.server {
-            Server::Fixed(client) => address::of(client.get_connection_info()),
-            Server::Master(_) => None,
-        }
-    }
-
-    /// Whether the next connection may lead to another server than the last.
-    pub(super) fn follows_a_master(&self) -> bool {
-        matches!(self.server, Server::Master(_))
-    }
-
-    /// Logs in with what this says, asked anew for every connection: for credentials that change while the program runs.
-    /// By default, with what the URL or client has. It is called in threads of the pool, which it may keep waiting.
-    pub fn with_credentials(self, credentials: impl Fn() -> Credentials + Send + Sync + 'static) -> Self {
-        Self { credentials: Some(Arc::new(credentials)), ..self }
-    }
-
-    /// The manager with this deadline for an operation: waiting for a connection, sending, and waiting for the answer.
-    /// Defaults to 1 second; shorter than 1 millisecond counts as that, longer than an hour as an hour. Where it does not
-    /// hold exactly is told at [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline).
-    pub fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline: deadline.clamp(*DEADLINES.start(), *DEADLINES.end()), ..self }
-    }
-
-    pub(super) fn deadline(&self) -> Duration {
-        self.deadline
-    }
-
-    pub(super) fn link(&self) -> &Link {
-        &self.link
-    }
-
-    /// Whether Sentinels name another master than the one that connections lead to, and it is there. Those so far are not
-    /// used any more then.
-    pub(super) fn leaves_for_another_master(&self) -> bool {
-        let Server::Master(sentinel) = &self.server else { return false };
-        let Ok(master) = sentinel.master(self.deadline / 3) else { return false };
-        let leaves = sentinel.is_another(&master)
-            && self.login(master.clone()).and_then(|client| self.connection(&client)).is_ok()
-            && sentinel.follow(&master);
-        if leaves {
-            self.link.leave();
-        }
-        leaves
-    }
-
-    /// Whom to connect to now.
-    fn whom(&self) -> RedisResult<Client> {
-        match &self.server {
-            Server::Fixed(client) => Ok(Client::clone(client)),
-            // Several may have to be asked.
-            Server::Master(sentinel) => sentinel.master(self.deadline / 3),
-        }
-    }
-
-    /// The same, as whom the credentials say.
-    fn login(&self, client: Client) -> RedisResult<Client> {
-        let Some(credentials) = &self.credentials else { return Ok(client) };
-        let info = client.get_connection_info().clone();
-        let login = credentials().onto(info.redis_settings());
-        Client::open(info.set_redis_settings(login))
-    }
-
-    /// A connection over which an answer came. Only that shows that the server serves: one that hangs accepts connections,
-    /// one that loads its data or wants a password says so to the first command.
-    fn connection(&self, client: &Client) -> RedisResult<Connection> {
-        #[cfg(feature = "tls-rustls")]
-        super::tls::provide();
-        self.try_connection(client).map_err(|error| explained(client.get_connection_info().addr(), error))
-    }
-
-    fn try_connection(&self, client: &Client) -> RedisResult<Connection> {
-        let mut connection = client.get_connection_with_timeout(self.deadline)?;
-        connection.set_read_timeout(Some(self.deadline))?;
-        connection.set_write_timeout(Some(self.deadline))?;
-        // A server that Sentinels call the master may have been another's replica for a while.
-        let answered = match &self.server {
-            Server::Fixed(_) => redis::cmd("PING").exec(&mut connection),
-            Server::Master(_) => match redis::cmd("ROLE").query(&mut connection) {
-                Ok(Role::Primary { .. }) => Ok(()),
-                Ok(_) => Err(unreachable("who was the master is none any more")),
-                Err(error) => Err(error),
-            },
-        };
-        match answered {
-            // It serves, if not this command to this user.
-            Err(error) if error.code() == Some("NOPERM") => Ok(connection),
-            answered => answered.map(|()| connection),
-        }
-    }
-
-    /// Why a login was refused, which the client does not tell. Without credentials the server says if it is for another
-    /// reason than these, that it has too many clients, say.
-    fn why_refused(&self, client: &Client, refused: RedisError) -> RedisError {
-        let anonymous = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let info = client.get_connection_info().clone().set_redis_settings(anonymous);
-        match Client::open(info).and_then(|client| self.connection(&client)) {
-            Err(error) if error.code() != Some("NOAUTH") => error,
-            _ => refused,
-        }
-    }
-}
-
-impl fmt::Debug for RedisConnectionManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConnectionManager")
-            .field("addr", &self.link.address())
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
-    }
-}
-
-impl r2d2::ManageConnection for RedisConnectionManager {
-    type Connection = RedisConnection;
-    type Error = RedisError;
-
-    fn connect(&self) -> RedisResult<RedisConnection> {
-        self.link.attempt(|generation| {
-            let client = self.login(self.whom()?)?;
-            let connection = self.connection(&client).map_err(|error| match error.kind() {
-                redis::ErrorKind::AuthenticationFailed => self.why_refused(&client, error),
-                _ => error,
-            });
-            if let Server::Master(sentinel) = &self.server {
-                match &connection {
-                    // One from before the last change has been opened for nothing.
-                    Ok(_) if self.link.is_current(*generation) && sentinel.follow(&client) => {
-                        *generation = self.link.leave();
-                    }
-                    Ok(_) => {}
-                    Err(_) => sentinel.doubt(),
-                }
-            }
-            Ok(RedisConnection {
-                connection: connection?,
-                generation: *generation,
-                opened: Instant::now(),
-                deadline: self.deadline,
-                limit: self.deadline,
-                until: None,
-                asking: false,
-                packed: Vec::new(),
-                spoiled: false,
-                follows_a_master: self.follows_a_master(),
-                link: self.link.clone(),
-            })
-        })
-    }
-
-    fn is_valid(&self, connection: &mut RedisConnection) -> RedisResult<()> {
-        if self.link.is_current(connection.generation) {
-            return Ok(());
-        }
-        Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::NotConnected)))
-    }
-
-    fn has_broken(&self, connection: &mut RedisConnection) -> bool {
-        connection.spoiled
-    }
-}
 
 /// A pooled connection, for commands of one's own as well: `redis::cmd("GET").arg(key).query(&mut connection)`.
 ///
@@ -301,6 +39,39 @@ pub struct RedisConnection {
 }
 
 impl RedisConnection {
+    /// One that was opened just now, of this generation.
+    pub(super) fn new(
+        connection: Connection,
+        generation: u64,
+        deadline: Duration,
+        follows_a_master: bool,
+        link: Arc<Link>,
+    ) -> Self {
+        Self {
+            connection,
+            generation,
+            opened: Instant::now(),
+            deadline,
+            limit: deadline,
+            until: None,
+            asking: false,
+            packed: Vec::new(),
+            spoiled: false,
+            follows_a_master,
+            link,
+        }
+    }
+
+    /// Whether no other connection of its generation has failed.
+    pub(super) fn is_current(&self) -> bool {
+        self.link.is_current(self.generation)
+    }
+
+    /// Whether it is of no more use.
+    pub(super) fn is_spoiled(&self) -> bool {
+        self.spoiled
+    }
+
     /// Runs commands that have to be over by then.
     pub(super) fn by<A>(&mut self, until: Instant, run: impl FnOnce(&mut Self) -> A) -> A {
         self.until = Some(until);
@@ -360,34 +131,28 @@ impl RedisConnection {
             Some(until) => (until, left(until)),
             None => (Instant::now() + self.deadline, self.deadline),
         };
-        let mut answers = [const { Value::Nil }; N];
-        let received = self.limit(allowed).and_then(|()| {
+        let answers = self.limit(allowed).and_then(|()| {
             self.connection.send_packed_command(packed)?;
             if packed.len() > AT_ONCE {
                 self.limit(left(until))?;
             }
+            let mut answers = [const { Value::Nil }; N];
             for answer in &mut answers {
                 if self.asking {
                     self.receive()?;
                 }
                 *answer = self.receive()?;
             }
-            Ok(())
-        });
-        let failed = match &received {
-            Err(error) => Some(error.clone()),
-            Ok(()) => answers.iter().find_map(|answer| match answer {
+            let refused = answers.iter().find_map(|answer| match answer {
                 Value::ServerError(error) => Some(error.clone().into()),
                 _ => None,
-            }),
-        };
-        match failed {
-            None => Ok(answers),
-            Some(error) => {
-                self.failed(&error, allowed);
-                Err(error)
-            }
+            });
+            refused.map_or(Ok(answers), Err)
+        });
+        if let Err(error) = &answers {
+            self.failed(error, allowed);
         }
+        answers
     }
 
     fn receive(&mut self) -> RedisResult<Value> {
@@ -416,44 +181,6 @@ impl RedisConnection {
             }
         }
     }
-}
-
-/// Says what a server may mean that wants TLS and hears none, or hears it and knows none.
-fn explained(server: &ConnectionAddr, error: RedisError) -> RedisError {
-    let (kind, why) = match server {
-        ConnectionAddr::Tcp(..) if error.is_connection_dropped() && !error.is_connection_refusal() => (
-            std::io::ErrorKind::ConnectionAborted,
-            "the server closed the connection unasked; if it wants TLS, its URL begins with rediss://",
-        ),
-        ConnectionAddr::TcpTls { .. } if error.is_timeout() => (
-            std::io::ErrorKind::TimedOut,
-            "the server did not answer over TLS; if it speaks none, its URL begins with redis://",
-        ),
-        _ => return error,
-    };
-    std::io::Error::new(kind, why).into()
-}
-
-const READING: &str = "reading the address of Redis";
-
-pub(super) fn misconfigured(error: &RedisError) -> Error {
-    Error::new(ErrorKind::Misconfigured, READING).with_source(Cause::of(error))
-}
-
-/// The client with settings that are fit for worker threads.
-fn prepared(client: &Client) -> RedisResult<Client> {
-    let info = client.get_connection_info().clone();
-    let tcp = info.tcp_settings().clone().set_nodelay(true).set_linger_time(Duration::ZERO);
-    let tcp = match tcp.keepalive() {
-        Some(_) => tcp,
-        None => tcp.set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(60))),
-    };
-    // The answer to these would be ignored, whatever it says; PING is to hear it.
-    let redis = match info.redis_settings() {
-        own if own.lib_name().is_some() => own.clone(),
-        settings => settings.clone().set_skip_set_lib_name(),
-    };
-    Client::open(info.set_tcp_settings(tcp).set_redis_settings(redis))
 }
 
 fn left(until: Instant) -> Duration {

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use r2d2::PooledConnection;
 use redis::{RedisError, RedisResult, Value};
 
-use super::connection::{RedisConnection, RedisConnectionManager};
+use super::connection::RedisConnection;
 use super::failure;
+use super::manager::RedisConnectionManager;
 use crate::{Error, ErrorKind, Result};
 
 /// How long somebody who waits for a connection waits before looking whether it still makes sense, for r2d2 tells nobody

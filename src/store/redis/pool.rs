@@ -7,14 +7,15 @@ use r2d2::PooledConnection;
 use redis::{Client, RedisResult, Value};
 
 use super::cluster::{self, Cluster};
-use super::connection::{RedisConnection, RedisConnectionManager};
+use super::connection::RedisConnection;
 use super::failure::{self, Cause, Effect};
+use super::manager::{RedisConnectionManager, Settings};
 use super::node::Node;
 use crate::store::Health;
 use crate::{Error, ErrorKind, Result};
 
 /// How many connections a pool opens at most, unless configured otherwise.
-const SIZE: u32 = 64;
+pub(super) const SIZE: u32 = 64;
 
 /// A pool of connections to a Redis, which stores and the application can share. Clones are the same pool.
 ///
@@ -85,18 +86,12 @@ impl RedisPool {
         Self { servers: Servers::One(Node::open(manager, settings)), counts: Arc::default() }
     }
 
-    /// A pool for the cluster in which these are nodes, with this many connections to each at most, which `prepare` may
-    /// give settings.
-    pub(super) fn cluster(
-        nodes: Vec<Client>,
-        prepare: impl FnOnce(RedisConnectionManager) -> RedisConnectionManager,
-        connections: Option<u32>,
-    ) -> Result<Self> {
-        let size = connections.unwrap_or(SIZE);
-        if size == 0 {
+    /// A pool for the cluster in which these are nodes, with this many connections to each at most.
+    pub(super) fn cluster(nodes: &[Client], settings: &Settings, connections: u32) -> Result<Self> {
+        if connections == 0 {
             return Err(Self::empty());
         }
-        let cluster = Arc::new(Cluster::new(nodes, prepare, size)?);
+        let cluster = Arc::new(Cluster::new(nodes, settings, connections)?);
         Ok(Self { servers: Servers::Cluster(cluster), counts: Arc::default() })
     }
 

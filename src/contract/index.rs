@@ -1,0 +1,284 @@
+//! Counting, listing, reaping and verifying.
+
+use std::array;
+use std::time::Duration;
+
+use super::kit::{
+    HOUR, MILLISECOND, SHORT, assert_created, assert_stored, at_once, comes_to, create, expire, is_live, is_stored,
+    live, ok, used_in_time,
+};
+use super::principals::{create_for, handles, principal};
+use super::sessions::expiry_is_exact;
+use crate::SessionId;
+use crate::store::{Entry, Expired, SessionIndex, SessionStore, Touch, Verified, Write};
+
+/// Every session that lives is counted, and nothing else.
+pub fn the_index_counts_what_lives(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    let difference = |act: &dyn Fn()| {
+        let before = ok(index.count()) as i64;
+        act();
+        ok(index.count()) as i64 - before
+    };
+    comes_to(3, "three more sessions are counted", || {
+        difference(&|| {
+            for ttl in [Some(HOUR), None, Some(HOUR * 2)] {
+                create(store, b"v", ttl);
+            }
+        })
+    });
+    comes_to(0, "a session that is saved, touched or renewed is one session", || {
+        let id = create(store, b"1", HOUR);
+        difference(&|| {
+            assert_stored(store.save(&id, Write::new(b"2", HOUR), None));
+            let _ = live(store, &id, Touch::Set(HOUR * 2));
+            assert_stored(store.rotate(&id, &store.fresh_id(Some(&id)), Write::new(b"3", HOUR), None));
+        })
+    });
+    comes_to(-1, "a session that was deleted is not counted", || {
+        let id = create(store, b"v", HOUR);
+        difference(&|| assert!(ok(store.delete(&id))))
+    });
+    comes_to(-1, "a session that has expired is not counted", || {
+        let id = create(store, b"v", HOUR);
+        difference(&|| expire(store, &[id], wait))
+    });
+}
+
+/// Every session that lives is listed once, the one that expires last first, and nothing else is.
+pub fn the_index_lists_what_lives(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    let [two, three, five] = [2, 3, 5].map(|hours| create(store, b"v", HOUR * hours));
+    let [touched, saved, old, deleted, expired] = array::from_fn(|_| create(store, b"v", HOUR));
+    let (new, for_ever) = (store.fresh_id(Some(&old)), create(store, b"v", None));
+    let _ = live(store, &touched, Touch::Set(HOUR * 6));
+    assert_stored(store.save(&saved, Write::new(b"w", HOUR * 4), None));
+    assert_stored(store.rotate(&old, &new, Write::new(b"w", HOUR * 7), None));
+    assert!(ok(store.delete(&deleted)));
+    expire(store, &[expired], wait);
+
+    let order = [for_ever, new, touched, five, saved, three, two].map(|id| store.handle(&id));
+    let gone = [old, deleted, expired].map(|id| store.handle(&id));
+    let hours = [None, Some(7), Some(6), Some(5), Some(4), Some(3), Some(2)];
+    let expected: Vec<_> = order.into_iter().zip(hours).collect();
+    comes_to(expected, "sessions are listed with the hours that they have left", || {
+        let own = |entry: &Entry| order.contains(&entry.handle) || gone.contains(&entry.handle);
+        let hours = |left: Duration| left.as_secs_f64() / HOUR.as_secs_f64();
+        let listed = ok(index.page(0, usize::MAX)).into_iter().filter(own);
+        listed.map(|entry| (entry.handle, entry.expires_in.map(|left| hours(left).ceil() as u32))).collect()
+    });
+}
+
+/// Pages are pieces of one list, whatever their size.
+pub fn pages_are_pieces_of_one_list(store: &dyn SessionStore, index: &dyn SessionIndex) {
+    for hours in 1..=7 {
+        create(store, b"v", HOUR * hours);
+    }
+    let handles = |offset, limit| -> Vec<_> {
+        let page = ok(index.page(offset, limit));
+        assert!(page.len() <= limit, "{} sessions on a page of {limit}", page.len());
+        page.into_iter().map(|entry| entry.handle).collect()
+    };
+    comes_to(None, "pages make up the whole list", || {
+        let whole = handles(0, usize::MAX);
+        let size = whole.len().div_ceil(3).max(1);
+        let pieces: Vec<_> = (0..whole.len()).step_by(size).flat_map(|offset| handles(offset, size)).collect();
+        (pieces != whole).then_some((whole, pieces))
+    });
+    assert_eq!(handles(0, 0), [], "on a page of none");
+    assert_eq!(handles(usize::MAX, 10), [], "beyond the end");
+}
+
+/// While what has expired waits for a reaper it is as absent as ever.
+pub fn what_waits_for_a_reaper_is_absent(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    index.keep_expired();
+    expiry_is_exact(store, wait);
+    the_index_counts_what_lives(store, index, wait);
+    the_index_lists_what_lives(store, index, wait);
+}
+
+/// What has expired is removed and told once, with the handle and the payload that it had last. Nothing else is: no session
+/// that lives, none that was deleted, and no id that was renewed.
+pub fn reaping_tells_what_expired_once(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    index.keep_expired();
+    let [idle, saved, old, deleted, lives, for_ever] = array::from_fn(|_| create_own(store, None, HOUR));
+    let new = store.fresh_id(Some(&old));
+    assert_stored(store.rotate(&old, &new, Write::new(own(&new).as_bytes(), HOUR), None));
+    assert_stored(store.save(&saved, Write::new(again(&saved).as_bytes(), HOUR), None));
+    assert_stored(store.save(&for_ever, Write::new(again(&for_ever).as_bytes(), None), None));
+    assert!(ok(store.delete(&deleted)));
+    expire(store, &[idle, saved, new], wait);
+    let (removed, first) = reap(index, 1000, true);
+    let (_, second) = reap(index, 1000, true);
+
+    let ids = [idle, saved, new, old, deleted, lives, for_ever];
+    let mut first = told(store, &first, &ids);
+    first.sort_unstable();
+    assert_eq!(first, [(0, own(&idle)), (1, again(&saved)), (2, own(&new))], "what expired is told");
+    assert!(removed >= 3, "{removed} of 3 are counted as removed");
+    assert_eq!(told(store, &second, &ids), [], "it is told once");
+    for lives in [lives, for_ever] {
+        let _ = live(store, &lives, Touch::No);
+    }
+}
+
+/// One reaping removes as many as it may, the longest overdue first, and says whether there are more.
+pub fn reaping_keeps_its_limit(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    index.keep_expired();
+    // What others have left there.
+    let _ = reap(index, 1000, false);
+    let first = create_own(store, None, HOUR);
+    // In the same partition.
+    let ids: [SessionId; 5] = array::from_fn(|n| if n == 0 { first } else { create_own(store, Some(&first), HOUR) });
+    for (id, later) in ids.iter().zip(0..) {
+        let _ = live(store, id, Touch::Set(SHORT + MILLISECOND * later));
+    }
+    wait(SHORT * 2);
+    let (_, expired) = reap(index, 2, true);
+    let told: Vec<usize> = told(store, &expired, &ids).into_iter().map(|(position, _)| position).collect();
+    assert_eq!(told, [0, 1, 2, 3, 4], "all are told, the longest overdue first");
+}
+
+/// Who does not ask for what was removed is told nothing, and nobody else is told later.
+pub fn reaping_tells_who_asks(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    index.keep_expired();
+    let ids = [(); 3].map(|()| create_own(store, None, HOUR));
+    expire(store, &ids, wait);
+    let (removed, unasked) = reap(index, 1000, false);
+    let (_, later) = reap(index, 1000, true);
+    assert!(removed >= 3, "{removed} of 3 are counted as removed");
+    assert!(unasked.is_empty(), "nobody asked for what was removed");
+    assert_eq!(told(store, &later, &ids), [], "it was removed before");
+}
+
+/// A session that was used in time is not removed, whatever its deadline was before.
+pub fn reaping_spares_what_was_used(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    index.keep_expired();
+    let create_some = |ttl| array::from_fn(|_| create_own(store, None, ttl));
+    let ids = used_in_time(wait, create_some, |[touched, extended, saved, renewed]| {
+        let (new, old) = (store.fresh_id(Some(renewed)), *renewed);
+        *renewed = new;
+        is_live(store, touched, Touch::Set(HOUR))
+            && is_live(store, extended, Touch::Extend(HOUR))
+            && is_stored(store.save(saved, Write::new(again(saved).as_bytes(), None), None))
+            && is_stored(store.rotate(&old, &new, Write::new(own(&new).as_bytes(), HOUR), None))
+    });
+    // Somebody else has the id of one that expired.
+    let reused = create_own(store, None, HOUR);
+    expire(store, &[reused], wait);
+    assert_created(store.create(&reused, Write::new(b"another", HOUR)));
+
+    let (_, expired) = reap(index, 1000, true);
+    assert_eq!(told(store, &expired, &ids), [], "they were used in time");
+    for id in ids.iter().chain([&reused]) {
+        let _ = live(store, id, Touch::No);
+    }
+}
+
+/// A session that is used just when its time has passed, while a reaper is at work, either lives or is told, and never both.
+pub fn a_session_is_used_or_reaped(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    index.keep_expired();
+    let ids: Vec<SessionId> = (0..60).map(|_| create_own(store, None, HOUR)).collect();
+    for (id, later) in ids.iter().zip(0..) {
+        let _ = live(store, id, Touch::Set(SHORT + MILLISECOND * later));
+    }
+    // For half of them.
+    wait(SHORT + MILLISECOND * 30);
+    let rounds = ids.len() / index.partitions().max(1) as usize + 1;
+    let outcomes = at_once(2, |thread| match thread {
+        0 => (ids.iter().map(|id| is_live(store, id, Touch::Set(HOUR))).collect(), Vec::new()),
+        _ => (Vec::new(), (0..rounds).flat_map(|_| reap(index_of(store), 7, true).1).collect()),
+    });
+    let (used, expired): (Vec<Vec<bool>>, Vec<Vec<Expired>>) = outcomes.into_iter().unzip();
+    let (used, expired) = (used.concat(), [expired.concat(), reap(index, 1000, true).1].concat());
+
+    let mut told: Vec<usize> = told(store, &expired, &ids).into_iter().map(|(position, _)| position).collect();
+    told.sort_unstable();
+    let absent: Vec<usize> = (0..ids.len()).filter(|&position| !used[position]).collect();
+    assert_eq!(told, absent, "what was absent is told, and nothing else");
+    for (id, _) in ids.iter().zip(used).filter(|(_, used)| *used) {
+        let _ = live(store, id, Touch::No);
+    }
+}
+
+/// Of several that reap at once exactly one is told of each session.
+pub fn one_of_many_reapers_is_told(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+    index.keep_expired();
+    let ids: Vec<SessionId> = (0..40).map(|_| create_own(store, None, HOUR)).collect();
+    expire(store, &ids, wait);
+    let expired = at_once(4, |_| reap(index_of(store), 3, true).1).concat();
+    let mut told: Vec<usize> = told(store, &expired, &ids).into_iter().map(|(position, _)| position).collect();
+    told.sort_unstable();
+    assert_eq!(told, (0..ids.len()).collect::<Vec<_>>(), "each session is told to one");
+}
+
+/// Verifying an index that has nothing wrong changes nothing, and what waits for a reaper goes on waiting.
+pub fn verifying_leaves_a_healthy_index_alone(
+    store: &dyn SessionStore,
+    index: &dyn SessionIndex,
+    wait: &dyn Fn(Duration),
+) {
+    index.keep_expired();
+    let ada = principal("ada");
+    let (hers, for_ever, expired) =
+        (create_for(store, &ada, None), create(store, b"v", None), create_own(store, None, HOUR));
+    expire(store, &[expired], wait);
+    // What others left there may have been out of order.
+    comes_to(Verified::default(), "there is nothing to mend", || ok(index.verify()));
+    assert_eq!(handles(index, &ada), [store.handle(&hers)]);
+    for id in [&hers, &for_ever] {
+        let _ = live(store, id, Touch::No);
+    }
+    let ids = [expired, hers, for_ever];
+    assert_eq!(told(store, &reap(index, 1000, true).1, &ids), [(0, own(&expired))], "it still waits for a reaper");
+}
+
+/// The payload of a session by which it is recognised, and another one.
+fn own(id: &SessionId) -> String {
+    id.expose()
+}
+
+fn again(id: &SessionId) -> String {
+    format!("{} again", id.expose())
+}
+
+#[track_caller]
+fn create_own(store: &dyn SessionStore, near: Option<&SessionId>, ttl: Duration) -> SessionId {
+    let id = store.fresh_id(near);
+    assert_created(store.create(&id, Write::new(own(&id).as_bytes(), ttl)));
+    id
+}
+
+/// Reaps until nothing is due in any partition, at most so many at a time. Answers how many were removed, and what was told.
+#[track_caller]
+fn reap(index: &dyn SessionIndex, limit: usize, payloads: bool) -> (u64, Vec<Expired>) {
+    let (mut removed, mut told) = (0, Vec::new());
+    for partition in 0..index.partitions().max(1) {
+        for batch in 0.. {
+            let reaped = ok(index.reap(partition, limit, payloads));
+            let sessions = reaped.sessions.len() as u64;
+            assert!(reaped.removed <= limit as u64, "{} were removed, and {limit} might be", reaped.removed);
+            assert!(sessions <= reaped.removed, "{sessions} were told, and {} removed", reaped.removed);
+            removed += reaped.removed;
+            told.extend(reaped.sessions);
+            if reaped.backlog == 0 {
+                break;
+            }
+            assert!(batch < 100_000, "a backlog without end");
+        }
+    }
+    (removed, told)
+}
+
+/// Which of these sessions were told, by their position, and with what payload.
+fn told(store: &dyn SessionStore, expired: &[Expired], ids: &[SessionId]) -> Vec<(usize, String)> {
+    let handles: Vec<_> = ids.iter().map(|id| store.handle(id)).collect();
+    let one = |expired: &Expired| {
+        let position = handles.iter().position(|handle| *handle == expired.handle)?;
+        Some((position, String::from_utf8_lossy(&expired.payload).into_owned()))
+    };
+    expired.iter().filter_map(one).collect()
+}
+
+/// For threads, which can share a store and not its index.
+fn index_of(store: &dyn SessionStore) -> &dyn SessionIndex {
+    store.index().expect("the store has an index")
+}

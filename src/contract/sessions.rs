@@ -1,0 +1,213 @@
+//! The operations on single sessions.
+
+use std::time::Duration;
+
+use super::kit::{
+    HOUR, SHORT, assert_absent, assert_conflict, assert_left, assert_missing, assert_stored, at_once, create, is_live,
+    live, ok,
+};
+use crate::SessionId;
+use crate::store::{Created, Found, MAX_TTL, Saved, SessionStore, Touch, Write};
+
+/// Any operation on an id that never was answers that there is none.
+pub fn absent_is_an_outcome(store: &dyn SessionStore) {
+    let id = store.fresh_id(None);
+    assert_absent(store, &id);
+    assert_missing(store.save(&id, Write::new(b"v", HOUR), None));
+    assert_missing(store.rotate(&id, &store.fresh_id(Some(&id)), Write::new(b"v", HOUR), None));
+    assert!(!ok(store.delete(&id)), "an unknown id was deleted");
+    assert_absent(store, &id);
+}
+
+/// A payload comes back as it was, whatever bytes it has.
+pub fn what_was_stored_is_read(store: &dyn SessionStore) {
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let large = vec![7; 100_000];
+    for payload in [b"v".as_slice(), b"", &every_byte, &large] {
+        let id = create(store, payload, HOUR);
+        assert_eq!(&*live(store, &id, Touch::No).payload, payload);
+    }
+}
+
+/// A second session under the same id is refused, and the first stays.
+pub fn create_never_overwrites(store: &dyn SessionStore) {
+    let id = create(store, b"first", HOUR);
+    let second = ok(store.create(&id, Write::new(b"second", HOUR)));
+    assert!(matches!(second, Created::Taken), "{second:?}");
+    assert_eq!(&*live(store, &id, Touch::No).payload, b"first");
+}
+
+/// A save replaces the whole payload.
+pub fn save_replaces(store: &dyn SessionStore) {
+    let id = create(store, b"a long first payload", HOUR);
+    assert_stored(store.save(&id, Write::new(b"short", HOUR), None));
+    assert_eq!(&*live(store, &id, Touch::No).payload, b"short");
+}
+
+/// After a session was deleted or renewed, a save under its id stores nothing, with or without a version.
+pub fn save_never_brings_back(store: &dyn SessionStore) {
+    let id = create(store, b"v", HOUR);
+    let version = live(store, &id, Touch::No).version;
+    assert!(ok(store.delete(&id)));
+    assert_missing(store.save(&id, Write::new(b"late", HOUR), None));
+    assert_missing(store.save(&id, Write::new(b"late", HOUR), Some(&version)));
+    assert_absent(store, &id);
+
+    let old = create(store, b"v", HOUR);
+    let version = live(store, &old, Touch::No).version;
+    let new = store.fresh_id(Some(&old));
+    assert_stored(store.rotate(&old, &new, Write::new(b"w", HOUR), None));
+    assert_missing(store.save(&old, Write::new(b"late", HOUR), None));
+    assert_missing(store.save(&old, Write::new(b"late", HOUR), Some(&version)));
+    assert!(matches!(ok(store.read(&old, Touch::No)), Found::Renewed));
+    assert_eq!(&*live(store, &new, Touch::No).payload, b"w");
+}
+
+/// A save with a version succeeds while the session has it, and otherwise changes nothing and answers what is there.
+pub fn save_if_unchanged(store: &dyn SessionStore) {
+    let id = create(store, b"1", HOUR);
+    let first = live(store, &id, Touch::No).version;
+    let second = assert_stored(store.save(&id, Write::new(b"2", HOUR), Some(&first)));
+    let there = assert_conflict(store.save(&id, Write::new(b"3", HOUR), Some(&first)));
+    assert_eq!(&*there.payload, b"2");
+    assert_eq!(&*live(store, &id, Touch::No).payload, b"2");
+    assert_stored(store.save(&id, Write::new(b"4", HOUR), Some(&second)));
+    let there = assert_conflict(store.save(&id, Write::new(b"5", HOUR), Some(&second)));
+    assert_stored(store.save(&id, Write::new(b"6", HOUR), Some(&there.version)));
+    assert_eq!(&*live(store, &id, Touch::No).payload, b"6");
+}
+
+/// After a rotation the new id lives, with the new payload, and the old id is known as renewed.
+pub fn rotate_moves(store: &dyn SessionStore) {
+    let old = create(store, b"before", HOUR);
+    let new = store.fresh_id(Some(&old));
+    assert_stored(store.rotate(&old, &new, Write::new(b"after", HOUR), None));
+    assert_eq!(&*live(store, &new, Touch::No).payload, b"after");
+    assert!(matches!(ok(store.read(&old, Touch::Set(HOUR))), Found::Renewed), "the old id is not known as renewed");
+    assert!(!ok(store.delete(&old)), "the old id lives");
+}
+
+/// A rotation with a version that the session does not have changes nothing and answers what is there.
+pub fn rotate_if_unchanged(store: &dyn SessionStore) {
+    let old = create(store, b"1", HOUR);
+    let first = live(store, &old, Touch::No).version;
+    assert_stored(store.save(&old, Write::new(b"2", HOUR), None));
+    let new = store.fresh_id(Some(&old));
+    let there = assert_conflict(store.rotate(&old, &new, Write::new(b"3", HOUR), Some(&first)));
+    assert_eq!(&*there.payload, b"2");
+    assert_absent(store, &new);
+    assert_stored(store.rotate(&old, &new, Write::new(b"4", HOUR), Some(&there.version)));
+    assert_eq!(&*live(store, &new, Touch::No).payload, b"4");
+}
+
+/// A deleted session is gone, for every operation and at once.
+pub fn delete_ends(store: &dyn SessionStore) {
+    let id = create(store, b"v", HOUR);
+    assert!(ok(store.delete(&id)), "there was a session");
+    assert_absent(store, &id);
+    assert!(!ok(store.delete(&id)), "it was deleted twice");
+    assert_missing(store.rotate(&id, &store.fresh_id(Some(&id)), Write::new(b"late", HOUR), None));
+}
+
+/// The same write sent again, as after a lost answer, succeeds again and changes nothing.
+pub fn repeated_writes_know_their_own_success(store: &dyn SessionStore) {
+    let id = create(store, b"1", HOUR);
+    let again = ok(store.create(&id, Write::new(b"1", HOUR)));
+    assert!(matches!(again, Created::Stored(_)), "{again:?}");
+
+    let first = live(store, &id, Touch::No).version;
+    for _ in 0..2 {
+        assert_stored(store.save(&id, Write::new(b"2", HOUR), Some(&first)));
+    }
+    let second = live(store, &id, Touch::No).version;
+    let new = store.fresh_id(Some(&id));
+    for _ in 0..2 {
+        assert_stored(store.rotate(&id, &new, Write::new(b"3", HOUR), Some(&second)));
+    }
+    assert_eq!(&*live(store, &new, Touch::No).payload, b"3");
+}
+
+/// A session whose time has passed is absent for every operation, and its id is free.
+pub fn expiry_is_exact(store: &dyn SessionStore, wait: &dyn Fn(Duration)) {
+    let (read, saved, rotated, created, deleted) = (
+        create(store, b"v", SHORT),
+        create(store, b"v", SHORT),
+        create(store, b"v", SHORT),
+        create(store, b"v", SHORT),
+        create(store, b"v", SHORT),
+    );
+    let stays = create(store, b"v", HOUR);
+    wait(SHORT * 2);
+    assert_absent(store, &read);
+    assert_missing(store.save(&saved, Write::new(b"late", HOUR), None));
+    assert_absent(store, &saved);
+    let new = store.fresh_id(Some(&rotated));
+    assert_missing(store.rotate(&rotated, &new, Write::new(b"late", HOUR), None));
+    assert_absent(store, &new);
+    assert!(!ok(store.delete(&deleted)), "an expired session was deleted");
+    let again = ok(store.create(&created, Write::new(b"w", HOUR)));
+    assert!(matches!(again, Created::Stored(_)), "{again:?}");
+    assert_eq!(&*live(store, &created, Touch::No).payload, b"w");
+    assert_eq!(&*live(store, &stays, Touch::No).payload, b"v");
+}
+
+/// `Set` moves the deadline both ways, `Extend` only further away, a save moves it as it says, and no touch changes
+/// anything.
+pub fn touch_moves_the_deadline(store: &dyn SessionStore, wait: &dyn Fn(Duration)) {
+    let shortened = create(store, b"v", HOUR);
+    let _ = live(store, &shortened, Touch::Set(SHORT));
+    let lengthened = create(store, b"v", HOUR);
+    assert_left(live(store, &lengthened, Touch::Set(HOUR * 3)), HOUR * 3);
+    assert_left(live(store, &lengthened, Touch::Extend(HOUR)), HOUR * 3);
+    assert_left(live(store, &lengthened, Touch::Extend(HOUR * 5)), HOUR * 5);
+    let saved = create(store, b"v", HOUR);
+    assert_stored(store.save(&saved, Write::new(b"w", SHORT), None));
+    let for_ever = create(store, b"v", None);
+    assert_eq!(live(store, &for_ever, Touch::Extend(SHORT)).expires_in, None);
+    let no_more = create(store, b"v", HOUR);
+    assert_stored(store.save(&no_more, Write::new(b"w", None), None));
+    assert_eq!(live(store, &no_more, Touch::Extend(SHORT)).expires_in, None);
+    let ending = create(store, b"v", None);
+    assert_left(live(store, &ending, Touch::Set(SHORT)), SHORT);
+    wait(SHORT * 2);
+    for gone in [shortened, saved, ending] {
+        assert_absent(store, &gone);
+    }
+    for lives in [lengthened, for_ever, no_more] {
+        let _ = live(store, &lives, Touch::No);
+    }
+}
+
+/// A time to live of zero counts as a millisecond, one of ages as [`MAX_TTL`].
+pub fn extreme_times_to_live(store: &dyn SessionStore, wait: &dyn Fn(Duration)) {
+    let (at_once, touched) = (create(store, b"v", Duration::ZERO), create(store, b"v", HOUR));
+    let _ = live(store, &touched, Touch::Set(Duration::ZERO));
+    let (a_century, ages) = (create(store, b"v", MAX_TTL), create(store, b"v", Duration::MAX));
+    assert_left(live(store, &a_century, Touch::Set(Duration::MAX)), MAX_TTL);
+    wait(SHORT);
+    assert_absent(store, &at_once);
+    assert_absent(store, &touched);
+    for lives in [a_century, ages] {
+        assert_left(live(store, &lives, Touch::Extend(HOUR)), MAX_TTL);
+    }
+}
+
+/// Of several that save at once expecting the same version, exactly one succeeds.
+pub fn one_of_many_writers_wins(store: &dyn SessionStore) {
+    let id = create(store, b"start", HOUR);
+    let start = live(store, &id, Touch::No).version;
+    let outcomes = at_once(8, |n| ok(store.save(&id, Write::new(format!("by {n}").as_bytes(), HOUR), Some(&start))));
+    let won = outcomes.iter().filter(|saved| matches!(saved, Saved::Stored(_))).count();
+    assert_eq!(won, 1, "{outcomes:?}");
+}
+
+/// Of several that rotate a session at once exactly one succeeds, and exactly one new id lives.
+pub fn one_of_many_rotations_wins(store: &dyn SessionStore) {
+    let old = create(store, b"start", HOUR);
+    let new: Vec<SessionId> = (0..8).map(|_| store.fresh_id(Some(&old))).collect();
+    let outcomes =
+        at_once(8, |n| ok(store.rotate(&old, &new[n], Write::new(format!("by {n}").as_bytes(), HOUR), None)));
+    let won = outcomes.iter().filter(|saved| matches!(saved, Saved::Stored(_))).count();
+    let lives = new.iter().filter(|id| is_live(store, id, Touch::No)).count();
+    assert_eq!((won, lives), (1, 1), "{outcomes:?}");
+}

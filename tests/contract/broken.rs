@@ -1,0 +1,366 @@
+//! Stores that break one promise each: the suite says so of every one of them.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use threaded_sessions::store::{
+    Belonging, Companion, Created, Ending, Entry, Expired, Found, Reaped, Saved, SessionIndex, Stored, Touch, Verified,
+    Version, Write,
+};
+use threaded_sessions::{
+    Clock, Error, ErrorKind, Handle, MemorySessionStore, Result, SessionId, SessionStore, contract,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+
+    CountsWhatIsGone,
+    CountsWhatWasRenewed,
+    ListsWhatIsGone,
+    ListsOnlyWhatExpires,
+    ListsBackwards,
+    HasPagesOverlap,
+    HasPagesTooLarge,
+
+    ReadsWhatWaitsForAReaper,
+    ReapsByTheFirstDeadline,
+    ReapsBeyondTheLimit,
+    ReapsTheNewestFirst,
+    HidesTheBacklog,
+    HasABacklogWithoutEnd,
+    TellsNobody,
+    TellsUnasked,
+    TellsTwice,
+    TellsTheFirstPayload,
+    TellsWhatWasDeleted,
+
+    MendsInVain,
+    VerifiesAndEnds,
+    VerifiesAndReaps,
+
+    KeepsNoCompanionsAndDoesNotSay,
+    DropsUndeclaredCompanions,
+    GivesASuffixTwice,
+    ForgetsCompanionsAtASave,
+    ForgetsCompanionsAtARotation,
+    KeepsCompanionsForEver,
+    KeepsCompanionsForTheId,
+    LetsCompanionsExpireAlone,
+    WritesCompanionsOfARefusedSave,
+}
+
+/// A store in memory with a fault.
+#[derive(Debug)]
+struct Broken {
+    store: MemorySessionStore,
+    clock: Clock,
+    fault: Fault,
+    known: Mutex<Known>,
+}
+
+/// What a fault needs.
+#[derive(Debug, Default)]
+struct Known {
+    /// Every session that was created, in order, with what it was created with.
+    created: Vec<(SessionId, Vec<u8>, Option<SystemTime>)>,
+    renewed: u64,
+    most: u64,
+    keeps_expired: bool,
+    expired: Vec<Expired>,
+    companions: HashMap<SessionId, Vec<Companion>>,
+}
+
+impl Broken {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap()
+    }
+
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn read_only(&self, id: &SessionId) -> Option<Stored> {
+        match self.store.read(id, Touch::No).unwrap() {
+            Found::Live(stored) => Some(stored),
+            _ => None,
+        }
+    }
+
+    /// Writes a session anew without the companions that it had under this id, or another.
+    fn forget(&self, had: &SessionId, id: &SessionId, write: Write<'_>) -> Result<()> {
+        if self.known().companions.contains_key(had) {
+            assert!(self.store.delete(id)?);
+            let _ = self.store.create(id, write)?;
+        }
+        Ok(())
+    }
+
+    fn note(&self, id: &SessionId, write: Write<'_>) {
+        if !write.companions.is_empty() {
+            self.known().companions.insert(*id, write.companions.to_vec());
+        }
+    }
+}
+
+impl SessionStore for Broken {
+    fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        let kept = self.known().companions.get(id).cloned().unwrap_or_default();
+        let write = match self.fault {
+            Fault::DropsUndeclaredCompanions => write.with_companions(&[]),
+            Fault::KeepsCompanionsForTheId if write.companions.is_empty() => write.with_companions(&kept),
+            _ => write,
+        };
+        let created = self.store.create(id, write)?;
+        if matches!(created, Created::Stored(_)) {
+            let until = write.ttl.map(|ttl| self.clock.now() + ttl.min(Duration::from_secs(1_000_000)));
+            self.known().created.push((*id, write.payload.to_vec(), until));
+            self.note(id, write);
+        }
+        Ok(created)
+    }
+
+    fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
+        let found = self.store.read(id, touch)?;
+        let known = self.known();
+        let waits = || known.created.iter().find(|(created, _, until)| created == id && until.is_some());
+        Ok(match found {
+            Found::Absent if self.is(Fault::ReadsWhatWaitsForAReaper) && known.keeps_expired => match waits() {
+                Some((_, payload, _)) => Found::Live(Stored::new(&**payload, Version::new(&**payload), None)),
+                None => Found::Absent,
+            },
+            found => found,
+        })
+    }
+
+    fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        let write = if self.is(Fault::DropsUndeclaredCompanions) { write.with_companions(&[]) } else { write };
+        let saved = self.store.save(id, write, expected)?;
+        match &saved {
+            Saved::Stored(_) if self.is(Fault::ForgetsCompanionsAtASave) => self.forget(id, id, write)?,
+            Saved::Conflict(there) if self.is(Fault::WritesCompanionsOfARefusedSave) => {
+                let as_it_was = Write::new(&there.payload, there.expires_in).with_companions(write.companions);
+                let _ = self.store.save(id, as_it_was, None)?;
+            }
+            Saved::Stored(_) => self.note(id, write),
+            _ => {}
+        }
+        Ok(saved)
+    }
+
+    fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        let write = if self.is(Fault::DropsUndeclaredCompanions) { write.with_companions(&[]) } else { write };
+        let saved = self.store.rotate(old, new, write, expected)?;
+        if matches!(saved, Saved::Stored(_)) {
+            self.known().renewed += 1;
+            if self.is(Fault::ForgetsCompanionsAtARotation) {
+                self.forget(old, new, write)?;
+            }
+        }
+        Ok(saved)
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<bool> {
+        let stored = self.read_only(id);
+        if let Some(stored) = stored
+            && self.is(Fault::TellsWhatWasDeleted)
+        {
+            self.known().expired.push(Expired::new(self.handle(id), stored.payload));
+        }
+        self.known().created.retain(|(created, ..)| created != id || !self.is(Fault::ReadsWhatWaitsForAReaper));
+        self.store.delete(id)
+    }
+
+    fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
+        match self.fault {
+            Fault::KeepsNoCompanionsAndDoesNotSay => Err(Error::new(ErrorKind::Unsupported, "preparing companions")),
+            Fault::GivesASuffixTwice => self.store.keep_companions(suffixes).or(Ok(())),
+            _ => self.store.keep_companions(suffixes),
+        }
+    }
+
+    fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
+        let found = self.store.companion(id, suffix)?;
+        let known = self.known();
+        Ok(match self.fault {
+            Fault::KeepsCompanionsForEver => found.or_else(|| {
+                let noted = known.companions.get(id)?.iter().find(|companion| companion.suffix == suffix)?;
+                Some(noted.value.clone())
+            }),
+            Fault::LetsCompanionsExpireAlone => found.filter(|_| {
+                let until = known.created.iter().find(|(created, ..)| created == id).and_then(|(.., until)| *until);
+                until.is_none_or(|until| until > self.clock.now())
+            }),
+            _ => found,
+        })
+    }
+
+    fn index(&self) -> Option<&dyn SessionIndex> {
+        Some(self)
+    }
+}
+
+impl SessionIndex for Broken {
+    fn keep_expired(&self) {
+        self.known().keeps_expired = true;
+        self.store.keep_expired();
+    }
+
+    fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
+        if self.is(Fault::ReapsByTheFirstDeadline) {
+            let now = self.clock.now();
+            for (id, ..) in self.known().created.iter().filter(|(.., until)| until.is_some_and(|until| until <= now)) {
+                self.store.delete(id)?;
+            }
+        }
+        let mut reaped = match self.fault {
+            Fault::ReapsBeyondTheLimit => self.store.reap(partition, usize::MAX, payloads)?,
+            Fault::TellsUnasked => self.store.reap(partition, limit, true)?,
+            _ => self.store.reap(partition, limit, payloads)?,
+        };
+        let mut known = self.known();
+        match self.fault {
+            Fault::HidesTheBacklog => reaped.backlog = 0,
+            Fault::HasABacklogWithoutEnd => reaped.backlog += 1,
+            Fault::TellsNobody => reaped.sessions.clear(),
+            Fault::ReapsTheNewestFirst => {
+                known.expired.extend(reaped.sessions);
+                known.expired.extend(self.store.reap(partition, usize::MAX, payloads)?.sessions);
+                let kept = known.expired.len().saturating_sub(limit);
+                reaped.sessions = known.expired.split_off(kept);
+                (reaped.removed, reaped.backlog) = (reaped.sessions.len() as u64, kept as u64);
+            }
+            Fault::TellsTwice if payloads => {
+                let before = std::mem::replace(&mut known.expired, reaped.sessions.clone());
+                reaped.removed += before.len() as u64;
+                reaped.sessions.extend(before);
+            }
+            Fault::TellsWhatWasDeleted if payloads && reaped.removed < limit as u64 => {
+                reaped.sessions.extend(known.expired.pop());
+                reaped.removed = reaped.sessions.len() as u64;
+                reaped.backlog += known.expired.len() as u64;
+            }
+            Fault::TellsTheFirstPayload => {
+                for expired in &mut reaped.sessions {
+                    let first = known.created.iter().find(|(id, ..)| self.handle(id) == expired.handle);
+                    if let Some((_, payload, _)) = first {
+                        expired.payload = payload.as_slice().into();
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(reaped)
+    }
+
+    fn count(&self) -> Result<u64> {
+        let (count, mut known) = (self.store.count()?, self.known());
+        known.most = known.most.max(count);
+        Ok(match self.fault {
+            Fault::CountsWhatIsGone => known.most,
+            Fault::CountsWhatWasRenewed => count + known.renewed,
+            _ => count,
+        })
+    }
+
+    fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
+        let piece = |all: Vec<Entry>| all.into_iter().skip(offset).take(limit).collect();
+        let all = || self.store.page(0, usize::MAX);
+        match self.fault {
+            Fault::ListsWhatIsGone => {
+                let mut all = all()?;
+                let created = self.known().created.iter().map(|(id, ..)| self.handle(id)).collect::<Vec<Handle>>();
+                let gone = created.iter().filter(|handle| all.iter().all(|entry| entry.handle != **handle));
+                let gone: Vec<Entry> = gone.map(|handle| Entry::new(*handle, Some(Duration::ZERO))).collect();
+                all.extend(gone);
+                Ok(piece(all))
+            }
+            Fault::ListsOnlyWhatExpires => {
+                Ok(piece(all()?.into_iter().filter(|entry| entry.expires_in.is_some()).collect()))
+            }
+            Fault::ListsBackwards => Ok(piece(all()?.into_iter().rev().collect())),
+            Fault::HasPagesOverlap => self.store.page(offset.saturating_sub(1), limit),
+            Fault::HasPagesTooLarge => self.store.page(offset, limit.saturating_add(1)),
+            _ => self.store.page(offset, limit),
+        }
+    }
+
+    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
+        self.store.of(principal)
+    }
+
+    fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
+        self.store.end(principal, which)
+    }
+
+    fn verify(&self) -> Result<Verified> {
+        let mut verified = self.store.verify()?;
+        match self.fault {
+            Fault::MendsInVain => verified.corrected += 1,
+            Fault::VerifiesAndEnds => {
+                for (id, ..) in &self.known().created {
+                    self.store.delete(id)?;
+                }
+            }
+            Fault::VerifiesAndReaps => drop(self.store.reap(0, usize::MAX, true)?),
+            _ => {}
+        }
+        Ok(verified)
+    }
+}
+
+/// What the suite says of the store with this fault.
+fn complaint(fault: Fault) -> Option<String> {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let mut store = Broken { store, clock: clock.clone(), fault, known: Mutex::default() };
+    let run = AssertUnwindSafe(|| {
+        contract::all(&store, |time| clock.advance(time));
+        contract::companions(&mut store, |time| clock.advance(time));
+    });
+    let panic = catch_unwind(run).err()?;
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    Some(text.expect("a text").to_owned())
+}
+
+#[test]
+fn no_broken_promise_goes_unnoticed() {
+    assert_eq!(complaint(Fault::None), None);
+    for (fault, says) in [
+        (Fault::CountsWhatIsGone, "is not counted"),
+        (Fault::CountsWhatWasRenewed, "is one session"),
+        (Fault::ListsWhatIsGone, "sessions are listed"),
+        (Fault::ListsOnlyWhatExpires, "sessions are listed"),
+        (Fault::ListsBackwards, "sessions are listed"),
+        (Fault::HasPagesOverlap, "make up the whole list"),
+        (Fault::HasPagesTooLarge, "on a page of"),
+        (Fault::ReadsWhatWaitsForAReaper, "should be absent"),
+        (Fault::ReapsByTheFirstDeadline, "should live"),
+        (Fault::ReapsBeyondTheLimit, "were removed, and 2 might be"),
+        (Fault::ReapsTheNewestFirst, "the longest overdue first"),
+        (Fault::HidesTheBacklog, "all are told"),
+        (Fault::HasABacklogWithoutEnd, "a backlog without end"),
+        (Fault::TellsNobody, "what expired is told"),
+        (Fault::TellsUnasked, "nobody asked"),
+        (Fault::TellsTwice, "it is told once"),
+        (Fault::TellsTheFirstPayload, "what expired is told"),
+        (Fault::TellsWhatWasDeleted, "what expired is told"),
+        (Fault::MendsInVain, "nothing to mend"),
+        (Fault::VerifiesAndEnds, "left == right"),
+        (Fault::VerifiesAndReaps, "it still waits"),
+        (Fault::KeepsNoCompanionsAndDoesNotSay, "it should be refused"),
+        (Fault::DropsUndeclaredCompanions, "it should be refused"),
+        (Fault::GivesASuffixTwice, "given away twice"),
+        (Fault::ForgetsCompanionsAtASave, "outlast a save"),
+        (Fault::ForgetsCompanionsAtARotation, "under the new id"),
+        (Fault::KeepsCompanionsForEver, "under the old id"),
+        (Fault::KeepsCompanionsForTheId, "whose id is that of one that was deleted"),
+        (Fault::LetsCompanionsExpireAlone, "live on with their session"),
+        (Fault::WritesCompanionsOfARefusedSave, "nothing was written"),
+    ] {
+        let complaint = complaint(fault).unwrap_or_else(|| panic!("{fault:?} goes unnoticed"));
+        assert!(complaint.contains(says), "{fault:?}: {complaint}");
+    }
+}
