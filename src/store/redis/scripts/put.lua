@@ -6,4 +6,7 @@ else
   redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
 end
 carry(key, old) -- companions
-redis.pcall('ZADD', index, ARGV[2] == '' and '+inf' or redis.call('PEXPIRETIME', key) - grace, key) -- expiring
+-- Nothing fails any more that is written half.
+local deadline = redis.pcall('PEXPIRETIME', key) -- expiring
+deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf' -- expiring
+redis.pcall('ZADD', index, deadline, key) -- expiring
