@@ -2,7 +2,8 @@ use redis::{Client, FromRedisValue, Value};
 
 use super::{PATIENCE, RedisServer, eventually};
 
-/// A master with two replicas, and three Sentinels that replace it when it is gone for half a second.
+/// A master with two replicas, and three Sentinels that replace it when it is gone for two seconds: on a busy machine a new
+/// one may well seem gone for half a second.
 pub struct Sentinels {
     // Dropped, and so ended, before the servers they would find gone.
     pub sentinels: Vec<RedisServer>,
@@ -35,7 +36,7 @@ impl Sentinels {
         let name = Self::NAME;
         let mut configuration = format!(
             "sentinel monitor {name} 127.0.0.1 {port} 2\n\
-             sentinel down-after-milliseconds {name} 500\n\
+             sentinel down-after-milliseconds {name} 2000\n\
              sentinel failover-timeout {name} 3000\n\
              sentinel parallel-syncs {name} 2\n"
         );
