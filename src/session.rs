@@ -131,7 +131,7 @@ impl<T: 'static> Session<T> {
 
     /// Says whom the session belongs to, typically at login, and calls it something for the list of their sessions: a device,
     /// an address. From the commit on the session is among those of the principal
-    /// ([`SessionManager::of`](crate::SessionManager::of)), whatever id it has, until it ends.
+    /// ([`SessionManager::list`](crate::SessionManager::list)), whatever id it has, until it ends.
     ///
     /// It takes a store with an index, the expiring Redis store or the memory store; with another the commit answers
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
@@ -173,6 +173,9 @@ impl<T: 'static> Session<T> {
 
     /// Ends the session when it is committed, and clears the visitor's cookie; for logout. Changes of this request, also
     /// those that are still to come, are dropped.
+    ///
+    /// From outside the visitor's request, [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's
+    /// sessions by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) any session by its id.
     pub fn destroy(&mut self) {
         self.mark(Change::Destroy);
     }

@@ -115,6 +115,9 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Ends a session. Answers whether there was one; after a connection was lost on the way, whether there was one *then*.
+    ///
+    /// This is for who has the id and no request; a visitor signs out with [`Session::destroy`](crate::Session::destroy), and
+    /// [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's sessions by its handle.
     fn delete(&self, id: &SessionId) -> Result<bool>;
 
     /// The index of the store, if it has one.

@@ -126,7 +126,7 @@ impl Room {
 
     /// What a principal's sessions are called, the newest first.
     fn labels(&self, principal: &str) -> Vec<String> {
-        self.sessions.of(principal).unwrap().into_iter().map(|session| session.label).collect()
+        self.sessions.list(principal).unwrap().into_iter().map(|session| session.label).collect()
     }
 
     /// What is in Redis besides the marks of renewed sessions, which go by themselves.

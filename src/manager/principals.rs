@@ -4,7 +4,7 @@ use super::SessionManager;
 use crate::store::{Ending, SessionIndex};
 use crate::{Error, ErrorKind, Handle, Result, Session};
 
-/// A session that belongs to a principal, as one would show it to them; from [`SessionManager::of`].
+/// A session that belongs to a principal, as one would show it to them; from [`SessionManager::list`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BoundSession {
@@ -36,9 +36,9 @@ pub struct BoundSession {
 /// session.bind("ada", "laptop");
 /// let _ = sessions.commit(session)?;
 ///
-/// assert_eq!(sessions.of("ada")?[0].label, "laptop");
+/// assert_eq!(sessions.list("ada")?[0].label, "laptop");
 /// assert_eq!(sessions.end_all("ada")?, 1);
-/// assert!(sessions.of("ada")?.is_empty());
+/// assert!(sessions.list("ada")?.is_empty());
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 impl<T: 'static> SessionManager<T> {
@@ -48,7 +48,8 @@ impl<T: 'static> SessionManager<T> {
     /// # Errors
     ///
     /// That the store could not be asked.
-    pub fn of(&self, principal: &str) -> Result<Vec<BoundSession>> {
+    #[doc(alias = "find_by_principal_name")]
+    pub fn list(&self, principal: &str) -> Result<Vec<BoundSession>> {
         let (policy, now) = (&*self.0, self.0.clock.now());
         let sessions = self.index()?.of(principal)?.into_iter().filter_map(|belonging| {
             let envelope = policy.decode(&belonging.payload).ok()?;
@@ -101,6 +102,9 @@ impl<T: 'static> SessionManager<T> {
 
     /// Ends the session with this handle, if it belongs to this principal, so that nobody can end another's session with a
     /// form of their own making. Answers whether there was one.
+    ///
+    /// This is for the list of a principal's sessions; within a request [`Session::destroy`] ends the visitor's own and
+    /// clears the cookie, and [`SessionStore::delete`](crate::SessionStore::delete) ends one by its id.
     ///
     /// # Errors
     ///

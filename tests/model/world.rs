@@ -196,7 +196,7 @@ impl World {
         for who in PRINCIPALS {
             let his: Vec<_> =
                 self.of(who).into_iter().map(|id| (store.handle(&id), self.record(&id).unwrap())).collect();
-            let shown = self.sessions.of(who).unwrap();
+            let shown = self.sessions.list(who).unwrap();
             let shown = shown.into_iter().map(|shown| {
                 (shown.handle, (who, shown.label), shown.created.duration_since(UNIX_EPOCH).unwrap().as_millis())
             });

@@ -51,7 +51,7 @@ fn what_is_of_another_type_logs_nobody_out_and_fails_nothing_half_way() {
         assert_eq!(reaped.is_err(), what == "index", "{what}");
         if what == "set" {
             // They cannot be found, and nobody is told that all is well.
-            assert_eq!(room.sessions.of("ada").unwrap_err().kind(), ErrorKind::WrongType);
+            assert_eq!(room.sessions.list("ada").unwrap_err().kind(), ErrorKind::WrongType);
             assert_eq!(room.sessions.end_all("ada").unwrap_err().kind(), ErrorKind::WrongType);
         } else {
             room.sessions.end_all("ada").unwrap();
