@@ -3,8 +3,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::codec::{Binding, Envelope};
 use crate::store::Version;
-use crate::{Binding, BoxError, Codec, Envelope, OnConflict, SessionId};
+use crate::{BoxError, Codec, OnConflict, SessionId};
 
 /// What a request handler holds: the user's own `T`, to which it dereferences, and what is to become of the session.
 ///

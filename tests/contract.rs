@@ -5,8 +5,7 @@ mod support;
 use std::thread::sleep;
 
 use support::{shared, shared_cluster, unique};
-use threaded_sessions::store::RedisSessionStoreBuilder;
-use threaded_sessions::{Clock, MemorySessionStore, RedisSessionStore, contract};
+use threaded_sessions::{Clock, MemorySessionStore, RedisSessionStore, RedisSessionStoreBuilder, contract};
 
 fn redis(settings: impl FnOnce(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder) {
     let builder = RedisSessionStore::builder().url(shared().url()).prefix(unique("contract"));

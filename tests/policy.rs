@@ -15,11 +15,12 @@ mod time;
 use std::cell::Cell;
 use std::time::Duration;
 
+use threaded_sessions::codec::Envelope;
 use threaded_sessions::store::{self, SessionStore};
 use threaded_sessions::{
-    Attributes, Clock, Committed, Envelope, Error, Handle, Json, MemorySessionStore, Outcome, RedisConnection,
-    RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, Session, SessionId, SessionManager,
-    SessionManagerBuilder,
+    Attributes, Clock, Committed, Error, Handle, Json, MemorySessionStore, Outcome, RedisConnection,
+    RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, RedisWarning, Session, SessionId,
+    SessionManager, SessionManagerBuilder,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -171,5 +172,5 @@ fn what_threads_share_is_send_and_sync() {
     both::<Box<dyn SessionStore>>();
     both::<(Attributes, Clock, Committed, Envelope<u32>, Error, Handle, Outcome, SessionId)>();
     both::<(store::Found, store::Created, store::Saved, store::Stored, store::Version, store::Health)>();
-    both::<(store::Touch, store::Write<'_>, store::Warning)>();
+    both::<(store::Touch, store::Write<'_>, RedisWarning)>();
 }

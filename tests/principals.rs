@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 use support::{PATIENCE, eventually, shared, shared_cluster, unique};
-use threaded_sessions::store::{Found, RedisSessionStoreBuilder, Touch};
+use threaded_sessions::store::{Found, Touch};
 use threaded_sessions::{
-    Clock, MemorySessionStore, Outcome, RedisConnectionManager, RedisPool, RedisSessionStore, Session, SessionId,
-    SessionManager, SessionManagerBuilder, SessionStore,
+    Clock, MemorySessionStore, Outcome, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder,
+    Session, SessionId, SessionManager, SessionManagerBuilder, SessionStore,
 };
 
 type Fields = BTreeMap<String, u32>;

@@ -8,9 +8,8 @@ use std::time::{Duration, SystemTime};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use threaded_sessions::{
-    Attributes, Binding, Codec, Envelope, Handle, JsonFormat, MemorySessionStore, SerdeCodec, SessionId, SessionManager,
-};
+use threaded_sessions::codec::{Binding, Envelope, JsonFormat, SerdeCodec};
+use threaded_sessions::{Attributes, Codec, Handle, MemorySessionStore, SessionId, SessionManager};
 
 const NAME: &str = "__Host-session";
 
@@ -318,4 +317,4 @@ macro_rules! format_properties {
 
 format_properties!(json, JsonFormat, finite());
 #[cfg(feature = "msgpack")]
-format_properties!(message_pack, threaded_sessions::MessagePackFormat, prop::num::f64::ANY);
+format_properties!(message_pack, threaded_sessions::codec::MessagePackFormat, prop::num::f64::ANY);

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 use support::{Fault, PATIENCE, Proxy, RedisServer, eventually, shared, texts, unique};
-use threaded_sessions::store::{Bind, Ending, RedisSessionStoreBuilder, Touch, Version, Write};
+use threaded_sessions::codec::{Binding, Envelope};
+use threaded_sessions::store::{Bind, Ending, Touch, Version, Write};
 use threaded_sessions::{
-    Attributes, Binding, Clock, Codec, Committed, Envelope, Error, ErrorKind, Handle, Json, MemorySessionStore,
-    OnConflict, RedisConnectionManager, RedisSessionStore, Result, Session, SessionId, SessionManager, SessionStore,
-    Unreadable,
+    Attributes, Clock, Codec, Committed, Error, ErrorKind, Handle, Json, MemorySessionStore, OnConflict,
+    RedisConnectionManager, RedisSessionStore, RedisSessionStoreBuilder, Result, Session, SessionId, SessionManager,
+    SessionStore, Unreadable,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

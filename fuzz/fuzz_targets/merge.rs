@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
-use threaded_sessions::{Codec, Envelope, Format, JsonFormat, MessagePackFormat, SerdeCodec};
+use threaded_sessions::Codec;
+use threaded_sessions::codec::{Envelope, Format, JsonFormat, MessagePackFormat, SerdeCodec};
 use threaded_sessions_fuzz::{Draft, Edit, Fields, Payload, borrowed, decode, encode, shown};
 
 #[derive(Arbitrary, Debug)]

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use arbitrary::Arbitrary;
 use serde::{Deserialize, Serialize};
-use threaded_sessions::{Binding, Envelope};
+use threaded_sessions::codec::{Binding, Envelope};
 
 /// One of every shape that serde knows.
 #[derive(Arbitrary, Clone, Debug, Deserialize, PartialEq, Serialize)]

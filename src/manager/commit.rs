@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use super::contest::Contest;
 use super::{OnConflict, Policy, SessionManager};
+use crate::codec::Envelope;
 use crate::session::{Change, Origin};
 use crate::store::{Bind, Found, Saved, Touch, Write};
-use crate::{BoxError, Envelope, Error, ErrorKind, Result, Session, SessionId};
+use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId};
 
 /// What became of a session, and the headers for the response.
 #[derive(Clone)]

@@ -22,7 +22,7 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 
 pub use self::builder::RedisSessionStoreBuilder;
-pub use self::check::Warning;
+pub use self::check::RedisWarning;
 pub use self::connection::{RedisConnection, RedisConnectionManager};
 pub use self::credentials::Credentials;
 use self::failure::Effect;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ThreadId;
 
 use log::Level;
+use threaded_sessions::codec::Envelope;
 use threaded_sessions::store::{Created, Write};
-use threaded_sessions::{BoxError, Codec, Envelope, Error, Json, Reaper, SessionId};
+use threaded_sessions::{BoxError, Codec, Error, Json, Reaper, SessionId};
 
 use super::reaping::{Wrapped, keep_logs, logged_by};
 use super::*;

@@ -62,7 +62,7 @@ impl RedisPool {
     /// A pool of up to 64 connections: enough for the threads of most servers. A pool that is smaller than the number of
     /// threads that use it costs more than anything else.
     pub fn new(manager: RedisConnectionManager) -> Self {
-        Self::build(manager, r2d2::Pool::builder().max_size(SIZE))
+        Self::with_settings(manager, r2d2::Pool::builder().max_size(SIZE))
     }
 
     /// A pool of at most this many connections.
@@ -74,14 +74,14 @@ impl RedisPool {
         if connections == 0 {
             return Err(Self::empty());
         }
-        Ok(Self::build(manager, r2d2::Pool::builder().max_size(connections)))
+        Ok(Self::with_settings(manager, r2d2::Pool::builder().max_size(connections)))
     }
 
     /// A pool with r2d2 settings of one's own: its size, its threads, how long connections live. Four settings are this
     /// crate's, because its promises rest on them: `min_idle` is 1 (with none, nothing would find out that Redis is back),
     /// `test_on_check_out` is on (the test costs no I/O), `connection_timeout` bounds the pause between two attempts to
     /// connect, and the `error_handler` is silent, for an outage is logged once.
-    pub fn build(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Self {
+    pub fn with_settings(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Self {
         Self { servers: Servers::One(Node::open(manager, settings)), counts: Arc::default() }
     }
 
