@@ -197,7 +197,7 @@ pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{
     BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
 };
-pub use self::reaper::{Reaper, ReaperBuilder, ReaperStats};
+pub use self::reaper::{ExpiredSession, Reaper, ReaperBuilder, ReaperStats};
 pub use self::session::Session;
 pub use self::step::{Step, StepStore};
 #[doc(inline)]

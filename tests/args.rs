@@ -155,6 +155,7 @@ fn what_cannot_work_is_said_at_the_start() {
         (&["--redis-url", &url, "--pool-size", "0"], "its size is zero"),
         (&["--redis-url", &url, "--deadline", "2h"], "an hour"),
         (&["--redis-url", &locked.url()], "not permitted"),
+        (&["--listen", "127.0.0.1:0", "--resolution", "0s"], "at least a millisecond"),
         (&["--threads", "0"], "--threads"),
         (&["--listen", "nowhere"], "error"),
     ] {

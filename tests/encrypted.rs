@@ -283,7 +283,7 @@ fn lists_and_expiry_events_work_through_both_steps() {
         let expired = Arc::new(Mutex::new(Vec::new()));
         let reaper = lasting.reaper().resolution(HOUR).on_expired({
             let expired = expired.clone();
-            move |handle, fields: Fields| expired.lock().unwrap().push((handle, fields))
+            move |session| expired.lock().unwrap().push((session.handle, session.data))
         });
         let reaper = reaper.start().unwrap();
         // From here on what expires waits for the reaper.

@@ -163,6 +163,7 @@ fn what_threads_share_is_send_and_sync() {
     both::<Session<u32>>();
     send::<threaded_sessions::ReaperBuilder<Cell<u32>>>();
     both::<threaded_sessions::Reaper>();
+    both::<threaded_sessions::ExpiredSession<u32>>();
     both::<MemorySessionStore>();
     both::<RedisSessionStore>();
     both::<RedisSessionStoreBuilder>();
