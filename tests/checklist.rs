@@ -75,7 +75,7 @@ fn row_01_a_store_is_opened_by_url_by_client_or_by_a_ready_pool() {
     let prefix = unique("opened");
     let by_url = redis(&prefix).build().unwrap();
     let client = redis::Client::open(shared().url()).unwrap();
-    let manager = RedisConnectionManager::open(&shared().url()).unwrap().with_deadline(PATIENCE);
+    let manager = RedisConnectionManager::open(&shared().url()).unwrap().with_deadline(PATIENCE).unwrap();
     let pool = RedisPool::with_settings(manager, r2d2::Pool::builder().max_size(3));
     let by_pool = RedisSessionStore::builder().pool(pool).prefix(&prefix).build().unwrap();
     let shared_pool = RedisSessionStore::builder().pool(by_pool.pool().clone()).prefix(&prefix).build().unwrap();

@@ -6,7 +6,7 @@ use redis::Client;
 
 use super::RedisSessionStore;
 use super::address::Address;
-use super::connection::{DEADLINES, RedisConnectionManager, misconfigured};
+use super::connection::{RedisConnectionManager, misconfigured};
 use super::credentials::Credentials;
 use super::keys::{KeyMapper, Keys};
 use super::pool::RedisPool;
@@ -208,20 +208,17 @@ impl RedisSessionStoreBuilder {
     /// with a prefix in braces or a custom key mapper, and no Sentinels or nodes.
     pub fn build(self) -> Result<RedisSessionStore> {
         let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "building a store").with_source(why));
-        if self.deadline.is_some_and(|deadline| !DEADLINES.contains(&deadline)) {
-            return refuse("the deadline must be from 1 millisecond to an hour");
-        }
         let (deadline, credentials) = (self.deadline, self.credentials);
         let has_settings = deadline.is_some() || credentials.is_some() || self.pool_size.is_some();
         let prepare = |manager: RedisConnectionManager| {
             let manager = match deadline {
-                Some(deadline) => manager.with_deadline(deadline),
+                Some(deadline) => manager.with_deadline(deadline)?,
                 None => manager,
             };
-            match credentials.clone() {
+            Ok(match credentials.clone() {
                 Some(credentials) => manager.with_credentials(move || credentials()),
                 None => manager,
-            }
+            })
         };
         let address = match self.source {
             Source::Pool(_) if has_settings => {
@@ -232,8 +229,8 @@ impl RedisSessionStoreBuilder {
             Source::Url(url) => Ok(Address::parse(&url).map_err(|error| misconfigured(&error))?),
         };
         let one = |manager| match self.pool_size {
-            Some(size) => RedisPool::with_size(prepare(manager), size),
-            None => Ok(RedisPool::new(prepare(manager))),
+            Some(size) => RedisPool::with_size(prepare(manager)?, size),
+            None => Ok(RedisPool::new(prepare(manager)?)),
         };
         let pool = match address {
             Err(pool) => pool,

@@ -90,12 +90,12 @@ impl Cluster {
     /// The cluster of which these are nodes. All nodes are connected to as to the first one of them.
     pub(super) fn new(
         seeds: Vec<Client>,
-        prepare: impl FnOnce(RedisConnectionManager) -> RedisConnectionManager,
+        prepare: impl FnOnce(RedisConnectionManager) -> Result<RedisConnectionManager>,
         size: u32,
     ) -> Result<Self> {
         let refuse = |why: &'static str| Error::new(ErrorKind::Misconfigured, "building a pool").with_source(why);
         let first = seeds.first().ok_or_else(|| refuse("a cluster needs an address to begin with"))?;
-        let manager = prepare(RedisConnectionManager::new(first.clone())?);
+        let manager = prepare(RedisConnectionManager::new(first.clone())?)?;
         let addresses = seeds.iter().map(|seed| address::of(seed.get_connection_info()));
         let seeds = addresses.map(|address| address.map(|(host, port)| (host.to_owned(), port)));
         let seeds = seeds.collect::<Option<_>>().ok_or_else(|| refuse("nodes of a cluster are not at Unix sockets"))?;

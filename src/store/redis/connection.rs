@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind, Result};
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The deadlines that work: sockets take no limit of zero, and clocks end.
-pub(super) const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
 /// A command of so many bytes takes no time to send: it fits into the buffer of the socket, and nothing else is on its way.
 const AT_ONCE: usize = 16 * 1024;
@@ -133,10 +133,18 @@ impl RedisConnectionManager {
     }
 
     /// The manager with this deadline for an operation: waiting for a connection, sending, and waiting for the answer.
-    /// Defaults to 1 second; shorter than 1 millisecond counts as that, longer than an hour as an hour. Where it does not
-    /// hold exactly is told at [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline).
-    pub fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline: deadline.clamp(*DEADLINES.start(), *DEADLINES.end()), ..self }
+    /// Defaults to 1 second; from 1 millisecond to an hour. Where it does not hold exactly is told at
+    /// [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misconfigured`] for a deadline out of range.
+    pub fn with_deadline(self, deadline: Duration) -> Result<Self> {
+        if !DEADLINES.contains(&deadline) {
+            return Err(Error::new(ErrorKind::Misconfigured, "setting a deadline")
+                .with_source("the deadline must be from 1 millisecond to an hour"));
+        }
+        Ok(Self { deadline, ..self })
     }
 
     pub(super) fn deadline(&self) -> Duration {

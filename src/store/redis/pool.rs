@@ -89,7 +89,7 @@ impl RedisPool {
     /// give settings.
     pub(super) fn cluster(
         nodes: Vec<Client>,
-        prepare: impl FnOnce(RedisConnectionManager) -> RedisConnectionManager,
+        prepare: impl FnOnce(RedisConnectionManager) -> Result<RedisConnectionManager>,
         connections: Option<u32>,
     ) -> Result<Self> {
         let size = connections.unwrap_or(SIZE);
