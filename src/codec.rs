@@ -189,6 +189,9 @@ impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCod
         let [base, mine, mut merged] =
             [base, mine, theirs].map(|payload| F::from_slice::<Envelope<Fields<F>>>(payload).ok());
         let (base, mine, merged) = (base?, mine?, merged.as_mut()?);
+        if mine.created != base.created {
+            merged.created = mine.created;
+        }
         if mine.remembered != base.remembered {
             merged.remembered = mine.remembered;
         }

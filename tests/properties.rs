@@ -271,8 +271,12 @@ macro_rules! format_properties {
                 #[test]
                 fn a_merge_takes_what_i_changed_and_leaves_the_rest(
                     base in fields(), mine in fields(), theirs in fields(), untouched in vec("[a-d]", 0..4),
+                    restarted in any::<bool>(),
                 ) {
                     let mut mine = mine;
+                    if !restarted {
+                        mine.created = base.created;
+                    }
                     for name in untouched {
                         match base.data.get(&name) {
                             Some(value) => drop(mine.data.insert(name, value.clone())),
@@ -294,7 +298,8 @@ macro_rules! format_properties {
                     prop_assert_eq!(merged.remembered, if changed { mine.remembered } else { theirs.remembered });
                     let changed = mine.bound != base.bound;
                     prop_assert_eq!(&merged.bound, if changed { &mine.bound } else { &theirs.bound });
-                    prop_assert_eq!(merged.created, theirs.created);
+                    let changed = mine.created != base.created;
+                    prop_assert_eq!(merged.created, if changed { mine.created } else { theirs.created });
                     prop_assert!(![base.revision, mine.revision, theirs.revision].contains(&merged.revision));
 
                     // Who changed nothing leaves everything as it is there.

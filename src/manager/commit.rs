@@ -46,7 +46,8 @@ impl Committed {
         self.outcome
     }
 
-    /// The id under which the session is stored now; `None` if it is not.
+    /// The id under which the session is stored now; `None` if it is not. To name the session in a log, take its handle:
+    /// `sessions.store().handle(id)`.
     pub fn id(&self) -> Option<&SessionId> {
         self.id.as_ref()
     }

@@ -12,7 +12,7 @@ pub struct BoundSession {
     pub handle: Handle,
     /// What [`bind`](Session::bind) called it.
     pub label: String,
-    /// When it began.
+    /// When it [began](Session::created).
     pub created: SystemTime,
     /// When it was last used: opened, or changed if opening does not count. To within a 64th of
     /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered. `None` if nothing tells: if it

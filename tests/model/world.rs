@@ -27,6 +27,10 @@ impl State {
         self.bound.as_ref().map(|(who, _)| *who)
     }
 
+    fn bound(&self) -> Option<(&str, &str)> {
+        self.bound.as_ref().map(|(who, label)| (*who, &**label))
+    }
+
     fn add(mut self, field: u8) -> Self {
         increment(&mut self.fields, field);
         self
@@ -179,7 +183,7 @@ impl World {
             let found = self.sessions.open_id(id).unwrap();
             match (fate, found) {
                 (Fate::Lives(record), Some(session)) => {
-                    assert_eq!((&*session, session.principal()), (&record.state.fields, record.state.who()));
+                    assert_eq!((&*session, bound(&session)), (&record.state.fields, record.state.bound()));
                 }
                 (Fate::Lives(record), None) => panic!("it should live: {record:?}"),
                 (fate, Some(_)) => panic!("it should not live: {fate:?}"),
@@ -190,7 +194,7 @@ impl World {
             }
         }
         for held in self.hands.iter().flatten() {
-            assert_eq!((&*held.session, held.session.principal()), (&held.mine.fields, held.mine.who()));
+            assert_eq!((&*held.session, bound(&held.session)), (&held.mine.fields, held.mine.bound()));
         }
         let Some(index) = store.index() else { return };
         for who in PRINCIPALS {
@@ -501,6 +505,12 @@ impl World {
             *fate = Fate::Gone;
         }
     }
+}
+
+/// Whom a session belongs to, and what it is called.
+fn bound(session: &Session<Fields>) -> Option<(&str, &str)> {
+    assert_eq!(session.principal().is_some(), session.label().is_some());
+    session.principal().zip(session.label())
 }
 
 fn increment(fields: &mut Fields, field: u8) -> u64 {

@@ -31,6 +31,7 @@ fn sessions_are_listed_the_newest_first_with_what_is_safe_to_show() {
             let session = room.open(id);
             assert_eq!(Some(shown.handle), sessions.handle(&session));
             assert_eq!(shown.created, session.created());
+            assert_eq!(Some(&*shown.label), session.label());
             assert!((began - MINUTE..=SystemTime::now() + MINUTE).contains(&shown.last_used.unwrap()));
             assert!(shown.expires_in.unwrap() > 6 * DAY);
             // Who reads it off a page has nothing to put into a cookie.
