@@ -86,7 +86,7 @@
 //! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count and list sessions, mend an index | [`SessionIndex`](store::SessionIndex) |
 //! | see how Redis is doing | [`RedisSessionStore::check`] at the start, with its [`RedisWarning`]s; [`Health`](store::Health) from then on |
-//! | list and end the sessions of a user | [`Session::bind`], [`SessionManager::list`] and what is beside it |
+//! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
 //! | name a session in logs and on pages | [`Handle`], which gives nobody the session |
 //!

@@ -92,6 +92,7 @@ fn does_all(store: RedisSessionStore) {
         assert!(index.count().unwrap() > 0 && !index.page(0, 10).unwrap().is_empty());
         let _ = index.verify().unwrap();
         assert!(index.end("ann", Ending::All).unwrap() == 1 && index.of("ann").unwrap().is_empty());
+        assert!(index.end_everybody().unwrap() > 0 && index.count().unwrap() == 0);
     }
     let store = StepStore::builder(store).step(WrittenAt::new()).build().unwrap();
     contract::all(&store, thread::sleep);

@@ -223,6 +223,16 @@ impl SessionIndex for MemorySessionStore {
         Ok(ended.len() as u64)
     }
 
+    fn end_everybody(&self) -> Result<u64> {
+        let (mut shelf, _) = self.open();
+        let live = shelf.entries.iter().filter(|(_, (_, entry))| matches!(entry, Entry::Session { .. }));
+        let ids: Vec<SessionId> = live.map(|(id, _)| *id).collect();
+        for id in &ids {
+            shelf.take(id);
+        }
+        Ok(ids.len() as u64)
+    }
+
     /// There is nothing that could disagree.
     fn verify(&self) -> Result<Verified> {
         Ok(Verified::default())
@@ -433,6 +443,10 @@ mod tests {
                     5 => drop(store.read(id, Touch::Set(time)).unwrap()),
                     6 => drop(store.end("ada", Ending::Only(handle(id))).unwrap()),
                     7 => drop(store.reap(0, 3, n == 0).unwrap()),
+                    8 if seconds % 8 == 0 => {
+                        store.end_everybody().unwrap();
+                        assert_eq!(store.count().unwrap(), 0);
+                    }
                     _ => clock.advance(time),
                 }
                 store.lock().0.assert_exact();

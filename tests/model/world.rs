@@ -169,6 +169,7 @@ impl World {
             Step::UpdateIn { hand, field } => self.update_in(hand, field),
             Step::Update { id, field } => self.update(id, field),
             Step::EndAll { who } => self.end_all(PRINCIPALS[usize::from(who)]),
+            Step::EndEverybody => self.end_everybody(),
             Step::EndOthers { hand } => self.end_others(hand),
             Step::End { who, id } => self.end_one(PRINCIPALS[usize::from(who)], id),
             Step::Expire { id } => self.expire(id),
@@ -367,6 +368,18 @@ impl World {
         let his = self.of(who);
         assert_eq!(ended, Ok(his.len() as u64));
         his.iter().for_each(|id| self.bury(id));
+    }
+
+    fn end_everybody(&mut self) {
+        let ended = self.sessions.end_everybody().map_err(|error| error.kind());
+        if !self.indexed {
+            return assert_eq!(ended, Err(ErrorKind::Unsupported));
+        }
+        let live: Vec<SessionId> = self.ids.iter().map(|(id, _)| *id).filter(|id| self.record(id).is_some()).collect();
+        assert_eq!(ended, Ok(live.len() as u64));
+        live.iter().for_each(|id| self.bury(id));
+        let index = self.sessions.store().index().unwrap();
+        assert_eq!((index.count().unwrap(), index.page(0, 100).unwrap()), (0, vec![]));
     }
 
     fn end_others(&mut self, hand: u8) {

@@ -283,6 +283,7 @@ fn a_store_without_an_index_says_so_and_stores_nothing() {
     assert_eq!(keys(), [""; 0]);
     refused(sessions.list("ada"));
     refused(sessions.end_all("ada"));
+    refused(sessions.end_everybody());
     refused(sessions.end("ada", sessions.store().handle(&SessionId::random())));
 
     let mut session = sessions.fresh();

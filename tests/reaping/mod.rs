@@ -201,6 +201,10 @@ impl<S: SessionStore> SessionIndex for Wrapped<S> {
         index(&self.store).end(principal, which)
     }
 
+    fn end_everybody(&self) -> Result<u64> {
+        index(&self.store).end_everybody()
+    }
+
     fn verify(&self) -> Result<Verified> {
         index(&self.store).verify()
     }

@@ -27,6 +27,7 @@ scripts! {
     PAGE = "page.lua";
     OF = "principals.lua" "of.lua";
     END = "principals.lua" "end.lua";
+    EVERYBODY = "principals.lua" "everybody.lua";
     VERIFY = "principals.lua" "verify.lua";
 }
 
