@@ -131,7 +131,8 @@
 //!
 //! # Versions
 //!
-//! - **The crate** follows semantic versioning. `redis` and `r2d2`, which it re-exports, are part of its interface.
+//! - **The crate** follows semantic versioning. `redis` and `r2d2`, which it re-exports, are part of its interface, and so is the
+//!   `Value` of `serde_json` 1, in [`Attributes::iter`].
 //! - **Stored sessions** outlive a release. Their layout, the [`Envelope`](codec::Envelope), carries a version of its own,
 //!   now 1. A release that writes another one reads the one before, so that nobody is logged out by an upgrade. A payload of a
 //!   newer version than a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in
