@@ -156,8 +156,9 @@ impl RedisSessionStoreBuilder {
         Self { deadline: Some(deadline), ..self }
     }
 
-    /// How many connections to open at most, to each node of a cluster, at least 1. Defaults to 64. They are opened as they
-    /// are needed; fewer than the threads that use them costs more than anything else.
+    /// How many connections to open at most, to each node of a cluster, at least 1. Defaults to 64, or to 8 for each core where
+    /// that is more, as many as rouille starts threads. They are opened as they are needed; fewer than the threads that use
+    /// them costs more than anything else.
     pub fn pool_size(self, connections: u32) -> Self {
         Self { pool_size: Some(connections), ..self }
     }
