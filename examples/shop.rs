@@ -72,7 +72,7 @@ fn route(sessions: &Sessions, request: &Request) -> Response {
         ("GET", "/sign-in") => show(sessions, request, |_| Ok(Body::SignIn)),
         ("GET", "/account") => show(sessions, request, |shopper| {
             Ok(match (&shopper.user, shopper.principal()) {
-                (Some(_), Some(principal)) => Body::Account(sessions.of(principal)?),
+                (Some(_), Some(principal)) => Body::Account(sessions.list(principal)?),
                 (Some(_), None) => Body::Account(Vec::new()),
                 (None, _) => Body::SignIn,
             })

@@ -88,6 +88,14 @@ pub struct Args {
     #[arg(long, env = "SESSION_PREFIX", value_name = "TEXT", default_value = "sessions")]
     prefix: String,
 
+    /// Name the keys in Redis by the SHA-256 of the session id, so that a copy of the database gives nobody a usable cookie
+    #[arg(long, env = "SESSION_HASHED_KEYS", value_parser = BoolishValueParser::new())]
+    hashed_keys: bool,
+
+    /// Over how many partitions to spread the sessions; 1 by default, or 64 in a cluster
+    #[arg(long, env = "SESSION_PARTITIONS", value_name = "COUNT")]
+    partitions: Option<u32>,
+
     /// Keep an index of the sessions in Redis, and delete what is overdue by it
     #[arg(long, env = "SESSION_EXPIRING", value_parser = BoolishValueParser::new())]
     expiring: bool,
@@ -112,9 +120,9 @@ pub struct Args {
     #[arg(long, env = "SESSION_RESOLUTION", value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     resolution: Duration,
 
-    /// How many connections to Redis to open at most
-    #[arg(long, env = "SESSION_POOL_SIZE", value_name = "COUNT", default_value_t = 64)]
-    pool_size: u32,
+    /// How many connections to Redis to open at most; 64 by default, or 8 for each core where that is more
+    #[arg(long, env = "SESSION_POOL_SIZE", value_name = "COUNT")]
+    pool_size: Option<u32>,
 
     /// How long one operation in Redis may take
     #[arg(long, env = "SESSION_DEADLINE", value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
@@ -152,9 +160,20 @@ impl Args {
             log::warn!("sessions live in memory and end with this program: no --redis-url");
             return Ok(Arc::new(MemorySessionStore::new()));
         };
-        let builder = RedisSessionStore::builder().url(url).prefix(&self.prefix);
-        let builder = builder.pool_size(self.pool_size).deadline(self.deadline);
-        let store = if self.expiring { builder.expiring() } else { builder }.build()?;
+        let mut builder = RedisSessionStore::builder().url(url).prefix(&self.prefix).deadline(self.deadline);
+        if let Some(connections) = self.pool_size {
+            builder = builder.pool_size(connections);
+        }
+        if let Some(partitions) = self.partitions {
+            builder = builder.partitions(partitions);
+        }
+        if self.hashed_keys {
+            builder = builder.hashed_keys();
+        }
+        if self.expiring {
+            builder = builder.expiring();
+        }
+        let store = builder.build()?;
         match store.check() {
             Ok(warnings) => warnings.iter().for_each(|warning| log::warn!("{warning}")),
             Err(error) if error.kind().is_temporary() => log::warn!("starting without Redis: {error}"),
@@ -210,6 +229,8 @@ impl fmt::Debug for Args {
         f.debug_struct("Args")
             .field("redis", &self.redis_url.is_some())
             .field("prefix", &self.prefix)
+            .field("hashed_keys", &self.hashed_keys)
+            .field("partitions", &self.partitions)
             .field("expiring", &self.expiring)
             .field("idle_timeout", &self.idle_timeout.0)
             .field("lifetime", &self.lifetime)

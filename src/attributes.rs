@@ -18,6 +18,7 @@ use crate::{BoxError, Error, ErrorKind, Result};
 /// attributes.insert("cart", vec!["tea", "milk"])?;
 /// assert_eq!(attributes.get::<Vec<String>>("cart")?, Some(vec!["tea".into(), "milk".into()]));
 /// assert_eq!(attributes.get::<u32>("visits")?, None);
+/// assert!(attributes.contains("cart") && attributes.len() == 1);
 /// assert!(attributes.remove("cart"));
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
@@ -61,9 +62,29 @@ impl Attributes {
         self.0.clear();
     }
 
+    /// Whether there is such an attribute.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// How many attributes there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The names of the attributes, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
+    }
+
+    /// The attributes, names with JSON values, in alphabetical order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
     }
 }
 

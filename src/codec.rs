@@ -1,3 +1,14 @@
+//! How a session becomes a payload, and back.
+//!
+//! A payload is an [`Envelope`] around the user's own value, as a [`Codec`] encodes it. [`Json`] is the default; `MessagePack`
+//! comes with the feature `msgpack`. Both are a [`SerdeCodec`], which also reads what was stored before a deploy changed the
+//! value ([`migrate`](SerdeCodec::migrate)), and puts the changes of two requests together.
+//!
+//! | for | implement |
+//! |---|---|
+//! | another serde format | [`Format`], and take `SerdeCodec<YourFormat, T>` |
+//! | compressing, or a `T` that is no serde type | [`Codec`] |
+
 mod check;
 mod envelope;
 mod json;
@@ -21,12 +32,12 @@ use crate::BoxError;
 
 /// How a session becomes a payload and back (ring-redis-session `:read-handler`, `:write-handler`).
 ///
-/// The default is [`Json`]; `MessagePack` comes with the feature `msgpack`. Both take values that nest up to about 120 deep.
-/// For another serde format implement [`Format`], which is less; for anything else implement this.
+/// The [module](crate::codec) says which there are. [`Json`] and `MessagePack` take values that nest up to about 120 deep.
 ///
 /// ```
 /// use serde::{Serialize, de::DeserializeOwned};
-/// use threaded_sessions::{BoxError, Codec, Envelope, Json, MemorySessionStore, SessionManager};
+/// use threaded_sessions::codec::Envelope;
+/// use threaded_sessions::{BoxError, Codec, Json, MemorySessionStore, SessionManager};
 ///
 /// /// Turns every bit of a JSON payload around, as another would compress it.
 /// struct Inverted<T>(Json<T>);
@@ -121,7 +132,8 @@ impl<F: Format, T> SerdeCodec<F, T> {
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};
-    /// use threaded_sessions::{Codec, Envelope, Json};
+    /// use threaded_sessions::codec::Envelope;
+    /// use threaded_sessions::{Codec, Json};
     ///
     /// #[derive(Deserialize, Serialize)]
     /// struct Before { name: String }
@@ -177,6 +189,9 @@ impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCod
         let [base, mine, mut merged] =
             [base, mine, theirs].map(|payload| F::from_slice::<Envelope<Fields<F>>>(payload).ok());
         let (base, mine, merged) = (base?, mine?, merged.as_mut()?);
+        if mine.created != base.created {
+            merged.created = mine.created;
+        }
         if mine.remembered != base.remembered {
             merged.remembered = mine.remembered;
         }

@@ -81,12 +81,12 @@
 //! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
 //! | keep them in the process, and test | [`MemorySessionStore`] with a [`Clock`] that tests can move |
 //! | keep them elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
-//! | encode them otherwise, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`] |
+//! | encode them otherwise, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`](codec::SerdeCodec::migrate): the page of [`codec`] |
 //! | remove what expired, and hear of it | [`Reaper`], from [`SessionManager::reaper`] |
 //! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count and list sessions, mend an index | [`SessionIndex`](store::SessionIndex) |
-//! | see how Redis is doing | [`RedisSessionStore::check`] at the start, [`Health`](store::Health) from then on |
-//! | list and end the sessions of a user | [`Session::bind`], [`SessionManager::of`] and what is beside it |
+//! | see how Redis is doing | [`RedisSessionStore::check`] at the start, with its [`RedisWarning`]s; [`Health`](store::Health) from then on |
+//! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
 //! | name a session in logs and on pages | [`Handle`], which gives nobody the session |
 //!
@@ -131,10 +131,12 @@
 //!
 //! # Versions
 //!
-//! - **The crate** follows semantic versioning. `redis` and `r2d2`, which it re-exports, are part of its interface.
-//! - **Stored sessions** outlive a release. Their layout, the [`Envelope`], carries a version of its own, now 1. A release that
-//!   writes another one reads the one before, so that nobody is logged out by an upgrade. A payload of a newer version than
-//!   a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in breaking releases only.
+//! - **The crate** follows semantic versioning. `redis` and `r2d2`, which it re-exports, are part of its interface, and so is the
+//!   `Value` of `serde_json` 1, in [`Attributes::iter`].
+//! - **Stored sessions** outlive a release. Their layout, the [`Envelope`](codec::Envelope), carries a version of its own,
+//!   now 1. A release that writes another one reads the one before, so that nobody is logged out by an upgrade. A payload of a
+//!   newer version than a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in
+//!   breaking releases only.
 //! - **Rust:** 1.95 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
 //! - **Redis:** 7.0 or newer, or Valkey.
 
@@ -142,7 +144,7 @@
 pub mod args;
 mod attributes;
 mod clock;
-mod codec;
+pub mod codec;
 pub mod contract;
 mod cookie;
 mod error;
@@ -186,21 +188,25 @@ pub use {r2d2, redis};
 
 pub use self::attributes::Attributes;
 pub use self::clock::Clock;
-pub use self::codec::{Binding, Codec, Envelope, Format, Json, JsonFormat, SerdeCodec};
 #[cfg(feature = "msgpack")]
-pub use self::codec::{MessagePack, MessagePackFormat};
+#[doc(inline)]
+pub use self::codec::MessagePack;
+#[doc(inline)]
+pub use self::codec::{Codec, Json};
 pub use self::error::{BoxError, Error, ErrorKind, Result};
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{
     BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
 };
-pub use self::reaper::{Reaper, ReaperBuilder, ReaperStats};
+pub use self::reaper::{ExpiredSession, Reaper, ReaperBuilder, ReaperStats};
 pub use self::session::Session;
 pub use self::step::{Step, StepStore};
 #[doc(inline)]
-pub use self::store::{
-    Credentials, MemorySessionStore, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore,
-    RedisSessionStoreBuilder, SessionStore,
+pub use self::store::SessionStore;
+pub use self::store::memory::MemorySessionStore;
+pub use self::store::redis::{
+    Credentials, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder,
+    RedisWarning,
 };
 
 /// Compiles what the README shows.

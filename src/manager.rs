@@ -14,10 +14,11 @@ use serde::de::DeserializeOwned;
 pub use self::builder::{OnConflict, SessionManagerBuilder, Unreadable};
 pub use self::commit::{Committed, Outcome};
 pub use self::principals::BoundSession;
+use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Touch};
-use crate::{Clock, Codec, Envelope, Error, ErrorKind, Handle, Json, Result, Session, SessionId, SessionStore};
+use crate::{Clock, Codec, Error, ErrorKind, Handle, Json, Result, Session, SessionId, SessionStore};
 
 /// Opens and commits sessions with values of type `T`: all policy is here.
 ///

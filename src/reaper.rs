@@ -1,6 +1,7 @@
 mod rounds;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, SystemTime};
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use self::rounds::Rounds;
+use crate::codec::Envelope;
 use crate::store::MAX_TTL;
 use crate::{Error, ErrorKind, Handle, Result, SessionManager};
 
@@ -16,6 +18,9 @@ const RESOLUTION: Duration = Duration::from_secs(600);
 
 /// How many sessions one script looks at: it holds Redis for about 0.1 ms.
 const BATCH: usize = 50;
+
+/// The batches that work: the scripts hand all of one to a single command.
+const BATCHES: RangeInclusive<usize> = 1..=1000;
 
 /// How long [`Reaper::stop`] waits for what is in flight.
 const FAREWELL: Duration = Duration::from_millis(50);
@@ -30,7 +35,40 @@ pub struct ReaperBuilder<T> {
     on_expired: Option<OnExpired<T>>,
 }
 
-type OnExpired<T> = Box<dyn FnMut(Handle, T) + Send>;
+type OnExpired<T> = Box<dyn FnMut(ExpiredSession<T>) + Send>;
+
+/// A session that expired and was removed, for [`ReaperBuilder::on_expired`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ExpiredSession<T> {
+    /// The handle it had, by which logs and pages knew it.
+    pub handle: Handle,
+    /// When it [began](crate::Session::created).
+    pub created: SystemTime,
+    /// Whom it belonged to, if anybody.
+    pub principal: Option<String>,
+    /// What [`bind`](crate::Session::bind) called it, if it belonged to anybody.
+    pub label: Option<String>,
+    /// Its value, as it was stored last.
+    pub data: T,
+}
+
+impl<T> ExpiredSession<T> {
+    fn new(handle: Handle, envelope: Envelope<T>) -> Self {
+        let (principal, label) = envelope.bound.map(|bound| (bound.principal, bound.label)).unzip();
+        Self { handle, created: envelope.created, principal, label, data: envelope.data }
+    }
+}
+
+/// Shows neither the value nor whom it belonged to.
+impl<T> fmt::Debug for ExpiredSession<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpiredSession")
+            .field("handle", &self.handle)
+            .field("created", &self.created)
+            .finish_non_exhaustive()
+    }
+}
 
 impl<T: 'static> SessionManager<T> {
     /// A background thread that deletes sessions which were idle for too long; see [`Reaper`].
@@ -45,7 +83,7 @@ impl<T: 'static> SessionManager<T> {
     /// let reaper = sessions
     ///     .reaper()
     ///     .resolution(Duration::from_secs(60))
-    ///     .on_expired(|session, visits| println!("{session} expired after {visits} visits"))
+    ///     .on_expired(|session| println!("{} expired after {} visits", session.handle, session.data))
     ///     .start()?;
     /// # drop(reaper);
     /// # Ok::<_, threaded_sessions::Error>(())
@@ -60,13 +98,13 @@ impl<T: 'static> ReaperBuilder<T> {
     /// what is over 100 years counts as 100 years. It is how late an expired session is removed, and its callback called;
     /// nobody can read it in between.
     pub fn resolution(self, resolution: Duration) -> Self {
-        Self { resolution: resolution.clamp(Duration::from_millis(1), MAX_TTL), ..self }
+        Self { resolution: resolution.min(MAX_TTL), ..self }
     }
 
     /// How many sessions one atomic batch looks at, from 1 to 1000. Defaults to 50; Redis serves nobody else for about 2 µs
     /// a session.
     pub fn batch(self, sessions: usize) -> Self {
-        Self { batch: sessions.clamp(1, 1000), ..self }
+        Self { batch: sessions, ..self }
     }
 
     /// Whether to pause between batches, so that traffic goes on beside a large backlog. Defaults to true.
@@ -75,7 +113,8 @@ impl<T: 'static> ReaperBuilder<T> {
     }
 
     /// What to call with each session that expired, after it was removed, so that the application can release what the
-    /// session held. It is called on the reaper's thread; if it panics, that is logged and the reaper goes on.
+    /// session held, or tell whose it was. It is called on the reaper's thread; if it panics, that is logged and the reaper
+    /// goes on.
     ///
     /// At most one reaper gets each session, however many processes run one, so give all of them the callback. It is at
     /// most once: a session is lost to the callback if the process ends, or the answer of Redis gets lost, between the
@@ -83,7 +122,7 @@ impl<T: 'static> ReaperBuilder<T> {
     /// and neither traffic nor [`verify`](crate::store::SessionIndex::verify) had put the session back. Only a Redis that
     /// forgets the removal, in a crash or a failover, has a session told twice. A session that was destroyed did not
     /// expire, nor did one that a visitor came back to after its [lifetime](crate::SessionManagerBuilder::lifetime).
-    pub fn on_expired(self, callback: impl FnMut(Handle, T) + Send + 'static) -> Self {
+    pub fn on_expired(self, callback: impl FnMut(ExpiredSession<T>) + Send + 'static) -> Self {
         Self { on_expired: Some(Box::new(callback)), ..self }
     }
 
@@ -92,10 +131,18 @@ impl<T: 'static> ReaperBuilder<T> {
     ///
     /// # Errors
     ///
+    /// [`ErrorKind::Misconfigured`], with the reason as its source, for a resolution or a batch out of range;
     /// [`ErrorKind::Unsupported`] if the store has no index, as the plain Redis store, which needs no reaper; and if the
     /// system has no thread to give.
     pub fn start(self) -> Result<Reaper> {
         const DOING: &str = "starting a reaper";
+        let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, DOING).with_source(why));
+        if self.resolution < Duration::from_millis(1) {
+            return refuse("the resolution is at least a millisecond");
+        }
+        if !BATCHES.contains(&self.batch) {
+            return refuse("a batch is from 1 to 1000 sessions");
+        }
         let Some(index) = self.sessions.store().index() else {
             return Err(Error::new(ErrorKind::Unsupported, DOING).with_source("the store has no index"));
         };

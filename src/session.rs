@@ -3,8 +3,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::codec::{Binding, Envelope};
 use crate::store::Version;
-use crate::{Binding, BoxError, Codec, Envelope, OnConflict, SessionId};
+use crate::{BoxError, Codec, OnConflict, SessionId};
 
 /// What a request handler holds: the user's own `T`, to which it dereferences, and what is to become of the session.
 ///
@@ -103,7 +104,8 @@ impl<T: 'static> Session<T> {
         matches!(self.origin, Origin::Detached)
     }
 
-    /// When the session began, on the clock of the application that began it. Survives a renewal.
+    /// When the session began, or [began anew](Self::restart_lifetime), on the clock of the application that began it. Survives
+    /// a renewal.
     pub fn created(&self) -> SystemTime {
         self.envelope.created
     }
@@ -131,7 +133,7 @@ impl<T: 'static> Session<T> {
 
     /// Says whom the session belongs to, typically at login, and calls it something for the list of their sessions: a device,
     /// an address. From the commit on the session is among those of the principal
-    /// ([`SessionManager::of`](crate::SessionManager::of)), whatever id it has, until it ends.
+    /// ([`SessionManager::list`](crate::SessionManager::list)), whatever id it has, until it ends.
     ///
     /// It takes a store with an index, the expiring Redis store or the memory store; with another the commit answers
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
@@ -151,13 +153,41 @@ impl<T: 'static> Session<T> {
         self.envelope.bound.as_ref().map(|bound| &*bound.principal)
     }
 
+    /// What [`bind`](Self::bind) called the session, if it belongs to anybody.
+    pub fn label(&self) -> Option<&str> {
+        self.envelope.bound.as_ref().map(|bound| &*bound.label)
+    }
+
     /// Gives the session a new id when it is committed, changed or not; the old one is dead then. A session that is new is
     /// stored by it, also unchanged. To be called at every change of rights, above all at login: otherwise who planted the
     /// id before, or saw it, is signed in as well (session fixation; OWASP Session Management Cheat Sheet, Ring's
     /// `:recreate`). The session goes on otherwise: its value, [when it began](Self::created) and so its lifetime, and whom it
-    /// belongs to.
+    /// belongs to. For a lifetime that counts from the login, call [`restart_lifetime`](Self::restart_lifetime) as well.
     pub fn renew(&mut self) {
         self.mark(Change::Renew);
+    }
+
+    /// Begins the [lifetime](crate::SessionManagerBuilder::lifetime) anew with this request, when the session is committed;
+    /// [`created`](Self::created) tells so. For a login, together with [`renew`](Self::renew): otherwise the lifetime counts
+    /// from when the visitor came, and who looked around for hours before signing in is signed out the sooner. (OWASP's
+    /// absolute timeout counts from the login; scs's `RenewToken` does both at once.) It counts as a change of the value.
+    ///
+    /// At a login only: called at every request it would leave no lifetime at all.
+    ///
+    /// ```
+    /// use threaded_sessions::Session;
+    ///
+    /// fn sign_in<T: 'static>(session: &mut Session<T>, user: &str, device: &str) {
+    ///     session.renew();
+    ///     session.restart_lifetime();
+    ///     session.bind(user, device);
+    /// }
+    /// # let sessions = threaded_sessions::SessionManager::<u32>::new(threaded_sessions::MemorySessionStore::new());
+    /// # sign_in(&mut sessions.fresh(), "ada", "laptop");
+    /// ```
+    pub fn restart_lifetime(&mut self) {
+        self.mark(Change::Value);
+        self.envelope.created = self.now;
     }
 
     /// What happens if another request changed the session meanwhile, for this one only. Defaults to what the
@@ -173,6 +203,9 @@ impl<T: 'static> Session<T> {
 
     /// Ends the session when it is committed, and clears the visitor's cookie; for logout. Changes of this request, also
     /// those that are still to come, are dropped.
+    ///
+    /// From outside the visitor's request, [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's
+    /// sessions by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) any session by its id.
     pub fn destroy(&mut self) {
         self.mark(Change::Destroy);
     }

@@ -59,8 +59,8 @@
 //!
 //! # What steps do not see
 //!
-//! Sessions that end because their principal has too many of them, or ends them: that is one command in which the
-//! store finds out which they are. Counting and listing, except that payloads are [restored](Step::restore). Everything
+//! Sessions that end because their principal has too many of them, or ends them, or because everybody's end: there the
+//! store finds out by itself which they are. Counting and listing, except that payloads are [restored](Step::restore). Everything
 //! else of the index is the store's own, too.
 
 mod closure;

@@ -7,8 +7,8 @@
 //!
 //! **Ids.** The caller brings the id, made by [`fresh_id`](SessionStore::fresh_id), so that an operation that is tried again
 //! can recognise its own earlier success. For the same reason no two payloads that are written are ever equal: the
-//! [envelope](crate::Envelope) carries a random revision. A store may therefore take "the payload I am to write is there
-//! already" for "I wrote it before".
+//! [envelope](crate::codec::Envelope) carries a random revision. A store may therefore take "the payload I am to write is
+//! there already" for "I wrote it before".
 //!
 //! **Absent is an outcome.** A session that never was, was deleted, was renewed or has expired is an answer, not an error.
 //! That the store cannot be asked is an error, and never looks like an absent session.
@@ -40,12 +40,13 @@
 //!
 //! **The index** is what else a store may have; [`SessionIndex`] says what it promises.
 //!
-//! The suite in [`contract`](crate::contract) checks all this on any store.
+//! The suite in [`contract`](crate::contract) checks all this on any store. Those that come with the crate are
+//! [`RedisSessionStore`](crate::RedisSessionStore) and [`MemorySessionStore`](crate::MemorySessionStore).
 
 mod companion;
 mod index;
-mod memory;
-mod redis;
+pub(crate) mod memory;
+pub(crate) mod redis;
 
 use std::fmt;
 use std::sync::Arc;
@@ -53,11 +54,6 @@ use std::time::Duration;
 
 pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
-pub use self::memory::MemorySessionStore;
-pub use self::redis::{
-    Credentials, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder,
-    Warning,
-};
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
@@ -121,6 +117,9 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Ends a session. Answers whether there was one; after a connection was lost on the way, whether there was one *then*.
+    ///
+    /// This is for who has the id and no request; a visitor signs out with [`Session::destroy`](crate::Session::destroy), and
+    /// [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's sessions by its handle.
     fn delete(&self, id: &SessionId) -> Result<bool>;
 
     /// The index of the store, if it has one.

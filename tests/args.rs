@@ -45,7 +45,7 @@ fn every_flag_reaches_what_it_sets() {
     let url = shared().url();
     let prefix = unique("flags");
     let flags = format!(
-        "--redis-url {url} --prefix {prefix} --expiring --idle-timeout 30m --lifetime 90d --remember-for 30d \
+        "--redis-url {url} --prefix {prefix} --expiring --hashed-keys --partitions 5 --idle-timeout 30m --lifetime 90d --remember-for 30d \
          --no-touch-on-read --resolution 5s --pool-size 7 --deadline 250ms --cookie-name mine --insecure-cookies"
     );
     let args = parse(&flags.split(' ').collect::<Vec<_>>());
@@ -55,6 +55,8 @@ fn every_flag_reaches_what_it_sets() {
         "expiring: true",
         "deadline: 250ms",
         "max_size: 7",
+        "mapper: Hashed",
+        "partitions: 5",
         "name: Some(\"mine\")",
         "secure: false",
         "idle_timeout: Some(1800s)",
@@ -115,6 +117,25 @@ fn a_flag_has_a_variable_and_goes_before_it() {
 }
 
 #[test]
+fn the_keys_in_redis_are_as_the_variables_have_them() {
+    let (prefix, url) = (unique("keys"), shared().url());
+    let variables = [
+        ("REDIS_URL", &*url),
+        ("SESSION_PREFIX", &*prefix),
+        ("SESSION_HASHED_KEYS", "on"),
+        ("SESSION_PARTITIONS", "3"),
+    ];
+    let program = Program::start("serve", &["--insecure-cookies"], &variables);
+    let response = program.client().post("/api/hit");
+    let cookie = response.header("Set-Cookie").unwrap();
+    let id = cookie.strip_prefix("session=").unwrap().split(';').next().unwrap().parse().unwrap();
+    let builder = RedisSessionStore::builder().url(&*url).prefix(&prefix).hashed_keys().partitions(3);
+    let key = builder.build().unwrap().key(&id);
+    assert!(key.starts_with(&format!("{prefix}:{{")) && !key.contains(&id.expose()), "{key}");
+    assert_eq!(shared().cmd(&["EXISTS", &key]), redis::Value::Int(1), "{key}");
+}
+
+#[test]
 fn without_redis_it_says_that_sessions_live_in_memory() {
     for program in ["serve", "shop"] {
         let in_memory = Program::start(program, &[], &[]);
@@ -153,8 +174,11 @@ fn what_cannot_work_is_said_at_the_start() {
         (&["--redis-url", ""], "--redis-url"),
         (&["--redis-url", "http://127.0.0.1"], "address of Redis"),
         (&["--redis-url", &url, "--pool-size", "0"], "its size is zero"),
+        (&["--redis-url", &url, "--partitions", "0"], "at least one partition"),
+        (&["--partitions", "some"], "--partitions"),
         (&["--redis-url", &url, "--deadline", "2h"], "an hour"),
         (&["--redis-url", &locked.url()], "not permitted"),
+        (&["--listen", "127.0.0.1:0", "--resolution", "0s"], "at least a millisecond"),
         (&["--threads", "0"], "--threads"),
         (&["--listen", "nowhere"], "error"),
     ] {

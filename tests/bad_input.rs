@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::{PATIENCE, shared, unique};
-use threaded_sessions::store::{Created, Found, RedisSessionStoreBuilder, Touch, Write};
-use threaded_sessions::{MemorySessionStore, RedisSessionStore, SessionId, SessionStore};
+use threaded_sessions::store::{Created, Found, Touch, Write};
+use threaded_sessions::{MemorySessionStore, RedisSessionStore, RedisSessionStoreBuilder, SessionId, SessionStore};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use support::{Cluster, PATIENCE, RedisServer, Sentinels, shared, unique};
 use threaded_sessions::step::WrittenAt;
-use threaded_sessions::store::{Bind, Ending, Warning, Write};
-use threaded_sessions::{ErrorKind, RedisSessionStore, SessionManager, SessionStore, StepStore, contract};
+use threaded_sessions::store::{Bind, Ending, Write};
+use threaded_sessions::{
+    ErrorKind, RedisSessionStore, RedisWarning, SessionManager, SessionStore, StepStore, contract,
+};
 
 fn store(server: &RedisServer, prefix: &str, expiring: bool) -> RedisSessionStore {
     let builder = RedisSessionStore::builder().url(server.url()).prefix(prefix);
@@ -32,7 +34,7 @@ fn a_redis_that_can_work_has_nothing_to_warn_of() {
 fn a_policy_that_evicts_is_a_warning() {
     let server = RedisServer::with(&["--maxmemory-policy", "allkeys-lru"]);
     let warnings = store(&server, "sessions", false).check().unwrap();
-    assert_eq!(warnings, [Warning::Evicts("allkeys-lru".into())]);
+    assert_eq!(warnings, [RedisWarning::Evicts("allkeys-lru".into())]);
     assert!(warnings[0].to_string().contains("allkeys-lru"));
 }
 
@@ -47,7 +49,7 @@ fn a_plain_and_an_expiring_store_under_one_prefix_are_a_warning() {
         let _ = sessions.commit(session).unwrap();
         assert_eq!(store(&server, "sessions", !plain_first).check().unwrap(), []);
         let other = store(&server, "sessions", plain_first).check().unwrap();
-        assert_eq!(other, [Warning::SharedPrefix("sessions".into())]);
+        assert_eq!(other, [RedisWarning::SharedPrefix("sessions".into())]);
     }
 }
 
@@ -59,7 +61,7 @@ fn a_user_without_the_rights_is_told_at_the_start() {
     let url = |user: &str, password: &str| format!("redis://{user}:{password}@127.0.0.1:{}", server.port());
     let check = |url: String| RedisSessionStore::open(&url).unwrap().check();
 
-    assert_eq!(check(url("nosy", "secret")).unwrap(), [Warning::Unknown]);
+    assert_eq!(check(url("nosy", "secret")).unwrap(), [RedisWarning::Unknown]);
     for refused in [url("reader", "secret"), url("reader", "wrong")] {
         let error = check(refused).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
@@ -90,6 +92,7 @@ fn does_all(store: RedisSessionStore) {
         assert!(index.count().unwrap() > 0 && !index.page(0, 10).unwrap().is_empty());
         let _ = index.verify().unwrap();
         assert!(index.end("ann", Ending::All).unwrap() == 1 && index.of("ann").unwrap().is_empty());
+        assert!(index.end_everybody().unwrap() > 0 && index.count().unwrap() == 0);
     }
     let store = StepStore::builder(store).step(WrittenAt::new()).build().unwrap();
     contract::all(&store, thread::sleep);

@@ -20,11 +20,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use redis::FromRedisValue;
 use support::{PATIENCE, RedisServer, eventually, shared, unique};
+use threaded_sessions::codec::Envelope;
 use threaded_sessions::store::{Found, Touch};
 use threaded_sessions::{
-    Attributes, BoxError, Clock, Codec, Committed, Envelope, ErrorKind, MemorySessionStore, Outcome,
-    RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, SameSite, Session, SessionId,
-    SessionManager, SessionManagerBuilder, SessionStore, r2d2,
+    Attributes, BoxError, Clock, Codec, Committed, ErrorKind, MemorySessionStore, Outcome, RedisConnectionManager,
+    RedisPool, RedisSessionStore, RedisSessionStoreBuilder, SameSite, Session, SessionId, SessionManager,
+    SessionManagerBuilder, SessionStore, r2d2,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -74,8 +75,8 @@ fn row_01_a_store_is_opened_by_url_by_client_or_by_a_ready_pool() {
     let prefix = unique("opened");
     let by_url = redis(&prefix).build().unwrap();
     let client = redis::Client::open(shared().url()).unwrap();
-    let manager = RedisConnectionManager::open(&shared().url()).unwrap().with_deadline(PATIENCE);
-    let pool = RedisPool::build(manager, r2d2::Pool::builder().max_size(3));
+    let manager = RedisConnectionManager::open(&shared().url()).unwrap().with_deadline(PATIENCE).unwrap();
+    let pool = RedisPool::with_settings(manager, r2d2::Pool::builder().max_size(3));
     let by_pool = RedisSessionStore::builder().pool(pool).prefix(&prefix).build().unwrap();
     let shared_pool = RedisSessionStore::builder().pool(by_pool.pool().clone()).prefix(&prefix).build().unwrap();
     let id = create(&sessions(by_url), "user", "ada");

@@ -336,7 +336,7 @@ fn a_session_goes_through_its_whole_life_in_a_cluster() {
         *sessions.commit(session).unwrap().id().unwrap()
     };
     let ids = ["one", "two", "three"].map(login);
-    let labels: Vec<String> = sessions.of("ada").unwrap().into_iter().map(|session| session.label).collect();
+    let labels: Vec<String> = sessions.list("ada").unwrap().into_iter().map(|session| session.label).collect();
     assert_eq!(labels.len(), 2, "{labels:?}");
     assert!(sessions.open_id(&ids[0]).unwrap().is_none(), "the oldest had to go");
     let mut session = sessions.open_id(&ids[2]).unwrap().unwrap();

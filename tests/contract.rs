@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use support::{shared, shared_cluster, unique};
 use threaded_sessions::step::{Next, WriteOperation, Written};
-use threaded_sessions::store::RedisSessionStoreBuilder;
 use threaded_sessions::{
-    Clock, MemorySessionStore, RedisSessionStore, Result, SessionStore, Step, StepStore, contract,
+    Clock, MemorySessionStore, RedisSessionStore, RedisSessionStoreBuilder, Result, SessionStore, Step, StepStore,
+    contract,
 };
 
 fn check(mut store: impl SessionStore, wait: impl Fn(Duration)) {

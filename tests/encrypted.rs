@@ -184,13 +184,13 @@ fn a_wrong_key_is_a_clear_error_and_destroys_nothing() {
         store.rotate(&id, &store.fresh_id(Some(&id)), Write::new(b"v", HOUR), Some(&stale)).unwrap_err(),
     ];
     assert!(errors.iter().all(|error| error.kind() == ErrorKind::Payload), "{errors:?}");
-    assert_eq!(wrong.of("ada").unwrap(), []);
+    assert_eq!(wrong.list("ada").unwrap(), []);
     let lenient = builder(2).unreadable(Unreadable::StartFresh).build().unwrap();
     assert!(lenient.open([&*cookie]).unwrap().is_new());
 
     assert_eq!(shared().cmd(&["GET", &inner.key(&id)]), before);
     assert_eq!(right.open([&*cookie]).unwrap()["name"], "Ada");
-    assert_eq!(right.of("ada").unwrap().len(), 1);
+    assert_eq!(right.list("ada").unwrap().len(), 1);
     assert!(WrittenAt::of(store, &id).unwrap().is_some());
 }
 
@@ -283,7 +283,7 @@ fn lists_and_expiry_events_work_through_both_steps() {
         let expired = Arc::new(Mutex::new(Vec::new()));
         let reaper = lasting.reaper().resolution(HOUR).on_expired({
             let expired = expired.clone();
-            move |handle, fields: Fields| expired.lock().unwrap().push((handle, fields))
+            move |session| expired.lock().unwrap().push((session.handle, session.data))
         });
         let reaper = reaper.start().unwrap();
         // From here on what expires waits for the reaper.
@@ -293,7 +293,7 @@ fn lists_and_expiry_events_work_through_both_steps() {
         session.insert("who".into(), "Ada".into());
         session.bind("ada", "her telephone");
         let id = *lasting.commit(session).unwrap().id().unwrap();
-        let his = lasting.of("ada").unwrap();
+        let his = lasting.list("ada").unwrap();
         assert_eq!(his.iter().map(|session| &*session.label).collect::<Vec<_>>(), ["her telephone"]);
         assert_eq!(his[0].handle, store.handle(&id));
 

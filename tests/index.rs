@@ -162,7 +162,7 @@ fn what_rrss_stores_under_the_same_prefix_is_never_touched() {
     let verified = store.verify().unwrap();
     assert_eq!((verified.added, verified.dropped), (0, 3));
     server.cmd(&["ZADD", INDEX, "1", &store.key(&ids[0]), "1", &store.key(&ids[1])]);
-    let reaper = sessions.reaper().on_expired(|_, _| panic!("not ours")).start().unwrap();
+    let reaper = sessions.reaper().on_expired(|_| panic!("not ours")).start().unwrap();
     assert_eq!(reaper.reap_now().unwrap(), 0);
     for id in &ids[..3] {
         assert_wrong_type(store.read(id, Touch::No));

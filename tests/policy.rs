@@ -15,11 +15,13 @@ mod time;
 use std::cell::Cell;
 use std::time::Duration;
 
+use serde_json::json;
+use threaded_sessions::codec::Envelope;
 use threaded_sessions::store::{self, SessionStore};
 use threaded_sessions::{
-    Attributes, Clock, Committed, Envelope, Error, Handle, Json, MemorySessionStore, Outcome, RedisConnection,
-    RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, Session, SessionId, SessionManager,
-    SessionManagerBuilder,
+    Attributes, Clock, Committed, Error, Handle, Json, MemorySessionStore, Outcome, RedisConnection,
+    RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, RedisWarning, Session, SessionId,
+    SessionManager, SessionManagerBuilder,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -133,6 +135,10 @@ fn attributes_are_a_value_with_keys() {
     // Two requests at once that touch different names.
     let (mut one, mut two) = (sessions.open_id(&id).unwrap().unwrap(), sessions.open_id(&id).unwrap().unwrap());
     assert_eq!(one.names().collect::<Vec<_>>(), ["cart", "name", "nothing"]);
+    let values = [("cart", json!([[1, "tea"], [2, "milk"]])), ("name", json!("ada")), ("nothing", json!(null))];
+    assert!(one.iter().eq(values.iter().map(|(name, value)| (*name, value))));
+    assert_eq!((one.len(), one.is_empty()), (3, false));
+    assert!(one.contains("nothing") && !one.contains("none"));
     assert_eq!(one.get::<String>("name").unwrap().as_deref(), Some("ada"));
     assert_eq!(one.get::<Option<u8>>("nothing").unwrap(), Some(None));
     assert_eq!(one.get::<u8>("none").unwrap(), None);
@@ -146,6 +152,7 @@ fn attributes_are_a_value_with_keys() {
     assert_eq!(session.get::<Vec<(u8, String)>>("cart").unwrap().unwrap()[1].1, "milk");
 
     session.clear();
+    assert!(session.is_empty() && session.iter().next().is_none());
     assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Stored);
     assert_eq!(sessions.open_id(&id).unwrap().unwrap().names().count(), 0, "an empty session is still one");
 }
@@ -162,6 +169,7 @@ fn what_threads_share_is_send_and_sync() {
     both::<Session<u32>>();
     send::<threaded_sessions::ReaperBuilder<Cell<u32>>>();
     both::<threaded_sessions::Reaper>();
+    both::<threaded_sessions::ExpiredSession<u32>>();
     both::<MemorySessionStore>();
     both::<RedisSessionStore>();
     both::<RedisSessionStoreBuilder>();
@@ -171,5 +179,5 @@ fn what_threads_share_is_send_and_sync() {
     both::<Box<dyn SessionStore>>();
     both::<(Attributes, Clock, Committed, Envelope<u32>, Error, Handle, Outcome, SessionId)>();
     both::<(store::Found, store::Created, store::Saved, store::Stored, store::Version, store::Health)>();
-    both::<(store::Touch, store::Write<'_>, store::Warning)>();
+    both::<(store::Touch, store::Write<'_>, RedisWarning)>();
 }

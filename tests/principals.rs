@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 use support::{PATIENCE, eventually, shared, shared_cluster, unique};
-use threaded_sessions::store::{Found, RedisSessionStoreBuilder, Touch};
+use threaded_sessions::store::{Found, Touch};
 use threaded_sessions::{
-    Clock, MemorySessionStore, Outcome, RedisConnectionManager, RedisPool, RedisSessionStore, Session, SessionId,
-    SessionManager, SessionManagerBuilder, SessionStore,
+    Clock, MemorySessionStore, Outcome, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder,
+    Session, SessionId, SessionManager, SessionManagerBuilder, SessionStore,
 };
 
 type Fields = BTreeMap<String, u32>;
@@ -60,7 +60,7 @@ impl Room {
         static POOL: OnceLock<RedisPool> = OnceLock::new();
         let pool = POOL.get_or_init(|| {
             // Nothing here is about being slow.
-            RedisPool::new(RedisConnectionManager::open(&shared().url()).unwrap().with_deadline(PATIENCE))
+            RedisPool::new(RedisConnectionManager::open(&shared().url()).unwrap().with_deadline(PATIENCE).unwrap())
         });
         let prefix = unique("principals");
         let builder = RedisSessionStore::builder().pool(pool.clone()).prefix(&prefix).expiring();
@@ -126,7 +126,7 @@ impl Room {
 
     /// What a principal's sessions are called, the newest first.
     fn labels(&self, principal: &str) -> Vec<String> {
-        self.sessions.of(principal).unwrap().into_iter().map(|session| session.label).collect()
+        self.sessions.list(principal).unwrap().into_iter().map(|session| session.label).collect()
     }
 
     /// What is in Redis besides the marks of renewed sessions, which go by themselves.

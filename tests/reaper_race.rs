@@ -239,9 +239,9 @@ fn a_reaper_outlives_its_redis_and_says_so_once() {
     let sessions = idle_for(store.clone(), HOUR);
     let (told, thread) = (Told::default(), Arc::new(Mutex::new(None)));
     let (mut tell, known) = (told.callback(), thread.clone());
-    let callback = move |handle, value| {
+    let callback = move |session| {
         *known.lock().unwrap() = Some(thread::current().id());
-        tell(handle, value);
+        tell(session);
     };
     let reaper = sessions.reaper().resolution(MILLISECOND * 10).on_expired(callback).start().unwrap();
     let stays = create(&sessions, 1);

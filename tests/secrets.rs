@@ -5,16 +5,17 @@ mod support;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, mpsc};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 use support::{Fault, PATIENCE, Proxy, RedisServer, eventually, shared, texts, unique};
-use threaded_sessions::store::{Bind, Ending, RedisSessionStoreBuilder, Touch, Version, Write};
+use threaded_sessions::codec::{Binding, Envelope};
+use threaded_sessions::store::{Bind, Ending, Touch, Version, Write};
 use threaded_sessions::{
-    Attributes, Binding, Clock, Codec, Committed, Envelope, Error, ErrorKind, Handle, Json, MemorySessionStore,
-    OnConflict, RedisConnectionManager, RedisSessionStore, Result, Session, SessionId, SessionManager, SessionStore,
-    Unreadable,
+    Attributes, Clock, Codec, Committed, Error, ErrorKind, Handle, Json, MemorySessionStore, OnConflict,
+    RedisConnectionManager, RedisSessionStore, RedisSessionStoreBuilder, Result, Session, SessionId, SessionManager,
+    SessionStore, Unreadable,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -264,18 +265,29 @@ fn a_reaper_tells_no_secret_of_what_expired() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let sessions = SessionManager::<Attributes>::builder(store.clone()).clock(clock.clone()).build().unwrap();
-    let settings = sessions.reaper().on_expired(|_, _| panic!("a callback that panics, as the test wants it"));
+    let (shown, texts) = mpsc::channel();
+    let settings = sessions.reaper().on_expired(move |session| {
+        shown.send(format!("{session:?} {session:#?}")).unwrap();
+        panic!("a callback that panics, as the test wants it");
+    });
     log.tell(&settings);
     let reaper = settings.resolution(HOUR).start().unwrap();
     reaper.reap_now().unwrap();
-    for payload in [&b"secret-garbage"[..], b"{\"v\":1,\"rev\":1,\"created\":1,\"data\":{\"name\":\"secret\"}}"] {
+    let bound = r#"{"v":1,"rev":1,"created":1,"bound":{"principal":"secret-principal","label":"secret-label"},
+        "data":{"name":"secret"}}"#;
+    for payload in [&b"secret-garbage"[..], bound.as_bytes()] {
         let id = log.know(SessionId::random());
         let _ = store.create(&id, Write::new(payload, HOUR)).unwrap();
     }
     clock.advance(HOUR);
     log.result(reaper.reap_now());
     log.tell((&reaper, reaper.stats()));
-    log.check(&["expired and cannot be decoded", "the callback for expired sessions panicked"]);
+    log.shown.push(texts.recv().unwrap());
+    log.check(&[
+        "expired and cannot be decoded",
+        "the callback for expired sessions panicked",
+        &format!("ExpiredSession {{ handle: {:?}, created: ", store.handle(&log.ids[1])),
+    ]);
 }
 
 /// What was shown of values and told by errors, and whose ids must not be in it.

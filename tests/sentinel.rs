@@ -413,7 +413,7 @@ fn sentinels_have_passwords_of_their_own() {
         let told = texts(&error);
         assert!(!told.contains("of-") && !told.contains("wrong-one"), "{told}");
     }
-    let credentials = || threaded_sessions::store::Credentials::password("of-redis");
+    let credentials = || threaded_sessions::Credentials::password("of-redis");
     let url = all.url().replace("of-redis", "wrong-one");
     let store = RedisSessionStore::builder().url(url).credentials(credentials).build().unwrap();
     assert!(eventually(PATIENCE, || create(&store).is_ok()), "credentials are those of the master");

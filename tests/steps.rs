@@ -407,10 +407,11 @@ fn written_at_lives_and_ends_with_its_session() {
 #[test]
 fn written_at_is_gone_however_a_session_ends() {
     type End = fn(&StepStore<RedisSessionStore>, &SessionId);
-    let ends: [(&str, bool, End); 8] = [
+    let ends: [(&str, bool, End); 9] = [
         ("deleted", true, |store, id| assert!(store.delete(id).unwrap())),
         ("deleted in a plain store", false, |store, id| assert!(store.delete(id).unwrap())),
         ("ended", true, |store, _| assert_eq!(store.index().unwrap().end("ada", Ending::All).unwrap(), 1)),
+        ("everybody's ended", true, |store, _| assert_eq!(store.index().unwrap().end_everybody().unwrap(), 1)),
         ("beyond the cap", true, |store, _| {
             let bind = Bind::To { principal: "ada", cap: Some(1) };
             let newest = store.fresh_id(None);

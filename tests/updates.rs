@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use support::{Monitor, RedisServer, shared, unique};
 use threaded_sessions::store::{Found, Touch};
 use threaded_sessions::{
-    ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager, SessionStore,
+    Clock, ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager,
+    SessionStore,
 };
 
 type Fields = BTreeMap<String, u64>;
@@ -212,6 +214,44 @@ fn a_change_committed_before_a_renewal_is_kept_by_it() {
         let committed = sessions.commit(login).unwrap();
         let shop = sessions.open_id(committed.id().unwrap()).unwrap().unwrap();
         assert_eq!(*shop, Shop { user: Some("ada".into()), cart: vec!["tea".into()], hits: 0 });
+    });
+}
+
+#[test]
+fn a_lifetime_that_is_restarted_is_merged_like_any_change() {
+    on_each_store(|store| {
+        let (clock, store) = (Clock::manual(), std::sync::Arc::<dyn SessionStore>::from(store()));
+        let sessions: SessionManager<Shop> = SessionManager::builder(store).clock(clock.clone()).build().unwrap();
+        let id = stored(&sessions, Shop::default());
+        let open = || sessions.open_id(&id).unwrap().unwrap();
+        let commit = |session| assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Stored);
+
+        // Another request changed something else before the login was committed.
+        clock.advance(Duration::from_secs(60));
+        let (login, mut login_session, mut other) = (clock.now(), open(), open());
+        login_session.restart_lifetime();
+        other.hits += 1;
+        commit(other);
+        commit(login_session);
+        assert_eq!((open().created(), open().hits), (login, 1));
+
+        // The other way round: who does not restart it takes over that it was.
+        let mut other = open();
+        clock.advance(Duration::from_secs(60));
+        let (again, mut login_session) = (clock.now(), open());
+        login_session.restart_lifetime();
+        other.hits += 1;
+        commit(login_session);
+        commit(other);
+        assert_eq!((open().created(), open().hits), (again, 2));
+
+        // And with an update in between.
+        clock.advance(Duration::from_secs(60));
+        let (last, mut login_session) = (clock.now(), open());
+        login_session.restart_lifetime();
+        sessions.update(&id, |shop| shop.hits += 1).unwrap();
+        assert_eq!(sessions.update_in(&mut login_session, |shop| shop.hits += 1).unwrap(), Some(()));
+        assert_eq!((open().created(), open().hits, login_session.created()), (last, 4, last));
     });
 }
 

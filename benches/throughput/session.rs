@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use redis::Value;
-use threaded_sessions::{Codec, Envelope, Json, MessagePack, OnConflict, Outcome, RedisSessionStore};
-use threaded_sessions::{Session, SessionId, SessionManager};
+use threaded_sessions::codec::Envelope;
+use threaded_sessions::{
+    Codec, Json, MessagePack, OnConflict, Outcome, RedisSessionStore, Session, SessionId, SessionManager,
+};
 
 use super::by_hand::{ByHand, Operation, seed};
 use super::floor::Floor;

@@ -4,7 +4,8 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use serde::{Deserialize, Serialize};
-use threaded_sessions::{Codec, Envelope, Format, JsonFormat, MessagePackFormat, SerdeCodec};
+use threaded_sessions::Codec;
+use threaded_sessions::codec::{Envelope, Format, JsonFormat, MessagePackFormat, SerdeCodec};
 use threaded_sessions_fuzz::{Damage, borrowed, decode, encode, quotes_nothing, shown};
 
 #[derive(Arbitrary, Debug, Deserialize, Serialize)]

@@ -6,7 +6,8 @@ use std::fmt::Debug;
 use libfuzzer_sys::fuzz_target;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use threaded_sessions::{Attributes, Format, JsonFormat, MessagePackFormat};
+use threaded_sessions::Attributes;
+use threaded_sessions::codec::{Format, JsonFormat, MessagePackFormat};
 use threaded_sessions_fuzz::{Fields, Node, borrowed, decode, encode, quotes_nothing, shown};
 
 /// Knows none of the fields that there may be.

@@ -2,7 +2,8 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use threaded_sessions::{BoxError, Codec, Envelope, Format, SerdeCodec};
+use threaded_sessions::codec::{Envelope, Format, SerdeCodec};
+use threaded_sessions::{BoxError, Codec};
 
 pub fn encode<F: Format, T: Serialize + DeserializeOwned + 'static>(
     envelope: Envelope<&T>,

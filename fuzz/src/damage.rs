@@ -1,5 +1,5 @@
 use arbitrary::Arbitrary;
-use threaded_sessions::Format;
+use threaded_sessions::codec::Format;
 
 use crate::{Draft, borrowed, encode};
 

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use arbitrary::Arbitrary;
 use serde::{Deserialize, Serialize};
-use threaded_sessions::{Binding, Envelope};
+use threaded_sessions::codec::{Binding, Envelope};
 
 /// One of every shape that serde knows.
 #[derive(Arbitrary, Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -79,18 +79,19 @@ impl Draft {
 pub enum Edit {
     Put(Name, Node),
     Remove(Name),
+    Restart(u32),
     Remember(Option<u32>),
     Bind(Option<(String, String)>),
 }
 
 impl Edit {
     pub fn apply(&self, envelope: &mut Envelope<Fields>) {
+        let time = |secs: u32| SystemTime::UNIX_EPOCH + Duration::from_secs(secs.into());
         match self {
             Self::Put(name, node) => drop(envelope.data.insert(name.text(), node.clone())),
             Self::Remove(name) => drop(envelope.data.remove(&name.text())),
-            Self::Remember(secs) => {
-                envelope.remembered = secs.map(|secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs.into()));
-            }
+            Self::Restart(secs) => envelope.created = time(*secs),
+            Self::Remember(secs) => envelope.remembered = secs.map(time),
             Self::Bind(bound) => {
                 envelope.bound = bound.as_ref().map(|(principal, label)| Binding::new(principal, label));
             }

@@ -20,8 +20,8 @@ pub struct Envelope<D> {
     /// knows its own success from somebody else's.
     #[serde(rename = "rev")]
     pub revision: u64,
-    /// When the session began, on the clock of the application; it survives renewals. Stored in whole
-    /// milliseconds since 1970.
+    /// When the session began, or [began anew](crate::Session::restart_lifetime), on the clock of the application; it survives
+    /// renewals. Stored in whole milliseconds since 1970.
     #[serde(with = "millis")]
     pub created: SystemTime,
     /// When the cookie of a remembered session was last sent. `None` for a session that is not remembered.

@@ -200,8 +200,9 @@ impl<T: 'static> SessionManagerBuilder<T> {
     }
 
     /// A session dies this long after it was created, however busy it is (OWASP's absolute timeout), remembered or not. A
-    /// [renewal](crate::Session::renew) does not begin it anew. Defaults to `None`: it does not. At least a millisecond. Measured on the application's [clock](Self::clock), which
-    /// should not differ much between its processes.
+    /// [renewal](crate::Session::renew) does not begin it anew; [`restart_lifetime`](crate::Session::restart_lifetime) does, for
+    /// a lifetime that counts from the login. Defaults to `None`: it does not. At least a millisecond. Measured on the
+    /// application's [clock](Self::clock), which should not differ much between its processes.
     pub fn lifetime(self, lifetime: impl Into<Option<Duration>>) -> Self {
         let lifetime = lifetime.into();
         self.with(|policy| policy.lifetime = lifetime)

@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use super::contest::Contest;
 use super::{OnConflict, Policy, SessionManager};
+use crate::codec::Envelope;
 use crate::session::{Change, Origin};
 use crate::store::{Bind, Found, Saved, Touch, Write};
-use crate::{BoxError, Envelope, Error, ErrorKind, Result, Session, SessionId};
+use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId};
 
 /// What became of a session, and the headers for the response.
 #[derive(Clone)]
@@ -45,7 +46,8 @@ impl Committed {
         self.outcome
     }
 
-    /// The id under which the session is stored now; `None` if it is not.
+    /// The id under which the session is stored now; `None` if it is not. To name the session in a log, take its handle:
+    /// `sessions.store().handle(id)`.
     pub fn id(&self) -> Option<&SessionId> {
         self.id.as_ref()
     }

@@ -4,7 +4,9 @@ use super::SessionManager;
 use crate::store::{Ending, SessionIndex};
 use crate::{Error, ErrorKind, Handle, Result, Session};
 
-/// A session that belongs to a principal, as one would show it to them; from [`SessionManager::of`].
+const ENDING: &str = "ending sessions";
+
+/// A session that belongs to a principal, as one would show it to them; from [`SessionManager::list`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BoundSession {
@@ -12,7 +14,7 @@ pub struct BoundSession {
     pub handle: Handle,
     /// What [`bind`](Session::bind) called it.
     pub label: String,
-    /// When it began.
+    /// When it [began](Session::created).
     pub created: SystemTime,
     /// When it was last used: opened, or changed if opening does not count. To within a 64th of
     /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered. `None` if nothing tells: if it
@@ -36,9 +38,9 @@ pub struct BoundSession {
 /// session.bind("ada", "laptop");
 /// let _ = sessions.commit(session)?;
 ///
-/// assert_eq!(sessions.of("ada")?[0].label, "laptop");
+/// assert_eq!(sessions.list("ada")?[0].label, "laptop");
 /// assert_eq!(sessions.end_all("ada")?, 1);
-/// assert!(sessions.of("ada")?.is_empty());
+/// assert!(sessions.list("ada")?.is_empty());
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 impl<T: 'static> SessionManager<T> {
@@ -48,27 +50,29 @@ impl<T: 'static> SessionManager<T> {
     /// # Errors
     ///
     /// That the store could not be asked.
-    pub fn of(&self, principal: &str) -> Result<Vec<BoundSession>> {
+    #[doc(alias = "find_by_principal_name")]
+    pub fn list(&self, principal: &str) -> Result<Vec<BoundSession>> {
         let (policy, now) = (&*self.0, self.0.clock.now());
-        let sessions = self.index()?.of(principal)?.into_iter().filter_map(|belonging| {
-            let envelope = policy.decode(&belonging.payload).ok()?;
-            let lifetime_left = policy.lifetime_left(&envelope, now);
-            if lifetime_left.is_some_and(|left| left.is_zero()) {
-                return None;
-            }
-            // Stored shortly before the end of its lifetime it lives until then, whenever that was.
-            let to_its_end =
-                |left: Duration| lifetime_left.is_some_and(|end| left.abs_diff(end) < Duration::from_secs(1));
-            let left = belonging.expires_in.filter(|left| !to_its_end(*left));
-            let unused = left.and_then(|left| policy.idle_timeout(&envelope)?.checked_sub(left));
-            Some(BoundSession {
-                handle: belonging.handle,
-                label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
-                created: envelope.created,
-                last_used: unused.and_then(|unused| now.checked_sub(unused)),
-                expires_in: [belonging.expires_in, lifetime_left].into_iter().flatten().min(),
-            })
-        });
+        let sessions =
+            self.index("listing the sessions of a principal")?.of(principal)?.into_iter().filter_map(|belonging| {
+                let envelope = policy.decode(&belonging.payload).ok()?;
+                let lifetime_left = policy.lifetime_left(&envelope, now);
+                if lifetime_left.is_some_and(|left| left.is_zero()) {
+                    return None;
+                }
+                // Stored shortly before the end of its lifetime it lives until then, whenever that was.
+                let to_its_end =
+                    |left: Duration| lifetime_left.is_some_and(|end| left.abs_diff(end) < Duration::from_secs(1));
+                let left = belonging.expires_in.filter(|left| !to_its_end(*left));
+                let unused = left.and_then(|left| policy.idle_timeout(&envelope)?.checked_sub(left));
+                Some(BoundSession {
+                    handle: belonging.handle,
+                    label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
+                    created: envelope.created,
+                    last_used: unused.and_then(|unused| now.checked_sub(unused)),
+                    expires_in: [belonging.expires_in, lifetime_left].into_iter().flatten().min(),
+                })
+            });
         Ok(sessions.collect())
     }
 
@@ -79,7 +83,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// That the store could not be asked. Some may have ended then; call it again.
     pub fn end_all(&self, principal: &str) -> Result<u64> {
-        self.index()?.end(principal, Ending::All)
+        self.index(ENDING)?.end(principal, Ending::All)
     }
 
     /// Ends all sessions of the principal of this session but this one. Answers how many there were; none if it belongs to
@@ -92,7 +96,7 @@ impl<T: 'static> SessionManager<T> {
     pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
         match (session.principal(), session.id()) {
             (Some(principal), Some(id)) if session.owner.as_deref() == Some(principal) => {
-                self.index()?.end(principal, Ending::AllBut(id))
+                self.index(ENDING)?.end(principal, Ending::AllBut(id))
             }
             (Some(principal), _) => self.end_all(principal),
             (None, _) => Ok(0),
@@ -102,17 +106,49 @@ impl<T: 'static> SessionManager<T> {
     /// Ends the session with this handle, if it belongs to this principal, so that nobody can end another's session with a
     /// form of their own making. Answers whether there was one.
     ///
+    /// This is for the list of a principal's sessions; within a request [`Session::destroy`] ends the visitor's own and
+    /// clears the cookie, and [`SessionStore::delete`](crate::SessionStore::delete) ends one by its id.
+    ///
     /// # Errors
     ///
     /// As for [`end_all`](Self::end_all).
     pub fn end(&self, principal: &str, handle: Handle) -> Result<bool> {
-        Ok(self.index()?.end(principal, Ending::Only(handle))? > 0)
+        Ok(self.index(ENDING)?.end(principal, Ending::Only(handle))? > 0)
     }
 
-    fn index(&self) -> Result<&dyn SessionIndex> {
+    /// Ends everybody's sessions, whether they belong to anybody or not: for an administrator, after a breach say. Answers how
+    /// many there were. Who calls it within a request may lose the session at hand as well.
+    ///
+    /// All that began before the call have ended when it returns, also those that were renewed meanwhile; those that begin
+    /// while it runs may live or not. Sessions that a Redis store lost from its index are not found:
+    /// [`verify`](SessionIndex::verify) first. [`on_expired`](crate::ReaperBuilder::on_expired) is told of none of them.
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open(None)?;
+    /// *session += 1;
+    /// let id = *sessions.commit(session)?.id().expect("it is stored");
+    /// let mut late = sessions.open_id(&id)?.expect("it lives");
+    ///
+    /// assert_eq!(sessions.end_everybody()?, 1);
+    /// *late += 1;
+    /// assert_eq!(sessions.commit(late)?.outcome(), Outcome::Dropped);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`end_all`](Self::end_all).
+    pub fn end_everybody(&self) -> Result<u64> {
+        self.index(ENDING)?.end_everybody()
+    }
+
+    fn index(&self, doing: &'static str) -> Result<&dyn SessionIndex> {
         self.0.store.index().ok_or_else(|| {
             let why = "the store has no index: use an expiring Redis store or a memory store";
-            Error::new(ErrorKind::Unsupported, "looking for a principal's sessions").with_source(why)
+            Error::new(ErrorKind::Unsupported, doing).with_source(why)
         })
     }
 }

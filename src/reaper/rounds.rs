@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use super::{Order, ReaperBuilder, ReaperStats, lock};
+use super::{ExpiredSession, Order, ReaperBuilder, ReaperStats, lock};
 use crate::store::{Expired, Reaped};
 use crate::{Error, ErrorKind, Result, SessionManager};
 
@@ -191,7 +191,7 @@ impl<T: 'static> Rounds<T> {
         let (handle, codec) = (expired.handle, self.settings.sessions.codec());
         // The callback is not called with what it left behind, but for what it captured itself.
         let told = catch_unwind(AssertUnwindSafe(|| {
-            codec.decode(&expired.payload).map(|envelope| on_expired(handle, envelope.data))
+            codec.decode(&expired.payload).map(|envelope| on_expired(ExpiredSession::new(handle, envelope)))
         }));
         match told {
             Ok(Ok(())) => {}

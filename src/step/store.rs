@@ -179,6 +179,10 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
         self.inner_index("ending sessions")?.end(principal, which)
     }
 
+    fn end_everybody(&self) -> Result<u64> {
+        self.inner_index("ending everybody's sessions")?.end_everybody()
+    }
+
     fn verify(&self) -> Result<Verified> {
         self.inner_index("verifying the index")?.verify()
     }

@@ -68,6 +68,18 @@ pub trait SessionIndex {
     /// session that is to [stay](Ending::AllBut) is not theirs, or not any more: it may have another id by now.
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64>;
 
+    /// Ends everybody's sessions, and answers how many lived: for an administrator, after a breach say. All that began before
+    /// the call have ended when it returns, whatever id they were renewed to meanwhile; those that begin while it runs may
+    /// live or not. It goes in small atomic steps beside the traffic, which does not keep it from coming to an end.
+    ///
+    /// Sessions that the index does not have, because Redis lost it, are not found: [`verify`](Self::verify) first. What has
+    /// expired is left to the reaper, which tells the application.
+    ///
+    /// # Errors
+    ///
+    /// As for [`reap`](Self::reap); some may have ended then. Call it again.
+    fn end_everybody(&self) -> Result<u64>;
+
     /// Compares index and sessions in both directions, in small steps beside the traffic, and mends the index; principals
     /// lose what is no session any more. For operators, after Redis lost keys or something wrote where it should not;
     /// everyday drift the reaper mends.

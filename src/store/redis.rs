@@ -24,7 +24,7 @@ use std::time::Duration;
 use redis::{Cmd, RedisResult, Value};
 
 pub use self::builder::RedisSessionStoreBuilder;
-pub use self::check::Warning;
+pub use self::check::RedisWarning;
 pub use self::connection::RedisConnection;
 pub use self::credentials::Credentials;
 use self::failure::Effect;

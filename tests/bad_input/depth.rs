@@ -2,7 +2,8 @@ use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use threaded_sessions::{Codec, Envelope, Format, JsonFormat, SerdeCodec};
+use threaded_sessions::Codec;
+use threaded_sessions::codec::{Envelope, Format, JsonFormat, SerdeCodec};
 
 /// Nests in an enum, in a list and in a struct.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
@@ -67,7 +68,7 @@ fn a_json_payload_is_read_to_the_depth_that_can_be_stored() {
 #[cfg(feature = "msgpack")]
 #[test]
 fn a_message_pack_payload_is_read_to_the_depth_that_can_be_stored() {
-    use threaded_sessions::MessagePackFormat;
+    use threaded_sessions::codec::MessagePackFormat;
     check::<MessagePackFormat, Nest>(&Levels { open: b"\x81\xa1n", core: b"\x81\xa4Flat\x01", close: b"" });
     check::<MessagePackFormat, List>(&Levels { open: b"\x91", core: b"\x90", close: b"" });
     check::<MessagePackFormat, Chain>(&Levels { open: b"\x81\xa1n", core: b"\x81\xa1n\xc0", close: b"" });
@@ -78,8 +79,8 @@ fn a_message_pack_payload_is_read_to_the_depth_that_can_be_stored() {
 #[test]
 fn no_room_is_made_for_what_a_message_pack_payload_promises() {
     let levels = Levels { open: b"\xdd\xff\xff\xff\xff", core: b"", close: b"" };
-    let codec = SerdeCodec::<threaded_sessions::MessagePackFormat, List>::new();
+    let codec = SerdeCodec::<threaded_sessions::codec::MessagePackFormat, List>::new();
     for depth in [1, 100, 1_000, 100_000] {
-        assert!(codec.decode(&levels.payload::<threaded_sessions::MessagePackFormat>(depth)).is_err());
+        assert!(codec.decode(&levels.payload::<threaded_sessions::codec::MessagePackFormat>(depth)).is_err());
     }
 }

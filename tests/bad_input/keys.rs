@@ -1,8 +1,8 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use threaded_sessions::store::{Created, RedisSessionStoreBuilder, SessionStore, Touch, Write};
-use threaded_sessions::{Error, ErrorKind, RedisSessionStore, SessionId, SessionManager};
+use threaded_sessions::store::{Created, SessionStore, Touch, Write};
+use threaded_sessions::{Error, ErrorKind, RedisSessionStore, RedisSessionStoreBuilder, SessionId, SessionManager};
 
 use super::support::{RedisServer, shared, texts, unique};
 use super::{HOUR, payload, plant, redis};

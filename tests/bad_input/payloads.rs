@@ -3,10 +3,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use threaded_sessions::{
-    Codec, Envelope, ErrorKind, Format, JsonFormat, Outcome, SerdeCodec, SessionId, SessionManager, SessionStore,
-    Unreadable,
-};
+use threaded_sessions::codec::{Envelope, Format, JsonFormat, SerdeCodec};
+use threaded_sessions::{Codec, ErrorKind, Outcome, SessionId, SessionManager, SessionStore, Unreadable};
 
 use super::{payload, plant, stores};
 
@@ -104,7 +102,7 @@ fn a_message_pack_payload_that_cannot_be_read_is_an_error_or_a_fresh_session_and
     let (json, deep) = (encode::<JsonFormat, _>(&visit()), b"\x91".repeat(100_000));
     // The last one promises four thousand million elements.
     let not_even: [&[u8]; 6] = [&json, b"\xc1", b"\x80", &deep, &[0; 4096], b"\xdd\xff\xff\xff\xff"];
-    check_all::<threaded_sessions::MessagePackFormat>(&not_even);
+    check_all::<threaded_sessions::codec::MessagePackFormat>(&not_even);
 }
 
 #[derive(Deserialize, Serialize)]
@@ -173,7 +171,7 @@ fn migrations_read_the_payloads_of_two_generations() {
 #[cfg(feature = "msgpack")]
 #[test]
 fn migrations_read_the_message_pack_payloads_of_two_generations() {
-    check_migrations::<threaded_sessions::MessagePackFormat>();
+    check_migrations::<threaded_sessions::codec::MessagePackFormat>();
 }
 
 #[test]

@@ -116,10 +116,15 @@ fn a_store_whose_settings_cannot_work_is_refused() {
 fn a_pool_is_not_built_of_nothing_and_its_deadline_always_works() {
     let manager = || RedisConnectionManager::open(&shared().url()).unwrap();
     assert_eq!(RedisPool::with_size(manager(), 0).unwrap_err().kind(), ErrorKind::Misconfigured);
-    let pool = RedisPool::new(manager().with_deadline(Duration::MAX));
+    for out_of_range in [Duration::ZERO, Duration::from_micros(999), HOUR + MILLISECOND, Duration::MAX] {
+        let error = manager().with_deadline(out_of_range).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+        assert_eq!(error.source().unwrap().to_string(), "the deadline must be from 1 millisecond to an hour");
+    }
+    let pool = RedisPool::new(manager().with_deadline(HOUR).unwrap());
     let store = RedisSessionStore::builder().pool(pool).build().unwrap();
-    store.check().expect("it counts as an hour");
-    let pool = RedisPool::new(manager().with_deadline(Duration::ZERO));
+    store.check().expect("an hour is enough");
+    let pool = RedisPool::new(manager().with_deadline(MILLISECOND).unwrap());
     // A millisecond can be too short; whatever it is then, it is no panic and no wait.
     if let Err(error) = pool.get() {
         assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Unavailable), "{error:?}");
@@ -172,6 +177,36 @@ fn a_manager_whose_settings_cannot_work_is_refused() {
         let why = error.source().expect("it says why").to_string();
         assert!(why.contains(words), "{why}: {shown}");
     }
+}
+
+#[test]
+fn a_reaper_whose_settings_cannot_work_is_refused() {
+    let reaper = || SessionManager::<u32>::new(MemorySessionStore::new()).reaper();
+    for (settings, words) in [
+        (reaper().resolution(Duration::ZERO), "at least a millisecond"),
+        (reaper().resolution(Duration::from_micros(999)), "at least a millisecond"),
+        (reaper().batch(0), "from 1 to 1000"),
+        (reaper().batch(1001), "from 1 to 1000"),
+        (reaper().batch(usize::MAX), "from 1 to 1000"),
+    ] {
+        let shown = format!("{settings:?}");
+        let error = settings.start().expect_err(&shown);
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{shown}");
+        assert!(error.source().expect("it says why").to_string().contains(words), "{error:?}: {shown}");
+    }
+    for settings in [
+        reaper().resolution(MILLISECOND).batch(1),
+        reaper().resolution(MAX_TTL + MILLISECOND).batch(1000),
+        reaper().resolution(Duration::MAX),
+    ] {
+        let shown = format!("{settings:?}");
+        assert!(settings.start().is_ok(), "{shown}");
+    }
+    assert_eq!(format!("{:?}", reaper().resolution(Duration::MAX)), format!("{:?}", reaper().resolution(MAX_TTL)));
+    // What cannot work is said also where no reaper is needed.
+    let plain = SessionManager::<u32>::new(RedisSessionStore::open(&shared().url()).unwrap());
+    assert_eq!(plain.reaper().batch(0).start().unwrap_err().kind(), ErrorKind::Misconfigured);
+    assert_eq!(plain.reaper().start().unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Redis {
         static POOL: OnceLock<RedisPool> = OnceLock::new();
         let pool = POOL.get_or_init(|| {
             // Nothing here is about being slow.
-            RedisPool::new(RedisConnectionManager::open(&shared().url()).unwrap().with_deadline(PATIENCE))
+            RedisPool::new(RedisConnectionManager::open(&shared().url()).unwrap().with_deadline(PATIENCE).unwrap())
         });
         let prefix = unique("model");
         let builder = RedisSessionStore::builder().pool(pool.clone()).prefix(&prefix).partitions(partitions);

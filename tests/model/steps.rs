@@ -26,6 +26,7 @@ pub(crate) enum Step {
     UpdateIn { hand: u8, field: u8 },
     Update { id: u8, field: u8 },
     EndAll { who: u8 },
+    EndEverybody,
     EndOthers { hand: u8 },
     End { who: u8, id: u8 },
     Expire { id: u8 },
@@ -65,5 +66,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (who(), id()).prop_map(|(who, id)| Step::End { who, id }),
         2 => id().prop_map(|id| Step::Expire { id }),
         1 => Just(Step::Reap),
+        1 => Just(Step::EndEverybody),
     ]
 }

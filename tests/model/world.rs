@@ -27,6 +27,10 @@ impl State {
         self.bound.as_ref().map(|(who, _)| *who)
     }
 
+    fn bound(&self) -> Option<(&str, &str)> {
+        self.bound.as_ref().map(|(who, label)| (*who, &**label))
+    }
+
     fn add(mut self, field: u8) -> Self {
         increment(&mut self.fields, field);
         self
@@ -165,6 +169,7 @@ impl World {
             Step::UpdateIn { hand, field } => self.update_in(hand, field),
             Step::Update { id, field } => self.update(id, field),
             Step::EndAll { who } => self.end_all(PRINCIPALS[usize::from(who)]),
+            Step::EndEverybody => self.end_everybody(),
             Step::EndOthers { hand } => self.end_others(hand),
             Step::End { who, id } => self.end_one(PRINCIPALS[usize::from(who)], id),
             Step::Expire { id } => self.expire(id),
@@ -179,7 +184,7 @@ impl World {
             let found = self.sessions.open_id(id).unwrap();
             match (fate, found) {
                 (Fate::Lives(record), Some(session)) => {
-                    assert_eq!((&*session, session.principal()), (&record.state.fields, record.state.who()));
+                    assert_eq!((&*session, bound(&session)), (&record.state.fields, record.state.bound()));
                 }
                 (Fate::Lives(record), None) => panic!("it should live: {record:?}"),
                 (fate, Some(_)) => panic!("it should not live: {fate:?}"),
@@ -190,13 +195,13 @@ impl World {
             }
         }
         for held in self.hands.iter().flatten() {
-            assert_eq!((&*held.session, held.session.principal()), (&held.mine.fields, held.mine.who()));
+            assert_eq!((&*held.session, bound(&held.session)), (&held.mine.fields, held.mine.bound()));
         }
         let Some(index) = store.index() else { return };
         for who in PRINCIPALS {
             let his: Vec<_> =
                 self.of(who).into_iter().map(|id| (store.handle(&id), self.record(&id).unwrap())).collect();
-            let shown = self.sessions.of(who).unwrap();
+            let shown = self.sessions.list(who).unwrap();
             let shown = shown.into_iter().map(|shown| {
                 (shown.handle, (who, shown.label), shown.created.duration_since(UNIX_EPOCH).unwrap().as_millis())
             });
@@ -365,6 +370,18 @@ impl World {
         his.iter().for_each(|id| self.bury(id));
     }
 
+    fn end_everybody(&mut self) {
+        let ended = self.sessions.end_everybody().map_err(|error| error.kind());
+        if !self.indexed {
+            return assert_eq!(ended, Err(ErrorKind::Unsupported));
+        }
+        let live: Vec<SessionId> = self.ids.iter().map(|(id, _)| *id).filter(|id| self.record(id).is_some()).collect();
+        assert_eq!(ended, Ok(live.len() as u64));
+        live.iter().for_each(|id| self.bury(id));
+        let index = self.sessions.store().index().unwrap();
+        assert_eq!((index.count().unwrap(), index.page(0, 100).unwrap()), (0, vec![]));
+    }
+
     fn end_others(&mut self, hand: u8) {
         let held = self.from(hand);
         let ended = self.sessions.end_others(&held.session).map_err(|error| error.kind());
@@ -501,6 +518,12 @@ impl World {
             *fate = Fate::Gone;
         }
     }
+}
+
+/// Whom a session belongs to, and what it is called.
+fn bound(session: &Session<Fields>) -> Option<(&str, &str)> {
+    assert_eq!(session.principal().is_some(), session.label().is_some());
+    session.principal().zip(session.label())
 }
 
 fn increment(fields: &mut Fields, field: u8) -> u64 {

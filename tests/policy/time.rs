@@ -85,6 +85,47 @@ fn a_lifetime_ends_a_session_however_busy_it_is() {
 }
 
 #[test]
+fn a_lifetime_begins_anew_where_it_is_restarted() {
+    let world = world(|builder| builder.idle_timeout(None).lifetime(3 * HOUR));
+    let (id, renewed, other) = (world.create(), world.create(), world.create());
+    world.clock.advance(2 * HOUR);
+    let login = world.clock.now();
+    let [mut dropped, mut discarded] = [world.open(&other), world.open(&other)];
+    dropped.restart_lifetime();
+    drop(dropped);
+    discarded.restart_lifetime();
+    discarded.discard();
+    assert_eq!(world.sessions.commit(discarded).unwrap().outcome(), Outcome::Unchanged);
+
+    let mut session = world.open(&id);
+    session.restart_lifetime();
+    assert_eq!(session.created(), login);
+    let committed = world.sessions.commit(session).unwrap();
+    assert_eq!((committed.outcome(), committed.id()), (Outcome::Stored, Some(&id)), "it is a change");
+    let mut session = world.open(&renewed);
+    session.renew();
+    session.restart_lifetime();
+    let renewed = *world.sessions.commit(session).unwrap().id().unwrap();
+
+    world.clock.advance(HOUR);
+    assert!(!world.lives(&other), "nothing of it was committed");
+    for id in [&id, &renewed] {
+        let session = world.open(id);
+        assert_eq!((session.created(), session.expires_in(), *session), (login, Some(2 * HOUR), 1));
+    }
+    world.clock.advance(2 * HOUR - MILLISECOND);
+    assert!(world.lives(&id) && world.lives(&renewed));
+    world.clock.advance(MILLISECOND);
+    assert!(!world.lives(&id) && !world.lives(&renewed));
+    assert_eq!(world.count(), 0);
+
+    // What is new begins with the request anyway.
+    let mut session = world.sessions.fresh();
+    session.restart_lifetime();
+    assert_eq!(world.sessions.commit(session).unwrap().outcome(), Outcome::Unchanged);
+}
+
+#[test]
 fn a_lifetime_set_later_ends_sessions_that_began_before() {
     let world = world(|builder| builder.idle_timeout(None));
     let id = world.create();

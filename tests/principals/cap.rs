@@ -26,7 +26,7 @@ fn ten_parallel_logins_leave_exactly_the_cap() {
                 });
                 let live: Vec<&SessionId> = logins.iter().filter(|id| room.lives(id)).collect();
                 assert_eq!(live.len(), 3);
-                let listed: HashSet<_> = room.sessions.of("ada").unwrap().iter().map(|shown| shown.handle).collect();
+                let listed: HashSet<_> = room.sessions.list("ada").unwrap().iter().map(|shown| shown.handle).collect();
                 assert_eq!(listed, live.iter().map(|id| room.sessions.store().handle(id)).collect());
                 assert_eq!(room.sessions.end_all("ada").unwrap(), 3);
                 assert_eq!(room.keys(), [""; 0]);
@@ -47,7 +47,7 @@ fn the_oldest_sessions_end_first() {
                 assert_eq!(room.labels("ada"), left);
             }
             // Neither a renewal nor a new label makes a session newer, and neither counts against the cap.
-            let shown = &room.sessions.of("ada").unwrap()[1];
+            let shown = &room.sessions.list("ada").unwrap()[1];
             assert_eq!(shown.label, "b");
             let mut session = room.sessions.fresh();
             session.bind("ada", "d");

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use threaded_sessions::store::{Bind, Write};
-use threaded_sessions::{ErrorKind, Outcome, RedisSessionStore, Session};
+use threaded_sessions::{ErrorKind, Outcome, RedisSessionStore, Session, SessionId};
 
 use crate::support::{PATIENCE, RedisServer};
 use crate::{Fields, Room, ask, tick};
@@ -51,7 +51,7 @@ fn what_is_of_another_type_logs_nobody_out_and_fails_nothing_half_way() {
         assert_eq!(reaped.is_err(), what == "index", "{what}");
         if what == "set" {
             // They cannot be found, and nobody is told that all is well.
-            assert_eq!(room.sessions.of("ada").unwrap_err().kind(), ErrorKind::WrongType);
+            assert_eq!(room.sessions.list("ada").unwrap_err().kind(), ErrorKind::WrongType);
             assert_eq!(room.sessions.end_all("ada").unwrap_err().kind(), ErrorKind::WrongType);
         } else {
             room.sessions.end_all("ada").unwrap();
@@ -95,6 +95,49 @@ fn without_the_hash_of_owners_all_sessions_still_end_and_no_entry_stays() {
     assert_eq!(answered.recv_timeout(PATIENCE).expect("it comes to an end"), 4);
     assert!(!ids.iter().any(|id| room.lives(id)));
     assert_eq!(room.keys(), [""; 0]);
+}
+
+#[test]
+fn the_end_of_everybody_believes_the_sessions_and_not_their_index() {
+    const MANY: u32 = 450;
+    let room = Room::redis(|all| all, |settings| settings);
+    let index = room.key("index");
+    let [lags, usual, overdue, evicted] = [(); 4].map(|()| room.login("ada", "phone"));
+    let _: u32 = ask(&["ZADD", &index, "1", &room.key(&lags.expose())]);
+    // One millisecond less than the data outlives a session.
+    let _: u32 = ask(&["PEXPIRE", &room.key(&overdue.expose()), "86399999"]);
+    let _: u32 = ask(&["DEL", &room.key(&evicted.expose())]);
+    let foreign = room.key(&SessionId::random().expose());
+    let _: u32 = ask(&["HSET", &foreign, "somebody", "else's"]);
+    let _: u32 = ask(&["ZADD", &index, "inf", &foreign]);
+    // More than one script looks at, that stay where they are: as the index has it they are not due.
+    for n in 0..MANY {
+        let key = room.key(&format!("overdue-{n}"));
+        let _: () = ask(&["SET", &key, "payload", "PX", "86399999"]);
+        let _: u32 = ask(&["ZADD", &index, "inf", &key]);
+    }
+
+    let (sessions, (answer, answered)) = (room.sessions.clone(), mpsc::channel());
+    thread::spawn(move || answer.send(sessions.end_everybody().unwrap()));
+    assert_eq!(answered.recv_timeout(PATIENCE).expect("it comes to an end"), 2);
+    assert!(![&lags, &usual, &overdue, &evicted].into_iter().any(|id| room.lives(id)));
+    assert_eq!(room.labels("ada"), [""; 0]);
+    assert_eq!(ask::<String>(&["HGET", &foreign, "somebody"]), "else's", "it is no session");
+    assert_eq!(ask::<u32>(&["ZCARD", &index]), MANY + 1, "what expired waits for the reaper");
+    let _: u32 = ask(&["ZADD", &index, "1", &room.key(&overdue.expose())]);
+    let reaped = room.sessions.store().index().unwrap().reap(0, 10, true).unwrap();
+    assert_eq!(reaped.sessions.len(), 1, "which tells of it");
+    assert_eq!(reaped.sessions[0].handle, room.sessions.store().handle(&overdue));
+
+    // Those that the index does not have are found after a look at all keys.
+    let lost = room.login("ada", "phone");
+    let _: u32 = ask(&["DEL", &index]);
+    let _: String = ask(&["SET", &index, "somebody else's"]);
+    assert_eq!(room.sessions.end_everybody().unwrap_err().kind(), ErrorKind::WrongType);
+    assert!(room.lives(&lost));
+    room.sessions.store().index().unwrap().verify().unwrap();
+    assert_eq!(room.sessions.end_everybody().unwrap(), 1);
+    assert!(!room.lives(&lost));
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
-use threaded_sessions::{ErrorKind, Handle, MemorySessionStore, SessionId};
+use threaded_sessions::{ErrorKind, Handle, MemorySessionStore, Outcome, SessionId};
 
 use crate::support::{PATIENCE, eventually};
 use crate::{Room, at_once, in_each_room};
@@ -158,4 +158,112 @@ fn more_than_a_thousand_sessions_end_at_once() {
         assert!(!again.iter().chain([&last]).any(|id| room.lives(id)));
         assert_eq!(room.keys(), [""; 0]);
     }
+}
+
+impl Room {
+    /// A session that belongs to nobody.
+    fn visit(&self) -> SessionId {
+        let mut session = self.sessions.fresh();
+        session.insert("visits".into(), 1);
+        self.store(session)
+    }
+
+    #[track_caller]
+    fn assert_empty(&self) {
+        let index = self.sessions.store().index().unwrap();
+        assert_eq!((index.count().unwrap(), index.page(0, 10).unwrap()), (0, vec![]));
+        assert_eq!(self.labels("ada"), [""; 0]);
+        assert_eq!(self.keys(), [""; 0]);
+    }
+}
+
+#[test]
+fn the_end_of_everybody_is_that_of_every_session_also_of_one_at_hand() {
+    in_each_room(|room| {
+        let ids = [room.login("ada", "phone"), room.login("ada", "laptop"), room.login("bob", "phone"), room.visit()];
+        let old = room.login("ada", "tablet");
+        let renewed = room.renew(&old);
+        let (mut changed, mut renewing, unchanged) = (room.open(&ids[0]), room.open(&ids[1]), room.open(&ids[2]));
+        assert_eq!(room.sessions.end_everybody().unwrap(), 5);
+        assert!(!ids.iter().chain([&old, &renewed]).any(|id| room.lives(id)));
+        room.assert_empty();
+
+        changed.insert("late".into(), 1);
+        renewing.renew();
+        for session in [changed, renewing] {
+            let committed = room.sessions.commit(session).unwrap();
+            assert_eq!((committed.outcome(), committed.id()), (Outcome::Dropped, None));
+        }
+        assert_eq!(room.sessions.commit(unchanged).unwrap().outcome(), Outcome::Unchanged);
+        room.assert_empty();
+        assert_eq!(room.sessions.end_everybody().unwrap(), 0);
+        let again = room.login("ada", "phone");
+        assert!(room.lives(&again));
+        room.destroy(&again);
+    });
+}
+
+#[test]
+fn everybody_is_more_than_one_script_ends() {
+    in_each_room(|room| {
+        let ids = at_once(4, |n| {
+            let begin = || if n % 2 == 0 { room.login("ada", "script") } else { room.visit() };
+            iter::repeat_with(begin).take(125).collect::<Vec<_>>()
+        });
+        assert_eq!(room.sessions.end_everybody().unwrap(), 500);
+        assert!(!ids.concat().iter().any(|id| room.lives(id)));
+        room.assert_empty();
+    });
+}
+
+/// Some sessions are renewed, and others begin, without a pause.
+fn end_everybody_while_they_are_renewed_and_begin(room: &Room) {
+    const SESSIONS: usize = 4;
+    let olds: Vec<SessionId> = iter::repeat_with(|| room.login("ada", "phone")).take(SESSIONS).collect();
+    let (start, over, begun) = (&Barrier::new(SESSIONS + 2), &AtomicBool::new(false), &AtomicUsize::new(0));
+    let ended = thread::scope(|scope| {
+        let renewing: Vec<_> = olds
+            .iter()
+            .map(|&id| {
+                scope.spawn(move || {
+                    let mut id = id;
+                    start.wait();
+                    loop {
+                        let late = over.load(Ordering::SeqCst);
+                        let Some(mut session) = room.sessions.open_id(&id).unwrap() else { return };
+                        assert!(!late, "a session lives that began before the end");
+                        session.renew();
+                        match room.sessions.commit(session).unwrap().id() {
+                            Some(new) => id = *new,
+                            None => return,
+                        }
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(move || {
+            start.wait();
+            while !over.load(Ordering::SeqCst) {
+                room.visit();
+                begun.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let over = Over(over);
+        start.wait();
+        assert!(eventually(PATIENCE, || begun.load(Ordering::SeqCst) > 20));
+        let ended = room.sessions.end_everybody().unwrap();
+        drop(over);
+        renewing.into_iter().for_each(|thread| thread.join().unwrap());
+        ended
+    });
+    let begun = begun.load(Ordering::SeqCst) as u64;
+    assert_eq!(room.labels("ada"), [""; 0]);
+    let rest = room.sessions.end_everybody().unwrap();
+    assert_eq!(ended + rest, SESSIONS as u64 + begun);
+    room.assert_empty();
+}
+
+#[test]
+fn after_the_end_of_everybody_nothing_lives_that_began_before() {
+    in_each_room(|room| (0..4).for_each(|_| end_everybody_while_they_are_renewed_and_begin(&room)));
 }

@@ -25,12 +25,13 @@ fn sessions_are_listed_the_newest_first_with_what_is_safe_to_show() {
         }
         room.login("bob", "phone");
 
-        let listed = sessions.of("ada").unwrap();
+        let listed = sessions.list("ada").unwrap();
         assert_eq!(room.labels("ada"), ["tablet", "laptop", "phone"]);
         for (shown, id) in listed.iter().zip(&ids) {
             let session = room.open(id);
             assert_eq!(Some(shown.handle), sessions.handle(&session));
             assert_eq!(shown.created, session.created());
+            assert_eq!(Some(&*shown.label), session.label());
             assert!((began - MINUTE..=SystemTime::now() + MINUTE).contains(&shown.last_used.unwrap()));
             assert!(shown.expires_in.unwrap() > 6 * DAY);
             // Who reads it off a page has nothing to put into a cookie.
@@ -150,7 +151,7 @@ fn sessions_in_use_never_slip_out() {
 
 #[test]
 fn the_time_of_last_use_is_when_it_was_opened_or_stored() {
-    let last_used = |sessions: &SessionManager<Fields>| sessions.of("ada").unwrap()[0].last_used;
+    let last_used = |sessions: &SessionManager<Fields>| sessions.list("ada").unwrap()[0].last_used;
     for (touch, remember) in [(true, false), (false, false), (true, true)] {
         let clock = Clock::manual();
         let settings = SessionManager::<Fields>::builder(MemorySessionStore::new().with_clock(clock.clone()))
@@ -173,7 +174,7 @@ fn the_time_of_last_use_is_when_it_was_opened_or_stored() {
         session.insert("a".into(), 1);
         let _ = sessions.commit(session).unwrap();
         assert_eq!(last_used(&sessions), Some(clock.now()), "touch {touch}, remember {remember}");
-        assert_eq!(sessions.of("ada").unwrap()[0].created, login);
+        assert_eq!(sessions.list("ada").unwrap()[0].created, login);
     }
 }
 
@@ -186,7 +187,7 @@ fn the_time_of_last_use_is_not_told_when_nothing_tells() {
     let mut session = forever.fresh();
     session.bind("ada", "phone");
     let _ = forever.commit(session).unwrap();
-    let listed = &forever.of("ada").unwrap()[0];
+    let listed = &forever.list("ada").unwrap()[0];
     assert_eq!((listed.last_used, listed.expires_in), (None, None));
 
     // Stored when its lifetime ends before the idle timeout would: the deadline says nothing about its use.
@@ -197,7 +198,7 @@ fn the_time_of_last_use_is_not_told_when_nothing_tells() {
     clock.advance(DAY - MINUTE);
     sessions.update(&id, |fields| fields.insert("a".into(), 1)).unwrap();
     clock.advance(MINUTE);
-    let listed = &sessions.of("bob").unwrap()[0];
+    let listed = &sessions.list("bob").unwrap()[0];
     assert_eq!((listed.last_used, listed.expires_in), (None, Some(MINUTE * 2)));
 }
 
@@ -250,7 +251,7 @@ fn what_belongs_to_somebody_costs_no_more_commands() {
         session.renew();
         let id = commit(session);
         expect("a renewal", &["EVALSHA"]);
-        assert_eq!(sessions.of("ada").unwrap().len(), 2);
+        assert_eq!(sessions.list("ada").unwrap().len(), 2);
         expect("a list", &["EVALSHA"]);
         let mut session = sessions.open_id(&id).unwrap().unwrap();
         monitor.commands();
@@ -280,8 +281,9 @@ fn a_store_without_an_index_says_so_and_stores_nothing() {
     refused(sessions.end_others(&session));
     refused(sessions.commit(session));
     assert_eq!(keys(), [""; 0]);
-    refused(sessions.of("ada"));
+    refused(sessions.list("ada"));
     refused(sessions.end_all("ada"));
+    refused(sessions.end_everybody());
     refused(sessions.end("ada", sessions.store().handle(&SessionId::random())));
 
     let mut session = sessions.fresh();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use threaded_sessions::Reaper;
+use threaded_sessions::{ExpiredSession, Reaper};
 
 use super::reaping::Wrapped;
 use super::*;
@@ -32,7 +32,7 @@ fn while_it_sleeps_for_hours() {
     for end in EITHER_WAY {
         let (sessions, token) = (idle_for(MemorySessionStore::new(), HOUR), Arc::new(()));
         let held = token.clone();
-        let reaper = sessions.reaper().resolution(HOUR * 5).on_expired(move |_, _| drop(held.clone())).start().unwrap();
+        let reaper = sessions.reaper().resolution(HOUR * 5).on_expired(move |_| drop(held.clone())).start().unwrap();
         assert_eq!(reaper.reap_now().unwrap(), 0);
         assert_ends_at_once(end, reaper);
         assert_thread_ends(&token);
@@ -95,8 +95,8 @@ fn while_a_callback_takes_long_which_then_finishes_its_batch_and_no_more() {
         load(&server, "sessions:", 0..5, -1, -1);
         let ((entered, entries), (go_on, gate)) = (mpsc::channel(), mpsc::channel::<()>());
         let held = token.clone();
-        let gated = move |_, value| {
-            entered.send(value).unwrap();
+        let gated = move |session: ExpiredSession<u64>| {
+            entered.send(session.data).unwrap();
             let _ = gate.recv();
             let _ = &held;
         };
@@ -118,7 +118,7 @@ fn from_its_own_callback() {
     let (slot, token) = (Arc::new(Mutex::new(None::<Reaper>)), Arc::new(()));
     let (own, held) = (slot.clone(), token.clone());
     let (sender, refused) = mpsc::channel();
-    let stops_it = move |_, _| {
+    let stops_it = move |_| {
         let _ = &held;
         if let Some(reaper) = own.lock().unwrap().take() {
             sender.send(reaper.reap_now().unwrap_err().kind()).unwrap();

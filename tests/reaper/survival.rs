@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ThreadId;
 
 use log::Level;
+use threaded_sessions::codec::Envelope;
 use threaded_sessions::store::{Created, Write};
-use threaded_sessions::{BoxError, Codec, Envelope, Error, Json, Reaper, SessionId};
+use threaded_sessions::{BoxError, Codec, Error, ExpiredSession, Json, Reaper, SessionId};
 
 use super::reaping::{Wrapped, keep_logs, logged_by};
 use super::*;
@@ -16,9 +17,9 @@ fn start(sessions: &SessionManager<u64>, mut callback: impl FnMut(u64) + Send + 
     keep_logs();
     let thread = Arc::new(Mutex::new(None));
     let known = thread.clone();
-    let callback = move |_, value| {
+    let callback = move |session: ExpiredSession<u64>| {
         *known.lock().unwrap() = Some(thread::current().id());
-        callback(value);
+        callback(session.data);
     };
     let reaper = sessions.reaper().resolution(NEVER).on_expired(callback).start().unwrap();
     let id = sessions.store().fresh_id(None);

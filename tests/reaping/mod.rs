@@ -13,7 +13,7 @@ use redis::FromRedisValue;
 use threaded_sessions::store::{
     Belonging, Created, Ending, Entry, Found, Reaped, Saved, SessionIndex, Touch, Verified, Version, Write,
 };
-use threaded_sessions::{Handle, RedisSessionStore, Result, SessionId, SessionManager, SessionStore};
+use threaded_sessions::{ExpiredSession, Handle, RedisSessionStore, Result, SessionId, SessionManager, SessionStore};
 
 pub use self::logs::{keep_logs, logged_by};
 pub use self::other::Other;
@@ -110,9 +110,9 @@ pub fn entries(server: &RedisServer, index: &str) -> Vec<(String, f64)> {
 pub struct Told(Arc<Mutex<Vec<(Handle, u64)>>>);
 
 impl Told {
-    pub fn callback(&self) -> impl FnMut(Handle, u64) + Send + 'static {
+    pub fn callback(&self) -> impl FnMut(ExpiredSession<u64>) + Send + 'static {
         let told = self.clone();
-        move |handle, value| told.0.lock().unwrap().push((handle, value))
+        move |session| told.0.lock().unwrap().push((session.handle, session.data))
     }
 
     /// All so far, in order.
@@ -199,6 +199,10 @@ impl<S: SessionStore> SessionIndex for Wrapped<S> {
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
         index(&self.store).end(principal, which)
+    }
+
+    fn end_everybody(&self) -> Result<u64> {
+        index(&self.store).end_everybody()
     }
 
     fn verify(&self) -> Result<Verified> {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use threaded_sessions::{Handle, RedisSessionStore};
+use threaded_sessions::{ExpiredSession, Handle, RedisSessionStore};
 
 use super::idle_for;
 use crate::support::PATIENCE;
@@ -50,7 +50,8 @@ impl Other {
         thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    let callback = |handle: Handle, value| println!("\nexpired {handle} {value}");
+                    let callback =
+                        |session: ExpiredSession<u64>| println!("\nexpired {} {}", session.handle, session.data);
                     let reaper = sessions.reaper().batch(batch).resolution(Duration::from_millis(1));
                     let reaper = reaper.gentle(false).on_expired(callback).start().unwrap();
                     while !closed.load(Ordering::Relaxed) {

@@ -163,8 +163,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Clock;
-    use crate::store::{Ending, MemorySessionStore, SessionIndex, SessionStore, Touch};
+    use crate::store::{Ending, SessionIndex, SessionStore, Touch};
+    use crate::{Clock, MemorySessionStore};
 
     impl Shelf {
         /// What is kept beside the entries follows from the entries.
@@ -210,6 +210,10 @@ mod tests {
                     5 => drop(store.read(id, Touch::Set(time)).unwrap()),
                     6 => drop(store.end("ada", Ending::Only(handle(id))).unwrap()),
                     7 => drop(store.reap(0, 3, n == 0).unwrap()),
+                    8 if seconds % 8 == 0 => {
+                        store.end_everybody().unwrap();
+                        assert_eq!(store.count().unwrap(), 0);
+                    }
                     _ => clock.advance(time),
                 }
                 store.lock().0.assert_exact();

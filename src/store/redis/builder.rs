@@ -8,8 +8,8 @@ use super::RedisSessionStore;
 use super::address::Address;
 use super::credentials::Credentials;
 use super::keys::{KeyMapper, Keys};
-use super::manager::{DEADLINES, RedisConnectionManager, Settings, misconfigured};
-use super::pool::{RedisPool, SIZE};
+use super::manager::{RedisConnectionManager, Settings, check_deadline, misconfigured};
+use super::pool::{RedisPool, default_size};
 use crate::{Error, ErrorKind, Result, SessionId};
 
 /// Enough to spread sessions evenly over some twenty nodes, and few enough for what has to visit all of them.
@@ -154,8 +154,9 @@ impl RedisSessionStoreBuilder {
         Self { connections: Settings { deadline: Some(deadline), ..self.connections }, ..self }
     }
 
-    /// How many connections to open at most, to each node of a cluster, at least 1. Defaults to 64. They are opened as they
-    /// are needed; fewer than the threads that use them costs more than anything else.
+    /// How many connections to open at most, to each node of a cluster, at least 1. Defaults to 64, or to 8 for each core where
+    /// that is more, as many as rouille starts threads. They are opened as they are needed; fewer than the threads that use
+    /// them costs more than anything else.
     pub fn pool_size(self, connections: u32) -> Self {
         Self { pool_size: Some(connections), ..self }
     }
@@ -206,10 +207,8 @@ impl RedisSessionStoreBuilder {
     /// with a prefix in braces or a custom key mapper, and no Sentinels or nodes.
     pub fn build(self) -> Result<RedisSessionStore> {
         let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "building a store").with_source(why));
-        let (settings, size) = (&self.connections, self.pool_size.unwrap_or(SIZE));
-        if settings.deadline.is_some_and(|deadline| !DEADLINES.contains(&deadline)) {
-            return refuse("the deadline must be from 1 millisecond to an hour");
-        }
+        let (settings, size) = (&self.connections, self.pool_size.unwrap_or_else(default_size));
+        settings.deadline.map_or(Ok(()), check_deadline)?;
         let has_settings = settings.deadline.is_some() || settings.credentials.is_some() || self.pool_size.is_some();
         let address = match self.source {
             Source::Pool(_) if has_settings => {

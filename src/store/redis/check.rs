@@ -12,7 +12,7 @@ use crate::{Error, ErrorKind, Result};
 /// Something about a Redis that works, but that its operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Warning {
+pub enum RedisWarning {
     /// With this `maxmemory-policy` Redis drops sessions when its memory is full, which logs their users out.
     Evicts(String),
     /// The other kind of store, plain or expiring, seems to keep sessions under this prefix. The two cannot share one.
@@ -21,7 +21,7 @@ pub enum Warning {
     Unknown,
 }
 
-impl fmt::Display for Warning {
+impl fmt::Display for RedisWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Evicts(policy) => {
@@ -58,7 +58,7 @@ impl RedisSessionStore {
     /// Why the store cannot work: [`ErrorKind::Unavailable`], [`ErrorKind::Denied`], [`ErrorKind::Misconfigured`] for a
     /// server that is too old, or what an operation met with. In a cluster every node is asked, and the operations go to one
     /// of them.
-    pub fn check(&self) -> Result<Vec<Warning>> {
+    pub fn check(&self) -> Result<Vec<RedisWarning>> {
         let mut warnings = Vec::new();
         for server in &self.pool.servers(DOING)? {
             match self.info(To::Server(server)) {
@@ -70,15 +70,15 @@ impl RedisSessionStore {
                         return Err(Error::new(ErrorKind::Misconfigured, DOING).with_source(why));
                     }
                     let policy = info.get("maxmemory_policy").filter(|policy| *policy != "noeviction");
-                    warnings.extend(policy.cloned().map(Warning::Evicts));
+                    warnings.extend(policy.cloned().map(RedisWarning::Evicts));
                 }
-                Err(error) if error.kind() == ErrorKind::Denied => warnings.push(Warning::Unknown),
+                Err(error) if error.kind() == ErrorKind::Denied => warnings.push(RedisWarning::Unknown),
                 Err(error) => return Err(error),
             }
         }
         self.rehearse()?;
         if self.shares_prefix()? {
-            warnings.push(Warning::SharedPrefix(self.keys.prefix().to_owned()));
+            warnings.push(RedisWarning::SharedPrefix(self.keys.prefix().to_owned()));
         }
         // Several nodes of a cluster are mostly set up alike.
         warnings.dedup();

@@ -112,6 +112,10 @@ impl SessionIndex for RedisSessionStore {
         }
     }
 
+    fn end_everybody(&self) -> Result<u64> {
+        (0..self.keys.partitions()).try_fold(0, |sum, partition| Ok(sum + self.end_everybody_in(partition)?))
+    }
+
     fn verify(&self) -> Result<Verified> {
         const DOING: &str = "verifying the index";
         let mut verified = Verified::default();
@@ -180,6 +184,47 @@ impl RedisSessionStore {
             if !more {
                 return Ok(ended);
             }
+        }
+    }
+
+    /// Ends all sessions of one partition that began before now, and perhaps some that begin meanwhile.
+    fn end_everybody_in(&self, partition: u32) -> Result<u64> {
+        const DOING: &str = "ending everybody's sessions";
+        let index = self.keys.index(partition);
+        let time = self.command(DOING, Effect::Reads, To::Key(&index), &redis::cmd("TIME"))?.value;
+        let (seconds, micros) =
+            <(u64, u64)>::from_redis_value(time).map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
+        let since = (seconds * 1000 + micros / 1000).to_string();
+        let end = |limit: usize, keys: &[Vec<u8>]| {
+            let limit = limit.to_string();
+            let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
+            let args: Vec<&[u8]> = args.collect();
+            let answer = self.index_script(DOING, Effect::Writes, &self.scripts.everybody, partition, &args)?;
+            <(u64, u64)>::from_redis_value(answer).map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))
+        };
+        let mut ended = 0;
+        // A walk finds every entry that is there from its beginning to its end, wherever the index has it. What it cannot
+        // find are sessions that were renewed meanwhile.
+        self.walk(DOING, To::Key(&index), &["ZSCAN", &index], &[], |entries| {
+            let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
+            keys.chunks(STEP).try_for_each(|keys| {
+                ended += end(STEP, keys)?.0;
+                Ok(())
+            })
+        })?;
+        // They are due later than it began, as all is that was written since: until at one moment there is nothing of it.
+        let (mut limit, mut before) = (STEP, u64::MAX);
+        loop {
+            let (some, left) = end(limit, &[])?;
+            ended += some;
+            if left == 0 {
+                return Ok(ended);
+            }
+            // New ones come as fast as these end. A script that takes all of them is the last one.
+            if left >= before {
+                limit *= 2;
+            }
+            before = left;
         }
     }
 

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +16,14 @@ use crate::{Error, ErrorKind, Result};
 /// How long a whole operation may take unless configured otherwise.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// The deadlines that work: sockets take no limit of zero, and clocks end.
-pub(super) const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+/// Refuses deadlines that do not work: sockets take no limit of zero, and clocks end.
+pub(super) fn check_deadline(deadline: Duration) -> Result<()> {
+    if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&deadline) {
+        return Ok(());
+    }
+    let why = "the deadline must be from 1 millisecond to an hour";
+    Err(Error::new(ErrorKind::Misconfigured, "setting a deadline").with_source(why))
+}
 
 /// Opens connections for an [`r2d2::Pool`] that are fit for the worker threads of a server.
 ///
@@ -126,11 +131,15 @@ impl RedisConnectionManager {
     }
 
     /// The manager with this deadline for an operation: waiting for a connection, sending, and waiting for the answer.
-    /// Defaults to 1 second; shorter than 1 millisecond counts as that, longer than an hour as an hour. Where it does not
-    /// hold exactly is told at [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline).
-    pub fn with_deadline(self, deadline: Duration) -> Self {
-        let deadline = deadline.clamp(*DEADLINES.start(), *DEADLINES.end());
-        Self { settings: Settings { deadline: Some(deadline), ..self.settings }, ..self }
+    /// Defaults to 1 second; from 1 millisecond to an hour. Where it does not hold exactly is told at
+    /// [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misconfigured`] for a deadline out of range.
+    pub fn with_deadline(self, deadline: Duration) -> Result<Self> {
+        check_deadline(deadline)?;
+        Ok(Self { settings: Settings { deadline: Some(deadline), ..self.settings }, ..self })
     }
 
     /// The manager with these settings, and no others.

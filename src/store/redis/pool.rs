@@ -1,6 +1,8 @@
 use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use r2d2::PooledConnection;
@@ -14,8 +16,20 @@ use super::node::Node;
 use crate::store::Health;
 use crate::{Error, ErrorKind, Result};
 
-/// How many connections a pool opens at most, unless configured otherwise.
-pub(super) const SIZE: u32 = 64;
+/// How many connections a pool opens at most, unless configured otherwise: so many, or as many as rouille starts threads where
+/// that is more.
+const SIZE: u32 = 64;
+
+/// How many threads rouille starts for each core.
+const THREADS: u32 = 8;
+
+pub(super) fn default_size() -> u32 {
+    thread::available_parallelism().map_or(SIZE, size_for)
+}
+
+fn size_for(cores: NonZero<usize>) -> u32 {
+    u32::try_from(cores.get()).unwrap_or(u32::MAX).saturating_mul(THREADS).max(SIZE)
+}
 
 /// A pool of connections to a Redis, which stores and the application can share. Clones are the same pool.
 ///
@@ -60,10 +74,11 @@ pub(super) struct Answer {
 }
 
 impl RedisPool {
-    /// A pool of up to 64 connections: enough for the threads of most servers. A pool that is smaller than the number of
-    /// threads that use it costs more than anything else.
+    /// A pool of up to 64 connections, or 8 for each core where that is more, as many as rouille starts threads: enough for
+    /// the threads of most servers. A pool that is smaller than the number of threads that use it costs more than anything
+    /// else.
     pub fn new(manager: RedisConnectionManager) -> Self {
-        Self::build(manager, r2d2::Pool::builder().max_size(SIZE))
+        Self::with_settings(manager, r2d2::Pool::builder().max_size(default_size()))
     }
 
     /// A pool of at most this many connections.
@@ -75,14 +90,14 @@ impl RedisPool {
         if connections == 0 {
             return Err(Self::empty());
         }
-        Ok(Self::build(manager, r2d2::Pool::builder().max_size(connections)))
+        Ok(Self::with_settings(manager, r2d2::Pool::builder().max_size(connections)))
     }
 
     /// A pool with r2d2 settings of one's own: its size, its threads, how long connections live. Four settings are this
     /// crate's, because its promises rest on them: `min_idle` is 1 (with none, nothing would find out that Redis is back),
     /// `test_on_check_out` is on (the test costs no I/O), `connection_timeout` bounds the pause between two attempts to
     /// connect, and the `error_handler` is silent, for an outage is logged once.
-    pub fn build(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Self {
+    pub fn with_settings(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Self {
         Self { servers: Servers::One(Node::open(manager, settings)), counts: Arc::default() }
     }
 
@@ -255,5 +270,16 @@ impl fmt::Debug for RedisPool {
                 f.debug_struct("RedisPool").field("cluster", cluster).field("max_size", &cluster.size()).finish()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_as_large_as_the_threads_of_a_server_are_many() {
+        let size = |cores| size_for(NonZero::new(cores).unwrap());
+        assert_eq!([1, 2, 8, 9, 64, usize::MAX].map(size), [64, 64, 64, 72, 512, u32::MAX]);
     }
 }

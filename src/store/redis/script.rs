@@ -45,7 +45,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    count create delete end of page reap rotate save save_and_bind touch verify;
+    count create delete end everybody of page reap rotate save save_and_bind touch verify;
     alive clock companions expected need principals put
 }
 
