@@ -6,7 +6,8 @@ use super::{PATIENCE, RedisServer, eventually};
 
 const SLOTS: u16 = 16_384;
 
-/// A cluster of three masters, each with a replica. The nodes notice that one is gone after half a second.
+/// A cluster of three masters, each with a replica. The nodes notice that one is gone after two seconds: a
+/// busy machine may well keep one silent for half a second.
 pub struct Cluster {
     pub nodes: Vec<RedisServer>,
 }
@@ -19,7 +20,7 @@ impl Cluster {
     /// Starts a cluster whose nodes have further arguments.
     pub fn with(args: &[&str]) -> Self {
         let own =
-            ["--cluster-enabled", "yes", "--cluster-node-timeout", "500", "--cluster-replica-validity-factor", "0"];
+            ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-replica-validity-factor", "0"];
         let args = [&own, args].concat();
         let cluster = Self { nodes: (0..6).map(|_| RedisServer::with(&args)).collect() };
         for (position, node) in cluster.nodes[..3].iter().enumerate() {
