@@ -16,8 +16,8 @@ use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, r
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(250);
 
-/// In which a store is to be back: far more than it takes, and half of what r2d2 takes by itself. And how often it may miss
-/// that because the machine is busy.
+/// In which a store is to be back: far more than it takes, and half of what r2d2 takes by itself. And how often it may
+/// miss that because the machine is busy.
 const BACK: Duration = Duration::from_millis(2500);
 const ROUNDS: usize = 5;
 

@@ -61,8 +61,8 @@ impl Crowd {
     }
 }
 
-/// Whatever it could wait for by mistake takes longer than `PATIENCE`: the reaper's next round, a deadline of a minute, a
-/// visitor who stays.
+/// Whatever it could wait for by mistake takes longer than `PATIENCE`: the reaper's next round, a deadline of a minute,
+/// a visitor who stays.
 #[test]
 fn ctrl_c_under_load_answers_what_it_began_and_ends_soon() {
     for program in PROGRAMS {

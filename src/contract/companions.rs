@@ -15,8 +15,8 @@ use crate::{Error, ErrorKind, SessionId};
 /// Checks what the store does with [companions](Companion). It keeps two more of them from now on, so take a store that
 /// nobody else has yet, and sessions that nobody else ends. If it keeps none, that is checked.
 ///
-/// Not a part of [`all`](super::all), because a store may work in other ways once it has companions: run that before, and
-/// once more after.
+/// Not a part of [`all`](super::all), because a store may work in other ways once it has companions: run that before,
+/// and once more after.
 ///
 /// # Panics
 ///

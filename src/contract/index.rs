@@ -95,8 +95,8 @@ pub fn what_waits_for_a_reaper_is_absent(store: &dyn SessionStore, index: &dyn S
     the_index_lists_what_lives(store, index, wait);
 }
 
-/// What has expired is removed and told once, with the handle and the payload that it had last. Nothing else is: no session
-/// that lives, none that was deleted, and no id that was renewed.
+/// What has expired is removed and told once, with the handle and the payload that it had last. Nothing else is: no
+/// session that lives, none that was deleted, and no id that was renewed.
 pub fn reaping_tells_what_expired_once(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
     index.keep_expired();
     let [idle, saved, old, deleted, lives, for_ever] = array::from_fn(|_| create_own(store, None, HOUR));
@@ -173,7 +173,8 @@ pub fn reaping_spares_what_was_used(store: &dyn SessionStore, index: &dyn Sessio
     }
 }
 
-/// A session that is used just when its time has passed, while a reaper is at work, either lives or is told, and never both.
+/// A session that is used just when its time has passed, while a reaper is at work, either lives or is told, and never
+/// both.
 pub fn a_session_is_used_or_reaped(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
     index.keep_expired();
     let ids: Vec<SessionId> = (0..60).map(|_| create_own(store, None, HOUR)).collect();
@@ -247,7 +248,8 @@ fn create_own(store: &dyn SessionStore, near: Option<&SessionId>, ttl: Duration)
     id
 }
 
-/// Reaps until nothing is due in any partition, at most so many at a time. Answers how many were removed, and what was told.
+/// Reaps until nothing is due in any partition, at most so many at a time. Answers how many were removed, and what was
+/// told.
 #[track_caller]
 fn reap(index: &dyn SessionIndex, limit: usize, payloads: bool) -> (u64, Vec<Expired>) {
     let (mut removed, mut told) = (0, Vec::new());

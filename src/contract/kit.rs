@@ -74,8 +74,8 @@ pub(super) fn expire(store: &dyn SessionStore, ids: &[SessionId], wait: &dyn Fn(
     wait(SHORT * 2);
 }
 
-/// Creates sessions of little time, and uses them before it has passed: with the first time that is not too short for this
-/// machine. Lets that pass, and answers them.
+/// Creates sessions of little time, and uses them before it has passed: with the first time that is not too short for
+/// this machine. Lets that pass, and answers them.
 #[track_caller]
 pub(super) fn used_in_time<const N: usize>(
     wait: &dyn Fn(Duration),

@@ -131,8 +131,8 @@ impl<T: 'static> Rounds<T> {
         }
     }
 
-    /// Two batches at a time, so that Redis has one to do while the other one's answer is on its way. `helper`: the threads
-    /// they run in.
+    /// Two batches at a time, so that Redis has one to do while the other one's answer is on its way. `helper`: the
+    /// threads they run in.
     fn flat_out(&mut self, partition: u32, helper: impl Fn() -> thread::Builder) -> Result<Result<u64>, Stopped> {
         let (settings, over) = (&self.settings.batches(), &AtomicBool::new(false));
         let (sender, batches) = bounded(0);

@@ -8,8 +8,8 @@ use threaded_sessions::{ExpiredSession, Reaper};
 use super::reaping::Wrapped;
 use super::*;
 
-/// Ends a reaper either way. All that it could wait for by mistake takes longer than this: `PATIENCE`, hours, or until the
-/// test goes on.
+/// Ends a reaper either way. All that it could wait for by mistake takes longer than this: `PATIENCE`, hours, or until
+/// the test goes on.
 #[track_caller]
 fn assert_ends_at_once(end: fn(Reaper), reaper: Reaper) {
     let (sender, ended) = mpsc::channel();

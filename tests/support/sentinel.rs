@@ -2,8 +2,8 @@ use redis::{Client, FromRedisValue, Value};
 
 use super::{PATIENCE, RedisServer, eventually};
 
-/// A master with two replicas, and three Sentinels that replace it when it is gone for two seconds: on a busy machine a new
-/// one may well seem gone for half a second.
+/// A master with two replicas, and three Sentinels that replace it when it is gone for two seconds: on a busy machine a
+/// new one may well seem gone for half a second.
 pub struct Sentinels {
     // Dropped, and so ended, before the servers they would find gone.
     pub sentinels: Vec<RedisServer>,
