@@ -2,6 +2,7 @@ mod address;
 mod builder;
 mod check;
 mod cluster;
+mod command;
 mod connection;
 mod credentials;
 mod failure;
@@ -16,15 +17,15 @@ mod sentinel;
 #[cfg(feature = "tls-rustls")]
 mod tls;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, RedisResult, Value};
+use redis::Value;
 
 pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::RedisWarning;
+use self::command::{Args, in_doubt, set, stored, stored_with_time_left, unexpected};
 pub use self::connection::RedisConnection;
 pub use self::credentials::Credentials;
 use self::failure::Effect;
@@ -32,10 +33,10 @@ use self::keys::Keys;
 pub use self::manager::RedisConnectionManager;
 pub use self::pool::RedisPool;
 use self::pool::{Answer, To};
-use self::script::{Script, Scripts};
+use self::script::Scripts;
 use super::{
-    Bind, Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
-    companion, ttl_millis,
+    Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Touch, Version, Write, companion,
+    ttl_millis,
 };
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
@@ -70,9 +71,6 @@ pub struct RedisSessionStore {
     companions: Vec<String>,
 }
 
-/// Arguments of a script.
-type Args<'a> = Vec<Cow<'a, [u8]>>;
-
 impl RedisSessionStore {
     /// A plain store in the Redis at this URL, all else as by default.
     ///
@@ -104,128 +102,6 @@ impl RedisSessionStore {
     fn new(pool: RedisPool, keys: Keys, expiring: bool) -> Self {
         let scripts = Arc::new(Scripts::new(grace(expiring), &[]));
         Self { pool, keys, scripts, expiring, companions: Vec::new() }
-    }
-
-    /// The milliseconds that the data of a session is to live, as the scripts take them.
-    fn data_lives(&self, ttl: u64) -> String {
-        (ttl + grace(self.expiring).as_millis() as u64).to_string()
-    }
-
-    fn command(&self, doing: &'static str, effect: Effect, to: To<'_>, command: &Cmd) -> Result<Answer> {
-        self.pool.call(doing, effect, to, |connection| command.query(connection))
-    }
-
-    /// What the arguments of the scripts that write begin with: payload, time to live, and for each companion that the store
-    /// keeps a value with `+` before it, or `=` for the one it has.
-    fn write_args<'a>(&self, write: Write<'a>) -> Result<Args<'a>> {
-        companion::check_kept(&self.companions, write.companions)?;
-        let lives = write.ttl_millis().map(|ttl| self.data_lives(ttl)).unwrap_or_default();
-        let mut args = Args::with_capacity(6 + self.companions.len());
-        args.extend([write.payload.into(), lives.into_bytes().into()]);
-        args.extend(self.companions.iter().map(|suffix| {
-            let value = write.companions.iter().find(|companion| companion.suffix == *suffix);
-            value.map_or(b"=".into(), |companion| [b"+", &*companion.value].concat().into())
-        }));
-        Ok(args)
-    }
-
-    /// What comes behind them if the session comes to belong to somebody else: owner and cap.
-    fn bind_args(&self, doing: &'static str, bind: Bind<'_>) -> Result<Option<[Cow<'static, [u8]>; 2]>> {
-        let (owner, cap) = match bind {
-            Bind::Keep => return Ok(None),
-            Bind::Nobody if !self.expiring => return Ok(None),
-            Bind::Nobody => (String::new(), None),
-            Bind::To { .. } if !self.expiring => {
-                let why = "only an expiring store knows principals";
-                return Err(Error::new(ErrorKind::Unsupported, doing).with_source(why));
-            }
-            Bind::To { principal, cap } => (keys::owner(principal), cap.filter(|_| self.keys.partitions() == 1)),
-        };
-        let cap = cap.map(|cap| cap.to_string()).unwrap_or_default();
-        Ok(Some([owner.into_bytes().into(), cap.into_bytes().into()]))
-    }
-
-    /// Whether a session is one key and nothing else, so that one command of Redis does what is to be done.
-    fn is_bare(&self) -> bool {
-        !self.expiring && self.companions.is_empty()
-    }
-
-    /// What the scripts answer that save and rotate.
-    fn saved(&self, doing: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
-        match answer.value {
-            Value::Int(1) => {
-                self.settle_cap(write.bind);
-                Ok(Saved::Stored(Version::new(write.payload)))
-            }
-            Value::Int(0) => Ok(Saved::Missing),
-            // It may be somebody's change of what the first attempt had stored.
-            Value::Array(_) if answer.repeated => Err(in_doubt(doing)),
-            other => Ok(Saved::Conflict(stored_with_time_left(doing, other)?)),
-        }
-    }
-
-    /// Runs a script that writes. `keys` get the index at their end.
-    fn script(
-        &self,
-        doing: &'static str,
-        script: &Script,
-        id: &SessionId,
-        keys: &[&str],
-        args: Args<'_>,
-    ) -> Result<Answer> {
-        let index = self.expiring.then(|| self.keys.index_of(id));
-        let keys: Vec<&str> = keys.iter().copied().chain(index.as_deref()).collect();
-        self.pool.call(doing, Effect::Writes, To::Key(keys[0]), |connection| script.call(connection, &keys, &args))
-    }
-
-    /// Reads a payload, and in the same go by another command what time it has left: nil if no session lives there.
-    ///
-    /// That others may come in between does no harm, for no id is used twice: if the session lives then, it lived before.
-    fn read_timed(
-        &self,
-        doing: &'static str,
-        key: &str,
-        and_time: impl Fn(&Cmd, &mut RedisConnection) -> RedisResult<[Value; 2]>,
-    ) -> Result<Answer> {
-        let mut get = redis::cmd("GET");
-        get.arg(key);
-        self.pool.call(doing, Effect::Reads, To::Key(key), |connection| {
-            Ok(match and_time(&get, connection)? {
-                [_, Value::Nil] | [Value::Nil, _] => Value::Nil,
-                [payload, left] => Value::Array(vec![payload, left]),
-            })
-        })
-    }
-
-    /// In an expiring store.
-    fn read_untouched(&self, doing: &'static str, key: &str) -> Result<Answer> {
-        let grace = grace(self.expiring).as_millis() as i64;
-        let mut pttl = redis::cmd("PTTL");
-        pttl.arg(key);
-        self.read_timed(doing, key, |get, connection| {
-            let [payload, left] = connection.both(get, &pttl)?;
-            let left = match left {
-                Value::Int(left) if left > grace => Value::Int(left - grace),
-                Value::Int(-1) => Value::Int(-1),
-                _ => Value::Nil,
-            };
-            Ok([payload, left])
-        })
-    }
-
-    fn read_touched(
-        &self,
-        doing: &'static str,
-        id: &SessionId,
-        key: &str,
-        ttl: Duration,
-        extend: bool,
-    ) -> Result<Answer> {
-        let index = self.expiring.then(|| self.keys.index_of(id));
-        let keys = &[key, index.as_deref().unwrap_or_default()][..1 + usize::from(self.expiring)];
-        let lives = self.data_lives(ttl_millis(ttl));
-        let args = &[&*lives, "1"][..1 + usize::from(extend)];
-        self.read_timed(doing, key, |get, connection| self.scripts.touch.call_after(get, connection, keys, args))
     }
 }
 
@@ -396,58 +272,7 @@ impl fmt::Debug for RedisSessionStore {
     }
 }
 
-impl Write<'_> {
-    /// Whether it writes a payload and nothing else.
-    fn is_bare(&self) -> bool {
-        self.bind == Bind::Keep && self.companions.is_empty()
-    }
-}
-
 /// By how much the data of a session outlives it.
 fn grace(expiring: bool) -> Duration {
     if expiring { GRACE } else { Duration::ZERO }
-}
-
-/// `SET key payload PX ttl`, without the conditions.
-fn set(key: &str, write: Write<'_>) -> Cmd {
-    let mut set = redis::cmd("SET");
-    set.arg(key).arg(write.payload);
-    if let Some(ttl) = write.ttl_millis() {
-        set.arg("PX").arg(ttl);
-    }
-    set
-}
-
-/// The connection died over the first attempt, and what the second one found does not tell what became of it.
-fn in_doubt(doing: &'static str) -> Error {
-    Error::new(ErrorKind::MayHaveHappened, doing)
-        .with_source("the connection was lost, and then the session was another")
-}
-
-fn stored(payload: Vec<u8>, expires_in: Option<Duration>) -> Stored {
-    let version = Version::new(payload);
-    Stored { payload: version.0.clone(), version, expires_in }
-}
-
-fn stored_with_time_left(doing: &'static str, value: Value) -> Result<Stored> {
-    match value {
-        Value::Array(parts) => match <[Value; 2]>::try_from(parts) {
-            Ok([Value::BulkString(payload), Value::Int(left)]) => {
-                Ok(stored(payload, u64::try_from(left).ok().map(Duration::from_millis)))
-            }
-            _ => Err(unexpected(doing, &Value::Array(Vec::new()))),
-        },
-        other => Err(unexpected(doing, &other)),
-    }
-}
-
-/// An answer that none of the commands gives. Its content could be a payload, so only its type is told.
-fn unexpected(doing: &'static str, value: &Value) -> Error {
-    let kind = match value {
-        Value::Nil => "nil",
-        Value::Int(_) => "an integer",
-        Value::Array(_) => "an array",
-        _ => "something else",
-    };
-    Error::new(ErrorKind::Other, doing).with_source(format!("Redis answered {kind}"))
 }

@@ -113,13 +113,13 @@ impl RedisSessionStore {
     /// them is in the index. A user who may not look is not warned.
     fn shares_prefix(&self) -> Result<bool> {
         let index = self.keys.index(0);
-        let ask = |command: &Cmd| match self.command(DOING, Effect::Reads, To::Key(&index), command) {
+        let ask = |command: &Cmd| match self.command(DOING, Effect::Reads, To::Key(index), command) {
             Ok(answer) => Ok(answer.value),
             Err(error) if error.kind() == ErrorKind::Denied => Ok(Value::Nil),
             Err(error) => Err(error),
         };
         if !self.expiring {
-            return Ok(ask(redis::cmd("EXISTS").arg(&index))? == Value::Int(1));
+            return Ok(ask(redis::cmd("EXISTS").arg(index))? == Value::Int(1));
         }
         let Value::Array(page) = ask(redis::cmd("SCAN").arg(0).arg("COUNT").arg(1000).arg("TYPE").arg("string"))?
         else {
@@ -132,7 +132,7 @@ impl RedisSessionStore {
         if sessions.is_empty() {
             return Ok(false);
         }
-        let scores = ask(redis::cmd("ZMSCORE").arg(&index).arg(&sessions))?;
+        let scores = ask(redis::cmd("ZMSCORE").arg(index).arg(&sessions))?;
         Ok(matches!(scores, Value::Array(scores) if scores.iter().all(|score| *score == Value::Nil)))
     }
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{FromRedisValue, Value};
 
+use super::command::unexpected;
 use super::failure::Effect;
 use super::pool::To;
 use super::script::Script;
-use super::{RedisSessionStore, keys, unexpected};
+use super::{RedisSessionStore, keys};
 use crate::store::{Belonging, Bind, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 use crate::{Handle, Result};
 
@@ -120,8 +121,8 @@ impl SessionIndex for RedisSessionStore {
         const DOING: &str = "verifying the index";
         let mut verified = Verified::default();
         for partition in 0..self.keys.partitions() {
-            for (name, kind) in [(self.keys.index(partition), "zset"), (self.keys.owners(partition), "hash")] {
-                verified.displaced += u64::from(self.displace_clobbered(DOING, &name, kind)?);
+            for (name, kind) in [(self.keys.index(partition), "zset"), (&*self.keys.owners(partition), "hash")] {
+                verified.displaced += u64::from(self.displace_clobbered(DOING, name, kind)?);
             }
         }
         for server in &self.pool.servers(DOING)? {
@@ -136,7 +137,7 @@ impl SessionIndex for RedisSessionStore {
             })?;
         }
         for partition in 0..self.keys.partitions() {
-            for [scan, key] in [["ZSCAN", &self.keys.index(partition)], ["HSCAN", &self.keys.owners(partition)]] {
+            for [scan, key] in [["ZSCAN", self.keys.index(partition)], ["HSCAN", &self.keys.owners(partition)]] {
                 self.walk(DOING, To::Key(key), &[scan, key], &[], |entries| {
                     // Keys and scores, or owners, in turn.
                     let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
@@ -191,7 +192,7 @@ impl RedisSessionStore {
     fn end_everybody_in(&self, partition: u32) -> Result<u64> {
         const DOING: &str = "ending everybody's sessions";
         let index = self.keys.index(partition);
-        let time = self.command(DOING, Effect::Reads, To::Key(&index), &redis::cmd("TIME"))?.value;
+        let time = self.command(DOING, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
         let (seconds, micros) =
             <(u64, u64)>::from_redis_value(time).map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
         let since = (seconds * 1000 + micros / 1000).to_string();
@@ -205,7 +206,7 @@ impl RedisSessionStore {
         let mut ended = 0;
         // A walk finds every entry that is there from its beginning to its end, wherever the index has it. What it cannot
         // find are sessions that were renewed meanwhile.
-        self.walk(DOING, To::Key(&index), &["ZSCAN", &index], &[], |entries| {
+        self.walk(DOING, To::Key(index), &["ZSCAN", index], &[], |entries| {
             let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
             keys.chunks(STEP).try_for_each(|keys| {
                 ended += end(STEP, keys)?.0;
@@ -257,8 +258,7 @@ impl RedisSessionStore {
         args: &[&[u8]],
     ) -> Result<Value> {
         let index = self.keys.index(partition);
-        let call =
-            self.pool.call(doing, effect, To::Key(&index), |connection| script.call(connection, &[&index], args));
+        let call = self.pool.call(doing, effect, To::Key(index), |connection| script.call(connection, &[index], args));
         call.map(|answer| answer.value)
     }
 

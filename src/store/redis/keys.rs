@@ -40,6 +40,8 @@ pub(super) struct Keys {
     partitions: u32,
     /// The tag of each partition; none if names carry none.
     tags: Arc<[u32]>,
+    /// The index of each partition.
+    indexes: Arc<[String]>,
 }
 
 impl Keys {
@@ -64,7 +66,9 @@ impl Keys {
             );
         }
         let tags = if tagged { tags(partitions) } else { Vec::new() };
-        Ok(Self { prefix, mapper, partitions, tags: tags.into() })
+        let mut keys = Self { prefix, mapper, partitions, tags: tags.into(), indexes: Arc::new([]) };
+        keys.indexes = (0..partitions).map(|partition| keys.name(partition, "index")).collect();
+        Ok(keys)
     }
 
     pub(super) fn partitions(&self) -> u32 {
@@ -115,8 +119,8 @@ impl Keys {
     }
 
     /// The index of a partition.
-    pub(super) fn index(&self, partition: u32) -> String {
-        self.name(partition, "index")
+    pub(super) fn index(&self, partition: u32) -> &str {
+        &self.indexes[partition as usize]
     }
 
     /// The hash of a partition that says whom its sessions belong to.
@@ -125,7 +129,7 @@ impl Keys {
     }
 
     /// The index that a session is in.
-    pub(super) fn index_of(&self, id: &SessionId) -> String {
+    pub(super) fn index_of(&self, id: &SessionId) -> &str {
         self.index(id.partition(self.partitions))
     }
 

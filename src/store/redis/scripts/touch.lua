@@ -10,19 +10,13 @@ if left == -1 or left > lives then
   -- What is of another type is no session. It may come to live longer, but never loses any of its life.
   if redis.call('TYPE', key).ok ~= 'string' then return nil end
 end
-local now
-if left == -1 then
-  -- include clock
-  now = clock()
-else
-  -- Costs less.
-  now = redis.call('PEXPIRETIME', key) - left
-end
-redis.call('PEXPIREAT', key, now + lives)
+local before = redis.call('PEXPIRETIME', key) -- expiring
+redis.call('PEXPIRE', key, ARGV[1])
 accompany(key) -- companions
 -- The index is told only when the deadline enters another 64th of the time to live: it lags by less than that, for every
--- session in use, and most touches do not pay for it. The reaper looks at the data before it believes the index.
-local base, step = now - grace, math.ceil((lives - grace) / 64) -- expiring
-local same = left ~= -1 and math.floor((base + left) / step) == math.floor((base + lives) / step) -- expiring
-if not same then redis.pcall('ZADD', index, base + lives, key) end -- expiring
+-- session in use, and most touches do not pay for it. The reaper looks at the data before it believes the index. (A second
+-- is added, for the clock does not stand still between two commands of a script.)
+local by = lives - left + 1000 -- expiring
+local same = left ~= -1 and by >= 1000 and (before - grace + by) % ((lives - grace) / 64) >= by -- expiring
+if not same then redis.pcall('ZADD', index, redis.call('PEXPIRETIME', key) - grace, key) end -- expiring
 return lives - grace
