@@ -15,8 +15,8 @@ pub(super) struct Script {
 macro_rules! scripts {
     ($($name:ident)*; $($part:ident)*) => {
         /// The scripts of a store. What it was told once is a constant in them: `grace`, the milliseconds by which the data of
-        /// a session outlives it, 0 in a plain store; and `suffixes`, those of the companions of its sessions. In an expiring
-        /// store the last of their `KEYS` is the index. The time to live of the data is the truth and the index follows from
+        /// a session outlives it, 0 in a plain store; `companions`, how many its sessions have, and their `suffixes`. In an
+        /// expiring store the last of their `KEYS` is the index. The time to live of the data is the truth and the index follows from
         /// it, so an index that cannot be written (of another type, or at maxmemory) never fails an operation.
         ///
         /// What costs in a script is, in this order: a payload that comes into Lua, for it is hashed byte by byte; a command;
@@ -28,8 +28,10 @@ macro_rules! scripts {
         impl Scripts {
             pub(super) fn new(grace: Duration, suffixes: &[String]) -> Self {
                 let store = Store { expiring: !grace.is_zero(), companions: !suffixes.is_empty() };
-                let suffixes: Vec<String> = suffixes.iter().map(|suffix| format!("'{suffix}'")).collect();
-                let constants = format!("local grace, suffixes = {}, {{{}}}\n", grace.as_millis(), suffixes.join(","));
+                let mut constants = format!("local grace, companions = {}, {}\n", grace.as_millis(), suffixes.len());
+                if store.companions {
+                    constants += &format!("local suffixes = {{'{}'}}\n", suffixes.join("', '"));
+                }
                 Self { $($name: store.script(constants.clone(), stringify!($name)),)* }
             }
         }

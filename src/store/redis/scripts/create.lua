@@ -3,7 +3,7 @@
 -- include companions -- companions
 -- include principals -- expiring
 local key, index, old = KEYS[1], KEYS[2], nil
-local owner, cap = ARGV[3 + #suffixes], ARGV[4 + #suffixes] -- expiring
+local owner, cap = ARGV[3 + companions], ARGV[4 + companions] -- expiring
 local there = redis.call('GET', key)
 if there then
   local left = redis.call('PTTL', key)

@@ -6,9 +6,9 @@
 -- include need
 -- include principals -- expiring
 local old, new, mark, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local more = #ARGV - #suffixes - 3
+local more = #ARGV - companions - 3
 local expected, owner, cap = more % 2 == 1 and ARGV[#ARGV] or nil, nil, nil
-if more > 1 then owner, cap = ARGV[4 + #suffixes], ARGV[5 + #suffixes] end -- expiring
+if more > 1 then owner, cap = ARGV[4 + companions], ARGV[5 + companions] end -- expiring
 local taken = redis.call('GET', new)
 if taken then
   local left = redis.call('PTTL', new)
@@ -22,7 +22,7 @@ need('DEL', old)
 local p = (owner or redis.pcall('HGET', string.sub(index, 1, -6) .. 'principals', old)) and principals(index) -- expiring
 local had, since -- expiring
 if p then had, since = p.prepare(old, owner, cap) end -- expiring
-redis.call('SET', mark, '', 'PX', ARGV[3 + #suffixes])
+redis.call('SET', mark, '', 'PX', ARGV[3 + companions])
 key = new
 -- include put
 redis.call('DEL', old)

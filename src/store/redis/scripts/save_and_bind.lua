@@ -2,8 +2,8 @@
 -- is expected there. Answers 1: stored, 0: missing, or the payload in the way and the milliseconds it has left.
 -- include companions -- companions
 -- include principals
-local key, index, old, expected = KEYS[1], KEYS[2], nil, ARGV[5 + #suffixes]
-local owner, cap, p = ARGV[3 + #suffixes], ARGV[4 + #suffixes], principals(index)
+local key, index, old, expected = KEYS[1], KEYS[2], nil, ARGV[5 + companions]
+local owner, cap, p = ARGV[3 + companions], ARGV[4 + companions], principals(index)
 -- include alive
 -- include expected
 local had, since = p.prepare(key, owner, cap)
