@@ -14,10 +14,10 @@ pub(super) struct Script {
 
 macro_rules! scripts {
     ($($name:ident)*; $($part:ident)*) => {
-        /// The scripts of a store. What it was told once is a constant in them: `grace`, the milliseconds by which the data of
-        /// a session outlives it, 0 in a plain store; `companions`, how many its sessions have, and their `suffixes`. In an
-        /// expiring store the last of their `KEYS` is the index. The time to live of the data is the truth and the index follows from
-        /// it, so an index that cannot be written (of another type, or at maxmemory) never fails an operation.
+        /// The scripts of a store. What it was told once is a constant in them: `grace`, the milliseconds by which the data
+        /// of a session outlives it, 0 in a plain store; `companions`, how many its sessions have, and their `suffixes`. In an
+        /// expiring store the last of their `KEYS` is the index. The time to live of the data is the truth and the index
+        /// follows from it, so an index that cannot be written (of another type, or at maxmemory) never fails an operation.
         ///
         /// What costs in a script is, in this order: a payload that comes into Lua, for it is hashed byte by byte; a command;
         /// a number that is made the text of a command; an argument; a function, called or not. So what is done with every
