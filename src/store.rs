@@ -8,7 +8,8 @@
 //! **Ids.** The caller brings the id, made by [`fresh_id`](SessionStore::fresh_id), so that an operation that is tried again
 //! can recognise its own earlier success. For the same reason no two payloads that are written are ever equal: the
 //! [envelope](crate::codec::Envelope) carries a random revision. A store may therefore take "the payload I am to write is
-//! there already" for "I wrote it before".
+//! there already" for "I wrote it before", and where a payload begins with a revision, as JSON and MessagePack of this crate
+//! do, it may take the revision for the whole.
 //!
 //! **Absent is an outcome.** A session that never was, was deleted, was renewed or has expired is an answer, not an error.
 //! That the store cannot be asked is an error, and never looks like an absent session.

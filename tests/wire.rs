@@ -247,6 +247,24 @@ fn an_untouched_hash_map_is_never_saved() {
 }
 
 #[test]
+fn a_save_does_not_send_what_it_expects_to_be_there() {
+    on_each_kind(|server, store, kind| {
+        live(store, |_, _| ());
+        let sessions = SessionManager::<Visit>::new(store.clone());
+        let mut session = sessions.fresh();
+        session.seen = (0..100).map(|number| (format!("/page/{number}"), number)).collect();
+        let id = store_change(&sessions, session);
+        let mut session = open(&sessions, &id);
+        let monitor = Monitor::start(server);
+        session.count = 1;
+        store_change(&sessions, session);
+        let payload: Vec<u8> = ask(server, &["GET", &store.key(&id)]);
+        let sent: usize = monitor.commands()[0].iter().map(String::len).sum();
+        assert!((payload.len()..payload.len() * 3 / 2).contains(&sent), "{sent} for {} in {kind:?}", payload.len());
+    });
+}
+
+#[test]
 fn a_server_that_forgot_the_scripts_is_sent_them_again() {
     on_each_kind(|server, store, kind| {
         let forget = || drop(server.cmd(&["SCRIPT", "FLUSH"]));

@@ -1,5 +1,6 @@
 //! What somebody would write who talks to Redis by hand: the commands that the crate sends for each operation, bare. Where it
-//! takes a script, one that runs the same commands straight on and checks nothing but what the operation is about.
+//! takes a script, one that runs the same commands straight on and checks nothing but what the operation is about. (A payload
+//! that is expected is compared as a whole, where the crate compares its revision.)
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! The store: bytes in, bytes out.
 
 use redis::Value;
+use threaded_sessions::codec::Envelope;
 use threaded_sessions::store::{Created, Found, Saved, Touch, Version, Write};
-use threaded_sessions::{RedisSessionStore, SessionId, SessionStore};
+use threaded_sessions::{Codec, Json, RedisSessionStore, SessionId, SessionStore};
 
 use super::by_hand::{ByHand, Operation, WEEK, seed};
 use super::floor::Floor;
@@ -53,7 +54,7 @@ impl Bench {
             store: builder.build().expect("the settings are valid"),
             floor: Floor::new(url, threads),
             index: expiring.then_some("sessions:index"),
-            payloads: [b'a', b'b'].map(|byte| vec![byte; size]),
+            payloads: [u64::MAX, u64::MAX - 1].map(|revision| payload(revision, size)),
         }
     }
 
@@ -233,6 +234,17 @@ impl Bench {
             }),
         }
     }
+}
+
+/// So many bytes as they are stored of a session, with this revision.
+fn payload(revision: u64, size: usize) -> Vec<u8> {
+    let encode = |data: &String| {
+        let mut envelope = Envelope::new(data);
+        envelope.revision = revision;
+        Json::<String>::new().encode(&envelope).expect("it can be encoded")
+    };
+    let around = encode(&String::new()).len();
+    encode(&"x".repeat(size.saturating_sub(around)))
 }
 
 fn stored(saved: threaded_sessions::Result<Saved>) -> Version {

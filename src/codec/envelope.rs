@@ -160,6 +160,22 @@ pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
     }
 }
 
+/// What a payload begins with that no other payload begins with: all up to its revision, if it is one of the formats of this
+/// crate. At most 64 bytes.
+pub(crate) fn mark(payload: &[u8]) -> Option<&[u8]> {
+    const JSON: &[u8] = b"{\"v\":1,\"rev\":";
+    // A map of 4 to 6 fields, and a number of 64 bits.
+    const MESSAGE_PACK: &[u8] = b"\xa1v\x01\xa3rev\xcf";
+    let end = if let Some(rest) = payload.strip_prefix(JSON) {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        (rest.get(digits) == Some(&b',') && (1..=20).contains(&digits)).then_some(JSON.len() + digits + 1)
+    } else {
+        let (fields, rest) = payload.split_first()?;
+        ((0x84..=0x86).contains(fields) && rest.starts_with(MESSAGE_PACK)).then_some(1 + MESSAGE_PACK.len() + 8)
+    };
+    payload.get(..end?)
+}
+
 mod millis {
     use super::*;
 
@@ -195,6 +211,48 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn a_payload_is_marked_by_its_revision_in_every_format_of_the_crate() {
+        fn check<F: Format>() {
+            let marks: HashSet<Vec<u8>> = (0..100)
+                .map(|n: u32| {
+                    let mut envelope = Envelope::new(n % 2);
+                    envelope.revision |= 1 << 63;
+                    envelope.bound = (n % 3 == 0).then(|| Binding::new("ada", "phone"));
+                    envelope.remembered = (n % 5 == 0).then_some(envelope.created);
+                    let payload = F::to_vec(&envelope).unwrap();
+                    let mark = mark(&payload).unwrap();
+                    assert!(mark.len() <= 64);
+                    mark.to_vec()
+                })
+                .collect();
+            assert_eq!(marks.len(), 100);
+        }
+        check::<crate::codec::JsonFormat>();
+        #[cfg(feature = "msgpack")]
+        check::<crate::codec::MessagePackFormat>();
+    }
+
+    #[test]
+    fn what_has_no_revision_at_its_beginning_has_no_mark() {
+        let json = |rev: &str| format!("{{\"v\":1,\"rev\":{rev},\"data\":0}}").into_bytes();
+        assert_eq!(mark(&json("7")), Some(&b"{\"v\":1,\"rev\":7,"[..]));
+        let others = [
+            b"".to_vec(),
+            b"1".to_vec(),
+            json(""),
+            json("-7"),
+            json("123456789012345678901"),
+            json("7")[..14].to_vec(),
+        ];
+        for other in others
+            .iter()
+            .chain([&b"\x84\xa1v\x01\xa3rev\xcf1234567".to_vec(), &b"\x84\xa1v\x01\xa3rev\xce12345678".to_vec()])
+        {
+            assert_eq!(mark(other), None, "{other:?}");
+        }
+    }
 
     #[test]
     fn threads_draw_different_revisions() {

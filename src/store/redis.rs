@@ -25,7 +25,7 @@ use redis::Value;
 
 pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::RedisWarning;
-use self::command::{Args, in_doubt, set, stored, stored_with_time_left, unexpected};
+use self::command::{Args, expected_args, in_doubt, set, stored, stored_with_time_left, unexpected};
 pub use self::connection::RedisConnection;
 pub use self::credentials::Credentials;
 use self::failure::Effect;
@@ -180,11 +180,14 @@ impl SessionStore for RedisSessionStore {
             self.command(DOING, Effect::Writes, To::Key(&key), set.arg("XX").arg("GET"))?
         } else {
             let (mut args, mut script) = (self.write_args(write)?, &self.scripts.save);
-            if let Some(bind) = self.bind_args(DOING, write.bind)? {
+            let bind = self.bind_args(DOING, write.bind)?;
+            if expected.is_some() || bind.is_some() {
+                args.extend(expected_args(expected));
+            }
+            if let Some(bind) = bind {
                 args.extend(bind);
                 script = &self.scripts.save_and_bind;
             }
-            args.extend(expected.map(|expected| expected.as_bytes().into()));
             self.script(DOING, script, id, &[&key], args)?
         };
         match answer.value {
@@ -207,8 +210,8 @@ impl SessionStore for RedisSessionStore {
         }
         let mut args = self.write_args(write)?;
         args.push(RENEWED_FOR.as_millis().to_string().into_bytes().into());
+        args.extend(expected_args(expected));
         args.extend(self.bind_args(DOING, write.bind)?.into_iter().flatten());
-        args.extend(expected.map(|expected| expected.as_bytes().into()));
         let keys = [&*old_key, &*new_key, &*self.keys.renewed(&old_key)];
         let answer = self.script(DOING, &self.scripts.rotate, old, &keys, args)?;
         match answer.value {

@@ -11,7 +11,7 @@ use super::pool::{Answer, To};
 use super::script::Script;
 use super::{RedisSessionStore, grace, keys};
 use crate::store::{Bind, Saved, Stored, Version, Write, companion, ttl_millis};
-use crate::{Error, ErrorKind, Result, SessionId};
+use crate::{Error, ErrorKind, Result, SessionId, codec};
 
 /// Arguments of a script.
 pub(super) type Args<'a> = Vec<Cow<'a, [u8]>>;
@@ -143,6 +143,15 @@ impl Write<'_> {
     /// Whether it writes a payload and nothing else.
     pub(super) fn is_bare(&self) -> bool {
         self.bind == Bind::Keep && self.companions.is_empty()
+    }
+}
+
+/// How a session is expected to be, as the scripts take it. Where a payload begins with a mark, that is enough to know it by.
+pub(super) fn expected_args(expected: Option<&Version>) -> [Cow<'_, [u8]>; 2] {
+    let Some(payload) = expected.map(Version::as_bytes) else { return [b"any".into(), b"".into()] };
+    match codec::mark(payload) {
+        Some(mark) => [b"mark".into(), mark.into()],
+        None => [b"all".into(), payload.into()],
     }
 }
 

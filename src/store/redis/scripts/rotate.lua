@@ -1,22 +1,20 @@
 -- KEYS: old session, new session, mark of the old one, index.
--- ARGV: payload, milliseconds that the data lives, companions, milliseconds the mark stays, perhaps owner and cap, and perhaps the
--- payload that is expected there.
+-- ARGV: payload, milliseconds that the data lives, companions, milliseconds the mark stays, how the old session is expected to
+-- be and as what, and perhaps owner and cap.
 -- Answers 1: stored, 0: missing, -1: the new key is taken, or the payload in the way and the milliseconds it has left.
 -- include companions -- companions
 -- include need
 -- include principals -- expiring
 local old, new, mark, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local more = #ARGV - companions - 3
-local expected, owner, cap = more % 2 == 1 and ARGV[#ARGV] or nil, nil, nil
-if more > 1 then owner, cap = ARGV[4 + companions], ARGV[5 + companions] end -- expiring
+local how, expected = ARGV[4 + companions], ARGV[5 + companions]
+local owner, cap = ARGV[6 + companions], ARGV[7 + companions] -- expiring
 local taken = redis.call('GET', new)
 if taken then
   local left = redis.call('PTTL', new)
   if left < 0 or left > grace then return taken == ARGV[1] and 1 or -1 end
 end
 local key = old
--- include alive
--- include expected
+-- include there
 -- What Redis may refuse comes first, so that it is refused whole. Beside a session that lives the mark means nothing.
 need('DEL', old)
 local p = (owner or redis.pcall('HGET', string.sub(index, 1, -6) .. 'principals', old)) and principals(index) -- expiring

@@ -1,9 +1,9 @@
--- KEYS: session, index. ARGV: payload, milliseconds that the data lives, companions, and perhaps the payload that is expected
--- there. The session goes on belonging to whom it belongs.
+-- KEYS: session, index. ARGV: payload, milliseconds that the data lives, companions, and perhaps how the session is expected to
+-- be and as what. It goes on belonging to whom it belongs.
 -- Answers 1: stored, 0: missing, or the payload in the way and the milliseconds it has left.
 -- include companions -- companions
-local key, index, old, expected = KEYS[1], KEYS[2], nil, ARGV[3 + companions]
--- include alive
--- include expected
+local key, index, old = KEYS[1], KEYS[2], nil
+local how, expected = ARGV[3 + companions], ARGV[4 + companions]
+-- include there
 -- include put
 return 1
