@@ -219,8 +219,8 @@ mod tests {
                 .map(|n: u32| {
                     let mut envelope = Envelope::new(n % 2);
                     envelope.revision |= 1 << 63;
-                    envelope.bound = (n % 3 == 0).then(|| Binding::new("ada", "phone"));
-                    envelope.remembered = (n % 5 == 0).then_some(envelope.created);
+                    envelope.bound = n.is_multiple_of(3).then(|| Binding::new("ada", "phone"));
+                    envelope.remembered = n.is_multiple_of(5).then_some(envelope.created);
                     let payload = F::to_vec(&envelope).unwrap();
                     let mark = mark(&payload).unwrap();
                     assert!(mark.len() <= 64);
