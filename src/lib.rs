@@ -97,6 +97,7 @@
 //! | take a store, set timeouts, size pool and memory | [`choosing`] |
 //! | test an application, or a store of one's own | [`testing`] |
 //! | run it: metrics, logs, keys, Redis's settings, deploys | [`operating`] |
+//! | run it on one server, Sentinel or a cluster, over TLS | [`topologies`] |
 //! | know what happens when Redis is slow, away, restarted or demoted | [`outages`] |
 //! | see it measured by OWASP, requirement by requirement | [`security`] |
 //! | move from rrss or ring-redis-session | [`migrating`] |
