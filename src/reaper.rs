@@ -107,7 +107,8 @@ impl<T: 'static> ReaperBuilder<T> {
         Self { batch: sessions, ..self }
     }
 
-    /// Whether to pause between batches, so that traffic goes on beside a large backlog. Defaults to true.
+    /// Whether to pause between batches, so that traffic goes on beside a large backlog. Defaults to true. With `false` two
+    /// batches are under way at a time, over two connections.
     pub fn gentle(self, gentle: bool) -> Self {
         Self { gentle, ..self }
     }
