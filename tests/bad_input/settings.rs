@@ -173,6 +173,8 @@ fn a_manager_whose_settings_cannot_work_is_refused() {
         let builder = settings(SessionManager::builder(MemorySessionStore::new()));
         let shown = format!("{builder:?}");
         let error = builder.build().expect_err(&shown);
+        (|b| b.cookie_domain("https://example.com/"), "domain"),
+        (|b| b.cookie_domain("example.com:8000"), "domain"),
         assert_eq!(error.kind(), ErrorKind::Misconfigured, "{shown}");
         let why = error.source().expect("it says why").to_string();
         assert!(why.contains(words), "{why}: {shown}");
