@@ -43,14 +43,15 @@ impl SessionCookie {
         });
         let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?={}".contains(c);
         let is_value = |c: char| (' '..='~').contains(&c) && c != ';';
+        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if name.is_empty() || !name.chars().all(is_token) {
             return refuse("the name of a cookie is made of letters, digits and !#$%&'*+-.^_`|~");
         }
         if !self.path.starts_with('/') || !self.path.chars().all(is_value) {
             return refuse("the path begins with a slash and holds neither a semicolon nor anything but ASCII");
         }
-        if self.domain.as_ref().is_some_and(|domain| domain.is_empty() || !domain.chars().all(is_value)) {
-            return refuse("the domain is not empty and holds neither a semicolon nor anything but ASCII");
+        if self.domain.as_ref().is_some_and(|domain| domain.is_empty() || !domain.chars().all(is_host)) {
+            return refuse("the domain is the name of a host, of letters, digits, dots and hyphens");
         }
         // Browsers drop cookies that break one of these, and the visitor would never have a session.
         let lower = name.to_ascii_lowercase();

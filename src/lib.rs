@@ -53,8 +53,8 @@
 //! 2. **The handler changes the value.** At [`commit`](SessionManager::commit) the session gets a [`SessionId`] of 128 random
 //!    bits and is stored, and the response carries the cookie. Changed means that the value is encoded differently than
 //!    before; a handler that panics changes nothing.
-//! 3. **The visitor comes back.** [`open`](SessionManager::open) reads the session, and *touches* it in the same command: its
-//!    [idle timeout](SessionManagerBuilder::idle_timeout) begins anew. A session that is only read is not stored again. What
+//! 3. **The visitor comes back.** [`open`](SessionManager::open) reads the session, and *touches* it in the same round trip:
+//!    its [idle timeout](SessionManagerBuilder::idle_timeout) begins anew. A session that is only read is not stored again. What
 //!    [happens](OnConflict) when two requests change it at once is a setting, and
 //!    [`update`](SessionManager::update) loses nothing whatever the setting is.
 //! 4. **The visitor signs in.** [`renew`](Session::renew) moves the session to a new id. The old one is dead: whoever knew it
@@ -97,6 +97,7 @@
 //! | take a store, set timeouts, size pool and memory | [`choosing`] |
 //! | test an application, or a store of one's own | [`testing`] |
 //! | run it: metrics, logs, keys, Redis's settings, deploys | [`operating`] |
+//! | run it on one server, Sentinel or a cluster, over TLS | [`topologies`] |
 //! | know what happens when Redis is slow, away, restarted or demoted | [`outages`] |
 //! | see it measured by OWASP, requirement by requirement | [`security`] |
 //! | move from rrss or ring-redis-session | [`migrating`] |

@@ -22,6 +22,9 @@ const BATCH: usize = 50;
 /// The batches that work: the scripts hand all of one to a single command.
 const BATCHES: RangeInclusive<usize> = 1..=1000;
 
+const NO_INDEX: &str =
+    "the store has no index: a plain Redis store needs no reaper, for Redis drops what has expired by itself";
+
 /// How long [`Reaper::stop`] waits for what is in flight.
 const FAREWELL: Duration = Duration::from_millis(50);
 
@@ -107,7 +110,8 @@ impl<T: 'static> ReaperBuilder<T> {
         Self { batch: sessions, ..self }
     }
 
-    /// Whether to pause between batches, so that traffic goes on beside a large backlog. Defaults to true.
+    /// Whether to pause between batches, so that traffic goes on beside a large backlog. Defaults to true. With `false` two
+    /// batches are under way at a time, over two connections.
     pub fn gentle(self, gentle: bool) -> Self {
         Self { gentle, ..self }
     }
@@ -144,7 +148,7 @@ impl<T: 'static> ReaperBuilder<T> {
             return refuse("a batch is from 1 to 1000 sessions");
         }
         let Some(index) = self.sessions.store().index() else {
-            return Err(Error::new(ErrorKind::Unsupported, DOING).with_source("the store has no index"));
+            return Err(Error::new(ErrorKind::Unsupported, DOING).with_source(NO_INDEX));
         };
         let partitions = index.partitions().max(1);
         if self.on_expired.is_some() {

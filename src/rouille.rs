@@ -76,8 +76,8 @@ pub fn try_session<T: Default + 'static>(
 }
 
 /// The response to a request whose session could not be opened or committed: 503 with `Retry-After` if the same request may
-/// succeed [a little later](crate::ErrorKind::is_temporary), 409 after a [conflict](crate::ErrorKind::Conflict), otherwise 500. It does not
-/// show the cause, which is logged.
+/// succeed [a little later](crate::ErrorKind::is_temporary), 409 after a [conflict](crate::ErrorKind::Conflict), otherwise
+/// 500. It does not show the cause, which is logged.
 pub fn failure(error: &Error) -> Response {
     let apology = http::apology(error);
     let mut response = Response::text(apology.text).with_status_code(apology.status);

@@ -111,7 +111,7 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Reads a companion of a session that lives: one command. `None` if there is no such session, or no such companion.
+    /// Reads a companion of a session that lives: one round trip. `None` if there is no such session, or no such companion.
     fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
         let _ = (id, suffix);
         Err(companion::unsupported("reading a companion"))

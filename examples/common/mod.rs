@@ -16,7 +16,7 @@ pub(crate) type Sessions = SessionManager<Shopper>;
 /// A small site with sessions, and a JSON API to them under /api
 #[derive(Parser)]
 pub(crate) struct Cli {
-    /// Where to listen; port 0 is any that is free
+    /// Where to listen, IP:PORT; port 0 is any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub(crate) listen: String,
 

@@ -211,15 +211,15 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// The idle timeout of sessions that are [remembered](crate::Session::remember), and how long their cookie lasts.
     /// Defaults to `None`: the usual idle timeout. Otherwise it must be longer than that.
     ///
-    /// With it the plain Redis store reads by a script in the place of `GETEX`, which would cut remembered sessions short;
-    /// and reading a remembered session takes a second command, about once in a 64th of this time.
+    /// With it the plain Redis store reads by `GET` and a script in one go instead of by `GETEX`, which would cut remembered
+    /// sessions short; and reading a remembered session takes a second round trip, about once in a 64th of this time.
     pub fn remember_for(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
         self.with(|policy| policy.remember_for = timeout)
     }
 
     /// Whether opening a session counts as using it (ring-redis-session `:reset-on-read`), and so moves its idle deadline, in
-    /// the command that reads it. Defaults to true. With `false` only changes count, as in rrss.
+    /// the round trip that reads it. Defaults to true. With `false` only changes count, as in rrss.
     pub fn touch_on_read(self, touch: bool) -> Self {
         self.with(|policy| policy.touch_on_read = touch)
     }

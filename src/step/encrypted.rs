@@ -19,8 +19,8 @@ const NONCE: usize = 24;
 /// An encrypted payload is bound to the key that its session is stored under: one that was altered, or moved to another
 /// session, is refused with [`ErrorKind::Payload`], and so is one whose key is not here. What is stored is left alone then,
 /// and can be read again as soon as the right key is back. Not hidden are the size of a payload, the time it has left,
-/// companions, and with keys that are not [hashed](crate::RedisSessionStoreBuilder::hashed_keys) the id itself, with which one *has* the
-/// session; so combine the two. Who can write to the database can bring back an old payload of the same session.
+/// companions, and with keys that are not [hashed](crate::RedisSessionStoreBuilder::hashed_keys) the id itself, with which one
+/// *has* the session; so combine the two. Who can write to the database can bring back an old payload of the same session.
 ///
 /// To change the key, put the new one first and keep the old one with [`with_old`](Self::with_old) until the sessions that
 /// it encrypted have been written again or have expired. With several processes deploy the new key as an old one

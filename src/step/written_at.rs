@@ -39,7 +39,7 @@ impl WrittenAt {
         Self { clock }
     }
 
-    /// When a session was last written: one command. `None` if there is no such session, or if it was written without
+    /// When a session was last written: one round trip. `None` if there is no such session, or if it was written without
     /// this step.
     ///
     /// # Errors

@@ -206,7 +206,7 @@ pub struct Verified {
     pub corrected: u64,
     /// Entries without a session, which are gone now.
     pub dropped: u64,
-    /// Indexes, and lists of whom sessions belong to, that were of another type. What was there is kept under its key with `:clobbered:` and the time in
-    /// milliseconds behind it.
+    /// Indexes, and lists of whom sessions belong to, that were of another type. What was there is kept under its key with
+    /// `:clobbered:` and the time in milliseconds behind it.
     pub displaced: u64,
 }

@@ -81,6 +81,11 @@ fn a_store_whose_settings_cannot_work_is_refused() {
         (cluster().pool_size(0), "size"),
         (other().cluster([]), "address"),
         (other().cluster([threaded_sessions::redis::Client::open("unix:///socket").unwrap()]), "Unix"),
+        (other().url("127.0.0.1:6379"), "HOST:PORT"),
+        (other().url("localhost:6379"), "HOST:PORT"),
+        (other().url("my-host:6379"), "HOST:PORT"),
+        (other().url("http://localhost"), "HOST:PORT"),
+        (other().url("redis://user:a#b@localhost"), "%XX"),
         (other().url("redis-sentinel://127.0.0.1"), "sentinelServiceName"),
         (other().url("redis-cluster://127.0.0.1?node=a:b"), "node"),
         (other().url("redis-cluster://127.0.0.1?node="), "node"),
@@ -168,6 +173,8 @@ fn a_manager_whose_settings_cannot_work_is_refused() {
         (|b| b.cookie_domain("example.com; Path=/x"), "domain"),
         (|b| b.cookie_domain("example.com\n"), "domain"),
         (|b| b.cookie_domain("größe.example"), "domain"),
+        (|b| b.cookie_domain("https://example.com/"), "domain"),
+        (|b| b.cookie_domain("example.com:8000"), "domain"),
     ];
     for (settings, words) in cases {
         let builder = settings(SessionManager::builder(MemorySessionStore::new()));
@@ -206,7 +213,9 @@ fn a_reaper_whose_settings_cannot_work_is_refused() {
     // What cannot work is said also where no reaper is needed.
     let plain = SessionManager::<u32>::new(RedisSessionStore::open(&shared().url()).unwrap());
     assert_eq!(plain.reaper().batch(0).start().unwrap_err().kind(), ErrorKind::Misconfigured);
-    assert_eq!(plain.reaper().start().unwrap_err().kind(), ErrorKind::Unsupported);
+    let error = plain.reaper().start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.source().expect("it says why").to_string().contains("needs no reaper"));
 }
 
 #[test]

@@ -1,10 +1,17 @@
 //! What the URL of a Redis says: one server, the master that Sentinels name, or a cluster.
 
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult};
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult,
+    parse_redis_url,
+};
 use url::{Position, Url};
 
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
+
+/// What an address is to look like. A password that was put in as it is, with a `#` in it say, gets here as well.
+const FORM: &str = "it is no URL such as redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///PATH; \
+                    what is special in a password is written as %XX";
 
 /// Where Redis is.
 pub(super) enum Address {
@@ -14,14 +21,22 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// `redis://…` and what else the client knows, `redis-sentinel://…` and `redis-cluster://…`, as the `fred` crate has them.
+    /// `redis://…` and what else the client knows, `redis-sentinel://…` and `redis-cluster://…`, as the `fred` crate has
+    /// them.
     pub(super) fn parse(url: &str) -> RedisResult<Self> {
-        // What is no URL the client says why.
-        let Ok(url) = Url::parse(url) else {
-            return url.into_connection_info().and_then(Client::open).map(Self::Server);
-        };
+        Self::read(url).map_err(|error| match error.to_string() {
+            // The client does not say whose.
+            text if text.contains("the feature is not enabled") => {
+                refuse("TLS takes the feature tls-rustls of threaded-sessions")
+            }
+            _ => error,
+        })
+    }
+
+    fn read(url: &str) -> RedisResult<Self> {
+        let url = Url::parse(url).map_err(|_| refuse(FORM))?;
         let Some((scheme, kind)) = url.scheme().rsplit_once('-') else {
-            return url.into_connection_info().and_then(Client::open).map(Self::Server);
+            return known(url.as_str()).and_then(Client::open).map(Self::Server);
         };
         let query = Query::of(&url);
         let port = if kind == "sentinel" { SENTINEL_PORT } else { REDIS_PORT };
@@ -30,7 +45,7 @@ impl Address {
         let servers = host.into_iter().map(Ok).chain(others).collect::<RedisResult<Vec<_>>>()?;
         // What is left is a URL that the client knows.
         let (login, fragment) = (&url[Position::AfterScheme..Position::AfterPath], &url[Position::AfterQuery..]);
-        let settings = format!("{scheme}{login}?{}{fragment}", query.rest).into_connection_info()?;
+        let settings = known(&format!("{scheme}{login}?{}{fragment}", query.rest))?;
         let clients = |settings: &ConnectionInfo| {
             let clients = servers.into_iter().map(|(host, port)| Client::open(at(settings, bare(&host), port)));
             clients.collect::<RedisResult<Vec<_>>>()
@@ -48,6 +63,11 @@ impl Address {
             _ => Err(refuse("the scheme is none of redis, rediss, redis+unix, redis-sentinel and redis-cluster")),
         }
     }
+}
+
+/// What a URL says that the client knows.
+fn known(url: &str) -> RedisResult<ConnectionInfo> {
+    parse_redis_url(url).ok_or_else(|| refuse(FORM))?.into_connection_info()
 }
 
 /// What the query of a URL says.

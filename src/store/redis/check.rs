@@ -25,10 +25,11 @@ impl fmt::Display for RedisWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Evicts(policy) => {
-                write!(f, "maxmemory-policy is {policy}: Redis drops sessions when its memory is full")
+                write!(f, "maxmemory-policy is {policy}: a full Redis drops sessions, with noeviction it keeps them")
             }
             Self::SharedPrefix(prefix) => {
-                write!(f, "a plain and an expiring store share the prefix {prefix:?}: they end each other's sessions")
+                write!(f, "a plain and an expiring store share the prefix {prefix:?}: ")?;
+                f.write_str("they end each other's sessions until one of them gets another")
             }
             Self::Unknown => {
                 f.write_str("the server's version and eviction policy are not known: INFO is not permitted")
