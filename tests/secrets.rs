@@ -195,7 +195,7 @@ fn no_failure_of_any_kind_tells_a_secret() {
     // Payloads, conflicts, and what a store cannot do.
     for payload in [&b"secret"[..], b"{\"v\":1,\"rev\":1,\"created\":\"secret\",\"data\":0}"] {
         let id = log.know(SessionId::random());
-        let store = Arc::new(MemorySessionStore::new().with_capacity(1));
+        let store = Arc::new(MemorySessionStore::new().with_max_sessions(1));
         let _ = store.create(&id, Write::new(payload, HOUR)).unwrap();
         log.result(SessionManager::<Talkative>::new(store.clone()).open_id(&id));
         let quoting =

@@ -44,7 +44,7 @@ impl MemorySessionStore {
 
     /// The store, bounded to this many sessions; beyond it [`create`](SessionStore::create) fails with
     /// [`ErrorKind::OutOfMemory`], and nobody loses a session for it. Defaults to no bound.
-    pub fn with_capacity(self, sessions: usize) -> Self {
+    pub fn with_max_sessions(self, sessions: usize) -> Self {
         Self { capacity: Some(sessions), ..self }
     }
 

@@ -47,11 +47,11 @@ use crate::{Error, ErrorKind, Handle, Result, SessionId};
 /// time has come. The *expiring* store (rrss `expiring-redis-store`) also keeps an index of its sessions and their
 /// deadlines, from which a reaper deletes them.
 ///
-/// Every operation is one round trip, to one hash slot: one command, or a script that is one, or two in one go. (Some exceptions, none on the common path: reading
-/// a session that is not there looks whether it was renewed; a command whose connection died is sent once more; a script
-/// that the server does not know is sent whole; a cluster may say that another node has the session by now.) No operation takes longer than its
-/// [deadline](RedisSessionStoreBuilder::deadline), and none waits while Redis is known to be away: see
-/// [`outages`](crate::outages).
+/// Every operation is one round trip, to one hash slot: one command, or a script that is one, or two in one go. (Some
+/// exceptions, none on the common path: reading a session that is not there looks whether it was renewed; a command whose
+/// connection died is sent once more; a script that the server does not know is sent whole; a cluster may say that another
+/// node has the session by now.) No operation takes longer than its [deadline](RedisSessionStoreBuilder::deadline), and none
+/// waits while Redis is known to be away: see [`outages`](crate::outages).
 ///
 /// Clones are cheap and share the pool.
 ///
@@ -94,7 +94,8 @@ impl RedisSessionStore {
         &self.pool
     }
 
-    /// The key under which a session lives in Redis. It shows the id unless keys are [hashed](RedisSessionStoreBuilder::hashed_keys).
+    /// The key under which a session lives in Redis. It shows the id unless keys are
+    /// [hashed](RedisSessionStoreBuilder::hashed_keys).
     pub fn key(&self, id: &SessionId) -> String {
         self.keys.session(id)
     }

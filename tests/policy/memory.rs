@@ -26,7 +26,7 @@ fn what_has_expired_is_evicted_and_debug_shows_what_is_left() {
 #[test]
 fn the_mark_of_a_renewed_id_is_no_session() {
     let clock = Clock::manual();
-    let store = MemorySessionStore::new().with_clock(clock.clone()).with_capacity(1);
+    let store = MemorySessionStore::new().with_clock(clock.clone()).with_max_sessions(1);
     let sessions = SessionManager::<u32>::builder(store.clone()).clock(clock.clone()).build().unwrap();
     let mut session = sessions.fresh();
     *session = 1;
@@ -44,7 +44,7 @@ fn the_mark_of_a_renewed_id_is_no_session() {
 #[test]
 fn a_full_store_refuses_new_sessions_and_loses_nobody() {
     let clock = Clock::manual();
-    let store = MemorySessionStore::new().with_clock(clock.clone()).with_capacity(2);
+    let store = MemorySessionStore::new().with_clock(clock.clone()).with_max_sessions(2);
     let sessions = SessionManager::<u32>::builder(store.clone()).clock(clock.clone()).idle_timeout(HOUR);
     let sessions = sessions.build().unwrap();
     let create = |value| {

@@ -47,7 +47,7 @@ impl RedisSessionStore {
             Bind::Nobody if !self.expiring => return Ok(None),
             Bind::Nobody => (String::new(), None),
             Bind::To { .. } if !self.expiring => {
-                let why = "only an expiring store knows principals";
+                let why = "only an expiring store knows principals: build it with `expiring()`";
                 return Err(Error::new(ErrorKind::Unsupported, doing).with_source(why));
             }
             Bind::To { principal, cap } => (keys::owner(principal), cap.filter(|_| self.keys.partitions() == 1)),
