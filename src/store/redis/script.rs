@@ -48,7 +48,7 @@ macro_rules! scripts {
 
 scripts! {
     count create delete end everybody of page reap rotate save save_and_bind touch verify;
-    clock companions need principals put there
+    clock companions concerned need principals put there
 }
 
 /// What scripts are put together for.

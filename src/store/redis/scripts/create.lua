@@ -12,7 +12,8 @@ if there then
   -- the SET also at maxmemory.
   leave(key) -- companions
 end
-local p = (owner or redis.pcall('HGET', string.sub(index, 1, -6) .. 'principals', key)) and principals(index) -- expiring
+-- include concerned -- expiring
+local p = concerned and principals(index) -- expiring
 local had = p and p.prepare(key, owner, cap) -- expiring
 -- include put
 if p then p.disown(key, had) end -- expiring

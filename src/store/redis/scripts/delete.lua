@@ -1,12 +1,12 @@
 -- KEYS: session, index. Answers 1 if the session lived, otherwise 0.
 -- include companions -- companions
 -- include principals -- expiring
-local key, index = KEYS[1], KEYS[2]
+local key, index, owner = KEYS[1], KEYS[2], nil
 -- What is of another type is no session, and stays.
 local kind = redis.call('TYPE', key).ok
 if kind ~= 'string' and kind ~= 'none' then return redis.call('GET', key) end
-local owned = redis.pcall('HGET', string.sub(index, 1, -6) .. 'principals', key) -- expiring
-if owned then return principals(index).finish(key) and 1 or 0 end -- expiring
+-- include concerned -- expiring
+if concerned then return principals(index).finish(key) and 1 or 0 end -- expiring
 -- What has expired is left to the reaper, which tells the application.
 local left = redis.call('PTTL', key) -- expiring
 if left >= 0 and left <= grace then return 0 end -- expiring

@@ -17,7 +17,8 @@ local key = old
 -- include there
 -- What Redis may refuse comes first, so that it is refused whole. Beside a session that lives the mark means nothing.
 need('DEL', old)
-local p = (owner or redis.pcall('HGET', string.sub(index, 1, -6) .. 'principals', old)) and principals(index) -- expiring
+-- include concerned -- expiring
+local p = concerned and principals(index) -- expiring
 local had, since -- expiring
 if p then had, since = p.prepare(old, owner, cap) end -- expiring
 redis.call('SET', mark, '', 'PX', ARGV[3 + companions])
