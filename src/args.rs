@@ -50,7 +50,6 @@
 //! rouille has nothing to unblock: let the handler answer 503 once [`Host::stopping`] is set, and call the server's `join`,
 //! as the example `shop` does.
 
-use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,10 +176,7 @@ impl Args {
         let store = builder.build()?;
         match store.check() {
             Ok(warnings) => warnings.iter().for_each(|warning| log::warn!("{warning}")),
-            Err(error) if error.kind().is_temporary() => {
-                let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-                log::warn!("starting without Redis: {error}{cause}");
-            }
+            Err(error) if error.kind().is_temporary() => log::warn!("starting without Redis: {}", error.in_full()),
             Err(error) => return Err(error),
         }
         Ok(Arc::new(store))

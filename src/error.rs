@@ -48,6 +48,11 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
+
+    /// With its cause, for the log.
+    pub(crate) fn in_full(&self) -> String {
+        self.source.as_ref().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
+    }
 }
 
 impl fmt::Display for Error {

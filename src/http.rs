@@ -26,8 +26,7 @@ pub(crate) struct Apology {
 
 /// The apology for an error, which is logged.
 pub(crate) fn apology(error: &Error) -> Apology {
-    let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    log::error!("{error}{cause}");
+    log::error!("{}", error.in_full());
     let (status, text) = match error.kind() {
         ErrorKind::Conflict => (409, "The session was changed meanwhile."),
         kind if kind.is_temporary() => (503, "Sessions are unavailable, please try again in a moment."),

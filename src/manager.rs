@@ -165,8 +165,7 @@ impl<T: 'static> SessionManager<T> {
             Ok(opened) => opened,
             // From the codec, or from a step that cannot decrypt.
             Err(error) if error.kind() == ErrorKind::Payload && policy.unreadable == Unreadable::StartFresh => {
-                let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-                log::warn!("session {} is left to expire: {error}{cause}", policy.store.handle(id));
+                log::warn!("session {} is left to expire: {}", policy.store.handle(id), error.in_full());
                 return Ok(Err(Gone::Absent));
             }
             Err(error) => return Err(error),

@@ -217,8 +217,7 @@ impl<T: 'static> Rounds<T> {
         match result {
             Err(error) => {
                 if self.failing.is_empty() {
-                    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-                    log::warn!("the reaper goes on trying: {error}{cause}");
+                    log::warn!("the reaper goes on trying: {}", error.in_full());
                 }
                 self.failing.insert(partition);
             }

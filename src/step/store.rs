@@ -218,6 +218,5 @@ fn misfit(doing: &'static str) -> Error {
 }
 
 fn warn(handle: Handle, what: &str, error: &Error) {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    log::warn!("session {handle} {what}: {error}{cause}");
+    log::warn!("session {handle} {what}: {}", error.in_full());
 }
