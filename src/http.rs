@@ -1,5 +1,7 @@
 //! What all adapters do, whatever the framework.
 
+use std::borrow::Cow;
+
 use crate::{Committed, Error, ErrorKind, Result, Session, SessionManager};
 
 /// Opens the session of a request that has these headers.
@@ -11,7 +13,10 @@ pub(crate) fn open<'h, T: Default + 'static>(
 }
 
 /// The session's headers for a response that has headers with these names: its own `Cache-Control` and `Vary` stand.
-pub(crate) fn headers<'a>(committed: &Committed, set: impl Iterator<Item = &'a str>) -> Vec<(&'static str, String)> {
+pub(crate) fn headers<'a>(
+    committed: &Committed,
+    set: impl Iterator<Item = &'a str>,
+) -> Vec<(&'static str, Cow<'static, str>)> {
     let mut headers = committed.headers().to_vec();
     set.for_each(|set| headers.retain(|(name, _)| *name == "Set-Cookie" || !name.eq_ignore_ascii_case(set)));
     headers

@@ -39,7 +39,12 @@ impl SessionId {
 
     /// The secret in its one textual form. It belongs into a cookie and into a store, and nowhere else.
     pub fn expose(&self) -> String {
-        self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+        self.expose_in(&mut [0; 36]).to_owned()
+    }
+
+    /// The same without an allocation.
+    pub(crate) fn expose_in<'b>(&self, buffer: &'b mut [u8; 36]) -> &'b str {
+        self.0.hyphenated().encode_lower(buffer)
     }
 
     /// Which of `count` partitions the id lies in.
@@ -66,9 +71,8 @@ impl FromStr for SessionId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let id = Uuid::try_parse(text).map_err(|_| InvalidId)?;
-        let canonical = id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text;
-        if canonical { Ok(Self(id)) } else { Err(InvalidId) }
+        let id = Self(Uuid::try_parse(text).map_err(|_| InvalidId)?);
+        if id.expose_in(&mut [0; 36]) == text { Ok(id) } else { Err(InvalidId) }
     }
 }
 

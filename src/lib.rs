@@ -29,7 +29,7 @@
 //!     let page = format!("page {} of this visit", visit.pages);
 //!     let committed = sessions.commit(visit)?;
 //!     let set_cookie = committed.headers().iter().find(|(name, _)| *name == "Set-Cookie");
-//!     Ok((page, set_cookie.map(|(_, value)| value.clone())))
+//!     Ok((page, set_cookie.map(|(_, value)| value.to_string())))
 //! }
 //!
 //! let sessions = SessionManager::new(MemorySessionStore::new());

@@ -71,7 +71,7 @@ pub fn try_session<T: Default + 'static>(
     let mut response = handler(&mut session);
     let committed = sessions.commit(session)?;
     let headers = http::headers(&committed, response.headers.iter().map(|(name, _)| &**name));
-    response.headers.extend(headers.into_iter().map(|(name, value)| (name.into(), value.into())));
+    response.headers.extend(headers.into_iter().map(|(name, value)| (name.into(), value)));
     Ok((response, committed))
 }
 

@@ -72,7 +72,6 @@ mod values;
 mod written_at;
 
 use std::fmt;
-use std::sync::Arc;
 
 pub use self::closure::{OnDelete, OnRead, OnWrite, on_delete, on_read, on_write};
 #[cfg(feature = "encryption")]
@@ -82,7 +81,7 @@ pub use self::store::{StepStore, StepStoreBuilder};
 pub use self::values::Values;
 pub use self::written_at::WrittenAt;
 use crate::Result;
-use crate::store::Found;
+use crate::store::{Bytes, Found};
 
 /// A phase around every operation of a store. Each method passes on unless it is implemented. See the
 /// [module](crate::step) for the order; [`WrittenAt`] and `Encrypted` (feature `encryption`) are examples to copy.
@@ -123,7 +122,7 @@ pub trait Step: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) for a payload that the step did not write. A read or a save that
     /// met with it fails and changes nothing; a list leaves the session out.
-    fn restore(&self, session: &Subject<'_>, payload: Arc<[u8]>) -> Result<Arc<[u8]>> {
+    fn restore(&self, session: &Subject<'_>, payload: Bytes) -> Result<Bytes> {
         let _ = session;
         Ok(payload)
     }

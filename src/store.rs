@@ -53,6 +53,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What payloads are handed around in, of the crate [`bytes`]: clones share the bytes, and a `Vec` becomes one without a copy.
+pub use bytes::Bytes;
+
 pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
@@ -300,7 +303,7 @@ pub enum Saved {
 #[non_exhaustive]
 pub struct Stored {
     /// The encoded session.
-    pub payload: Arc<[u8]>,
+    pub payload: Bytes,
     /// What to expect in a later `save` that must not overwrite somebody else's change.
     pub version: Version,
     /// How long the session lives if nothing moves its deadline. `None` if it does not expire, and also where the store
@@ -310,7 +313,7 @@ pub struct Stored {
 
 impl Stored {
     /// A payload with its version and the time it has left.
-    pub fn new(payload: impl Into<Arc<[u8]>>, version: Version, expires_in: Option<Duration>) -> Self {
+    pub fn new(payload: impl Into<Bytes>, version: Version, expires_in: Option<Duration>) -> Self {
         Self { payload: payload.into(), version, expires_in }
     }
 }
@@ -325,13 +328,13 @@ impl fmt::Debug for Stored {
 }
 
 /// What a store calls the payload it handed out. Opaque: only the store that made it knows what is in it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Version(Arc<[u8]>);
+#[derive(Clone)]
+pub struct Version(Bytes);
 
 impl Version {
-    /// For stores of one's own: a version that is these bytes.
-    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self(bytes.into())
+    /// For stores of one's own: a version that is these bytes, of which few are enough.
+    pub fn new(bytes: impl AsRef<[u8]>) -> Self {
+        Self(Bytes::copy_from_slice(bytes.as_ref()))
     }
 
     /// For stores of one's own: the bytes it was made from.

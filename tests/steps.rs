@@ -14,7 +14,7 @@ use threaded_sessions::step::{
     DeleteOperation, Deleted, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written, WrittenAt, on_delete,
     on_read, on_write,
 };
-use threaded_sessions::store::{Bind, Companion, Created, Ending, Found, Saved, Touch, Write};
+use threaded_sessions::store::{Bind, Bytes, Companion, Created, Ending, Found, Saved, Touch, Write};
 use threaded_sessions::{
     Clock, Error, ErrorKind, MemorySessionStore, RedisSessionStore, Result, SessionId, SessionManager, SessionStore,
     Step, StepStore, contract, redis,
@@ -123,9 +123,9 @@ impl Step for Marked {
         next.write(operation)
     }
 
-    fn restore(&self, session: &Subject<'_>, payload: Arc<[u8]>) -> Result<Arc<[u8]>> {
+    fn restore(&self, session: &Subject<'_>, payload: Bytes) -> Result<Bytes> {
         let unmarked = payload.strip_prefix(self.mark(session.handle()).as_bytes());
-        unmarked.map(Into::into).ok_or_else(|| Error::new(ErrorKind::Payload, "unmarking"))
+        unmarked.map(Bytes::copy_from_slice).ok_or_else(|| Error::new(ErrorKind::Payload, "unmarking"))
     }
 }
 
@@ -342,8 +342,8 @@ fn what_the_reaper_removed_passes_the_delete_steps() {
     }));
     let mut seen = seen.lock().unwrap();
     let mut expected = [
-        (store.handle(&refused), true, Some(Arc::from(*b"refused"))),
-        (store.handle(&told), true, Some(Arc::from(*b"told"))),
+        (store.handle(&refused), true, Some(Bytes::from("refused"))),
+        (store.handle(&told), true, Some(Bytes::from("told"))),
         (store.handle(&deleted), false, None),
     ];
     seen.sort();

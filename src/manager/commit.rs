@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId};
 pub struct Committed {
     outcome: Outcome,
     id: Option<SessionId>,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
 }
 
 /// What became of the changes of a session.
@@ -55,7 +56,7 @@ impl Committed {
     /// The headers for the response: `Set-Cookie` if the cookie changed, and always `Cache-Control: no-store` and
     /// `Vary: Cookie`, for a page that merely reads the session is personal too. The last two give way to a header of that
     /// name which the handler set itself.
-    pub fn headers(&self) -> &[(&'static str, String)] {
+    pub fn headers(&self) -> &[(&'static str, Cow<'static, str>)] {
         &self.headers
     }
 }
@@ -128,8 +129,8 @@ impl<T: 'static> SessionManager<T> {
             }
             _ => None,
         };
-        let mut headers = vec![("Cache-Control", "no-store".to_owned()), ("Vary", "Cookie".to_owned())];
-        headers.extend(cookie.map(|cookie| ("Set-Cookie", cookie)));
+        let mut headers = vec![("Cache-Control", "no-store".into()), ("Vary", "Cookie".into())];
+        headers.extend(cookie.map(|cookie| ("Set-Cookie", cookie.into())));
         Ok(Committed { outcome, id, headers })
     }
 }

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::sync::Arc;
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
@@ -7,6 +6,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::{Next, Step, Subject, WriteOperation, Written};
+use crate::store::Bytes;
 use crate::{Error, ErrorKind, Handle, Result};
 
 /// The first byte of what this step writes; no JSON or MessagePack envelope begins with it.
@@ -62,7 +62,7 @@ impl Step for Encrypted {
         next.write(operation)
     }
 
-    fn restore(&self, session: &Subject<'_>, payload: Arc<[u8]>) -> Result<Arc<[u8]>> {
+    fn restore(&self, session: &Subject<'_>, payload: Bytes) -> Result<Bytes> {
         let Some((&[VERSION, a, b, c, d], sealed)) = payload.split_first_chunk() else {
             return Err(refuse("it is not encrypted"));
         };

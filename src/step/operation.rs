@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Step, Values};
-use crate::store::{Bind, Companion, Created, Found, Saved, SessionStore, Stored, Touch, Version, Write};
+use crate::store::{Bind, Bytes, Companion, Created, Found, Saved, SessionStore, Stored, Touch, Version, Write};
 use crate::{Handle, Result, SessionId};
 
 /// The rest of the chain, and the store behind it. It can be run once.
@@ -323,7 +322,7 @@ pub enum Written {
 /// A delete on its way, or the news that a session was reaped.
 pub struct DeleteOperation<'a> {
     subject: Subject<'a>,
-    reaped: Option<Arc<[u8]>>,
+    reaped: Option<Bytes>,
     values: Values,
 }
 
@@ -332,7 +331,7 @@ impl<'a> DeleteOperation<'a> {
         Self { subject: Subject::known(store, id), reaped: None, values: Values::default() }
     }
 
-    pub(super) fn reaped(store: &'a dyn SessionStore, handle: Handle, payload: Arc<[u8]>) -> Self {
+    pub(super) fn reaped(store: &'a dyn SessionStore, handle: Handle, payload: Bytes) -> Self {
         Self { subject: Subject::shown(store, handle), reaped: Some(payload), values: Values::default() }
     }
 
@@ -375,7 +374,7 @@ pub struct Deleted {
     /// Whether there was a session.
     pub existed: bool,
     /// Of a session that was reaped its payload. Without it the application is not told that the session expired.
-    pub payload: Option<Arc<[u8]>>,
+    pub payload: Option<Bytes>,
 }
 
 impl Deleted {

@@ -1,9 +1,9 @@
 //! What a store that has an index can do besides the operations on single sessions.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::Bytes;
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// The index of a store: which sessions there are, and when each is due. The expiring Redis store and the memory store
@@ -112,12 +112,12 @@ pub struct Expired {
     /// The handle it had.
     pub handle: Handle,
     /// The encoded session.
-    pub payload: Arc<[u8]>,
+    pub payload: Bytes,
 }
 
 impl Expired {
     /// For stores of one's own.
-    pub fn new(handle: Handle, payload: impl Into<Arc<[u8]>>) -> Self {
+    pub fn new(handle: Handle, payload: impl Into<Bytes>) -> Self {
         Self { handle, payload: payload.into() }
     }
 }
@@ -152,7 +152,7 @@ pub struct Belonging {
     /// The handle of the session.
     pub handle: Handle,
     /// The encoded session.
-    pub payload: Arc<[u8]>,
+    pub payload: Bytes,
     /// How long it lives if it is not used. `None`: it does not expire.
     pub expires_in: Option<Duration>,
     /// When the principal got it, in milliseconds since 1970 on the clock of the store.
@@ -161,7 +161,7 @@ pub struct Belonging {
 
 impl Belonging {
     /// For stores of one's own.
-    pub fn new(handle: Handle, payload: impl Into<Arc<[u8]>>, expires_in: Option<Duration>, since: u64) -> Self {
+    pub fn new(handle: Handle, payload: impl Into<Bytes>, expires_in: Option<Duration>, since: u64) -> Self {
         Self { handle, payload: payload.into(), expires_in, since }
     }
 }

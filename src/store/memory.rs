@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use self::shelf::{Attached, Entry, Shelf};
 use super::{
-    Belonging, Created, Ending, Found, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch, Verified,
-    Version, Write, companion, index, ttl_millis,
+    Belonging, Bytes, Created, Ending, Found, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch,
+    Verified, Version, Write, companion, index, ttl_millis,
 };
 use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId};
 
@@ -246,7 +246,7 @@ fn handle(id: &SessionId) -> Handle {
     Handle::of_key(id.expose().as_bytes())
 }
 
-fn stored(payload: Arc<[u8]>, deadline: Option<u64>, now: u64) -> Stored {
+fn stored(payload: Bytes, deadline: Option<u64>, now: u64) -> Stored {
     let version = Version(payload.clone());
     Stored::new(payload, version, deadline.map(|deadline| Duration::from_millis(deadline - now)))
 }

@@ -25,7 +25,7 @@ use redis::Value;
 
 pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::RedisWarning;
-use self::command::{Args, expected_args, in_doubt, set, stored, stored_with_time_left, unexpected};
+use self::command::{Args, expected_args, in_doubt, set, stored, stored_with_time_left, unexpected, version_of};
 pub use self::connection::RedisConnection;
 pub use self::credentials::Credentials;
 use self::failure::Effect;
@@ -130,9 +130,9 @@ impl SessionStore for RedisSessionStore {
         Ok(match answer.value {
             Value::Nil | Value::Okay | Value::Int(1) => {
                 self.settle_cap(write.bind);
-                Created::Stored(Version::new(write.payload))
+                Created::Stored(version_of(write.payload))
             }
-            Value::BulkString(there) if there == write.payload => Created::Stored(Version::new(there)),
+            Value::BulkString(there) if there == write.payload => Created::Stored(version_of(&there)),
             // It may be what the first attempt had stored, changed by somebody else.
             Value::BulkString(_) | Value::Int(0) if answer.repeated => return Err(in_doubt(DOING)),
             Value::BulkString(_) | Value::Int(0) => Created::Taken,
@@ -193,7 +193,7 @@ impl SessionStore for RedisSessionStore {
         };
         match answer.value {
             Value::Nil => Ok(Saved::Missing),
-            Value::BulkString(_) => Ok(Saved::Stored(Version::new(write.payload))),
+            Value::BulkString(_) => Ok(Saved::Stored(version_of(write.payload))),
             value => self.saved(DOING, Answer { value, ..answer }, write),
         }
     }

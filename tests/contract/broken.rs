@@ -128,7 +128,7 @@ impl SessionStore for Broken {
         let waits = || known.created.iter().find(|(created, _, until)| created == id && until.is_some());
         Ok(match found {
             Found::Absent if self.is(Fault::ReadsWhatWaitsForAReaper) && known.keeps_expired => match waits() {
-                Some((_, payload, _)) => Found::Live(Stored::new(&**payload, Version::new(&**payload), None)),
+                Some((_, payload, _)) => Found::Live(Stored::new(payload.clone(), Version::new(payload), None)),
                 None => Found::Absent,
             },
             found => found,
@@ -246,7 +246,7 @@ impl SessionIndex for Broken {
                 for expired in &mut reaped.sessions {
                     let first = known.created.iter().find(|(id, ..)| self.handle(id) == expired.handle);
                     if let Some((_, payload, _)) = first {
-                        expired.payload = payload.as_slice().into();
+                        expired.payload = payload.clone().into();
                     }
                 }
             }

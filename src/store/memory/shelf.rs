@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::{handle, stored};
 use crate::SessionId;
-use crate::store::{Bind, Companion, Expired, GRACE, Saved, Version, Write};
+use crate::store::{Bind, Bytes, Companion, Expired, GRACE, Saved, Version, Write};
 
 /// Sessions and marks of renewed ids, each with its deadline in milliseconds since 1970.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(super) struct Shelf {
 }
 
 pub(super) enum Entry {
-    Session { payload: Arc<[u8]>, attached: Attached },
+    Session { payload: Bytes, attached: Attached },
     Renewed,
 }
 
@@ -107,7 +107,7 @@ impl Shelf {
 
     /// Stores a session that had this attached so far.
     pub(super) fn put_session(&mut self, id: SessionId, write: Write<'_>, mut attached: Attached, now: u64) -> Version {
-        let payload: Arc<[u8]> = write.payload.into();
+        let payload = Bytes::copy_from_slice(write.payload);
         let deadline = write.ttl_millis().map(|ttl| now + ttl);
         attached.companions.retain(|kept| write.companions.iter().all(|new| new.suffix != kept.suffix));
         attached.companions.extend_from_slice(write.companions);

@@ -10,7 +10,7 @@ use super::failure::Effect;
 use super::pool::{Answer, To};
 use super::script::Script;
 use super::{RedisSessionStore, grace, keys};
-use crate::store::{Bind, Saved, Stored, Version, Write, companion, ttl_millis};
+use crate::store::{Bind, Bytes, Saved, Stored, Version, Write, companion, ttl_millis};
 use crate::{Error, ErrorKind, Result, SessionId, codec};
 
 /// Arguments of a script.
@@ -66,7 +66,7 @@ impl RedisSessionStore {
         match answer.value {
             Value::Int(1) => {
                 self.settle_cap(write.bind);
-                Ok(Saved::Stored(Version::new(write.payload)))
+                Ok(Saved::Stored(version_of(write.payload)))
             }
             Value::Int(0) => Ok(Saved::Missing),
             // It may be somebody's change of what the first attempt had stored.
@@ -155,10 +155,16 @@ pub(super) fn expected_args(expected: Option<&Version>) -> [Cow<'_, [u8]>; 2] {
     }
 }
 
+/// The version of a payload that was written: as much of it as will be asked for.
+pub(super) fn version_of(payload: &[u8]) -> Version {
+    Version::new(codec::mark(payload).unwrap_or(payload))
+}
+
 /// `SET key payload PX ttl`, without the conditions.
 pub(super) fn set(key: &str, write: Write<'_>) -> Cmd {
-    let mut set = redis::cmd("SET");
-    set.arg(key).arg(write.payload);
+    // With all the room it takes: to grow, it would have to move the payload.
+    let mut set = Cmd::with_capacity(7, key.len() + write.payload.len() + 64);
+    set.arg("SET").arg(key).arg(write.payload);
     if let Some(ttl) = write.ttl_millis() {
         set.arg("PX").arg(ttl);
     }
@@ -172,8 +178,8 @@ pub(super) fn in_doubt(doing: &'static str) -> Error {
 }
 
 pub(super) fn stored(payload: Vec<u8>, expires_in: Option<Duration>) -> Stored {
-    let version = Version::new(payload);
-    Stored { payload: version.0.clone(), version, expires_in }
+    let payload = Bytes::from(payload);
+    Stored { version: Version(payload.clone()), payload, expires_in }
 }
 
 pub(super) fn stored_with_time_left(doing: &'static str, value: Value) -> Result<Stored> {

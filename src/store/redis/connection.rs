@@ -20,7 +20,8 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// A command has the deadline of the pool; each answer of a pipeline has it anew. A failure is noticed: a connection that
 /// is of no more use leaves the pool.
 pub struct RedisConnection {
-    connection: Connection,
+    /// In a box: the pool moves what it gives out several times.
+    connection: Box<Connection>,
     /// Which generation of connections it belongs to. One failure makes all of a generation suspect.
     generation: u64,
     opened: Instant,
@@ -48,7 +49,7 @@ impl RedisConnection {
         link: Arc<Link>,
     ) -> Self {
         Self {
-            connection,
+            connection: Box::new(connection),
             generation,
             opened: Instant::now(),
             deadline,
@@ -121,8 +122,9 @@ impl RedisConnection {
         }
         let answers = self.exchange(&packed);
         // What was large once need not stay so.
-        packed.shrink_to(AT_ONCE);
-        self.packed = packed;
+        if packed.capacity() <= AT_ONCE {
+            self.packed = packed;
+        }
         answers
     }
 

@@ -81,10 +81,10 @@ impl Keys {
 
     /// The key of a session.
     pub(super) fn session(&self, id: &SessionId) -> String {
-        let partition = id.partition(self.partitions);
+        let (partition, buffer) = (id.partition(self.partitions), &mut [0; 36]);
         match &self.mapper {
-            KeyMapper::Plain => self.name(partition, &id.expose()),
-            KeyMapper::Hashed => self.name(partition, &hex::encode(Sha256::digest(id.expose()))),
+            KeyMapper::Plain => self.name(partition, id.expose_in(buffer)),
+            KeyMapper::Hashed => self.name(partition, &hex::encode(Sha256::digest(id.expose_in(buffer)))),
             KeyMapper::Custom(map) => map(id),
         }
     }
