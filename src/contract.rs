@@ -1,7 +1,8 @@
 //! The test suite that every store has to pass, for stores of one's own as well.
 //!
 //! Each check is one sentence of the [contract](crate::store). [`all`] runs every one of them, but for those of
-//! [companions](companions()); a check that fails panics and says what it saw.
+//! [companions](companions()) and that [everybody's sessions can end](everybody); a check that fails panics and says what it
+//! saw.
 //!
 //! ```
 //! use threaded_sessions::{Clock, MemorySessionStore, contract};
@@ -10,6 +11,7 @@
 //! let mut store = MemorySessionStore::new().with_clock(clock.clone());
 //! contract::all(&store, |time| clock.advance(time));
 //! contract::companions(&mut store, |time| clock.advance(time));
+//! contract::everybody(&store);
 //! ```
 //!
 //! Others may use the store meanwhile, and have sessions in it. But nobody else may reap it, nor run the suite on it
@@ -36,7 +38,7 @@ pub use self::index::{
     the_index_lists_what_lives, verifying_leaves_a_healthy_index_alone, what_waits_for_a_reaper_is_absent,
 };
 pub use self::principals::{
-    principals_are_unsupported, principals_end_their_sessions, principals_keep_their_sessions,
+    everybody, principals_are_unsupported, principals_end_their_sessions, principals_keep_their_sessions,
     principals_lose_what_ends, the_cap_ends_the_oldest,
 };
 pub use self::sessions::{
@@ -47,7 +49,7 @@ pub use self::sessions::{
 };
 use crate::store::SessionStore;
 
-/// Runs every check but those of [companions](companions()). `wait` lets this much time pass for the store:
+/// Runs every check but those of [companions](companions()) and of [`everybody`]. `wait` lets this much time pass for the store:
 /// `thread::sleep`, or the advance of a clock.
 ///
 /// # Panics

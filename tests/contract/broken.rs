@@ -50,6 +50,10 @@ enum Fault {
     KeepsCompanionsForTheId,
     LetsCompanionsExpireAlone,
     WritesCompanionsOfARefusedSave,
+
+    EndsNobody,
+    EndsNobodyWhoWasRenewed,
+    EndsThemUncounted,
 }
 
 /// A store in memory with a fault.
@@ -296,7 +300,15 @@ impl SessionIndex for Broken {
     }
 
     fn end_everybody(&self) -> Result<u64> {
-        self.store.end_everybody()
+        match self.fault {
+            Fault::EndsNobody => self.store.count(),
+            Fault::EndsNobodyWhoWasRenewed => {
+                let created: Vec<SessionId> = self.known().created.iter().map(|(id, ..)| *id).collect();
+                created.iter().try_fold(0, |ended, id| self.store.delete(id).map(|lived| ended + u64::from(lived)))
+            }
+            Fault::EndsThemUncounted => self.store.end_everybody().map(|_| 0),
+            _ => self.store.end_everybody(),
+        }
     }
 
     fn verify(&self) -> Result<Verified> {
@@ -323,6 +335,7 @@ fn complaint(fault: Fault) -> Option<String> {
     let run = AssertUnwindSafe(|| {
         contract::all(&store, |time| clock.advance(time));
         contract::companions(&mut store, |time| clock.advance(time));
+        contract::everybody(&store);
     });
     let panic = catch_unwind(run).err()?;
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
@@ -363,6 +376,9 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::KeepsCompanionsForTheId, "whose id is that of one that was deleted"),
         (Fault::LetsCompanionsExpireAlone, "live on with their session"),
         (Fault::WritesCompanionsOfARefusedSave, "nothing was written"),
+        (Fault::EndsNobody, "should be absent"),
+        (Fault::EndsNobodyWhoWasRenewed, "should be absent"),
+        (Fault::EndsThemUncounted, "sessions ended"),
     ] {
         let complaint = complaint(fault).unwrap_or_else(|| panic!("{fault:?} goes unnoticed"));
         assert!(complaint.contains(says), "{fault:?}: {complaint}");
