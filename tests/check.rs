@@ -54,6 +54,23 @@ fn a_plain_and_an_expiring_store_under_one_prefix_are_a_warning() {
 }
 
 #[test]
+fn what_stands_in_the_place_of_an_index_is_a_warning() {
+    let server = RedisServer::start();
+    let store = store(&server, "sessions", true);
+    let write = Write::new(b"v", Duration::from_secs(60));
+    let _ = store.create(&store.fresh_id(None), write).unwrap();
+    for (key, other) in [("sessions:index", "sessions:principals"), ("sessions:principals", "sessions:index")] {
+        server.cmd(&["DEL", key, other]);
+        server.cmd(&["SET", key, "something else"]);
+        let warnings = store.check().unwrap();
+        assert_eq!(warnings, [RedisWarning::Clobbered(key.into())]);
+        assert!(warnings[0].to_string().contains(key));
+        assert_eq!(store.index().unwrap().verify().unwrap().displaced, 1);
+        assert_eq!(store.check().unwrap(), []);
+    }
+}
+
+#[test]
 fn a_user_without_the_rights_is_told_at_the_start() {
     let server = RedisServer::start();
     server.cmd(&["ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read", "+ping", "+info"]);

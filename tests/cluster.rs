@@ -334,9 +334,11 @@ fn a_server_that_is_no_cluster_says_so() {
     let _alone = alone();
     let server = RedisServer::start();
     let store = RedisSessionStore::open(&format!("redis-cluster://127.0.0.1:{}", server.port())).unwrap();
-    let error = store.read(&SessionId::random(), Touch::No).unwrap_err();
-    let why = std::error::Error::source(&error).unwrap().to_string();
-    assert!(why.contains("cluster support disabled"), "{error:?} {why}");
+    for error in [store.read(&SessionId::random(), Touch::No).unwrap_err(), store.check().unwrap_err()] {
+        let why = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{why}");
+        assert!(why.contains("cluster support disabled"), "{error:?} {why}");
+    }
 }
 
 #[test]

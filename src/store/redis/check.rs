@@ -17,6 +17,10 @@ pub enum RedisWarning {
     Evicts(String),
     /// The other kind of store, plain or expiring, seems to keep sessions under this prefix. The two cannot share one.
     SharedPrefix(String),
+    /// Something else stands under this key than the index of the store, or than the list of whom its sessions belong to.
+    /// Sessions live all the same, but reaping and lists fail until
+    /// [`verify`](crate::store::SessionIndex::verify) has moved it aside.
+    Clobbered(String),
     /// The user may not ask the server (`INFO`), so its version and eviction policy are not known.
     Unknown,
 }
@@ -30,6 +34,12 @@ impl fmt::Display for RedisWarning {
             Self::SharedPrefix(prefix) => {
                 write!(f, "a plain and an expiring store share the prefix {prefix:?}: ")?;
                 f.write_str("they end each other's sessions until one of them gets another")
+            }
+            Self::Clobbered(key) => {
+                write!(
+                    f,
+                    "what is under {key:?} is not the store's own: reaping and lists fail until the index is verified"
+                )
             }
             Self::Unknown => {
                 f.write_str("the server's version and eviction policy are not known: INFO is not permitted")
@@ -78,9 +88,11 @@ impl RedisSessionStore {
             }
         }
         self.rehearse()?;
-        if self.shares_prefix()? {
+        let clobbered = if self.expiring { permitted(self.clobbered(DOING))?.unwrap_or_default() } else { Vec::new() };
+        if clobbered.is_empty() && permitted(self.shares_prefix())?.unwrap_or(false) {
             warnings.push(RedisWarning::SharedPrefix(self.keys.prefix().to_owned()));
         }
+        warnings.extend(clobbered.into_iter().map(RedisWarning::Clobbered));
         // Several nodes of a cluster are mostly set up alike.
         warnings.dedup();
         Ok(warnings)
@@ -111,14 +123,10 @@ impl RedisSessionStore {
     }
 
     /// A plain store: whether there is an index. An expiring store: whether one step of a `SCAN` finds sessions and none of
-    /// them is in the index. A user who may not look is not warned.
+    /// them is in the index.
     fn shares_prefix(&self) -> Result<bool> {
         let index = self.keys.index(0);
-        let ask = |command: &Cmd| match self.command(DOING, Effect::Reads, To::Key(index), command) {
-            Ok(answer) => Ok(answer.value),
-            Err(error) if error.kind() == ErrorKind::Denied => Ok(Value::Nil),
-            Err(error) => Err(error),
-        };
+        let ask = |command: &Cmd| Ok(self.command(DOING, Effect::Reads, To::Key(index), command)?.value);
         if !self.expiring {
             return Ok(ask(redis::cmd("EXISTS").arg(index))? == Value::Int(1));
         }
@@ -135,5 +143,13 @@ impl RedisSessionStore {
         }
         let scores = ask(redis::cmd("ZMSCORE").arg(index).arg(&sessions))?;
         Ok(matches!(scores, Value::Array(scores) if scores.iter().all(|score| *score == Value::Nil)))
+    }
+}
+
+/// A user who may not look is not warned.
+fn permitted<A>(answer: Result<A>) -> Result<Option<A>> {
+    match answer {
+        Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
+        answer => answer.map(Some),
     }
 }

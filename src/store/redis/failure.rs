@@ -62,6 +62,8 @@ fn kind(error: &RedisError) -> ErrorKind {
         Kind::Server(Server::ResponseError) => match error.detail().unwrap_or_default() {
             detail if detail.starts_with("max number of clients") => ErrorKind::Unavailable,
             detail if detail.starts_with("DB index") => ErrorKind::Misconfigured,
+            // A single server with the URL of a cluster.
+            detail if detail.starts_with("This instance has cluster support disabled") => ErrorKind::Misconfigured,
             // What NOPERM is called within a script: by Redis 7.0, and by all later servers.
             detail if detail.starts_with("The user executing the script") => ErrorKind::Denied,
             detail if detail.starts_with("ACL failure in script") => ErrorKind::Denied,

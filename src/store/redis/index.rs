@@ -120,10 +120,8 @@ impl SessionIndex for RedisSessionStore {
     fn verify(&self) -> Result<Verified> {
         const DOING: &str = "verifying the index";
         let mut verified = Verified::default();
-        for partition in 0..self.keys.partitions() {
-            for (name, kind) in [(self.keys.index(partition), "zset"), (&*self.keys.owners(partition), "hash")] {
-                verified.displaced += u64::from(self.displace_clobbered(DOING, name, kind)?);
-            }
+        for name in self.clobbered(DOING)? {
+            verified.displaced += u64::from(self.displace(DOING, &name)?);
         }
         for server in &self.pool.servers(DOING)? {
             self.walk(DOING, To::Server(server), &["SCAN"], &["TYPE", "string"], |keys| {
@@ -301,12 +299,22 @@ impl RedisSessionStore {
         Ok(())
     }
 
-    /// Renames what is under this name if it is not of this kind, so that there can be what belongs there. Whether it was.
-    fn displace_clobbered(&self, doing: &'static str, name: &str, kind: &str) -> Result<bool> {
-        let found = self.command(doing, Effect::Reads, To::Key(name), redis::cmd("TYPE").arg(name))?.value;
-        if String::from_redis_value(found).is_ok_and(|found| found == kind || found == "none") {
-            return Ok(false);
+    /// The names under which there is something else than an index, or than the list of whom its sessions belong to.
+    pub(super) fn clobbered(&self, doing: &'static str) -> Result<Vec<String>> {
+        let mut clobbered = Vec::new();
+        for partition in 0..self.keys.partitions() {
+            for (name, kind) in [(self.keys.index(partition), "zset"), (&*self.keys.owners(partition), "hash")] {
+                let found = self.command(doing, Effect::Reads, To::Key(name), redis::cmd("TYPE").arg(name))?.value;
+                if !String::from_redis_value(found).is_ok_and(|found| found == kind || found == "none") {
+                    clobbered.push(name.to_owned());
+                }
+            }
         }
+        Ok(clobbered)
+    }
+
+    /// Renames what is under this name, so that there can be what belongs there. Whether it was.
+    fn displace(&self, doing: &'static str, name: &str) -> Result<bool> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let aside = format!("{name}:clobbered:{now}");
         let renamed =
