@@ -9,11 +9,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use support::{PATIENCE, RedisServer};
+use support::{PATIENCE, RedisServer, eventually};
 use tempfile::TempDir;
-use threaded_sessions::redis::{Client, ClientTlsConfig, TlsCertificates};
+use threaded_sessions::redis::{self, Client, ClientTlsConfig, TlsCertificates};
 use threaded_sessions::store::Touch;
-use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, contract};
+use threaded_sessions::{ErrorKind, RedisSessionStore, RedisSessionStoreBuilder, SessionId, SessionStore, contract};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -33,6 +33,29 @@ fn certificate(authority: &Authority, name: &str) -> [String; 2] {
     [certificate.pem(), key.serialize_pem()]
 }
 
+/// What a server takes to talk TLS only, under this name, and to want a certificate of its clients.
+fn tls_only(files: &TempDir, authority: &Authority, name: &str) -> Vec<String> {
+    let [certificate, key] = certificate(authority, name);
+    let file = |option: &str, text: &str| {
+        let path = files.path().join(option);
+        fs::write(&path, text).unwrap();
+        [format!("--tls-{option}"), path.to_str().unwrap().to_owned()]
+    };
+    let all = [("ca-cert-file", authority.pem()), ("cert-file", certificate), ("key-file", key)];
+    let files = all.iter().flat_map(|(option, text)| file(option, text));
+    ["--port", "0", "--tls-port", "{port}"].map(str::to_owned).into_iter().chain(files).collect()
+}
+
+/// For the server at this port. The client has a certificate of an authority, if it has one.
+fn client(host: &str, port: u16, trusted: &Authority, client: Option<&Authority>) -> Client {
+    let client_tls = client.map(|authority| {
+        let [client_cert, client_key] = certificate(authority, "client").map(String::into_bytes);
+        ClientTlsConfig { client_cert, client_key }
+    });
+    let certificates = TlsCertificates { client_tls, root_cert: Some(trusted.pem().into_bytes()) };
+    Client::build_with_tls(format!("rediss://{host}:{port}"), certificates).unwrap()
+}
+
 /// A server that talks TLS only, and wants a certificate of its clients.
 struct Rig {
     server: RedisServer,
@@ -42,27 +65,14 @@ struct Rig {
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let (authority, files) = (authority("ours"), TempDir::new().unwrap());
-    let [certificate, key] = certificate(&authority, "localhost");
-    let file = |name: &str, text: &str| {
-        let path = files.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (ca, certificate, key) = (file("ca", &authority.pem()), file("certificate", &certificate), file("key", &key));
-    let args = ["--port", "0", "--tls-port", "{port}", "--tls-ca-cert-file", &ca];
-    let own = ["--tls-cert-file", &certificate, "--tls-key-file", &key];
-    Rig { server: RedisServer::with(&[&args[..], &own].concat()), authority, _files: files }
+    let args = tls_only(&files, &authority, "localhost");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    Rig { server: RedisServer::with(&args), authority, _files: files }
 });
 
 impl Rig {
-    fn store(&self, host: &str, trusted: &Authority, client: Option<&Authority>) -> RedisSessionStore {
-        let client_tls = client.map(|authority| {
-            let [client_cert, client_key] = certificate(authority, "client").map(String::into_bytes);
-            ClientTlsConfig { client_cert, client_key }
-        });
-        let certificates = TlsCertificates { client_tls, root_cert: Some(trusted.pem().into_bytes()) };
-        let url = format!("rediss://{host}:{}", self.server.port());
-        let client = Client::build_with_tls(url, certificates).unwrap();
+    fn store(&self, host: &str, trusted: &Authority, own: Option<&Authority>) -> RedisSessionStore {
+        let client = client(host, self.server.port(), trusted, own);
         RedisSessionStore::builder().client(client).expiring().build().unwrap()
     }
 }
@@ -70,6 +80,42 @@ impl Rig {
 #[test]
 fn the_contract_holds_over_tls() {
     contract::all(&RIG.store("localhost", &RIG.authority, Some(&RIG.authority)), sleep);
+}
+
+/// What Sentinels and nodes of a cluster call a server is what its certificate has to be for: an address, or a name if they are
+/// told so.
+#[test]
+fn the_contract_holds_over_tls_to_a_sentinel_and_the_master_it_names_and_to_a_cluster() {
+    let check = |builder: RedisSessionStoreBuilder| {
+        let store = builder.expiring().deadline(PATIENCE).build().unwrap();
+        assert_eq!(store.check().unwrap(), []);
+        contract::all(&store, sleep);
+    };
+    let by_name = "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n";
+    let node_by_name = ["--cluster-announce-hostname", "localhost", "--cluster-preferred-endpoint-type", "hostname"];
+    for (host, naming, node_naming) in [("127.0.0.1", "", &[][..]), ("localhost", by_name, &node_by_name)] {
+        let (authority, files) = (authority("ours"), TempDir::new().unwrap());
+        let tls = tls_only(&files, &authority, host);
+        let with =
+            |more: &[&'static str]| tls.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>();
+        let client = |server: &RedisServer| client(host, server.port(), &authority, Some(&authority));
+
+        let master = RedisServer::with(&with(&[]));
+        let watch = format!("{naming}sentinel monitor sessions {host} {} 1\n", master.port());
+        let sentinel = RedisServer::sentinel_with(&watch, &with(&["--tls-replication", "yes"]));
+        check(RedisSessionStore::builder().sentinel("sessions", [client(&sentinel)], client(&master)));
+
+        let cluster = ["--cluster-enabled", "yes", "--tls-cluster", "yes"];
+        let node = RedisServer::with(&with(&[&cluster, node_naming].concat()));
+        let ask = |command: &str| {
+            let mut connection = client(&node).get_connection().unwrap();
+            let mut parts = command.split(' ');
+            redis::cmd(parts.next().unwrap()).arg(parts.collect::<Vec<_>>()).query::<String>(&mut connection).unwrap()
+        };
+        ask("CLUSTER ADDSLOTSRANGE 0 16383");
+        assert!(eventually(PATIENCE, || ask("CLUSTER INFO").contains("cluster_state:ok")), "the cluster serves");
+        check(RedisSessionStore::builder().cluster([client(&node)]));
+    }
 }
 
 #[test]

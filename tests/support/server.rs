@@ -76,9 +76,14 @@ impl RedisServer {
 
     /// Starts a Sentinel with this configuration, of which it makes a file of its own.
     pub fn sentinel(configuration: &str) -> Self {
+        Self::sentinel_with(configuration, &[])
+    }
+
+    /// The same with further arguments, as [`with`](Self::with) takes them.
+    pub fn sentinel_with(configuration: &str, args: &[&str]) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         fs::write(dir.path().join(SENTINEL), configuration).unwrap();
-        Self::within(dir, &[])
+        Self::within(dir, args)
     }
 
     fn within(dir: TempDir, args: &[&str]) -> Self {
