@@ -20,6 +20,11 @@ use crate::{BoxError, Error, ErrorKind, Result};
 /// assert_eq!(attributes.get::<u32>("visits")?, None);
 /// assert!(attributes.contains("cart") && attributes.len() == 1);
 /// assert!(attributes.remove("cart"));
+///
+/// // A flash message, for the next page only.
+/// attributes.insert("flash", "Saved.")?;
+/// assert_eq!(attributes.take("flash")?, Some("Saved.".to_owned()));
+/// assert_eq!(attributes.take::<String>("flash")?, None);
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +41,17 @@ impl Attributes {
         // serde_json's own error quotes the value.
         let refuse = |_| Error::new(ErrorKind::Payload, "reading an attribute").with_source("it is of another type");
         self.0.get(name).map(V::deserialize).transpose().map_err(refuse)
+    }
+
+    /// The same, and removes the attribute (scs `Pop`).
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get). The attribute stays then.
+    pub fn take<V: DeserializeOwned>(&mut self, name: &str) -> Result<Option<V>> {
+        let value = self.get(name)?;
+        self.remove(name);
+        Ok(value)
     }
 
     /// Sets an attribute.

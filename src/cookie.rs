@@ -17,13 +17,22 @@ pub(crate) struct SessionCookie {
     pub(crate) same_site: SameSite,
     pub(crate) secure: bool,
     pub(crate) http_only: bool,
+    pub(crate) partitioned: bool,
 }
 
 const DEFAULT_NAME: &str = "session";
 
 impl Default for SessionCookie {
     fn default() -> Self {
-        Self { name: None, path: "/".to_owned(), domain: None, same_site: SameSite::Lax, secure: true, http_only: true }
+        Self {
+            name: None,
+            path: "/".to_owned(),
+            domain: None,
+            same_site: SameSite::Lax,
+            secure: true,
+            http_only: true,
+            partitioned: false,
+        }
     }
 }
 
@@ -64,6 +73,9 @@ impl SessionCookie {
         if self.same_site == SameSite::None && !self.secure {
             return refuse("a SameSite=None cookie is Secure");
         }
+        if self.partitioned && !self.secure {
+            return refuse("a Partitioned cookie is Secure");
+        }
         self.name = Some(name);
         Ok(self)
     }
@@ -103,6 +115,7 @@ impl SessionCookie {
         cookie.set_http_only(self.http_only);
         cookie.set_secure(self.secure);
         cookie.set_same_site(self.same_site);
+        cookie.set_partitioned(self.partitioned);
         if let Some(domain) = &self.domain {
             cookie.set_domain(domain);
         }

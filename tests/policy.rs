@@ -19,7 +19,7 @@ use serde_json::json;
 use threaded_sessions::codec::Envelope;
 use threaded_sessions::store::{self, SessionStore};
 use threaded_sessions::{
-    Attributes, Clock, Committed, Error, Handle, Json, MemorySessionStore, Outcome, RedisConnection,
+    Attributes, Clock, Committed, Error, ErrorKind, Handle, Json, MemorySessionStore, Outcome, RedisConnection,
     RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, RedisWarning, Session, SessionId,
     SessionManager, SessionManagerBuilder,
 };
@@ -151,6 +151,14 @@ fn attributes_are_a_value_with_keys() {
     assert_eq!(session.names().collect::<Vec<_>>(), ["cart", "nothing", "visits"]);
     assert_eq!(session.get::<Vec<(u8, String)>>("cart").unwrap().unwrap()[1].1, "milk");
 
+    assert_eq!(session.take::<String>("visits").unwrap_err().kind(), ErrorKind::Payload);
+    assert_eq!((session.take::<u8>("visits").unwrap(), session.take::<u8>("visits").unwrap()), (Some(1), None));
+    assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Stored);
+    let mut session = sessions.open_id(&id).unwrap().unwrap();
+    assert_eq!(session.take::<u8>("visits").unwrap(), None);
+    assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Unchanged, "there was nothing to take");
+
+    let mut session = sessions.open_id(&id).unwrap().unwrap();
     session.clear();
     assert!(session.is_empty() && session.iter().next().is_none());
     assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Stored);

@@ -284,6 +284,13 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|policy| policy.cookie.same_site = same_site)
     }
 
+    /// Whether browsers keep a cookie of its own for each site that embeds this one (`Partitioned`, CHIPS), so that no two of
+    /// them see the same session. Defaults to false. For pages in frames of other sites, together with `SameSite::None`; it
+    /// goes with [`secure`](Self::secure) only.
+    pub fn partitioned(self, partitioned: bool) -> Self {
+        self.with(|policy| policy.cookie.partitioned = partitioned)
+    }
+
     /// The clock for creation times and lifetimes. Defaults to the system's. The store has one of its own: a test that moves
     /// the time gives the same to [`MemorySessionStore::with_clock`](crate::MemorySessionStore::with_clock).
     pub fn clock(self, clock: Clock) -> Self {

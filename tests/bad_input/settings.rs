@@ -152,6 +152,7 @@ fn a_manager_whose_settings_cannot_work_is_refused() {
         (|b| b.max_payload(0), "no bytes"),
         (|b| b.max_per_principal(0), "at least one"),
         (|b| b.same_site(SameSite::None).secure(false), "SameSite=None"),
+        (|b| b.partitioned(true).secure(false), "a Partitioned cookie"),
         (|b| b.cookie_name("__Host-s").secure(false), "__Host-"),
         (|b| b.cookie_name("__Host-s").cookie_path("/app"), "__Host-"),
         (|b| b.cookie_name("__Host-s").cookie_domain("example.com"), "__Host-"),

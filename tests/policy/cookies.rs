@@ -33,6 +33,10 @@ fn the_cookie_is_as_safe_as_it_can_be_unless_told_otherwise() {
         (|b| b.http_only(false), &["__Host-session", "SameSite=Lax", "Secure", "Path=/"]),
         (|b| b.same_site(SameSite::Strict), &["__Host-session", "HttpOnly", "SameSite=Strict", "Secure", "Path=/"]),
         (|b| b.same_site(SameSite::None), &["__Host-session", "HttpOnly", "SameSite=None", "Secure", "Path=/"]),
+        (
+            |b| b.same_site(SameSite::None).partitioned(true),
+            &["__Host-session", "HttpOnly", "SameSite=None", "Partitioned", "Secure", "Path=/"],
+        ),
     ];
     for (settings, expected) in cases {
         let expected: BTreeSet<String> = expected.iter().map(|&part| part.to_owned()).collect();
