@@ -1,6 +1,8 @@
 //! Index and sessions compared in both directions.
 
 use std::collections::BTreeSet;
+use std::sync::Barrier;
+use std::thread;
 
 use threaded_sessions::{RedisSessionStore, SessionManager};
 
@@ -111,6 +113,34 @@ fn one_partition_clobbered_is_one_displaced() {
     let aside: Vec<String> = ask(&server, &["KEYS", "sessions:{3}:index:clobbered:*"]);
     assert_eq!(ask::<String>(&server, &["GET", &aside[0]]), "precious");
     assert_eq!(index(&store).count().unwrap(), 100);
+}
+
+#[test]
+fn of_two_who_verify_at_once_neither_moves_aside_what_the_other_has_mended() {
+    let server = RedisServer::start();
+    let store = expiring(&server, "sessions", 16);
+    let sessions = idle_for(store.clone(), HOUR);
+    for value in 1..=100 {
+        create(&sessions, value);
+    }
+    for _ in 0..5 {
+        let indexes: Vec<String> = ask(&server, &["KEYS", "sessions:*:index"]);
+        let lists: Vec<String> = indexes.iter().map(|index| index.replace(":index", ":principals")).collect();
+        for name in indexes.iter().chain(&lists) {
+            server.cmd(&["SET", name, "something else"]);
+        }
+        let start = Barrier::new(2);
+        let verify = || {
+            start.wait();
+            store.verify().unwrap().displaced
+        };
+        let displaced: u64 = thread::scope(|scope| {
+            [scope.spawn(verify), scope.spawn(verify)].map(|thread| thread.join().unwrap()).into_iter().sum()
+        });
+        assert_eq!(displaced, 2 * indexes.len() as u64);
+        assert_eq!(index(&store).count().unwrap(), 100);
+        assert_eq!(store.check().unwrap(), []);
+    }
 }
 
 /// It cannot tell such a key from anybody else's.

@@ -18,8 +18,9 @@ pub enum RedisWarning {
     /// The other kind of store, plain or expiring, seems to keep sessions under this prefix. The two cannot share one.
     SharedPrefix(String),
     /// Something else stands under this key than the index of the store, or than the list of whom its sessions belong to.
-    /// Sessions live all the same, but reaping and lists fail until
-    /// [`verify`](crate::store::SessionIndex::verify) has moved it aside.
+    /// Sessions live all the same. Without the index reaping, counting, paging and ending everybody's fail; without the list a
+    /// session may be lost to its principal when it is saved or renewed. [`verify`](crate::store::SessionIndex::verify) moves
+    /// aside what is there.
     Clobbered(String),
     /// The user may not ask the server (`INFO`), so its version and eviction policy are not known.
     Unknown,
@@ -38,8 +39,9 @@ impl fmt::Display for RedisWarning {
             Self::Clobbered(key) => {
                 write!(
                     f,
-                    "what is under {key:?} is not the store's own: reaping and lists fail until the index is verified"
-                )
+                    "what is under {key:?} is not the store's own: sessions live, but the reaper or the lists of "
+                )?;
+                f.write_str("principals do not work until the index is verified")
             }
             Self::Unknown => {
                 f.write_str("the server's version and eviction policy are not known: INFO is not permitted")
@@ -52,7 +54,8 @@ const DOING: &str = "checking Redis";
 
 impl RedisSessionStore {
     /// Finds out at the start of a program whether the store can work: Redis answers, is new enough, and lets this user do
-    /// all that the store does. It creates, saves, renews and deletes a session of its own, for a second at most.
+    /// all that the store does. It creates, saves, renews and deletes a session of its own, for a second at most; for an expiring
+    /// store it also sends a command for each partition.
     ///
     /// What works but is worth knowing is answered:
     ///
@@ -88,11 +91,17 @@ impl RedisSessionStore {
             }
         }
         self.rehearse()?;
-        let clobbered = if self.expiring { permitted(self.clobbered(DOING))?.unwrap_or_default() } else { Vec::new() };
-        if clobbered.is_empty() && permitted(self.shares_prefix())?.unwrap_or(false) {
+        if self.shares_prefix()? {
             warnings.push(RedisWarning::SharedPrefix(self.keys.prefix().to_owned()));
         }
-        warnings.extend(clobbered.into_iter().map(RedisWarning::Clobbered));
+        if self.expiring {
+            match self.clobbered(DOING, None) {
+                Ok(clobbered) => warnings.extend(clobbered.into_iter().map(RedisWarning::Clobbered)),
+                // Who may not look is not warned.
+                Err(error) if error.kind() == ErrorKind::Denied => {}
+                Err(error) => return Err(error),
+            }
+        }
         // Several nodes of a cluster are mostly set up alike.
         warnings.dedup();
         Ok(warnings)
@@ -123,10 +132,14 @@ impl RedisSessionStore {
     }
 
     /// A plain store: whether there is an index. An expiring store: whether one step of a `SCAN` finds sessions and none of
-    /// them is in the index.
+    /// them is in the index. A user who may not look is not warned.
     fn shares_prefix(&self) -> Result<bool> {
         let index = self.keys.index(0);
-        let ask = |command: &Cmd| Ok(self.command(DOING, Effect::Reads, To::Key(index), command)?.value);
+        let ask = |command: &Cmd| match self.command(DOING, Effect::Reads, To::Key(index), command) {
+            Ok(answer) => Ok(answer.value),
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::WrongType) => Ok(Value::Nil),
+            Err(error) => Err(error),
+        };
         if !self.expiring {
             return Ok(ask(redis::cmd("EXISTS").arg(index))? == Value::Int(1));
         }
@@ -143,13 +156,5 @@ impl RedisSessionStore {
         }
         let scores = ask(redis::cmd("ZMSCORE").arg(index).arg(&sessions))?;
         Ok(matches!(scores, Value::Array(scores) if scores.iter().all(|score| *score == Value::Nil)))
-    }
-}
-
-/// A user who may not look is not warned.
-fn permitted<A>(answer: Result<A>) -> Result<Option<A>> {
-    match answer {
-        Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
-        answer => answer.map(Some),
     }
 }

@@ -120,9 +120,8 @@ impl SessionIndex for RedisSessionStore {
     fn verify(&self) -> Result<Verified> {
         const DOING: &str = "verifying the index";
         let mut verified = Verified::default();
-        for name in self.clobbered(DOING)? {
-            verified.displaced += u64::from(self.displace(DOING, &name)?);
-        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        verified.displaced = self.clobbered(DOING, Some(&format!(":clobbered:{now}")))?.len() as u64;
         for server in &self.pool.servers(DOING)? {
             self.walk(DOING, To::Server(server), &["SCAN"], &["TYPE", "string"], |keys| {
                 let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
@@ -299,27 +298,18 @@ impl RedisSessionStore {
         Ok(())
     }
 
-    /// The names under which there is something else than an index, or than the list of whom its sessions belong to.
-    pub(super) fn clobbered(&self, doing: &'static str) -> Result<Vec<String>> {
+    /// The names under which there is something else than an index, or than the list of whom its sessions belong to. What is
+    /// there is moved `aside` if that says what to put behind its name, so that there can be what belongs there.
+    pub(super) fn clobbered(&self, doing: &'static str, aside: Option<&str>) -> Result<Vec<String>> {
+        let args: Vec<&[u8]> = aside.iter().map(|aside| aside.as_bytes()).collect();
+        let effect = if aside.is_some() { Effect::Writes } else { Effect::Reads };
         let mut clobbered = Vec::new();
         for partition in 0..self.keys.partitions() {
-            for (name, kind) in [(self.keys.index(partition), "zset"), (&*self.keys.owners(partition), "hash")] {
-                let found = self.command(doing, Effect::Reads, To::Key(name), redis::cmd("TYPE").arg(name))?.value;
-                if !String::from_redis_value(found).is_ok_and(|found| found == kind || found == "none") {
-                    clobbered.push(name.to_owned());
-                }
-            }
+            let answer = self.index_script(doing, effect, &self.scripts.clobbered, partition, &args)?;
+            let names = Vec::<String>::from_redis_value(answer);
+            clobbered.extend(names.map_err(|_| unexpected(doing, &Value::Array(Vec::new())))?);
         }
         Ok(clobbered)
-    }
-
-    /// Renames what is under this name, so that there can be what belongs there. Whether it was.
-    fn displace(&self, doing: &'static str, name: &str) -> Result<bool> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let aside = format!("{name}:clobbered:{now}");
-        let renamed =
-            self.command(doing, Effect::Writes, To::Key(name), redis::cmd("RENAMENX").arg(name).arg(aside))?.value;
-        Ok(renamed == Value::Int(1))
     }
 }
 

@@ -47,7 +47,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    count create delete end everybody of page reap rotate save save_and_bind touch verify;
+    clobbered count create delete end everybody of page reap rotate save save_and_bind touch verify;
     clock companions concerned need principals put there
 }
 
@@ -120,8 +120,8 @@ fn is_unknown(error: &RedisError) -> bool {
 }
 
 fn command(name: &str, script: &str, keys: &[&str], args: &[impl AsRef<[u8]>]) -> Cmd {
-    let bytes = keys.iter().map(|key| key.len()).chain(args.iter().map(|arg| arg.as_ref().len())).sum::<usize>();
-    let mut command = Cmd::with_capacity(3 + keys.len() + args.len(), script.len() + bytes + 64);
+    let room = keys.iter().map(|key| key.len()).chain(args.iter().map(|arg| arg.as_ref().len())).sum::<usize>();
+    let mut command = Cmd::with_capacity(3 + keys.len() + args.len(), script.len() + room + 64);
     command.arg(name).arg(script).arg(keys.len()).arg(keys);
     for arg in args {
         command.arg(arg.as_ref());

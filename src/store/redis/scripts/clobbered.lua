@@ -1,0 +1,11 @@
+-- KEYS: index. ARGV: perhaps what to put behind the name of what is moved aside.
+-- Answers the names under which there is something else than the index, or than the list of whom its sessions belong to, and
+-- moves it aside if told to.
+local index, clobbered = KEYS[1], {}
+for name, kind in pairs({[index] = 'zset', [string.sub(index, 1, -6) .. 'principals'] = 'hash'}) do
+  local found = redis.call('TYPE', name).ok
+  if found ~= kind and found ~= 'none' and (not ARGV[1] or redis.call('RENAMENX', name, name .. ARGV[1]) == 1) then
+    table.insert(clobbered, name)
+  end
+end
+return clobbered
