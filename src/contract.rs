@@ -1,8 +1,7 @@
 //! The test suite that every store has to pass, for stores of one's own as well.
 //!
 //! Each check is one sentence of the [contract](crate::store). [`all`] runs every one of them, but for those of
-//! [companions](companions()) and that [everybody's sessions can end](everybody); a check that fails panics and says what it
-//! saw.
+//! [companions](companions()) and of [`everybody`]; a check that fails panics and says what it saw.
 //!
 //! ```
 //! use threaded_sessions::{Clock, MemorySessionStore, contract};
@@ -11,10 +10,10 @@
 //! let mut store = MemorySessionStore::new().with_clock(clock.clone());
 //! contract::all(&store, |time| clock.advance(time));
 //! contract::companions(&mut store, |time| clock.advance(time));
-//! contract::everybody(&store);
+//! contract::everybody(&store, |time| clock.advance(time));
 //! ```
 //!
-//! Others may use the store meanwhile, and have sessions in it. But nobody else may reap it, nor run the suite on it
+//! But for [`everybody`] others may use the store meanwhile, and have sessions in it. But nobody else may reap it, nor run the suite on it
 //! from another process: the suite [keeps what expired](crate::store::SessionIndex::keep_expired), reaps what is due,
 //! whose ever it is, and wants to be told of its own. It leaves sessions behind that live for some hours, and some that
 //! do not expire.
@@ -33,12 +32,13 @@ pub use self::companions::{
     refused_writes_leave_companions_alone, suffixes_are_not_shared, undeclared_companions_are_refused,
 };
 pub use self::index::{
-    a_session_is_used_or_reaped, one_of_many_reapers_is_told, pages_are_pieces_of_one_list, reaping_keeps_its_limit,
-    reaping_spares_what_was_used, reaping_tells_what_expired_once, reaping_tells_who_asks, the_index_counts_what_lives,
-    the_index_lists_what_lives, verifying_leaves_a_healthy_index_alone, what_waits_for_a_reaper_is_absent,
+    a_session_is_used_or_reaped, everybody, one_of_many_reapers_is_told, pages_are_pieces_of_one_list,
+    reaping_keeps_its_limit, reaping_spares_what_was_used, reaping_tells_what_expired_once, reaping_tells_who_asks,
+    the_index_counts_what_lives, the_index_lists_what_lives, verifying_leaves_a_healthy_index_alone,
+    what_waits_for_a_reaper_is_absent,
 };
 pub use self::principals::{
-    everybody, principals_are_unsupported, principals_end_their_sessions, principals_keep_their_sessions,
+    principals_are_unsupported, principals_end_their_sessions, principals_keep_their_sessions,
     principals_lose_what_ends, the_cap_ends_the_oldest,
 };
 pub use self::sessions::{

@@ -19,7 +19,7 @@ fn check(mut store: impl SessionStore, wait: impl Fn(Duration)) {
     contract::companions(&mut store, &wait);
     // Some stores work in other ways from now on.
     contract::all(&store, &wait);
-    contract::everybody(&store);
+    contract::everybody(&store, &wait);
 }
 
 fn redis(settings: impl FnOnce(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder) {

@@ -4,8 +4,8 @@ use std::array;
 use std::time::Duration;
 
 use super::kit::{
-    HOUR, MILLISECOND, SHORT, assert_created, assert_stored, at_once, comes_to, create, expire, is_live, is_stored,
-    live, ok, used_in_time,
+    HOUR, MILLISECOND, SHORT, alone, assert_absent, assert_created, assert_missing, assert_stored, at_once, comes_to,
+    create, expire, is_live, is_stored, live, ok, used_in_time,
 };
 use super::principals::{create_for, handles, principal};
 use super::sessions::expiry_is_exact;
@@ -230,6 +230,38 @@ pub fn verifying_leaves_a_healthy_index_alone(
     }
     let ids = [expired, hers, for_ever];
     assert_eq!(told(store, &reap(index, 1000, true).1, &ids), [(0, own(&expired))], "it still waits for a reaper");
+}
+
+/// Ending everybody's sessions ends all that live, whose ever they are, and none that begins later; what has expired is left to
+/// the reaper. If the store has no index there is nothing to check.
+///
+/// Not a part of [`all`](super::all), because it does what it says: take a store that nobody uses meanwhile, with sessions that
+/// nobody needs any more.
+///
+/// # Panics
+///
+/// If the store breaks the contract.
+pub fn everybody(store: &dyn SessionStore, wait: impl Fn(Duration)) {
+    let Some(index) = store.index() else { return };
+    let _alone = alone();
+    index.keep_expired();
+    let ada = principal("ada");
+    let [expired, hers, renewed] = array::from_fn(|_| create_for(store, &ada, None));
+    let new = store.fresh_id(Some(&renewed));
+    assert_stored(store.rotate(&renewed, &new, Write::new(b"v", HOUR), None));
+    expire(store, &[expired], &wait);
+    let ids = [expired, hers, new, create(store, b"v", HOUR), create(store, b"v", None)];
+    let ended = ok(index.end_everybody());
+    assert!(ended >= 4, "{ended} sessions ended, of 4 at least");
+    for id in &ids {
+        assert_absent(store, id);
+        assert_missing(store.save(id, Write::new(b"late", HOUR), None));
+    }
+    assert_eq!(handles(index, &ada), [], "the sessions of a principal end with everybody's");
+    assert_eq!(ok(index.end_everybody()), 0, "nobody's session is left to end");
+    let told = told(store, &reap(index, 1000, true).1, &ids);
+    assert_eq!(told, [(0, own(&expired))], "what has expired is left to the reaper, and what was ended is not");
+    assert!(is_live(store, &create_for(store, &ada, None), Touch::No), "what begins later lives");
 }
 
 /// The payload of a session by which it is recognised, and another one.

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::kit::{
-    HOUR, SHORT, alone, assert_absent, assert_created, assert_missing, assert_stored, at_once, create, is_live, live,
-    ok,
+    HOUR, SHORT, assert_absent, assert_created, assert_missing, assert_stored, at_once, is_live, live, ok,
 };
 use crate::store::{Bind, Ending, SessionIndex, SessionStore, Touch, Write};
 use crate::{ErrorKind, Handle, SessionId};
@@ -73,33 +72,6 @@ pub fn principals_are_unsupported(store: &dyn SessionStore) {
     let error = store.create(&id, write).expect_err("it has no index");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_absent(store, &id);
-}
-
-/// Ending everybody's sessions ends all that live, whose ever they are, and none that begins later. If the store has no index
-/// there is nothing to check.
-///
-/// Not a part of [`all`](super::all), because it does what it says: take a store in which nobody needs a session any more.
-///
-/// # Panics
-///
-/// If the store breaks the contract.
-pub fn everybody(store: &dyn SessionStore) {
-    let Some(index) = store.index() else { return };
-    let _alone = alone();
-    let ada = principal("ada");
-    let [bound, renewed] = std::array::from_fn(|_| create_for(store, &ada, None));
-    let new = store.fresh_id(Some(&renewed));
-    assert_stored(store.rotate(&renewed, &new, Write::new(b"2", HOUR), None));
-    let ids = [bound, new, create(store, b"nobody's", HOUR), create(store, b"for ever", None)];
-    let ended = ok(index.end_everybody());
-    assert!(ended >= ids.len() as u64, "{ended} of at least {} sessions ended", ids.len());
-    for id in &ids {
-        assert_absent(store, id);
-        assert_missing(store.save(id, Write::new(b"late", HOUR), None));
-    }
-    assert_eq!(handles(index, &ada), [], "the sessions of a principal end with everybody's");
-    assert_eq!(ok(index.end_everybody()), 0, "nobody's session is left to end");
-    assert!(is_live(store, &create_for(store, &ada, None), Touch::No), "what begins later lives");
 }
 
 /// A principal that no other run of the suite has.

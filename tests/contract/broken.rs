@@ -54,6 +54,8 @@ enum Fault {
     EndsNobody,
     EndsNobodyWhoWasRenewed,
     EndsThemUncounted,
+    EndsWhatIsOverdue,
+    EndsThemByLettingThemExpire,
 }
 
 /// A store in memory with a fault.
@@ -241,7 +243,9 @@ impl SessionIndex for Broken {
                 reaped.removed += before.len() as u64;
                 reaped.sessions.extend(before);
             }
-            Fault::TellsWhatWasDeleted if payloads && reaped.removed < limit as u64 => {
+            Fault::TellsWhatWasDeleted | Fault::EndsThemByLettingThemExpire
+                if payloads && reaped.removed < limit as u64 =>
+            {
                 reaped.sessions.extend(known.expired.pop());
                 reaped.removed = reaped.sessions.len() as u64;
                 reaped.backlog += known.expired.len() as u64;
@@ -307,6 +311,16 @@ impl SessionIndex for Broken {
                 created.iter().try_fold(0, |ended, id| self.store.delete(id).map(|lived| ended + u64::from(lived)))
             }
             Fault::EndsThemUncounted => self.store.end_everybody().map(|_| 0),
+            Fault::EndsWhatIsOverdue => {
+                self.store.reap(0, usize::MAX, true)?;
+                self.store.end_everybody()
+            }
+            Fault::EndsThemByLettingThemExpire => {
+                for Entry { handle, .. } in self.store.page(0, usize::MAX)? {
+                    self.known().expired.push(Expired::new(handle, "ended"));
+                }
+                self.store.end_everybody()
+            }
             _ => self.store.end_everybody(),
         }
     }
@@ -335,7 +349,7 @@ fn complaint(fault: Fault) -> Option<String> {
     let run = AssertUnwindSafe(|| {
         contract::all(&store, |time| clock.advance(time));
         contract::companions(&mut store, |time| clock.advance(time));
-        contract::everybody(&store);
+        contract::everybody(&store, |time| clock.advance(time));
     });
     let panic = catch_unwind(run).err()?;
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
@@ -379,6 +393,8 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::EndsNobody, "should be absent"),
         (Fault::EndsNobodyWhoWasRenewed, "should be absent"),
         (Fault::EndsThemUncounted, "sessions ended"),
+        (Fault::EndsWhatIsOverdue, "left to the reaper"),
+        (Fault::EndsThemByLettingThemExpire, "what was ended is not"),
     ] {
         let complaint = complaint(fault).unwrap_or_else(|| panic!("{fault:?} goes unnoticed"));
         assert!(complaint.contains(says), "{fault:?}: {complaint}");
