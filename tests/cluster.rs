@@ -332,12 +332,16 @@ fn one_node_that_is_up_is_enough_to_begin_with() {
 #[test]
 fn a_server_that_is_no_cluster_says_so() {
     let _alone = alone();
-    let server = RedisServer::start();
-    let store = RedisSessionStore::open(&format!("redis-cluster://127.0.0.1:{}", server.port())).unwrap();
-    for error in [store.read(&SessionId::random(), Touch::No).unwrap_err(), store.check().unwrap_err()] {
-        let why = std::error::Error::source(&error).unwrap().to_string();
-        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{why}");
-        assert!(why.contains("cluster support disabled"), "{error:?} {why}");
+    let [server, away] = [RedisServer::start(), RedisServer::start()].map(|server| (server.port(), server));
+    away.1.kill();
+    for (one, other) in [(&server, &server), (&server, &away), (&away, &server)] {
+        let url = format!("redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}", one.0, other.0);
+        let store = RedisSessionStore::builder().url(url).deadline(PATIENCE).build().unwrap();
+        for error in [store.read(&SessionId::random(), Touch::No).unwrap_err(), store.check().unwrap_err()] {
+            let why = std::error::Error::source(&error).unwrap().to_string();
+            assert_eq!(error.kind(), ErrorKind::Misconfigured, "{why}");
+            assert!(why.contains("cluster support disabled"), "{error:?} {why}");
+        }
     }
 }
 

@@ -148,7 +148,7 @@ macro_rules! faults {
 
         #[test]
         fn every_row_of_the_table_is_checked() {
-            let checked: BTreeSet<&str> = [$($row,)* A_CLUSTER].into();
+            let checked: BTreeSet<&str> = [$($row,)* A_CLUSTER, NEITHER].into();
             assert_eq!(checked, TABLE.keys().copied().collect());
         }
     };
@@ -321,5 +321,21 @@ fn a_cluster() {
             assert_documented(A_CLUSTER, op, &kind(&error), &error);
         }
         assert!(store.health().is_healthy(), "it answers");
+    }
+}
+
+const NEITHER: &str = "is none, or no Sentinel, where the URL says so";
+
+#[test]
+fn neither_a_cluster_nor_a_sentinel() {
+    let server = RedisServer::start();
+    let port = server.port();
+    for url in ["redis-cluster://127.0.0.1:PORT", "redis-sentinel://127.0.0.1:PORT?sentinelServiceName=master"] {
+        let builder = RedisSessionStore::builder().url(url.replace("PORT", &port.to_string())).deadline(PATIENCE);
+        let store = builder.expiring().build().unwrap();
+        for op in OPS {
+            let error = Subject::absent(op).run(&store, false).unwrap_err();
+            assert_documented(NEITHER, op, &kind(&error), &(url, &error));
+        }
     }
 }

@@ -72,10 +72,14 @@ fn a_name_that_no_sentinel_knows_is_told() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.source().unwrap().to_string().contains("refused"), "{error:?}");
     down = RedisServer::start();
-    // A Redis is no Sentinel.
-    let error = open(SHARED.url_by(&[&down])).read(&SessionId::random(), Touch::No).unwrap_err();
-    println!("asking a Redis: {error:?}");
-    assert!(error.source().unwrap().to_string().contains("unknown command"), "{error:?}");
+    // A Redis is no Sentinel, which does not pass by itself.
+    let away = RedisServer::start();
+    away.kill();
+    for sentinels in [&[&down][..], &[&away, &down], &[&down, &away]] {
+        let error = open(SHARED.url_by(sentinels)).read(&SessionId::random(), Touch::No).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error:?}");
+        assert!(error.source().unwrap().to_string().contains("unknown command"), "{error:?}");
+    }
 }
 
 /// Somebody's session: its payload names it, and counts.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use threaded_sessions::redis::{self, Value};
+use threaded_sessions::redis::{self, RedisError, Value};
 use threaded_sessions::store::{Bind, Created, Found, Saved, Touch, Version, Write};
 use threaded_sessions::{Error, RedisSessionStore, SessionId, SessionStore};
 
@@ -70,9 +70,13 @@ impl Rig {
         Self { server, proxy, store, admin, bystander }
     }
 
+    /// Runs a command that does no harm twice: the connection may be one that was killed with others.
     pub(super) fn cmd(&self, command: &[&str]) -> Value {
-        let mut connection = self.admin.pool().get().unwrap();
-        redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).unwrap()
+        let run = || {
+            let mut connection = self.admin.pool().get().unwrap();
+            redis::cmd(command[0]).arg(&command[1..]).query(&mut connection)
+        };
+        run().or_else(|error: RedisError| if error.is_connection_dropped() { run() } else { Err(error) }).unwrap()
     }
 
     pub(super) fn kill_clients(&self) {

@@ -227,21 +227,23 @@ impl Cluster {
         if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
             return Ok(());
         }
-        let mut failure = None;
+        let mut failure: Option<Error> = None;
         let known = self.nodes();
         let seeds = self.seeds.iter().filter_map(|(host, port)| self.node(host, *port).ok());
         for node in first.cloned().into_iter().chain(known).chain(seeds) {
             // One that hangs is not to keep the others from being asked.
             let limit = until.min(Instant::now() + self.manager.deadline() / 3);
             let told = node.send(doing, limit, |connection| redis::cmd("CLUSTER").arg("SLOTS").query(connection));
-            match told.map(|answer| answer.and_then(|slots| self.draw(slots, &node))) {
+            let error = match told.map(|answer| answer.and_then(|slots| self.draw(slots, &node))) {
                 Ok(Ok(())) => {
                     *asked = Some(Instant::now());
                     return Ok(());
                 }
-                Ok(Err(error)) => failure = Some(failure::of_connect(doing, &error)),
-                Err(error) => failure = Some(error),
-            }
+                Ok(Err(error)) => failure::of_connect(doing, &error),
+                Err(error) => error,
+            };
+            // What does not pass by itself says more than that another one is away.
+            failure = failure.filter(|failure| !failure.kind().is_temporary()).or(Some(error));
             if Instant::now() >= until {
                 break;
             }

@@ -62,8 +62,9 @@ fn kind(error: &RedisError) -> ErrorKind {
         Kind::Server(Server::ResponseError) => match error.detail().unwrap_or_default() {
             detail if detail.starts_with("max number of clients") => ErrorKind::Unavailable,
             detail if detail.starts_with("DB index") => ErrorKind::Misconfigured,
-            // A single server with the URL of a cluster.
+            // A server with the URL of a cluster, or of a Sentinel.
             detail if detail.starts_with("This instance has cluster support disabled") => ErrorKind::Misconfigured,
+            detail if detail.starts_with("unknown command 'SENTINEL'") => ErrorKind::Misconfigured,
             // What NOPERM is called within a script: by Redis 7.0, and by all later servers.
             detail if detail.starts_with("The user executing the script") => ErrorKind::Denied,
             detail if detail.starts_with("ACL failure in script") => ErrorKind::Denied,
@@ -154,6 +155,8 @@ mod tests {
             ("ASK 3999 127.0.0.1:6381", ErrorKind::Misconfigured),
             ("CROSSSLOT Keys in request don't hash to the same slot", ErrorKind::Misconfigured),
             ("ERR DB index is out of range", ErrorKind::Misconfigured),
+            ("ERR This instance has cluster support disabled", ErrorKind::Misconfigured),
+            ("ERR unknown command 'SENTINEL', with args beginning with: 'GET-MASTER' ", ErrorKind::Misconfigured),
             ("ERR something new", ErrorKind::Other),
             ("NEWCODE something new", ErrorKind::Other),
         ] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{Client, ConnectionInfo, RedisError, RedisResult};
 
-use super::address;
+use super::{address, failure};
 
 /// The Sentinels that know which server is the master now.
 ///
@@ -31,7 +31,7 @@ impl Sentinel {
 
     /// Where the master is, by the first Sentinel that says so. Each is given so long.
     pub(super) fn master(&self, limit: Duration) -> RedisResult<Client> {
-        let (mut failure, mut unknown) = (None, None);
+        let (mut silence, mut refusal) = (None, None);
         let first = self.first.load(Ordering::Relaxed);
         for position in (0..self.sentinels.len()).map(|position| (first + position) % self.sentinels.len()) {
             match self.ask(&self.sentinels[position], limit) {
@@ -39,12 +39,13 @@ impl Sentinel {
                     self.first.store(position, Ordering::Relaxed);
                     return Client::open(address::at(&self.settings, host, port));
                 }
-                Ok(None) => unknown = Some(unreachable(&format!("no master is named {}", self.name))),
-                Err(error) => failure = failure.or(Some(error)),
+                Ok(None) => refusal = Some(unreachable(&format!("no master is named {}", self.name))),
+                Err(error) if failure::is_unanswered(&error) => silence = silence.or(Some(error)),
+                Err(error) => refusal = refusal.or(Some(error)),
             }
         }
         // What one answers says more than that another one does not.
-        Err(unknown.or(failure).unwrap_or_else(|| unreachable("there are no Sentinels")))
+        Err(refusal.or(silence).unwrap_or_else(|| unreachable("there are no Sentinels")))
     }
 
     /// The server that was named is no master, or cannot be reached: another Sentinel may know better.
