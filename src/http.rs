@@ -17,7 +17,7 @@ pub(crate) fn headers<'a>(
     committed: &Committed,
     set: impl Iterator<Item = &'a str>,
 ) -> Vec<(&'static str, Cow<'static, str>)> {
-    let mut headers = committed.headers().to_vec();
+    let mut headers = committed.headers.clone();
     set.for_each(|set| headers.retain(|(name, _)| *name == "Set-Cookie" || !name.eq_ignore_ascii_case(set)));
     headers
 }

@@ -28,8 +28,8 @@
 //!     visit.pages += 1;
 //!     let page = format!("page {} of this visit", visit.pages);
 //!     let committed = sessions.commit(visit)?;
-//!     let set_cookie = committed.headers().iter().find(|(name, _)| *name == "Set-Cookie");
-//!     Ok((page, set_cookie.map(|(_, value)| value.to_string())))
+//!     let set_cookie = committed.headers().find(|(name, _)| *name == "Set-Cookie");
+//!     Ok((page, set_cookie.map(|(_, value)| value.to_owned())))
 //! }
 //!
 //! let sessions = SessionManager::new(MemorySessionStore::new());
@@ -132,8 +132,8 @@
 //!
 //! # Versions
 //!
-//! - **The crate** follows semantic versioning. `redis` and `r2d2`, which it re-exports, are part of its interface, and so is the
-//!   `Value` of `serde_json` 1, in [`Attributes::iter`].
+//! - **The crate** follows semantic versioning. `redis` and `r2d2`, which it re-exports, are part of its interface, and so are
+//!   [`Bytes`](store::Bytes) of `bytes` 1, and the `Value` of `serde_json` 1 in [`Attributes::iter`].
 //! - **Stored sessions** outlive a release. Their layout, the [`Envelope`](codec::Envelope), carries a version of its own,
 //!   now 1. A release that writes another one reads the one before, so that nobody is logged out by an upgrade. A payload of a
 //!   newer version than a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in

@@ -332,7 +332,8 @@ impl fmt::Debug for Stored {
 pub struct Version(Bytes);
 
 impl Version {
-    /// For stores of one's own: a version that is these bytes, of which few are enough.
+    /// For stores of one's own: a version that is a copy of these bytes. They need not be the payload: a number that goes up
+    /// with every write will do.
     pub fn new(bytes: impl AsRef<[u8]>) -> Self {
         Self(Bytes::copy_from_slice(bytes.as_ref()))
     }

@@ -67,7 +67,7 @@ fn open(sessions: &Sessions, id: &SessionId) -> Session<Attributes> {
 }
 
 fn set_cookie(committed: &Committed) -> Option<&str> {
-    committed.headers().iter().find(|(name, _)| *name == "Set-Cookie").map(|(_, value)| &**value)
+    committed.headers().find(|(name, _)| *name == "Set-Cookie").map(|(_, value)| value)
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl World {
 }
 
 fn header<'c>(committed: &'c Committed, wanted: &str) -> Option<&'c str> {
-    let mut values = committed.headers().iter().filter(|(name, _)| *name == wanted).map(|(_, value)| &**value);
+    let mut values = committed.headers().filter(|(name, _)| *name == wanted).map(|(_, value)| value);
     let value = values.next();
     assert_eq!(values.next(), None, "there is one {wanted} at most");
     value

@@ -94,7 +94,7 @@ fn stored(committed: Committed) -> SessionId {
 }
 
 fn set_cookie(committed: &Committed) -> Option<&str> {
-    committed.headers().iter().find(|(name, _)| *name == "Set-Cookie").map(|(_, value)| &**value)
+    committed.headers().find(|(name, _)| *name == "Set-Cookie").map(|(_, value)| value)
 }
 
 /// Nothing was stored, and the visitor keeps the cookie he has.

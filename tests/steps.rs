@@ -125,7 +125,7 @@ impl Step for Marked {
 
     fn restore(&self, session: &Subject<'_>, payload: Bytes) -> Result<Bytes> {
         let unmarked = payload.strip_prefix(self.mark(session.handle()).as_bytes());
-        unmarked.map(Bytes::copy_from_slice).ok_or_else(|| Error::new(ErrorKind::Payload, "unmarking"))
+        unmarked.map(|unmarked| payload.slice_ref(unmarked)).ok_or_else(|| Error::new(ErrorKind::Payload, "unmarking"))
     }
 }
 

@@ -42,8 +42,8 @@ fn tls_only(files: &TempDir, authority: &Authority, name: &str) -> Vec<String> {
         [format!("--tls-{option}"), path.to_str().unwrap().to_owned()]
     };
     let all = [("ca-cert-file", authority.pem()), ("cert-file", certificate), ("key-file", key)];
-    let files = all.iter().flat_map(|(option, text)| file(option, text));
-    ["--port", "0", "--tls-port", "{port}"].map(str::to_owned).into_iter().chain(files).collect()
+    let own = all.iter().flat_map(|(option, text)| file(option, text));
+    ["--port", "0", "--tls-port", "{port}"].map(str::to_owned).into_iter().chain(own).collect()
 }
 
 /// For the server at this port. The client has a certificate of an authority, if it has one.
@@ -98,23 +98,23 @@ fn the_contract_holds_over_tls_to_a_sentinel_and_the_master_it_names_and_to_a_cl
         let tls = tls_only(&files, &authority, host);
         let with =
             |more: &[&'static str]| tls.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>();
-        let client = |server: &RedisServer| client(host, server.port(), &authority, Some(&authority));
+        let to = |server: &RedisServer| client(host, server.port(), &authority, Some(&authority));
 
         let master = RedisServer::with(&with(&[]));
         let watch = format!("{naming}sentinel monitor sessions {host} {} 1\n", master.port());
         let sentinel = RedisServer::sentinel_with(&watch, &with(&["--tls-replication", "yes"]));
-        check(RedisSessionStore::builder().sentinel("sessions", [client(&sentinel)], client(&master)));
+        check(RedisSessionStore::builder().sentinel("sessions", [to(&sentinel)], to(&master)));
 
         let cluster = ["--cluster-enabled", "yes", "--tls-cluster", "yes"];
         let node = RedisServer::with(&with(&[&cluster, node_naming].concat()));
         let ask = |command: &str| {
-            let mut connection = client(&node).get_connection().unwrap();
+            let mut connection = to(&node).get_connection().unwrap();
             let mut parts = command.split(' ');
             redis::cmd(parts.next().unwrap()).arg(parts.collect::<Vec<_>>()).query::<String>(&mut connection).unwrap()
         };
         ask("CLUSTER ADDSLOTSRANGE 0 16383");
         assert!(eventually(PATIENCE, || ask("CLUSTER INFO").contains("cluster_state:ok")), "the cluster serves");
-        check(RedisSessionStore::builder().cluster([client(&node)]));
+        check(RedisSessionStore::builder().cluster([to(&node)]));
     }
 }
 

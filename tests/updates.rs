@@ -185,7 +185,7 @@ fn update_in_a_new_session_gives_the_cookie_at_commit_and_remembers() {
         assert_eq!(sessions.update_in(&mut session, |count| *count += 1).unwrap(), Some(()));
         let committed = sessions.commit(session).unwrap();
         assert_eq!(committed.outcome(), Outcome::Unchanged);
-        let cookie = committed.headers().iter().find(|(name, _)| *name == "Set-Cookie").unwrap();
+        let cookie = committed.headers().find(|(name, _)| *name == "Set-Cookie").unwrap();
         assert!(cookie.1.contains("Max-Age="));
         assert_eq!(*sessions.open_id(committed.id().unwrap()).unwrap().unwrap(), 2);
     });

@@ -213,7 +213,7 @@ fn visitors_whose_session_did_not_change_cost_no_command() {
                 }
                 let committed = sessions.commit(session).unwrap();
                 assert_eq!((committed.outcome(), committed.id()), (Outcome::Unchanged, None));
-                assert!(committed.headers().iter().all(|(name, _)| *name != "Set-Cookie"));
+                assert!(committed.headers().all(|(name, _)| name != "Set-Cookie"));
                 assert_eq!(monitor.commands(), [[""; 0]; 0], "{kind:?}, {header:?}");
             }
         }

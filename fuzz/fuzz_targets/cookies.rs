@@ -62,7 +62,7 @@ fuzz_target!(|pieces: Vec<Vec<Piece<'_>>>| {
     let id = committed.id().unwrap();
     assert!(headers.iter().all(|header| !header.contains(&id.expose())));
     assert!(sessions.open_id(&unknown).unwrap().is_none());
-    let set_cookie = committed.headers().iter().find(|(name, _)| *name == "Set-Cookie").unwrap();
+    let set_cookie = committed.headers().find(|(name, _)| *name == "Set-Cookie").unwrap();
     assert_eq!(set_cookie.1, format!("{NAME}={}; HttpOnly; SameSite=Lax; Secure; Path=/", id.expose()));
     assert!(sessions.store().delete(id).unwrap());
 });

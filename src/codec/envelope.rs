@@ -224,6 +224,7 @@ mod tests {
                     let payload = F::to_vec(&envelope).unwrap();
                     let mark = mark(&payload).unwrap();
                     assert!(mark.len() <= 64);
+                    assert_eq!(super::mark(mark), Some(mark), "a mark is marked by itself");
                     mark.to_vec()
                 })
                 .collect();

@@ -15,7 +15,7 @@ use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId};
 pub struct Committed {
     outcome: Outcome,
     id: Option<SessionId>,
-    headers: Vec<(&'static str, Cow<'static, str>)>,
+    pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
 }
 
 /// What became of the changes of a session.
@@ -53,11 +53,11 @@ impl Committed {
         self.id.as_ref()
     }
 
-    /// The headers for the response: `Set-Cookie` if the cookie changed, and always `Cache-Control: no-store` and
-    /// `Vary: Cookie`, for a page that merely reads the session is personal too. The last two give way to a header of that
-    /// name which the handler set itself.
-    pub fn headers(&self) -> &[(&'static str, Cow<'static, str>)] {
-        &self.headers
+    /// The headers for the response, names with values: `Set-Cookie` if the cookie changed, and always
+    /// `Cache-Control: no-store` and `Vary: Cookie`, for a page that merely reads the session is personal too. The adapters
+    /// leave out one of these two that the handler has set itself; who copies them by hand should do so as well.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.headers.iter().map(|(name, value)| (*name, &**value))
     }
 }
 

@@ -59,7 +59,7 @@ impl<T: 'static> SessionManager<T> {
     ///     *count
     /// })?;
     /// assert_eq!(count, Some(1));
-    /// assert!(sessions.commit(session)?.headers().iter().any(|(name, _)| *name == "Set-Cookie"));
+    /// assert!(sessions.commit(session)?.headers().any(|(name, _)| name == "Set-Cookie"));
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
     ///

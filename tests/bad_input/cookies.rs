@@ -20,7 +20,7 @@ fn open(sessions: &SessionManager<u32>, headers: &[String]) -> Option<u32> {
     assert!(!session.is_detached());
     let committed = sessions.commit(session).unwrap();
     assert_eq!(committed.outcome(), Outcome::Unchanged);
-    assert!(committed.headers().iter().all(|(name, _)| *name != "Set-Cookie"), "{committed:?}");
+    assert!(committed.headers().all(|(name, _)| name != "Set-Cookie"), "{committed:?}");
     found
 }
 

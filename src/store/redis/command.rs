@@ -155,7 +155,7 @@ pub(super) fn expected_args(expected: Option<&Version>) -> [Cow<'_, [u8]>; 2] {
     }
 }
 
-/// The version of a payload that was written: as much of it as will be asked for.
+/// The version of a payload that was written: its mark, if it has one, for that is all that `expected_args` takes.
 pub(super) fn version_of(payload: &[u8]) -> Version {
     Version::new(codec::mark(payload).unwrap_or(payload))
 }

@@ -20,8 +20,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// A command has the deadline of the pool; each answer of a pipeline has it anew. A failure is noticed: a connection that
 /// is of no more use leaves the pool.
 pub struct RedisConnection {
-    /// In a box: the pool moves what it gives out several times.
-    connection: Box<Connection>,
+    connection: Connection,
     /// Which generation of connections it belongs to. One failure makes all of a generation suspect.
     generation: u64,
     opened: Instant,
@@ -49,7 +48,7 @@ impl RedisConnection {
         link: Arc<Link>,
     ) -> Self {
         Self {
-            connection: Box::new(connection),
+            connection,
             generation,
             opened: Instant::now(),
             deadline,
