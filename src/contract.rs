@@ -13,10 +13,10 @@
 //! contract::everybody(&store, |time| clock.advance(time));
 //! ```
 //!
-//! But for [`everybody`] others may use the store meanwhile, and have sessions in it. But nobody else may reap it, nor run the suite on it
-//! from another process: the suite [keeps what expired](crate::store::SessionIndex::keep_expired), reaps what is due,
-//! whose ever it is, and wants to be told of its own. It leaves sessions behind that live for some hours, and some that
-//! do not expire.
+//! Except for [`everybody`] others may use the store meanwhile, and have sessions in it. But nobody else may reap it, nor run
+//! the suite on it from another process: the suite [keeps what expired](crate::store::SessionIndex::keep_expired), reaps
+//! what is due, whose ever it is, and wants to be told of its own. It leaves sessions behind that live for some hours, and
+//! some that do not expire.
 
 mod companions;
 mod index;
@@ -49,8 +49,8 @@ pub use self::sessions::{
 };
 use crate::store::SessionStore;
 
-/// Runs every check but those of [companions](companions()) and of [`everybody`]. `wait` lets this much time pass for the store:
-/// `thread::sleep`, or the advance of a clock.
+/// Runs every check but those of [companions](companions()) and of [`everybody`]. `wait` lets this much time pass for the
+/// store: `thread::sleep`, or the advance of a clock.
 ///
 /// # Panics
 ///

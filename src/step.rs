@@ -116,8 +116,8 @@ pub trait Step: fmt::Debug + Send + Sync + 'static {
         next.delete(operation)
     }
 
-    /// Undoes what [`write`](Self::write) did to a payload: `payload.slice(4..)` is what stands behind a prefix, without a copy,
-    /// and `Bytes::from` takes a `Vec` as it is.
+    /// Undoes what [`write`](Self::write) did to a payload. Without a copy, `payload.slice(4..)` is what stands behind a
+    /// prefix, and `Bytes::from` takes a `Vec`.
     ///
     /// # Errors
     ///

@@ -54,8 +54,8 @@ const DOING: &str = "checking Redis";
 
 impl RedisSessionStore {
     /// Finds out at the start of a program whether the store can work: Redis answers, is new enough, and lets this user do
-    /// all that the store does. It creates, saves, renews and deletes a session of its own, for a second at most; for an expiring
-    /// store it also sends a command for each partition.
+    /// all that the store does. It creates, saves, renews and deletes a session of its own, for a second at most; for an
+    /// expiring store it also sends a command for each partition.
     ///
     /// What works but is worth knowing is answered:
     ///
