@@ -3,12 +3,12 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Cluster, PATIENCE, RedisServer, eventually, shared_cluster, unique};
+use support::{Cluster, PATIENCE, RedisServer, alone, eventually, shared_cluster, unique};
 use threaded_sessions::store::{Bind, Created, Found, Saved, SessionIndex, Touch, Write};
 use threaded_sessions::{Error, ErrorKind, RedisSessionStore, Result, SessionId, SessionManager, SessionStore, redis};
 
@@ -77,13 +77,6 @@ impl Visitor {
         self.visits = self.perhaps;
         Ok(())
     }
-}
-
-/// Six servers and a failover each are enough for a machine: beside others a replica may be loading anew, and have nothing, at
-/// the moment its master is lost.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[test]

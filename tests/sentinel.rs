@@ -11,7 +11,7 @@ use std::sync::{LazyLock, Mutex};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, RedisServer, Sentinels, eventually, texts, unique};
+use support::{PATIENCE, RedisServer, Sentinels, alone, eventually, texts, unique};
 use threaded_sessions::redis::{self, Client};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, contract};
@@ -37,6 +37,7 @@ fn client(server: &RedisServer) -> Client {
 
 #[test]
 fn the_contract_holds_with_sentinels_by_url() {
+    let _alone = alone();
     for expiring in [false, true] {
         let builder = RedisSessionStore::builder().url(SHARED.url()).prefix(unique("url")).deadline(PATIENCE);
         contract::all(&if expiring { builder.expiring() } else { builder }.build().unwrap(), sleep);
@@ -45,6 +46,7 @@ fn the_contract_holds_with_sentinels_by_url() {
 
 #[test]
 fn the_contract_holds_with_sentinels_by_clients() {
+    let _alone = alone();
     for expiring in [false, true] {
         // Where the client of the master leads does not matter.
         let master = Client::open("redis://127.0.0.1:1/2").unwrap();
@@ -57,6 +59,7 @@ fn the_contract_holds_with_sentinels_by_clients() {
 
 #[test]
 fn a_name_that_no_sentinel_knows_is_told() {
+    let _alone = alone();
     let mut down = RedisServer::start();
     down.kill();
     let [first, second] = [&SHARED.sentinels[0], &SHARED.sentinels[1]];
@@ -244,6 +247,7 @@ fn replaced<'a>(all: &'a Sentinels, old: &RedisServer, by: &[&RedisServer]) -> &
 
 #[test]
 fn a_master_that_is_killed_is_replaced_and_its_return_does_no_harm() {
+    let _alone = alone();
     let all = Sentinels::start();
     let store = open(all.url());
     let old = &all.servers[0];
@@ -288,6 +292,7 @@ const ROUNDS: usize = 3;
 /// told a little later than the other, so only what both confirm is safe.
 #[test]
 fn a_master_that_is_replaced_by_order_is_left_while_it_still_takes_writes() {
+    let _alone = alone();
     let all = Sentinels::start();
     let store = open(all.url());
     Load::run(&store, 2, |load| {
@@ -319,6 +324,7 @@ fn a_master_that_is_replaced_by_order_is_left_while_it_still_takes_writes() {
 
 #[test]
 fn a_sentinel_that_hangs_and_one_that_is_down_hold_up_nobody() {
+    let _alone = alone();
     let all = Sentinels::start();
     let store = open(all.url_by(&[&all.sentinels[0], &all.sentinels[1], &all.sentinels[2]]));
     let quiet = open(all.url());
@@ -385,6 +391,7 @@ fn stubborn_sentinel(port: u16) -> u16 {
 
 #[test]
 fn a_sentinel_that_knows_no_better_is_not_believed() {
+    let _alone = alone();
     let (gone, replica) = (RedisServer::start(), &SHARED.servers[1]);
     gone.kill();
     for wrong in [gone.port(), replica.port()] {
@@ -402,6 +409,7 @@ fn a_sentinel_that_knows_no_better_is_not_believed() {
 
 #[test]
 fn sentinels_have_passwords_of_their_own() {
+    let _alone = alone();
     let all = Sentinels::with_passwords(["of-redis", "of-sentinels"]);
     let store = RedisSessionStore::builder().url(all.url()).expiring().deadline(PATIENCE).build().unwrap();
     contract::all(&store, sleep);

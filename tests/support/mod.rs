@@ -13,6 +13,7 @@ mod states;
 
 use std::error::Error;
 use std::iter;
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,14 @@ pub fn eventually(patience: Duration, mut condition: impl FnMut() -> bool) -> bo
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// For tests with a failover, one after the other: six servers each are enough for a machine. Beside others a replica may be
+/// loading anew, and have nothing, at the moment its master is lost, and a Sentinel that is kept waiting for two seconds does
+/// nothing for thirty.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// All that an error and what is behind it tell anybody.
