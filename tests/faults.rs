@@ -301,6 +301,14 @@ fn change_password(rig: &Rig, password: &str, act: &(dyn Fn() + Sync)) {
     act();
 }
 
+/// Every operation on this store is refused as documented.
+fn assert_all_refused(row: &str, store: &RedisSessionStore) {
+    for op in OPS {
+        let error = Subject::absent(op).run(store, false).unwrap_err();
+        assert_documented(row, op, &kind(&error), &(store, &error));
+    }
+}
+
 const A_CLUSTER: &str = "is a cluster (`MOVED`)";
 
 #[test]
@@ -316,10 +324,7 @@ fn a_cluster() {
     for expiring in [false, true] {
         let builder = RedisSessionStore::builder().url(asked.url()).deadline(PATIENCE);
         let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
-        for op in OPS {
-            let error = Subject::absent(op).run(&store, false).unwrap_err();
-            assert_documented(A_CLUSTER, op, &kind(&error), &error);
-        }
+        assert_all_refused(A_CLUSTER, &store);
         assert!(store.health().is_healthy(), "it answers");
     }
 }
@@ -333,9 +338,6 @@ fn neither_a_cluster_nor_a_sentinel() {
     for url in ["redis-cluster://127.0.0.1:PORT", "redis-sentinel://127.0.0.1:PORT?sentinelServiceName=master"] {
         let builder = RedisSessionStore::builder().url(url.replace("PORT", &port.to_string())).deadline(PATIENCE);
         let store = builder.expiring().build().unwrap();
-        for op in OPS {
-            let error = Subject::absent(op).run(&store, false).unwrap_err();
-            assert_documented(NEITHER, op, &kind(&error), &(url, &error));
-        }
+        assert_all_refused(NEITHER, &store);
     }
 }

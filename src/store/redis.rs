@@ -132,7 +132,7 @@ impl SessionStore for RedisSessionStore {
                 self.settle_cap(write.bind);
                 Created::Stored(version_of(write.payload))
             }
-            Value::BulkString(there) if there == write.payload => Created::Stored(version_of(&there)),
+            Value::BulkString(there) if there == write.payload => Created::Stored(version_of(write.payload)),
             // It may be what the first attempt had stored, changed by somebody else.
             Value::BulkString(_) | Value::Int(0) if answer.repeated => return Err(in_doubt(DOING)),
             Value::BulkString(_) | Value::Int(0) => Created::Taken,

@@ -98,14 +98,20 @@ fn a_lag_of_less_than_a_64th_is_no_correction_but_made_exact() {
     }
 }
 
-#[test]
-fn one_partition_clobbered_is_one_displaced() {
+/// Sessions in this many partitions.
+fn with_a_hundred(partitions: u32) -> (RedisServer, RedisSessionStore) {
     let server = RedisServer::start();
-    let store = expiring(&server, "sessions", 5);
+    let store = expiring(&server, "sessions", partitions);
     let sessions = idle_for(store.clone(), HOUR);
     for value in 1..=100 {
         create(&sessions, value);
     }
+    (server, store)
+}
+
+#[test]
+fn one_partition_clobbered_is_one_displaced() {
+    let (server, store) = with_a_hundred(5);
     let lost: u64 = ask(&server, &["ZCARD", "sessions:{3}:index"]);
     server.cmd(&["SET", "sessions:{3}:index", "precious"]);
     let verified = store.verify().unwrap();
@@ -117,12 +123,7 @@ fn one_partition_clobbered_is_one_displaced() {
 
 #[test]
 fn of_two_who_verify_at_once_neither_moves_aside_what_the_other_has_mended() {
-    let server = RedisServer::start();
-    let store = expiring(&server, "sessions", 16);
-    let sessions = idle_for(store.clone(), HOUR);
-    for value in 1..=100 {
-        create(&sessions, value);
-    }
+    let (server, store) = with_a_hundred(16);
     for _ in 0..5 {
         let indexes: Vec<String> = ask(&server, &["KEYS", "sessions:*:index"]);
         let lists: Vec<String> = indexes.iter().map(|index| index.replace(":index", ":principals")).collect();

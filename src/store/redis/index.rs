@@ -33,7 +33,7 @@ impl SessionIndex for RedisSessionStore {
         // `unpack` in the script has its limits.
         let limit = limit.clamp(1, 1000).to_string();
         let args = [limit.as_bytes(), if payloads { b"1" } else { b"0" }];
-        let answer = self.index_script(DOING, Effect::Writes, &self.scripts.reap, partition, &args)?;
+        let answer: Value = self.index_script(DOING, Effect::Writes, &self.scripts.reap, partition, &args)?;
         let Value::Array(parts) = answer else { return Err(unexpected(DOING, &answer)) };
         let mut parts = parts.into_iter();
         let (Some(Value::Int(removed)), Some(Value::Int(backlog))) = (parts.next(), parts.next()) else {
@@ -72,9 +72,8 @@ impl SessionIndex for RedisSessionStore {
             while at < end {
                 let (skip, take) = (at.to_string(), STEP.min(end - at).to_string());
                 let args = [skip.as_bytes(), take.as_bytes()];
-                let answer = self.index_script(DOING, Effect::Reads, &self.scripts.page, partition, &args)?;
-                let some = <Vec<(Vec<u8>, f64, i64)>>::from_redis_value(answer)
-                    .map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
+                let some: Vec<(Vec<u8>, f64, i64)> =
+                    self.index_script(DOING, Effect::Reads, &self.scripts.page, partition, &args)?;
                 at = if some.len() < STEP { end } else { at + STEP };
                 entries.extend(some);
             }
@@ -175,9 +174,8 @@ impl RedisSessionStore {
         let args = [owner.as_bytes(), at_once.as_bytes(), which.as_bytes(), key.as_bytes()];
         let mut ended = 0;
         loop {
-            let answer = self.index_script(DOING, Effect::Writes, &self.scripts.end, partition, &args)?;
-            let (some, more) =
-                <(i64, bool)>::from_redis_value(answer).map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
+            let (some, more): (i64, bool) =
+                self.index_script(DOING, Effect::Writes, &self.scripts.end, partition, &args)?;
             ended += u64::try_from(some).map_err(|_| Ending::not_theirs(DOING))?;
             if !more {
                 return Ok(ended);
@@ -190,15 +188,13 @@ impl RedisSessionStore {
         const DOING: &str = "ending everybody's sessions";
         let index = self.keys.index(partition);
         let time = self.command(DOING, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
-        let (seconds, micros) =
-            <(u64, u64)>::from_redis_value(time).map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
+        let (seconds, micros): (u64, u64) = answered(DOING, time)?;
         let since = (seconds * 1000 + micros / 1000).to_string();
-        let end = |limit: usize, keys: &[Vec<u8>]| {
+        let end = |limit: usize, keys: &[Vec<u8>]| -> Result<(u64, u64)> {
             let limit = limit.to_string();
             let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
             let args: Vec<&[u8]> = args.collect();
-            let answer = self.index_script(DOING, Effect::Writes, &self.scripts.everybody, partition, &args)?;
-            <(u64, u64)>::from_redis_value(answer).map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))
+            self.index_script(DOING, Effect::Writes, &self.scripts.everybody, partition, &args)
         };
         let mut ended = 0;
         // A walk finds every entry that is there from its beginning to its end, wherever the index has it. What it cannot
@@ -233,9 +229,8 @@ impl RedisSessionStore {
         let mut all = Vec::new();
         for partition in 0..self.keys.partitions() {
             let args = [owner.as_bytes(), at_once.as_bytes()];
-            let answer = self.index_script(DOING, Effect::Reads, &self.scripts.of, partition, &args)?;
-            let some = Vec::<(String, Vec<u8>, i64, u64)>::from_redis_value(answer)
-                .map_err(|_| unexpected(DOING, &Value::Array(Vec::new())))?;
+            let some: Vec<(String, Vec<u8>, i64, u64)> =
+                self.index_script(DOING, Effect::Reads, &self.scripts.of, partition, &args)?;
             all.extend(some.into_iter().map(|(key, payload, left, since)| {
                 let left = u64::try_from(left).ok().map(Duration::from_millis);
                 let handle = Handle::of_key(key.as_bytes());
@@ -246,17 +241,17 @@ impl RedisSessionStore {
         Ok(all)
     }
 
-    fn index_script(
+    fn index_script<A: FromRedisValue>(
         &self,
         doing: &'static str,
         effect: Effect,
         script: &Script,
         partition: u32,
         args: &[&[u8]],
-    ) -> Result<Value> {
+    ) -> Result<A> {
         let index = self.keys.index(partition);
         let call = self.pool.call(doing, effect, To::Key(index), |connection| script.call(connection, &[index], args));
-        call.map(|answer| answer.value)
+        answered(doing, call?.value)
     }
 
     /// Runs a kind of `SCAN` to its end, with the cursor between `before` and `after`.
@@ -273,8 +268,7 @@ impl RedisSessionStore {
             let mut scan = redis::Cmd::new();
             scan.arg(before).arg(cursor).arg("COUNT").arg(STEP).arg(after);
             let page = self.command(doing, Effect::Reads, to, &scan)?.value;
-            let (next, found) = <(u64, Vec<Vec<u8>>)>::from_redis_value(page)
-                .map_err(|_| unexpected(doing, &Value::Array(Vec::new())))?;
+            let (next, found): (u64, Vec<Vec<u8>>) = answered(doing, page)?;
             step(found)?;
             cursor = next;
             if cursor == 0 {
@@ -288,9 +282,8 @@ impl RedisSessionStore {
         // A small sorted set comes in one step, whatever its size.
         for keys in keys.chunks(STEP) {
             let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let answer = self.index_script(doing, Effect::Writes, &self.scripts.verify, partition, &keys)?;
-            let (added, corrected, dropped) = <(u64, u64, u64)>::from_redis_value(answer)
-                .map_err(|_| unexpected(doing, &Value::Array(Vec::new())))?;
+            let (added, corrected, dropped): (u64, u64, u64) =
+                self.index_script(doing, Effect::Writes, &self.scripts.verify, partition, &keys)?;
             verified.added += added;
             verified.corrected += corrected;
             verified.dropped += dropped;
@@ -305,12 +298,16 @@ impl RedisSessionStore {
         let effect = if aside.is_some() { Effect::Writes } else { Effect::Reads };
         let mut clobbered = Vec::new();
         for partition in 0..self.keys.partitions() {
-            let answer = self.index_script(doing, effect, &self.scripts.clobbered, partition, &args)?;
-            let names = Vec::<String>::from_redis_value(answer);
-            clobbered.extend(names.map_err(|_| unexpected(doing, &Value::Array(Vec::new())))?);
+            let names: Vec<String> = self.index_script(doing, effect, &self.scripts.clobbered, partition, &args)?;
+            clobbered.extend(names);
         }
         Ok(clobbered)
     }
+}
+
+/// An answer, if it is what was to be answered.
+fn answered<A: FromRedisValue>(doing: &'static str, answer: Value) -> Result<A> {
+    A::from_redis_value(answer).map_err(|_| unexpected(doing, &Value::Array(Vec::new())))
 }
 
 fn pairs(mut values: impl Iterator<Item = Value>) -> impl Iterator<Item = (Value, Value)> {
