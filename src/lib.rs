@@ -141,26 +141,22 @@
 //! - **Rust:** 1.95 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
 //! - **Redis:** 7.0 or newer, or Valkey.
 
-#[cfg(feature = "clap")]
-pub mod args;
+#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+mod adapter;
 mod attributes;
+#[cfg(feature = "clap")]
+mod cli;
 mod clock;
 pub mod codec;
 pub mod contract;
 mod cookie;
 mod error;
-#[cfg(any(feature = "rouille", feature = "tiny-http"))]
-mod http;
 mod id;
 mod manager;
 mod reaper;
-#[cfg(feature = "rouille")]
-pub mod rouille;
 mod session;
 pub mod step;
 pub mod store;
-#[cfg(feature = "tiny-http")]
-pub mod tiny_http;
 
 /// The guides: pages of the documentation, and nothing of the compiled crate.
 macro_rules! guides {
@@ -187,7 +183,16 @@ guides! {
 pub use ::cookie::SameSite;
 pub use {r2d2, redis};
 
+#[cfg(feature = "rouille")]
+#[doc(inline)]
+pub use self::adapter::rouille;
+#[cfg(feature = "tiny-http")]
+#[doc(inline)]
+pub use self::adapter::tiny_http;
 pub use self::attributes::Attributes;
+#[cfg(feature = "clap")]
+#[doc(inline)]
+pub use self::cli::args;
 pub use self::clock::Clock;
 #[cfg(feature = "msgpack")]
 #[doc(inline)]

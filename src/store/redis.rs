@@ -1,21 +1,10 @@
-mod address;
 mod builder;
 mod check;
-mod cluster;
 mod command;
-mod connection;
-mod credentials;
-mod failure;
 mod index;
 mod keys;
-mod link;
-mod manager;
-mod node;
-mod pool;
+mod net;
 mod script;
-mod sentinel;
-#[cfg(feature = "tls-rustls")]
-mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,13 +15,13 @@ use redis::Value;
 pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::RedisWarning;
 use self::command::{Args, expected_args, in_doubt, set, stored, stored_with_time_left, unexpected, version_of};
-pub use self::connection::RedisConnection;
-pub use self::credentials::Credentials;
-use self::failure::Effect;
 use self::keys::Keys;
-pub use self::manager::RedisConnectionManager;
-pub use self::pool::RedisPool;
-use self::pool::{Answer, To};
+pub use self::net::connection::RedisConnection;
+pub use self::net::connector::RedisConnectionManager;
+pub use self::net::credentials::Credentials;
+use self::net::error::Effect;
+pub use self::net::pool::RedisPool;
+use self::net::pool::{Answer, To};
 use self::script::Scripts;
 use super::{
     Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Touch, Version, Write, companion,

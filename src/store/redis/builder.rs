@@ -5,11 +5,11 @@ use std::time::Duration;
 use redis::Client;
 
 use super::RedisSessionStore;
-use super::address::Address;
-use super::credentials::Credentials;
 use super::keys::{KeyMapper, Keys};
-use super::manager::{RedisConnectionManager, Settings, check_deadline, misconfigured};
-use super::pool::{RedisPool, default_size};
+use super::net::address::Address;
+use super::net::connector::{RedisConnectionManager, Settings, check_deadline, misconfigured};
+use super::net::credentials::Credentials;
+use super::net::pool::{RedisPool, default_size};
 use crate::{Error, ErrorKind, Result, SessionId};
 
 /// Enough to spread sessions evenly over some twenty nodes, and few enough for what has to visit all of them.

@@ -4,8 +4,8 @@ use std::fmt;
 use redis::{Cmd, Value};
 
 use super::RedisSessionStore;
-use super::failure::Effect;
-use super::pool::To;
+use super::net::error::Effect;
+use super::net::pool::To;
 use crate::store::{Created, Found, Saved, SessionStore, Touch, Write};
 use crate::{Error, ErrorKind, Result};
 

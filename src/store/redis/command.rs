@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Value};
 
-use super::connection::RedisConnection;
-use super::failure::Effect;
-use super::pool::{Answer, To};
+use super::net::connection::RedisConnection;
+use super::net::error::Effect;
+use super::net::pool::{Answer, To};
 use super::script::Script;
 use super::{RedisSessionStore, grace, keys};
 use crate::store::{Bind, Bytes, Saved, Stored, Version, Write, companion, ttl_millis};

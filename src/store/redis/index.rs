@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::{FromRedisValue, Value};
 
 use super::command::unexpected;
-use super::failure::Effect;
-use super::pool::To;
+use super::net::error::Effect;
+use super::net::pool::To;
 use super::script::Script;
 use super::{RedisSessionStore, keys};
 use crate::store::{Belonging, Bind, Ending, Entry, Expired, Reaped, SessionIndex, Verified};

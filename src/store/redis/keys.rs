@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::cluster::{self, SLOTS};
+use super::net::cluster::{self, SLOTS};
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// How a session id becomes a key in Redis (rrss `:key-mapper`).

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
-use super::connection::RedisConnection;
+use super::net::connection::RedisConnection;
 
 /// A script that runs in the server: sent by its hash, and whole if the server does not know it (yet, or any more).
 ///

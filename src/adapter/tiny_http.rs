@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::tiny_http::{Header, Request, Response, ResponseBox};
 
-use crate::{Committed, Error, Result, Session, SessionManager, http};
+use crate::{Committed, Error, Result, Session, SessionManager, adapter};
 
 /// Answers a request with the response of [`session`].
 ///
@@ -78,10 +78,10 @@ pub fn try_session<T: Default + 'static, R: Read>(
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
 ) -> Result<(Response<R>, Committed)> {
     let headers = request.headers().iter().map(|header| (header.field.as_str().as_str(), header.value.as_str()));
-    let mut session = http::open(sessions, headers)?;
+    let mut session = adapter::open(sessions, headers)?;
     let response = handler(&mut session, request);
     let committed = sessions.commit(session)?;
-    let headers = http::headers(&committed, response.headers().iter().map(|header| header.field.as_str().as_str()));
+    let headers = adapter::headers(&committed, response.headers().iter().map(|header| header.field.as_str().as_str()));
     let headers = headers.iter().map(|(name, value)| header(name, value));
     Ok((headers.fold(response, Response::with_header), committed))
 }
@@ -89,7 +89,7 @@ pub fn try_session<T: Default + 'static, R: Read>(
 /// The response to an error: 503 with `Retry-After` if it [passes](crate::ErrorKind::is_temporary), 409 after a
 /// [conflict](crate::ErrorKind::Conflict), otherwise 500. It does not show the cause, which is logged.
 pub fn failure(error: &Error) -> ResponseBox {
-    let apology = http::apology(error);
+    let apology = adapter::apology(error);
     let response = Response::from_string(apology.text).with_status_code(apology.status);
     apology.headers.iter().map(|(name, value)| header(name, value)).fold(response, Response::with_header).boxed()
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisError, RedisResult};
 
-use super::failure::Cause;
+use super::error::Cause;
 
 /// For how long callers wait for the first probe of an outage, before they begin to fail at once. If it was one connection
 /// that died alone, a new one is there by then and nobody else noticed.
@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const HANGS: Duration = Duration::from_millis(250);
 
 /// What all connections to one Redis have in common: whether it can be reached.
-pub(super) struct Link {
+pub(crate) struct Link {
     /// Where Redis is, for the log.
     address: String,
     /// Connections of an earlier generation than this are not used any more. Changes under the lock of `state`.
@@ -50,17 +50,17 @@ struct Outage {
 }
 
 impl Link {
-    pub(super) fn new(address: String) -> Self {
+    pub(crate) fn new(address: String) -> Self {
         Self { address, generation: AtomicU64::new(0), failing: AtomicBool::new(false), state: Mutex::default() }
     }
 
     /// Where Redis is.
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// Why callers are to fail at once.
-    pub(super) fn refusal(&self) -> Option<RedisError> {
+    pub(crate) fn refusal(&self) -> Option<RedisError> {
         if !self.failing.load(Ordering::Acquire) {
             return None;
         }
@@ -70,22 +70,22 @@ impl Link {
     }
 
     /// Since when there has been an outage.
-    pub(super) fn failing_since(&self) -> Option<Instant> {
+    pub(crate) fn failing_since(&self) -> Option<Instant> {
         self.state().outage.as_ref().map(|outage| outage.since)
     }
 
     /// The last failure, also when all is well again.
-    pub(super) fn last_error(&self) -> Option<RedisError> {
+    pub(crate) fn last_error(&self) -> Option<RedisError> {
         self.state().last_error.clone()
     }
 
     /// Whether connections of this generation are still to be used.
-    pub(super) fn is_current(&self, generation: u64) -> bool {
+    pub(crate) fn is_current(&self, generation: u64) -> bool {
         self.generation.load(Ordering::Acquire) == generation
     }
 
     /// A command failed, which says nothing about the others.
-    pub(super) fn note(&self, error: &RedisError) {
+    pub(crate) fn note(&self, error: &RedisError) {
         let mut state = self.state();
         if state.outage.is_none() {
             state.last_error = Some(error.clone());
@@ -95,7 +95,7 @@ impl Link {
     /// A connection of this generation died. All of that generation go: they lead to the same server, which restarted, or
     /// cut them all. If it got no answer, Redis counts as away until a new connection gets one; if it was merely cut, the
     /// next attempt to connect decides.
-    pub(super) fn lost(&self, generation: u64, error: &RedisError) {
+    pub(crate) fn lost(&self, generation: u64, error: &RedisError) {
         let mut state = self.state();
         if !self.is_current(generation) {
             return;
@@ -111,14 +111,14 @@ impl Link {
 
     /// All connections so far lead to a server that is not to be used any more, although it may serve. The generation of
     /// those to come.
-    pub(super) fn leave(&self) -> u64 {
+    pub(crate) fn leave(&self) -> u64 {
         let mut state = self.state();
         state.open = 0;
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// A connection of this generation was closed.
-    pub(super) fn closed(&self, generation: u64) {
+    pub(crate) fn closed(&self, generation: u64) {
         let mut state = self.state();
         if self.is_current(generation) {
             state.open = state.open.saturating_sub(1);
@@ -127,7 +127,7 @@ impl Link {
 
     /// Tries to connect, for a connection of the generation that `connect` is given, or makes of it; during an outage that
     /// is a probe. Soon after a failed attempt nobody is let through, but told what that one met with.
-    pub(super) fn attempt<C>(&self, connect: impl FnOnce(&mut u64) -> RedisResult<C>) -> RedisResult<C> {
+    pub(crate) fn attempt<C>(&self, connect: impl FnOnce(&mut u64) -> RedisResult<C>) -> RedisResult<C> {
         let begun = Instant::now();
         // Before connecting: what fails while it connects makes it suspect as well.
         let mut generation = self.begin(begun)?;

@@ -6,10 +6,10 @@ use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{Client, Connection, ConnectionAddr, RedisConnectionInfo, RedisError, RedisResult, Role};
 
 use super::address::{self, Address};
+use super::breaker::Link;
 use super::connection::RedisConnection;
 use super::credentials::Credentials;
-use super::failure::Cause;
-use super::link::Link;
+use super::error::Cause;
 use super::sentinel::{Sentinel, unreachable};
 use crate::{Error, ErrorKind, Result};
 
@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Result};
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// Refuses deadlines that do not work: sockets take no limit of zero, and clocks end.
-pub(super) fn check_deadline(deadline: Duration) -> Result<()> {
+pub(crate) fn check_deadline(deadline: Duration) -> Result<()> {
     if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&deadline) {
         return Ok(());
     }
@@ -41,9 +41,9 @@ pub struct RedisConnectionManager {
 
 /// What can be set of connections, wherever they lead. What is not set is as by default.
 #[derive(Clone, Default)]
-pub(super) struct Settings {
-    pub(super) deadline: Option<Duration>,
-    pub(super) credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
+pub(crate) struct Settings {
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
 }
 
 /// Which server connections lead to.
@@ -102,7 +102,7 @@ impl RedisConnectionManager {
     }
 
     /// The same for another server.
-    pub(super) fn at(&self, host: &str, port: u16) -> RedisResult<Self> {
+    pub(crate) fn at(&self, host: &str, port: u16) -> RedisResult<Self> {
         let Server::Fixed(client) = &self.server else {
             return Err(unreachable("nodes of a cluster have no Sentinels"));
         };
@@ -112,7 +112,7 @@ impl RedisConnectionManager {
     }
 
     /// Host and port, unless it is a Unix socket, or Sentinels tell.
-    pub(super) fn address(&self) -> Option<(&str, u16)> {
+    pub(crate) fn address(&self) -> Option<(&str, u16)> {
         match &self.server {
             Server::Fixed(client) => address::of(client.get_connection_info()),
             Server::Master(_) => None,
@@ -120,7 +120,7 @@ impl RedisConnectionManager {
     }
 
     /// Whether the next connection may lead to another server than the last.
-    pub(super) fn follows_a_master(&self) -> bool {
+    pub(crate) fn follows_a_master(&self) -> bool {
         matches!(self.server, Server::Master(_))
     }
 
@@ -143,21 +143,21 @@ impl RedisConnectionManager {
     }
 
     /// The manager with these settings, and no others.
-    pub(super) fn with(self, settings: &Settings) -> Self {
+    pub(crate) fn with(self, settings: &Settings) -> Self {
         Self { settings: settings.clone(), ..self }
     }
 
-    pub(super) fn deadline(&self) -> Duration {
+    pub(crate) fn deadline(&self) -> Duration {
         self.settings.deadline.unwrap_or(DEADLINE)
     }
 
-    pub(super) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Link {
         &self.link
     }
 
     /// Whether Sentinels name another master than the one that connections lead to, and it is there. Those so far are not
     /// used any more then.
-    pub(super) fn leaves_for_another_master(&self) -> bool {
+    pub(crate) fn leaves_for_another_master(&self) -> bool {
         let Server::Master(sentinel) = &self.server else { return false };
         let Ok(master) = sentinel.master(self.deadline() / 3) else { return false };
         let leaves = sentinel.is_another(&master)
@@ -291,7 +291,7 @@ fn explained(server: &ConnectionAddr, error: RedisError) -> RedisError {
 
 const READING: &str = "reading the address of Redis";
 
-pub(super) fn misconfigured(error: &RedisError) -> Error {
+pub(crate) fn misconfigured(error: &RedisError) -> Error {
     Error::new(ErrorKind::Misconfigured, READING).with_source(Cause::of(error))
 }
 

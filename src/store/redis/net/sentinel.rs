@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{Client, ConnectionInfo, RedisError, RedisResult};
 
-use super::{address, failure};
+use super::{address, error as failure};
 
 /// The Sentinels that know which server is the master now.
 ///
@@ -13,7 +13,7 @@ use super::{address, failure};
 /// again. (The client's own has no time limit for a look-up.) A master that was replaced need not be gone: one that is
 /// replaced by order goes on taking writes for some ten seconds, and forgets them then. So its connections are left as soon
 /// as one to the new master is there.
-pub(super) struct Sentinel {
+pub(crate) struct Sentinel {
     name: String,
     sentinels: Vec<Client>,
     /// The one that answered last is asked first.
@@ -25,12 +25,12 @@ pub(super) struct Sentinel {
 }
 
 impl Sentinel {
-    pub(super) fn new(name: String, sentinels: Vec<Client>, settings: ConnectionInfo) -> Self {
+    pub(crate) fn new(name: String, sentinels: Vec<Client>, settings: ConnectionInfo) -> Self {
         Self { name, sentinels, first: AtomicUsize::new(0), settings, followed: Mutex::default() }
     }
 
     /// Where the master is, by the first Sentinel that says so. Each is given so long.
-    pub(super) fn master(&self, limit: Duration) -> RedisResult<Client> {
+    pub(crate) fn master(&self, limit: Duration) -> RedisResult<Client> {
         let (mut silence, mut refusal) = (None, None);
         let first = self.first.load(Ordering::Relaxed);
         for position in (0..self.sentinels.len()).map(|position| (first + position) % self.sentinels.len()) {
@@ -49,17 +49,17 @@ impl Sentinel {
     }
 
     /// The server that was named is no master, or cannot be reached: another Sentinel may know better.
-    pub(super) fn doubt(&self) {
+    pub(crate) fn doubt(&self) {
         self.first.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether it leads to another master than the connections so far.
-    pub(super) fn is_another(&self, master: &Client) -> bool {
+    pub(crate) fn is_another(&self, master: &Client) -> bool {
         self.followed().as_ref().is_some_and(|followed| Some(followed) != place(master).as_ref())
     }
 
     /// A connection to this master is there. Whether those so far lead to another one.
-    pub(super) fn follow(&self, master: &Client) -> bool {
+    pub(crate) fn follow(&self, master: &Client) -> bool {
         let mut followed = self.followed();
         let (before, now) = (followed.take(), place(master));
         followed.clone_from(&now);
@@ -83,7 +83,7 @@ fn place(server: &Client) -> Option<(String, u16)> {
 }
 
 /// As any trouble on the way there.
-pub(super) fn unreachable(why: &str) -> RedisError {
+pub(crate) fn unreachable(why: &str) -> RedisError {
     std::io::Error::other(why).into()
 }
 

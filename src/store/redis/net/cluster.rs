@@ -14,13 +14,13 @@ use redis::{Client, ErrorKind as Kind, FromRedisValue, RedisError, RedisResult, 
 
 use super::address;
 use super::connection::RedisConnection;
-use super::failure::{self, Cause};
-use super::manager::{RedisConnectionManager, Settings};
-use super::node::Node;
+use super::connector::{RedisConnectionManager, Settings};
+use super::error::{self as failure, Cause};
+use super::server::Node;
 use crate::{Error, ErrorKind, Result};
 
 /// How many slots a cluster has.
-pub(super) const SLOTS: u16 = 16_384;
+pub(crate) const SLOTS: u16 = 16_384;
 
 /// How long to wait at least before a node is asked again who has which slot.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -36,7 +36,7 @@ const NON_LOCAL: &str = "non local key";
 const AT_ONCE: u32 = 2;
 
 /// The slot of a key: of what is between its first braces, if there is anything, or of all of it.
-pub(super) fn slot(key: &[u8]) -> u16 {
+pub(crate) fn slot(key: &[u8]) -> u16 {
     const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
     let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
         let rest = &key[open + 1..];
@@ -46,7 +46,7 @@ pub(super) fn slot(key: &[u8]) -> u16 {
     CRC16.checksum(tag.unwrap_or(key)) % SLOTS
 }
 
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     /// The nodes that are known from the start.
     seeds: Vec<(String, u16)>,
     /// How to connect to a node, all but its address.
@@ -89,7 +89,7 @@ enum Redirection {
 
 impl Cluster {
     /// The cluster of which these are nodes. All nodes are connected to as to the first one of them.
-    pub(super) fn new(seeds: &[Client], settings: &Settings, size: u32) -> Result<Self> {
+    pub(crate) fn new(seeds: &[Client], settings: &Settings, size: u32) -> Result<Self> {
         let refuse = |why: &'static str| Error::new(ErrorKind::Misconfigured, "building a pool").with_source(why);
         let first = seeds.first().ok_or_else(|| refuse("a cluster needs an address to begin with"))?;
         let manager = RedisConnectionManager::new(first.clone())?.with(settings);
@@ -99,16 +99,16 @@ impl Cluster {
         Ok(Self { seeds, manager, size, map: RwLock::default(), asked: Mutex::default() })
     }
 
-    pub(super) fn manager(&self) -> &RedisConnectionManager {
+    pub(crate) fn manager(&self) -> &RedisConnectionManager {
         &self.manager
     }
 
-    pub(super) fn size(&self) -> u32 {
+    pub(crate) fn size(&self) -> u32 {
         self.size
     }
 
     /// Sends a command to the node that has this key. The outer error: it was not carried out.
-    pub(super) fn send(
+    pub(crate) fn send(
         &self,
         doing: &'static str,
         until: Instant,
@@ -182,7 +182,7 @@ impl Cluster {
     }
 
     /// The node that has a slot. Before any has told who has it, somebody asks and the others wait.
-    pub(super) fn owner(&self, doing: &'static str, until: Instant, slot: u16) -> Result<Arc<Node>> {
+    pub(crate) fn owner(&self, doing: &'static str, until: Instant, slot: u16) -> Result<Arc<Node>> {
         loop {
             if let Some(node) = self.known_owner(slot) {
                 return Ok(node);
@@ -213,7 +213,7 @@ impl Cluster {
     }
 
     /// The nodes that have slots.
-    pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
+    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
         self.map().nodes.clone()
     }
 
@@ -222,7 +222,7 @@ impl Cluster {
     /// # Errors
     ///
     /// That none told.
-    pub(super) fn look(&self, doing: &'static str, until: Instant, first: Option<&Arc<Node>>) -> Result<()> {
+    pub(crate) fn look(&self, doing: &'static str, until: Instant, first: Option<&Arc<Node>>) -> Result<()> {
         let Ok(mut asked) = self.asked.try_lock() else { return Ok(()) };
         if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
             return Ok(());

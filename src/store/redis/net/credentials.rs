@@ -21,7 +21,7 @@ impl Credentials {
     }
 
     /// The settings of a connection, logging in as this.
-    pub(super) fn onto(&self, settings: &RedisConnectionInfo) -> RedisConnectionInfo {
+    pub(crate) fn onto(&self, settings: &RedisConnectionInfo) -> RedisConnectionInfo {
         // Without a name of its own the default user's, whatever the URL says.
         let username = self.username.as_deref().unwrap_or("default");
         settings.clone().set_username(username).set_password(&self.password)

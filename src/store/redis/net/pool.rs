@@ -10,9 +10,9 @@ use redis::{Client, RedisResult, Value};
 
 use super::cluster::{self, Cluster};
 use super::connection::RedisConnection;
-use super::failure::{self, Cause, Effect};
-use super::manager::{RedisConnectionManager, Settings};
-use super::node::Node;
+use super::connector::{RedisConnectionManager, Settings};
+use super::error::{self as failure, Cause, Effect};
+use super::server::Node;
 use crate::store::Health;
 use crate::{Error, ErrorKind, Result};
 
@@ -23,7 +23,7 @@ const SIZE: u32 = 64;
 /// How many threads rouille starts for each core.
 const THREADS: u32 = 8;
 
-pub(super) fn default_size() -> u32 {
+pub(crate) fn default_size() -> u32 {
     thread::available_parallelism().map_or(SIZE, size_for)
 }
 
@@ -52,7 +52,7 @@ enum Servers {
 
 /// Whom a command is for.
 #[derive(Clone, Copy)]
-pub(super) enum To<'a> {
+pub(crate) enum To<'a> {
     /// The server that has this key.
     Key(&'a str),
     /// This one, whatever it has.
@@ -67,10 +67,10 @@ struct Counts {
 }
 
 /// What Redis answered.
-pub(super) struct Answer {
-    pub(super) value: Value,
+pub(crate) struct Answer {
+    pub(crate) value: Value,
     /// The command was sent a second time, after the first connection died over it.
-    pub(super) repeated: bool,
+    pub(crate) repeated: bool,
 }
 
 impl RedisPool {
@@ -102,7 +102,7 @@ impl RedisPool {
     }
 
     /// A pool for the cluster in which these are nodes, with this many connections to each at most.
-    pub(super) fn cluster(nodes: &[Client], settings: &Settings, connections: u32) -> Result<Self> {
+    pub(crate) fn cluster(nodes: &[Client], settings: &Settings, connections: u32) -> Result<Self> {
         if connections == 0 {
             return Err(Self::empty());
         }
@@ -169,7 +169,7 @@ impl RedisPool {
     }
 
     /// All servers, for what goes through their keys.
-    pub(super) fn servers(&self, doing: &'static str) -> Result<Vec<Arc<Node>>> {
+    pub(crate) fn servers(&self, doing: &'static str) -> Result<Vec<Arc<Node>>> {
         match &self.servers {
             Servers::One(node) => Ok(vec![node.clone()]),
             Servers::Cluster(cluster) => {
@@ -180,7 +180,7 @@ impl RedisPool {
     }
 
     /// How the pool is doing.
-    pub(super) fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         let nodes = match &self.servers {
             Servers::One(node) => vec![node.clone()],
             Servers::Cluster(cluster) => cluster.nodes(),
@@ -209,7 +209,7 @@ impl RedisPool {
     ///
     /// If the connection dies over it the command is sent once more on a fresh one. Every command of a store either does
     /// no harm twice or recognises that it was carried out before.
-    pub(super) fn call(
+    pub(crate) fn call(
         &self,
         doing: &'static str,
         effect: Effect,

@@ -14,7 +14,7 @@ const FORM: &str = "it is no URL such as redis://USER:PASSWORD@HOST:PORT/DATABAS
                     what is special in a password is written as %XX";
 
 /// Where Redis is.
-pub(super) enum Address {
+pub(crate) enum Address {
     Server(Client),
     Sentinel { name: String, sentinels: Vec<Client>, master: Client },
     Cluster(Vec<Client>),
@@ -23,7 +23,7 @@ pub(super) enum Address {
 impl Address {
     /// `redis://…` and what else the client knows, `redis-sentinel://…` and `redis-cluster://…`, as the `fred` crate has
     /// them.
-    pub(super) fn parse(url: &str) -> RedisResult<Self> {
+    pub(crate) fn parse(url: &str) -> RedisResult<Self> {
         Self::read(url).map_err(|error| match error.to_string() {
             // The client does not say whose.
             text if text.contains("the feature is not enabled") => {
@@ -115,7 +115,7 @@ fn refuse(why: &'static str) -> RedisError {
 }
 
 /// These settings, for the server there.
-pub(super) fn at(settings: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+pub(crate) fn at(settings: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
     let addr = match settings.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
             ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
@@ -126,7 +126,7 @@ pub(super) fn at(settings: &ConnectionInfo, host: String, port: u16) -> Connecti
 }
 
 /// Host and port of a server; `None` for a Unix socket.
-pub(super) fn of(settings: &ConnectionInfo) -> Option<(&str, u16)> {
+pub(crate) fn of(settings: &ConnectionInfo) -> Option<(&str, u16)> {
     match settings.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Some((host, *port)),
         _ => None,

@@ -19,7 +19,7 @@
 
 use ::rouille::{Request, Response};
 
-use crate::{Committed, Error, Result, Session, SessionManager, http};
+use crate::{Committed, Error, Result, Session, SessionManager, adapter};
 
 /// Runs a handler with the session of the request, commits the session whatever the response is, and puts the session's
 /// headers onto the response.
@@ -67,10 +67,10 @@ pub fn try_session<T: Default + 'static>(
     request: &Request,
     handler: impl FnOnce(&mut Session<T>) -> Response,
 ) -> Result<(Response, Committed)> {
-    let mut session = http::open(sessions, request.headers())?;
+    let mut session = adapter::open(sessions, request.headers())?;
     let mut response = handler(&mut session);
     let committed = sessions.commit(session)?;
-    let headers = http::headers(&committed, response.headers.iter().map(|(name, _)| &**name));
+    let headers = adapter::headers(&committed, response.headers.iter().map(|(name, _)| &**name));
     response.headers.extend(headers.into_iter().map(|(name, value)| (name.into(), value)));
     Ok((response, committed))
 }
@@ -79,7 +79,7 @@ pub fn try_session<T: Default + 'static>(
 /// succeed [a little later](crate::ErrorKind::is_temporary), 409 after a [conflict](crate::ErrorKind::Conflict), otherwise
 /// 500. It does not show the cause, which is logged.
 pub fn failure(error: &Error) -> Response {
-    let apology = http::apology(error);
+    let apology = adapter::apology(error);
     let mut response = Response::text(apology.text).with_status_code(apology.status);
     response.headers.extend(apology.headers.iter().map(|&(name, value)| (name.into(), value.into())));
     response

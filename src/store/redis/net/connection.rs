@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Connection, ConnectionLike, RedisError, RedisResult, Value};
 
-use super::failure;
-use super::link::Link;
+use super::breaker::Link;
+use super::error as failure;
 
 /// A command of so many bytes takes no time to send: it fits into the buffer of the socket, and nothing else is on its way.
 const AT_ONCE: usize = 16 * 1024;
@@ -40,7 +40,7 @@ pub struct RedisConnection {
 
 impl RedisConnection {
     /// One that was opened just now, of this generation.
-    pub(super) fn new(
+    pub(crate) fn new(
         connection: Connection,
         generation: u64,
         deadline: Duration,
@@ -63,17 +63,17 @@ impl RedisConnection {
     }
 
     /// Whether no other connection of its generation has failed.
-    pub(super) fn is_current(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         self.link.is_current(self.generation)
     }
 
     /// Whether it is of no more use.
-    pub(super) fn is_spoiled(&self) -> bool {
+    pub(crate) fn is_spoiled(&self) -> bool {
         self.spoiled
     }
 
     /// Runs commands that have to be over by then.
-    pub(super) fn by<A>(&mut self, until: Instant, run: impl FnOnce(&mut Self) -> A) -> A {
+    pub(crate) fn by<A>(&mut self, until: Instant, run: impl FnOnce(&mut Self) -> A) -> A {
         self.until = Some(until);
         let answer = run(self);
         self.until = None;
@@ -81,7 +81,7 @@ impl RedisConnection {
     }
 
     /// Runs commands in a slot that is on its way to this node.
-    pub(super) fn asking<A>(&mut self, run: impl FnOnce(&mut Self) -> A) -> A {
+    pub(crate) fn asking<A>(&mut self, run: impl FnOnce(&mut Self) -> A) -> A {
         self.asking = true;
         let answer = run(self);
         self.asking = false;
@@ -105,7 +105,7 @@ impl RedisConnection {
     }
 
     /// Two commands in one go, and what came of both. Fails as the first one that fails.
-    pub(super) fn both(&mut self, one: &Cmd, other: &Cmd) -> RedisResult<[Value; 2]> {
+    pub(crate) fn both(&mut self, one: &Cmd, other: &Cmd) -> RedisResult<[Value; 2]> {
         self.run([one, other])
     }
 

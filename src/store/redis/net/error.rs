@@ -8,13 +8,13 @@ use crate::{Error, ErrorKind};
 
 /// Whether a command that was sent, and not answered, may have changed anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     Reads,
     Writes,
 }
 
 /// The error a caller gets for a command that was sent.
-pub(super) fn of_command(doing: &'static str, effect: Effect, error: &RedisError) -> Error {
+pub(crate) fn of_command(doing: &'static str, effect: Effect, error: &RedisError) -> Error {
     let kind = match kind(error) {
         ErrorKind::Unavailable | ErrorKind::TimedOut if effect == Effect::Writes && is_unanswered(error) => {
             ErrorKind::MayHaveHappened
@@ -25,7 +25,7 @@ pub(super) fn of_command(doing: &'static str, effect: Effect, error: &RedisError
 }
 
 /// The error a caller gets for a command that could not be sent.
-pub(super) fn of_connect(doing: &'static str, error: &RedisError) -> Error {
+pub(crate) fn of_connect(doing: &'static str, error: &RedisError) -> Error {
     let kind = match kind(error) {
         ErrorKind::TimedOut | ErrorKind::Other => ErrorKind::Unavailable,
         kind => kind,
@@ -34,12 +34,12 @@ pub(super) fn of_connect(doing: &'static str, error: &RedisError) -> Error {
 }
 
 /// The connection broke, or what came over it was no answer.
-pub(super) fn is_unanswered(error: &RedisError) -> bool {
+pub(crate) fn is_unanswered(error: &RedisError) -> bool {
     matches!(error.kind(), Kind::Io | Kind::Parse)
 }
 
 /// The server answers, but is not (any more, or yet) the one to ask.
-pub(super) fn cannot_serve(error: &RedisError) -> bool {
+pub(crate) fn cannot_serve(error: &RedisError) -> bool {
     error.code() == Some("NOAUTH")
         || matches!(
             error.kind(),
@@ -87,10 +87,10 @@ fn kind(error: &RedisError) -> ErrorKind {
 /// The text of a `RedisError` without what could be a secret in it: Redis quotes the arguments of a command that it does
 /// not know, and the client the URL that it cannot read.
 #[derive(Clone)]
-pub(super) struct Cause(String);
+pub(crate) struct Cause(String);
 
 impl Cause {
-    pub(super) fn of(error: &RedisError) -> Self {
+    pub(crate) fn of(error: &RedisError) -> Self {
         Self(match (error.kind(), error.code(), error.detail()) {
             (Kind::Io, ..) => error.to_string(),
             (_, Some(code), detail) => {

@@ -6,8 +6,8 @@ use r2d2::PooledConnection;
 use redis::{RedisError, RedisResult, Value};
 
 use super::connection::RedisConnection;
-use super::failure;
-use super::manager::RedisConnectionManager;
+use super::connector::RedisConnectionManager;
+use super::error as failure;
 use crate::{Error, ErrorKind, Result};
 
 /// How long somebody who waits for a connection waits before looking whether it still makes sense, for r2d2 tells nobody
@@ -18,13 +18,13 @@ const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// One server, or the master that Sentinels name: the connections to it. Whether it can be reached its manager knows.
-pub(super) struct Node {
-    pub(super) pool: r2d2::Pool<RedisConnectionManager>,
-    pub(super) manager: RedisConnectionManager,
+pub(crate) struct Node {
+    pub(crate) pool: r2d2::Pool<RedisConnectionManager>,
+    pub(crate) manager: RedisConnectionManager,
 }
 
 impl Node {
-    pub(super) fn open(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Arc<Self> {
+    pub(crate) fn open(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Arc<Self> {
         let pool = settings
             .min_idle(Some(1))
             .test_on_check_out(true)
@@ -56,7 +56,7 @@ impl Node {
     }
 
     /// Sends a command over one connection. The outer error: it was not sent.
-    pub(super) fn send(
+    pub(crate) fn send(
         &self,
         doing: &'static str,
         until: Instant,
@@ -89,7 +89,7 @@ impl Node {
         Ok(answer)
     }
 
-    pub(super) fn checkout(
+    pub(crate) fn checkout(
         &self,
         doing: &'static str,
         until: Instant,
@@ -115,7 +115,7 @@ impl Node {
     }
 
     /// Why nobody waits for it.
-    pub(super) fn refusal(&self) -> Option<RedisError> {
+    pub(crate) fn refusal(&self) -> Option<RedisError> {
         self.manager.link().refusal()
     }
 }

@@ -1,5 +1,10 @@
 //! What all adapters do, whatever the framework.
 
+#[cfg(feature = "rouille")]
+pub mod rouille;
+#[cfg(feature = "tiny-http")]
+pub mod tiny_http;
+
 use std::borrow::Cow;
 
 use crate::{Committed, Error, ErrorKind, Result, Session, SessionManager};
