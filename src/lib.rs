@@ -138,7 +138,7 @@
 //!   now 1. A release that writes another one reads the one before, so that nobody is logged out by an upgrade. A payload of a
 //!   newer version than a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in
 //!   breaking releases only.
-//! - **Rust:** 1.95 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
+//! - **Rust:** 1.88 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
 //! - **Redis:** 7.0 or newer, or Valkey.
 
 #[cfg(any(feature = "rouille", feature = "tiny-http"))]
