@@ -28,15 +28,15 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// ```
 pub struct Error {
     kind: ErrorKind,
-    doing: &'static str,
+    operation: &'static str,
     source: Option<BoxError>,
 }
 
 impl Error {
-    /// An error of `kind` that came up while `doing` something ("reading a session"). For stores of one's own:
-    /// `doing` and `source` must not hold a secret.
-    pub fn new(kind: ErrorKind, doing: &'static str) -> Self {
-        Self { kind, doing, source: None }
+    /// An error of `kind` that came up while `operation` something ("reading a session"). For stores of one's own:
+    /// `operation` and `source` must not hold a secret.
+    pub fn new(kind: ErrorKind, operation: &'static str) -> Self {
+        Self { kind, operation, source: None }
     }
 
     /// The same with what was behind it.
@@ -57,7 +57,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.doing, self.kind)
+        write!(f, "{}: {}", self.operation, self.kind)
     }
 }
 
@@ -65,7 +65,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error")
             .field("kind", &self.kind)
-            .field("doing", &self.doing)
+            .field("operation", &self.operation)
             .field("source", &self.source)
             .finish()
     }

@@ -139,8 +139,8 @@ impl<T: 'static> ReaperBuilder<T> {
     /// [`ErrorKind::Unsupported`] if the store has no index, as the plain Redis store, which needs no reaper; and if the
     /// system has no thread to give.
     pub fn start(self) -> Result<Reaper> {
-        const DOING: &str = "starting a reaper";
-        let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, DOING).with_source(why));
+        const OPERATION: &str = "starting a reaper";
+        let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, OPERATION).with_source(why));
         if self.resolution < Duration::from_millis(1) {
             return refuse("the resolution is at least a millisecond");
         }
@@ -148,7 +148,7 @@ impl<T: 'static> ReaperBuilder<T> {
             return refuse("a batch is from 1 to 1000 sessions");
         }
         let Some(index) = self.sessions.store().index() else {
-            return Err(Error::new(ErrorKind::Unsupported, DOING).with_source(NO_INDEX));
+            return Err(Error::new(ErrorKind::Unsupported, OPERATION).with_source(NO_INDEX));
         };
         let partitions = index.partitions().max(1);
         if self.on_expired.is_some() {
@@ -165,7 +165,7 @@ impl<T: 'static> ReaperBuilder<T> {
                 let _ending: Sender<()> = ending;
                 rounds.run();
             })
-            .map_err(|error| Error::new(ErrorKind::Other, DOING).with_source(error))?;
+            .map_err(|error| Error::new(ErrorKind::Other, OPERATION).with_source(error))?;
         Ok(Reaper { orders, ended, stats, thread: thread.thread().id() })
     }
 }

@@ -242,7 +242,7 @@ fn every_kind_of_error_has_its_status() {
         (ErrorKind::Other, 500),
     ];
     for (kind, status) in kinds {
-        let response = failure(&Error::new(kind, "doing secret things").with_source("a secret cause"));
+        let response = failure(&Error::new(kind, "operation secret things").with_source("a secret cause"));
         assert_eq!(
             (response.status_code, header(&response, "Retry-After").len()),
             (status, usize::from(status == 503))

@@ -145,10 +145,10 @@ impl<T: 'static> SessionManager<T> {
         self.index(ENDING)?.end_everybody()
     }
 
-    fn index(&self, doing: &'static str) -> Result<&dyn SessionIndex> {
+    fn index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
         self.0.store.index().ok_or_else(|| {
             let why = "the store has no index: use an expiring Redis store or a memory store";
-            Error::new(ErrorKind::Unsupported, doing).with_source(why)
+            Error::new(ErrorKind::Unsupported, operation).with_source(why)
         })
     }
 }

@@ -247,14 +247,14 @@ impl<T: 'static> Batches<T> {
     fn reap(&self, partition: u32) -> Result<Reaped> {
         // A store of somebody else's is no reason to die of.
         catch_unwind(AssertUnwindSafe(|| {
-            let index = self.sessions.store().index().ok_or_else(|| Error::new(ErrorKind::Unsupported, DOING))?;
+            let index = self.sessions.store().index().ok_or_else(|| Error::new(ErrorKind::Unsupported, OPERATION))?;
             index.reap(partition, self.size, self.payloads)
         }))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, DOING).with_source("the store panicked")))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, OPERATION).with_source("the store panicked")))
     }
 }
 
-const DOING: &str = "reaping sessions";
+const OPERATION: &str = "reaping sessions";
 
 /// How long to wait after a failure: twice as long as after the one before.
 struct Backoff(Duration);
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_tried_again_soon_then_less_and_less_often_but_once_a_resolution() {
-        let (works, fails) = (Ok(()), Err::<(), _>(Error::new(ErrorKind::Unavailable, DOING)));
+        let (works, fails) = (Ok(()), Err::<(), _>(Error::new(ErrorKind::Unavailable, OPERATION)));
         for (resolution, pauses) in [(600, [1, 2, 4, 8]), (3, [1, 2, 3, 3]), (1, [1; 4]), (0, [0; 4])] {
             let resolution = Duration::from_secs(resolution);
             let mut backoff = Backoff::default();

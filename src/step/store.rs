@@ -50,10 +50,10 @@ impl<S: SessionStore> StepStore<S> {
         Next::new(&self.store, &self.steps)
     }
 
-    fn inner_index(&self, doing: &'static str) -> Result<&dyn SessionIndex> {
+    fn inner_index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
         self.store
             .index()
-            .ok_or_else(|| Error::new(ErrorKind::Unsupported, doing).with_source("the store has no index"))
+            .ok_or_else(|| Error::new(ErrorKind::Unsupported, operation).with_source("the store has no index"))
     }
 }
 
@@ -204,17 +204,17 @@ impl<S: SessionStore> StepStore<S> {
     }
 }
 
-fn saved(doing: &'static str, written: Written) -> Result<Saved> {
+fn saved(operation: &'static str, written: Written) -> Result<Saved> {
     match written {
         Written::Stored(version) => Ok(Saved::Stored(version)),
         Written::Missing => Ok(Saved::Missing),
         Written::Conflict(theirs) => Ok(Saved::Conflict(theirs)),
-        Written::Taken => Err(misfit(doing)),
+        Written::Taken => Err(misfit(operation)),
     }
 }
 
-fn misfit(doing: &'static str) -> Error {
-    Error::new(ErrorKind::Other, doing).with_source("a step answered what does not go with the operation")
+fn misfit(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Other, operation).with_source("a step answered what does not go with the operation")
 }
 
 fn warn(handle: Handle, what: &str, error: &Error) {

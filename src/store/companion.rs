@@ -64,6 +64,6 @@ pub(super) fn check_kept(kept: &[String], companions: &[Companion]) -> Result<()
     }
 }
 
-pub(super) fn unsupported(doing: &'static str) -> Error {
-    Error::new(ErrorKind::Unsupported, doing).with_source("this store keeps no companions")
+pub(super) fn unsupported(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Unsupported, operation).with_source("this store keeps no companions")
 }

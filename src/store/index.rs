@@ -190,8 +190,8 @@ pub enum Ending<'a> {
 
 impl Ending<'_> {
     /// What [`AllBut`](Self::AllBut) answers if that one is not theirs.
-    pub(super) fn not_theirs(doing: &'static str) -> Error {
-        Error::new(ErrorKind::Conflict, doing)
+    pub(super) fn not_theirs(operation: &'static str) -> Error {
+        Error::new(ErrorKind::Conflict, operation)
             .with_source("the session to be kept does not belong to the principal (any more)")
     }
 }

@@ -235,10 +235,10 @@ fn a_full_redis_refuses_whole_changes_and_ends_sessions_all_the_same() {
             session.bind("bob", "phone");
         }),
     ];
-    for (doing, change) in changes {
+    for (operation, change) in changes {
         let mut session = room.open(&ids[0]);
         change(&mut session);
-        assert_eq!(room.sessions.commit(session).unwrap_err().kind(), ErrorKind::OutOfMemory, "{doing}");
+        assert_eq!(room.sessions.commit(session).unwrap_err().kind(), ErrorKind::OutOfMemory, "{operation}");
     }
     let mut login = room.sessions.fresh();
     login.bind("ada", "one too many");

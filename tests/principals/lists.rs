@@ -223,9 +223,9 @@ fn what_belongs_to_somebody_costs_no_more_commands() {
     // The second time the server knows the scripts.
     for known in [false, true] {
         let monitor = Monitor::start(&server);
-        let expect = |doing: &str, names: &[&str]| {
+        let expect = |operation: &str, names: &[&str]| {
             let told: Vec<String> = monitor.commands().into_iter().map(|command| command[0].clone()).collect();
-            assert!(told == names || !known, "{doing}: {told:?}");
+            assert!(told == names || !known, "{operation}: {told:?}");
         };
         let commit = |session| *sessions.commit(session).unwrap().id().unwrap();
         let mut session = sessions.fresh();

@@ -22,8 +22,8 @@ impl RedisSessionStore {
         (ttl + grace(self.expiring).as_millis() as u64).to_string()
     }
 
-    pub(super) fn command(&self, doing: &'static str, effect: Effect, to: To<'_>, command: &Cmd) -> Result<Answer> {
-        self.pool.call(doing, effect, to, |connection| command.query(connection))
+    pub(super) fn command(&self, operation: &'static str, effect: Effect, to: To<'_>, command: &Cmd) -> Result<Answer> {
+        self.pool.call(operation, effect, to, |connection| command.query(connection))
     }
 
     /// What the arguments of the scripts that write begin with: payload, time to live, and for each companion that the store
@@ -41,14 +41,14 @@ impl RedisSessionStore {
     }
 
     /// What comes behind them if the session comes to belong to somebody else: owner and cap.
-    pub(super) fn bind_args(&self, doing: &'static str, bind: Bind<'_>) -> Result<Option<[Cow<'static, [u8]>; 2]>> {
+    pub(super) fn bind_args(&self, operation: &'static str, bind: Bind<'_>) -> Result<Option<[Cow<'static, [u8]>; 2]>> {
         let (owner, cap) = match bind {
             Bind::Keep => return Ok(None),
             Bind::Nobody if !self.expiring => return Ok(None),
             Bind::Nobody => (String::new(), None),
             Bind::To { .. } if !self.expiring => {
                 let why = "only an expiring store knows principals: build it with `expiring()`";
-                return Err(Error::new(ErrorKind::Unsupported, doing).with_source(why));
+                return Err(Error::new(ErrorKind::Unsupported, operation).with_source(why));
             }
             Bind::To { principal, cap } => (keys::owner(principal), cap.filter(|_| self.keys.partitions() == 1)),
         };
@@ -62,7 +62,7 @@ impl RedisSessionStore {
     }
 
     /// What the scripts answer that save and rotate.
-    pub(super) fn saved(&self, doing: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
+    pub(super) fn saved(&self, operation: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
         match answer.value {
             Value::Int(1) => {
                 self.settle_cap(write.bind);
@@ -70,15 +70,15 @@ impl RedisSessionStore {
             }
             Value::Int(0) => Ok(Saved::Missing),
             // It may be somebody's change of what the first attempt had stored.
-            Value::Array(_) if answer.repeated => Err(in_doubt(doing)),
-            other => Ok(Saved::Conflict(stored_with_time_left(doing, other)?)),
+            Value::Array(_) if answer.repeated => Err(in_doubt(operation)),
+            other => Ok(Saved::Conflict(stored_with_time_left(operation, other)?)),
         }
     }
 
     /// Runs a script that writes. `keys` get the index at their end.
     pub(super) fn script(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         script: &Script,
         id: &SessionId,
         keys: &[&str],
@@ -86,7 +86,7 @@ impl RedisSessionStore {
     ) -> Result<Answer> {
         let index = self.expiring.then(|| self.keys.index_of(id));
         let keys: Vec<&str> = keys.iter().copied().chain(index).collect();
-        self.pool.call(doing, Effect::Writes, To::Key(keys[0]), |connection| script.call(connection, &keys, &args))
+        self.pool.call(operation, Effect::Writes, To::Key(keys[0]), |connection| script.call(connection, &keys, &args))
     }
 
     /// Reads a payload, and in the same go by another command what time it has left: nil if no session lives there.
@@ -94,13 +94,13 @@ impl RedisSessionStore {
     /// That others may come in between does no harm, for no id is used twice: if the session lives then, it lived before.
     pub(super) fn read_timed(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         key: &str,
         and_time: impl Fn(&Cmd, &mut RedisConnection) -> RedisResult<[Value; 2]>,
     ) -> Result<Answer> {
         let mut get = redis::cmd("GET");
         get.arg(key);
-        self.pool.call(doing, Effect::Reads, To::Key(key), |connection| {
+        self.pool.call(operation, Effect::Reads, To::Key(key), |connection| {
             Ok(match and_time(&get, connection)? {
                 [_, Value::Nil] | [Value::Nil, _] => Value::Nil,
                 [payload, left] => Value::Array(vec![payload, left]),
@@ -109,11 +109,11 @@ impl RedisSessionStore {
     }
 
     /// In an expiring store.
-    pub(super) fn read_untouched(&self, doing: &'static str, key: &str) -> Result<Answer> {
+    pub(super) fn read_untouched(&self, operation: &'static str, key: &str) -> Result<Answer> {
         let grace = grace(self.expiring).as_millis() as i64;
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(key);
-        self.read_timed(doing, key, |get, connection| {
+        self.read_timed(operation, key, |get, connection| {
             let [payload, left] = connection.both(get, &pttl)?;
             let left = match left {
                 Value::Int(left) if left > grace => Value::Int(left - grace),
@@ -126,7 +126,7 @@ impl RedisSessionStore {
 
     pub(super) fn read_touched(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         id: &SessionId,
         key: &str,
         ttl: Duration,
@@ -135,7 +135,7 @@ impl RedisSessionStore {
         let keys = &[key, self.keys.index_of(id)][..1 + usize::from(self.expiring)];
         let lives = self.data_lives(ttl_millis(ttl));
         let args = &[&*lives, "1"][..1 + usize::from(extend)];
-        self.read_timed(doing, key, |get, connection| self.scripts.touch.call_after(get, connection, keys, args))
+        self.read_timed(operation, key, |get, connection| self.scripts.touch.call_after(get, connection, keys, args))
     }
 }
 
@@ -172,8 +172,8 @@ pub(super) fn set(key: &str, write: Write<'_>) -> Cmd {
 }
 
 /// The connection died over the first attempt, and what the second one found does not tell what became of it.
-pub(super) fn in_doubt(doing: &'static str) -> Error {
-    Error::new(ErrorKind::MayHaveHappened, doing)
+pub(super) fn in_doubt(operation: &'static str) -> Error {
+    Error::new(ErrorKind::MayHaveHappened, operation)
         .with_source("the connection was lost, and then the session was another")
 }
 
@@ -182,25 +182,25 @@ pub(super) fn stored(payload: Vec<u8>, expires_in: Option<Duration>) -> Stored {
     Stored { version: Version(payload.clone()), payload, expires_in }
 }
 
-pub(super) fn stored_with_time_left(doing: &'static str, value: Value) -> Result<Stored> {
+pub(super) fn stored_with_time_left(operation: &'static str, value: Value) -> Result<Stored> {
     match value {
         Value::Array(parts) => match <[Value; 2]>::try_from(parts) {
             Ok([Value::BulkString(payload), Value::Int(left)]) => {
                 Ok(stored(payload, u64::try_from(left).ok().map(Duration::from_millis)))
             }
-            _ => Err(unexpected(doing, &Value::Array(Vec::new()))),
+            _ => Err(unexpected(operation, &Value::Array(Vec::new()))),
         },
-        other => Err(unexpected(doing, &other)),
+        other => Err(unexpected(operation, &other)),
     }
 }
 
 /// An answer that none of the commands gives. Its content could be a payload, so only its type is told.
-pub(super) fn unexpected(doing: &'static str, value: &Value) -> Error {
+pub(super) fn unexpected(operation: &'static str, value: &Value) -> Error {
     let kind = match value {
         Value::Nil => "nil",
         Value::Int(_) => "an integer",
         Value::Array(_) => "an array",
         _ => "something else",
     };
-    Error::new(ErrorKind::Other, doing).with_source(format!("Redis answered {kind}"))
+    Error::new(ErrorKind::Other, operation).with_source(format!("Redis answered {kind}"))
 }

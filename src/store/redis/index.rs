@@ -29,15 +29,15 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
-        const DOING: &str = "reaping sessions";
+        const OPERATION: &str = "reaping sessions";
         // `unpack` in the script has its limits.
         let limit = limit.clamp(1, 1000).to_string();
         let args = [limit.as_bytes(), if payloads { b"1" } else { b"0" }];
-        let answer: Value = self.index_script(DOING, Effect::Writes, &self.scripts.reap, partition, &args)?;
-        let Value::Array(parts) = answer else { return Err(unexpected(DOING, &answer)) };
+        let answer: Value = self.index_script(OPERATION, Effect::Writes, &self.scripts.reap, partition, &args)?;
+        let Value::Array(parts) = answer else { return Err(unexpected(OPERATION, &answer)) };
         let mut parts = parts.into_iter();
         let (Some(Value::Int(removed)), Some(Value::Int(backlog))) = (parts.next(), parts.next()) else {
-            return Err(unexpected(DOING, &Value::Array(Vec::new())));
+            return Err(unexpected(OPERATION, &Value::Array(Vec::new())));
         };
         let sessions = pairs(parts).filter_map(|pair| match pair {
             (Value::BulkString(key), Value::BulkString(payload)) => Some(Expired::new(Handle::of_key(&key), payload)),
@@ -47,19 +47,19 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn count(&self) -> Result<u64> {
-        const DOING: &str = "counting sessions";
+        const OPERATION: &str = "counting sessions";
         let mut count = 0;
         for partition in 0..self.keys.partitions() {
-            match self.index_script(DOING, Effect::Reads, &self.scripts.count, partition, &[])? {
+            match self.index_script(OPERATION, Effect::Reads, &self.scripts.count, partition, &[])? {
                 Value::Int(live) => count += live as u64,
-                other => return Err(unexpected(DOING, &other)),
+                other => return Err(unexpected(OPERATION, &other)),
             }
         }
         Ok(count)
     }
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
-        const DOING: &str = "listing sessions";
+        const OPERATION: &str = "listing sessions";
         let partitions = self.keys.partitions();
         // No index has more, and Redis takes no larger number.
         let offset = offset.min(i32::MAX as usize);
@@ -73,7 +73,7 @@ impl SessionIndex for RedisSessionStore {
                 let (skip, take) = (at.to_string(), STEP.min(end - at).to_string());
                 let args = [skip.as_bytes(), take.as_bytes()];
                 let some: Vec<(Vec<u8>, f64, i64)> =
-                    self.index_script(DOING, Effect::Reads, &self.scripts.page, partition, &args)?;
+                    self.index_script(OPERATION, Effect::Reads, &self.scripts.page, partition, &args)?;
                 at = if some.len() < STEP { end } else { at + STEP };
                 entries.extend(some);
             }
@@ -117,27 +117,29 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn verify(&self) -> Result<Verified> {
-        const DOING: &str = "verifying the index";
+        const OPERATION: &str = "verifying the index";
         let mut verified = Verified::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        verified.displaced = self.clobbered(DOING, Some(&format!(":clobbered:{now}")))?.len() as u64;
-        for server in &self.pool.servers(DOING)? {
-            self.walk(DOING, To::Server(server), &["SCAN"], &["TYPE", "string"], |keys| {
+        verified.displaced = self.clobbered(OPERATION, Some(&format!(":clobbered:{now}")))?.len() as u64;
+        for server in &self.pool.servers(OPERATION)? {
+            self.walk(OPERATION, To::Server(server), &["SCAN"], &["TYPE", "string"], |keys| {
                 let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
                 for key in keys {
                     if let Some(partition) = self.keys.partition_of(&key) {
                         sessions.entry(partition).or_default().push(key);
                     }
                 }
-                sessions.into_iter().try_for_each(|(partition, keys)| self.mend(DOING, partition, &keys, &mut verified))
+                sessions
+                    .into_iter()
+                    .try_for_each(|(partition, keys)| self.mend(OPERATION, partition, &keys, &mut verified))
             })?;
         }
         for partition in 0..self.keys.partitions() {
             for [scan, key] in [["ZSCAN", self.keys.index(partition)], ["HSCAN", &self.keys.owners(partition)]] {
-                self.walk(DOING, To::Key(key), &[scan, key], &[], |entries| {
+                self.walk(OPERATION, To::Key(key), &[scan, key], &[], |entries| {
                     // Keys and scores, or owners, in turn.
                     let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
-                    self.mend(DOING, partition, &keys, &mut verified)
+                    self.mend(OPERATION, partition, &keys, &mut verified)
                 })?;
             }
         }
@@ -169,14 +171,14 @@ impl RedisSessionStore {
 
     /// Ends sessions of a principal in one partition: "all", all "but" the one under this key, or "only" that.
     fn end_in(&self, partition: u32, principal: &str, which: &str, key: &str) -> Result<u64> {
-        const DOING: &str = "ending sessions";
+        const OPERATION: &str = "ending sessions";
         let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
         let args = [owner.as_bytes(), at_once.as_bytes(), which.as_bytes(), key.as_bytes()];
         let mut ended = 0;
         loop {
             let (some, more): (i64, bool) =
-                self.index_script(DOING, Effect::Writes, &self.scripts.end, partition, &args)?;
-            ended += u64::try_from(some).map_err(|_| Ending::not_theirs(DOING))?;
+                self.index_script(OPERATION, Effect::Writes, &self.scripts.end, partition, &args)?;
+            ended += u64::try_from(some).map_err(|_| Ending::not_theirs(OPERATION))?;
             if !more {
                 return Ok(ended);
             }
@@ -185,21 +187,21 @@ impl RedisSessionStore {
 
     /// Ends all sessions of one partition that began before now, and perhaps some that begin meanwhile.
     fn end_everybody_in(&self, partition: u32) -> Result<u64> {
-        const DOING: &str = "ending everybody's sessions";
+        const OPERATION: &str = "ending everybody's sessions";
         let index = self.keys.index(partition);
-        let time = self.command(DOING, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
-        let (seconds, micros): (u64, u64) = answered(DOING, time)?;
+        let time = self.command(OPERATION, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
+        let (seconds, micros): (u64, u64) = answered(OPERATION, time)?;
         let since = (seconds * 1000 + micros / 1000).to_string();
         let end = |limit: usize, keys: &[Vec<u8>]| -> Result<(u64, u64)> {
             let limit = limit.to_string();
             let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
             let args: Vec<&[u8]> = args.collect();
-            self.index_script(DOING, Effect::Writes, &self.scripts.everybody, partition, &args)
+            self.index_script(OPERATION, Effect::Writes, &self.scripts.everybody, partition, &args)
         };
         let mut ended = 0;
         // A walk finds every entry that is there from its beginning to its end, wherever the index has it. What it cannot
         // find are sessions that were renewed meanwhile.
-        self.walk(DOING, To::Key(index), &["ZSCAN", index], &[], |entries| {
+        self.walk(OPERATION, To::Key(index), &["ZSCAN", index], &[], |entries| {
             let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
             keys.chunks(STEP).try_for_each(|keys| {
                 ended += end(STEP, keys)?.0;
@@ -224,13 +226,13 @@ impl RedisSessionStore {
 
     /// The sessions of a principal in all partitions, the newest first.
     fn belonging(&self, principal: &str) -> Result<Vec<(Place, Belonging)>> {
-        const DOING: &str = "listing the sessions of a principal";
+        const OPERATION: &str = "listing the sessions of a principal";
         let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
         let mut all = Vec::new();
         for partition in 0..self.keys.partitions() {
             let args = [owner.as_bytes(), at_once.as_bytes()];
             let some: Vec<(String, Vec<u8>, i64, u64)> =
-                self.index_script(DOING, Effect::Reads, &self.scripts.of, partition, &args)?;
+                self.index_script(OPERATION, Effect::Reads, &self.scripts.of, partition, &args)?;
             all.extend(some.into_iter().map(|(key, payload, left, since)| {
                 let left = u64::try_from(left).ok().map(Duration::from_millis);
                 let handle = Handle::of_key(key.as_bytes());
@@ -243,21 +245,22 @@ impl RedisSessionStore {
 
     fn index_script<A: FromRedisValue>(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         effect: Effect,
         script: &Script,
         partition: u32,
         args: &[&[u8]],
     ) -> Result<A> {
         let index = self.keys.index(partition);
-        let call = self.pool.call(doing, effect, To::Key(index), |connection| script.call(connection, &[index], args));
-        answered(doing, call?.value)
+        let call =
+            self.pool.call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args));
+        answered(operation, call?.value)
     }
 
     /// Runs a kind of `SCAN` to its end, with the cursor between `before` and `after`.
     fn walk(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         to: To<'_>,
         before: &[&str],
         after: &[&str],
@@ -267,8 +270,8 @@ impl RedisSessionStore {
         loop {
             let mut scan = redis::Cmd::new();
             scan.arg(before).arg(cursor).arg("COUNT").arg(STEP).arg(after);
-            let page = self.command(doing, Effect::Reads, to, &scan)?.value;
-            let (next, found): (u64, Vec<Vec<u8>>) = answered(doing, page)?;
+            let page = self.command(operation, Effect::Reads, to, &scan)?.value;
+            let (next, found): (u64, Vec<Vec<u8>>) = answered(operation, page)?;
             step(found)?;
             cursor = next;
             if cursor == 0 {
@@ -278,12 +281,12 @@ impl RedisSessionStore {
     }
 
     /// Makes the entries of these keys what they should be.
-    fn mend(&self, doing: &'static str, partition: u32, keys: &[Vec<u8>], verified: &mut Verified) -> Result<()> {
+    fn mend(&self, operation: &'static str, partition: u32, keys: &[Vec<u8>], verified: &mut Verified) -> Result<()> {
         // A small sorted set comes in one step, whatever its size.
         for keys in keys.chunks(STEP) {
             let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
             let (added, corrected, dropped): (u64, u64, u64) =
-                self.index_script(doing, Effect::Writes, &self.scripts.verify, partition, &keys)?;
+                self.index_script(operation, Effect::Writes, &self.scripts.verify, partition, &keys)?;
             verified.added += added;
             verified.corrected += corrected;
             verified.dropped += dropped;
@@ -293,12 +296,12 @@ impl RedisSessionStore {
 
     /// The names under which there is something else than an index, or than the list of whom its sessions belong to. What is
     /// there is moved `aside` if that says what to put behind its name, so that there can be what belongs there.
-    pub(super) fn clobbered(&self, doing: &'static str, aside: Option<&str>) -> Result<Vec<String>> {
+    pub(super) fn clobbered(&self, operation: &'static str, aside: Option<&str>) -> Result<Vec<String>> {
         let args: Vec<&[u8]> = aside.iter().map(|aside| aside.as_bytes()).collect();
         let effect = if aside.is_some() { Effect::Writes } else { Effect::Reads };
         let mut clobbered = Vec::new();
         for partition in 0..self.keys.partitions() {
-            let names: Vec<String> = self.index_script(doing, effect, &self.scripts.clobbered, partition, &args)?;
+            let names: Vec<String> = self.index_script(operation, effect, &self.scripts.clobbered, partition, &args)?;
             clobbered.extend(names);
         }
         Ok(clobbered)
@@ -306,8 +309,8 @@ impl RedisSessionStore {
 }
 
 /// An answer, if it is what was to be answered.
-fn answered<A: FromRedisValue>(doing: &'static str, answer: Value) -> Result<A> {
-    A::from_redis_value(answer).map_err(|_| unexpected(doing, &Value::Array(Vec::new())))
+fn answered<A: FromRedisValue>(operation: &'static str, answer: Value) -> Result<A> {
+    A::from_redis_value(answer).map_err(|_| unexpected(operation, &Value::Array(Vec::new())))
 }
 
 fn pairs(mut values: impl Iterator<Item = Value>) -> impl Iterator<Item = (Value, Value)> {

@@ -110,18 +110,18 @@ impl Cluster {
     /// Sends a command to the node that has this key. The outer error: it was not carried out.
     pub(crate) fn send(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         until: Instant,
         key: &[u8],
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<RedisResult<Value>> {
         let slot = slot(key);
-        let (mut node, mut asking) = (self.owner(doing, until, slot)?, false);
+        let (mut node, mut asking) = (self.owner(operation, until, slot)?, false);
         let (mut redirections, mut wait) = (0, FIRST_WAIT);
         loop {
             let answer =
                 node.send(
-                    doing,
+                    operation,
                     until,
                     |connection| {
                         if asking { connection.asking(&command) } else { command(connection) }
@@ -132,7 +132,7 @@ impl Cluster {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     // Another one may have its slots by now.
-                    let other = self.look(doing, until, None).ok().and_then(|()| self.known_owner(slot));
+                    let other = self.look(operation, until, None).ok().and_then(|()| self.known_owner(slot));
                     match other.filter(|other| !Arc::ptr_eq(other, &node)) {
                         Some(other) => (node, asking) = (other, false),
                         None => return Err(error),
@@ -144,7 +144,7 @@ impl Cluster {
             redirections += 1;
             if redirections > AT_ONCE || matches!(redirection, Redirection::Wait) {
                 if Instant::now() + wait >= until {
-                    return Err(Error::new(ErrorKind::Unavailable, doing).with_source(Cause::of(&error)));
+                    return Err(Error::new(ErrorKind::Unavailable, operation).with_source(Cause::of(&error)));
                 }
                 thread::sleep(wait);
                 wait = (wait * 2).min(LONGEST_WAIT);
@@ -152,11 +152,11 @@ impl Cluster {
             (node, asking) = match redirection {
                 Redirection::Moved(to) => {
                     // It is the one that surely knows.
-                    let _ = self.look(doing, until, Some(&to));
+                    let _ = self.look(operation, until, Some(&to));
                     (to, false)
                 }
                 Redirection::Ask(to) => (to, true),
-                Redirection::Wait => (self.owner(doing, until, slot)?, false),
+                Redirection::Wait => (self.owner(operation, until, slot)?, false),
             };
         }
     }
@@ -182,27 +182,27 @@ impl Cluster {
     }
 
     /// The node that has a slot. Before any has told who has it, somebody asks and the others wait.
-    pub(crate) fn owner(&self, doing: &'static str, until: Instant, slot: u16) -> Result<Arc<Node>> {
+    pub(crate) fn owner(&self, operation: &'static str, until: Instant, slot: u16) -> Result<Arc<Node>> {
         loop {
             if let Some(node) = self.known_owner(slot) {
                 return Ok(node);
             }
-            self.look(doing, until, None)?;
+            self.look(operation, until, None)?;
             if let Some(node) = self.known_owner(slot) {
                 return Ok(node);
             }
             if !self.map().owners.is_empty() {
                 return Err(
-                    Error::new(ErrorKind::Unavailable, doing).with_source("no node of the cluster has the slot")
+                    Error::new(ErrorKind::Unavailable, operation).with_source("no node of the cluster has the slot")
                 );
             }
             let refusals: Vec<_> = self.nodes().iter().filter_map(|node| node.refusal()).collect();
             if let (Some(error), true) = (refusals.first(), refusals.len() >= self.seeds.len()) {
-                return Err(failure::of_connect(doing, error));
+                return Err(failure::of_connect(operation, error));
             }
             if Instant::now() >= until {
                 let why = "no node of the cluster has told yet who has which slot";
-                return Err(Error::new(ErrorKind::TimedOut, doing).with_source(why));
+                return Err(Error::new(ErrorKind::TimedOut, operation).with_source(why));
             }
             thread::sleep(FIRST_WAIT);
         }
@@ -222,7 +222,7 @@ impl Cluster {
     /// # Errors
     ///
     /// That none told.
-    pub(crate) fn look(&self, doing: &'static str, until: Instant, first: Option<&Arc<Node>>) -> Result<()> {
+    pub(crate) fn look(&self, operation: &'static str, until: Instant, first: Option<&Arc<Node>>) -> Result<()> {
         let Ok(mut asked) = self.asked.try_lock() else { return Ok(()) };
         if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
             return Ok(());
@@ -233,13 +233,13 @@ impl Cluster {
         for node in first.cloned().into_iter().chain(known).chain(seeds) {
             // One that hangs is not to keep the others from being asked.
             let limit = until.min(Instant::now() + self.manager.deadline() / 3);
-            let told = node.send(doing, limit, |connection| redis::cmd("CLUSTER").arg("SLOTS").query(connection));
+            let told = node.send(operation, limit, |connection| redis::cmd("CLUSTER").arg("SLOTS").query(connection));
             let error = match told.map(|answer| answer.and_then(|slots| self.draw(slots, &node))) {
                 Ok(Ok(())) => {
                     *asked = Some(Instant::now());
                     return Ok(());
                 }
-                Ok(Err(error)) => failure::of_connect(doing, &error),
+                Ok(Err(error)) => failure::of_connect(operation, &error),
                 Err(error) => error,
             };
             // What does not pass by itself says more than that another one is away.
@@ -249,7 +249,7 @@ impl Cluster {
             }
         }
         *asked = Some(Instant::now());
-        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, doing)))
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, operation)))
     }
 
     /// Draws the map anew, from what a node answered to `CLUSTER SLOTS`.

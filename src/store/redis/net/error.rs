@@ -14,23 +14,23 @@ pub(crate) enum Effect {
 }
 
 /// The error a caller gets for a command that was sent.
-pub(crate) fn of_command(doing: &'static str, effect: Effect, error: &RedisError) -> Error {
+pub(crate) fn of_command(operation: &'static str, effect: Effect, error: &RedisError) -> Error {
     let kind = match kind(error) {
         ErrorKind::Unavailable | ErrorKind::TimedOut if effect == Effect::Writes && is_unanswered(error) => {
             ErrorKind::MayHaveHappened
         }
         kind => kind,
     };
-    Error::new(kind, doing).with_source(Cause::of(error))
+    Error::new(kind, operation).with_source(Cause::of(error))
 }
 
 /// The error a caller gets for a command that could not be sent.
-pub(crate) fn of_connect(doing: &'static str, error: &RedisError) -> Error {
+pub(crate) fn of_connect(operation: &'static str, error: &RedisError) -> Error {
     let kind = match kind(error) {
         ErrorKind::TimedOut | ErrorKind::Other => ErrorKind::Unavailable,
         kind => kind,
     };
-    Error::new(kind, doing).with_source(Cause::of(error))
+    Error::new(kind, operation).with_source(Cause::of(error))
 }
 
 /// The connection broke, or what came over it was no answer.

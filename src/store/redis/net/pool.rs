@@ -169,11 +169,11 @@ impl RedisPool {
     }
 
     /// All servers, for what goes through their keys.
-    pub(crate) fn servers(&self, doing: &'static str) -> Result<Vec<Arc<Node>>> {
+    pub(crate) fn servers(&self, operation: &'static str) -> Result<Vec<Arc<Node>>> {
         match &self.servers {
             Servers::One(node) => Ok(vec![node.clone()]),
             Servers::Cluster(cluster) => {
-                cluster.owner(doing, Instant::now() + self.deadline(), 0)?;
+                cluster.owner(operation, Instant::now() + self.deadline(), 0)?;
                 Ok(cluster.nodes())
             }
         }
@@ -211,12 +211,12 @@ impl RedisPool {
     /// no harm twice or recognises that it was carried out before.
     pub(crate) fn call(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         effect: Effect,
         to: To<'_>,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
-        let result = self.attempt(doing, effect, to, command);
+        let result = self.attempt(operation, effect, to, command);
         let count = match &result {
             Ok(Answer { repeated: false, .. }) => &self.counts.answered,
             Ok(Answer { repeated: true, .. }) => &self.counts.repeated,
@@ -228,29 +228,29 @@ impl RedisPool {
 
     fn attempt(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         effect: Effect,
         to: To<'_>,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
         let until = Instant::now() + self.deadline();
         let send = || match (to, &self.servers) {
-            (To::Server(node), _) | (To::Key(_), Servers::One(node)) => node.send(doing, until, &command),
-            (To::Key(key), Servers::Cluster(cluster)) => cluster.send(doing, until, key.as_bytes(), &command),
+            (To::Server(node), _) | (To::Key(_), Servers::One(node)) => node.send(operation, until, &command),
+            (To::Key(key), Servers::Cluster(cluster)) => cluster.send(operation, until, key.as_bytes(), &command),
         };
         match send()? {
             Ok(value) => Ok(Answer { value, repeated: false }),
             Err(lost) if failure::is_unanswered(&lost) && !lost.is_timeout() => {
                 let again =
-                    send().and_then(|answer| answer.map_err(|error| failure::of_command(doing, effect, &error)));
+                    send().and_then(|answer| answer.map_err(|error| failure::of_command(operation, effect, &error)));
                 match again {
                     Ok(value) => Ok(Answer { value, repeated: true }),
                     // The second failure says nothing about the first attempt.
-                    Err(_) if effect == Effect::Writes => Err(failure::of_command(doing, effect, &lost)),
+                    Err(_) if effect == Effect::Writes => Err(failure::of_command(operation, effect, &lost)),
                     Err(error) => Err(error),
                 }
             }
-            Err(error) => Err(failure::of_command(doing, effect, &error)),
+            Err(error) => Err(failure::of_command(operation, effect, &error)),
         }
     }
 }

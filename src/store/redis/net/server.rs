@@ -58,14 +58,14 @@ impl Node {
     /// Sends a command over one connection. The outer error: it was not sent.
     pub(crate) fn send(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         until: Instant,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<RedisResult<Value>> {
-        match self.exchange(doing, until, &command)? {
+        match self.exchange(operation, until, &command)? {
             // The one that was asked did nothing. If there is another master by now, the next connection leads to it.
             Err(error) if self.manager.follows_a_master() && failure::cannot_serve(&error) => {
-                self.exchange(doing, until, &command)
+                self.exchange(operation, until, &command)
             }
             answer => Ok(answer),
         }
@@ -73,11 +73,11 @@ impl Node {
 
     fn exchange(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         until: Instant,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<RedisResult<Value>> {
-        let mut connection = self.checkout(doing, until)?;
+        let mut connection = self.checkout(operation, until)?;
         let answer = connection.by(until, command);
         drop(connection);
         if let Err(error) = &answer {
@@ -91,7 +91,7 @@ impl Node {
 
     pub(crate) fn checkout(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         until: Instant,
     ) -> Result<PooledConnection<RedisConnectionManager>> {
         let mut look = FIRST_LOOK;
@@ -100,12 +100,12 @@ impl Node {
                 return Ok(connection);
             }
             if let Some(error) = self.manager.link().refusal() {
-                return Err(failure::of_connect(doing, &error));
+                return Err(failure::of_connect(operation, &error));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let why = format!("none of up to {} connections came free", self.pool.max_size());
-                return Err(Error::new(ErrorKind::TimedOut, doing).with_source(why));
+                return Err(Error::new(ErrorKind::TimedOut, operation).with_source(why));
             }
             if let Ok(connection) = self.pool.get_timeout(left.min(look)) {
                 return Ok(connection);
