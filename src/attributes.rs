@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::codec::{Check, NO_FORM};
-use crate::{BoxError, Error, ErrorKind, Result};
+use crate::{BoxError, Error, ErrorKind, Result, operation};
 
 /// A session value for those who want keys instead of a type of their own, as `SessionManager<Attributes>`: names with
 /// JSON values.
@@ -39,7 +39,7 @@ impl Attributes {
     /// [`ErrorKind::Payload`] if the value is not a `V`.
     pub fn get<V: DeserializeOwned>(&self, name: &str) -> Result<Option<V>> {
         // serde_json's own error quotes the value.
-        let refuse = |_| Error::new(ErrorKind::Payload, "reading an attribute").with_source("it is of another type");
+        let refuse = |_| Error::new(ErrorKind::Payload, operation::READ_ATTRIBUTE).with_source("it is of another type");
         self.0.get(name).map(V::deserialize).transpose().map_err(refuse)
     }
 
@@ -61,7 +61,7 @@ impl Attributes {
     /// [`ErrorKind::Payload`] if [JSON](crate::Json) has no form for the value, or it holds an integer of more than 64 bits.
     /// The attribute is as before then.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<()> {
-        let refuse = |source: BoxError| Error::new(ErrorKind::Payload, "setting an attribute").with_source(source);
+        let refuse = |source: BoxError| Error::new(ErrorKind::Payload, operation::SET_ATTRIBUTE).with_source(source);
         Check::json(&value).map_err(|refused| refuse(refused.into()))?;
         let value = serde_json::to_value(value).map_err(|_| refuse(NO_FORM.into()))?;
         self.0.insert(name.into(), value);

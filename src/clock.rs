@@ -1,3 +1,4 @@
+use crate::sync;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,7 +35,7 @@ impl Clock {
     pub fn now(&self) -> SystemTime {
         let now = match &self.0 {
             None => SystemTime::now(),
-            Some(time) => *time.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
+            Some(time) => *sync::lock(time),
         };
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         UNIX_EPOCH + Duration::from_millis(since.as_millis() as u64)
@@ -47,7 +48,7 @@ impl Clock {
     /// On the system's clock, which nobody can move.
     pub fn advance(&self, by: Duration) {
         let time = self.0.as_ref().expect("only a manual clock can be advanced");
-        *time.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += by;
+        *sync::lock(time) += by;
     }
 }
 

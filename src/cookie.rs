@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use ::cookie::{Cookie, SameSite};
 
-use crate::{Error, ErrorKind, Result, SessionId};
+use crate::{Error, Result, SessionId, operation};
 
 /// How long browsers keep a cookie at most: 400 days (RFC 6265bis, 5.5).
 const MAX_AGE: Duration = Duration::from_secs(400 * 86_400);
@@ -39,8 +39,7 @@ impl Default for SessionCookie {
 impl SessionCookie {
     /// Checks the attributes against each other and settles the name.
     pub(crate) fn settle(mut self) -> Result<Self> {
-        let refuse =
-            |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "naming the cookie").with_source(why));
+        let refuse = |why: &'static str| Err(Error::misconfigured(operation::NAME_COOKIE, why));
         let hosted = self.secure && self.path == "/" && self.domain.is_none();
         let name = self.name.take().unwrap_or_else(|| {
             let prefix = match (hosted, self.secure) {

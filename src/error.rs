@@ -44,6 +44,16 @@ impl Error {
         Self { source: Some(source.into()), ..self }
     }
 
+    /// An error about a setting or a call that cannot work, with the rule that it breaks.
+    pub(crate) fn misconfigured(operation: &'static str, why: impl Into<BoxError>) -> Self {
+        Self::new(ErrorKind::Misconfigured, operation).with_source(why)
+    }
+
+    /// An error about something that this store, or this server, cannot do.
+    pub(crate) fn unsupported(operation: &'static str, why: impl Into<BoxError>) -> Self {
+        Self::new(ErrorKind::Unsupported, operation).with_source(why)
+    }
+
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         self.kind

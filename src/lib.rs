@@ -152,11 +152,14 @@ pub mod contract;
 mod cookie;
 mod error;
 mod id;
+mod jitter;
 mod manager;
+mod operation;
 mod reaper;
 mod session;
 pub mod step;
 pub mod store;
+mod sync;
 
 /// The guides: pages of the documentation, and nothing of the compiled crate.
 macro_rules! guides {

@@ -18,7 +18,7 @@ use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Touch};
-use crate::{Clock, Codec, Error, ErrorKind, Handle, Json, Result, Session, SessionId, SessionStore};
+use crate::{Clock, Codec, Error, ErrorKind, Handle, Json, Result, Session, SessionId, SessionStore, operation};
 
 /// Opens and commits sessions with values of type `T`: all policy is here.
 ///
@@ -237,7 +237,7 @@ impl<T: 'static> Policy<T> {
 
     fn decode(&self, payload: &[u8]) -> Result<Envelope<T>> {
         let decoded = self.codec.decode(payload);
-        decoded.map_err(|error| Error::new(ErrorKind::Payload, "decoding a session").with_source(error))
+        decoded.map_err(|error| Error::new(ErrorKind::Payload, operation::DECODE).with_source(error))
     }
 
     fn lifetime_left<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {

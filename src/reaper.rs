@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use self::rounds::Rounds;
 use crate::codec::Envelope;
 use crate::store::MAX_TTL;
-use crate::{Error, ErrorKind, Handle, Result, SessionManager};
+use crate::{Error, ErrorKind, Handle, Result, SessionManager, operation, sync};
 
 /// 600 seconds, as rrss has it (`:resolution`).
 const RESOLUTION: Duration = Duration::from_secs(600);
@@ -139,8 +139,7 @@ impl<T: 'static> ReaperBuilder<T> {
     /// [`ErrorKind::Unsupported`] if the store has no index, as the plain Redis store, which needs no reaper; and if the
     /// system has no thread to give.
     pub fn start(self) -> Result<Reaper> {
-        const OPERATION: &str = "starting a reaper";
-        let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, OPERATION).with_source(why));
+        let refuse = |why: &'static str| Err(Error::misconfigured(operation::START_REAPER, why));
         if self.resolution < Duration::from_millis(1) {
             return refuse("the resolution is at least a millisecond");
         }
@@ -148,7 +147,7 @@ impl<T: 'static> ReaperBuilder<T> {
             return refuse("a batch is from 1 to 1000 sessions");
         }
         let Some(index) = self.sessions.store().index() else {
-            return Err(Error::new(ErrorKind::Unsupported, OPERATION).with_source(NO_INDEX));
+            return Err(Error::unsupported(operation::START_REAPER, NO_INDEX));
         };
         let partitions = index.partitions().max(1);
         if self.on_expired.is_some() {
@@ -165,7 +164,7 @@ impl<T: 'static> ReaperBuilder<T> {
                 let _ending: Sender<()> = ending;
                 rounds.run();
             })
-            .map_err(|error| Error::new(ErrorKind::Other, OPERATION).with_source(error))?;
+            .map_err(|error| Error::new(ErrorKind::Other, operation::START_REAPER).with_source(error))?;
         Ok(Reaper { orders, ended, stats, thread: thread.thread().id() })
     }
 }
@@ -230,7 +229,7 @@ impl Reaper {
     /// That the store could not be asked. [`ErrorKind::Unsupported`] when called by the callback, which would wait for
     /// itself.
     pub fn reap_now(&self) -> Result<u64> {
-        let refuse = |why: &'static str| Error::new(ErrorKind::Unsupported, "reaping sessions").with_source(why);
+        let refuse = |why: &'static str| Error::unsupported(operation::REAP, why);
         if thread::current().id() == self.thread {
             return Err(refuse("the callback of a reaper cannot wait for the reaper"));
         }
@@ -260,5 +259,5 @@ impl Drop for Reaper {
 }
 
 fn lock(stats: &Mutex<ReaperStats>) -> MutexGuard<'_, ReaperStats> {
-    stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    sync::lock(stats)
 }

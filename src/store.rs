@@ -58,7 +58,7 @@ pub use bytes::Bytes;
 
 pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
-use crate::{Error, ErrorKind, Handle, Result, SessionId};
+use crate::{Error, Handle, Result, SessionId, operation};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -110,14 +110,14 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
         match suffixes {
             [] => Ok(()),
-            _ => Err(companion::unsupported("preparing companions")),
+            _ => Err(companion::unsupported(operation::KEEP_COMPANIONS)),
         }
     }
 
     /// Reads a companion of a session that lives: one round trip. `None` if there is no such session, or no such companion.
     fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
         let _ = (id, suffix);
-        Err(companion::unsupported("reading a companion"))
+        Err(companion::unsupported(operation::READ_COMPANION))
     }
 
     /// Ends a session. Answers whether there was one; after a connection was lost on the way, whether there was one *then*.
@@ -382,7 +382,7 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
             (None, []) => Ok(()),
             (None, _) => {
                 let why = "the store is shared already; put steps around it first";
-                Err(Error::new(ErrorKind::Misconfigured, "preparing companions").with_source(why))
+                Err(Error::misconfigured(operation::KEEP_COMPANIONS, why))
             }
         }
     }

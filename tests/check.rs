@@ -102,13 +102,13 @@ fn does_all(store: RedisSessionStore) {
         let id = store.fresh_id(None);
         let bind = Bind::To { principal: "ann", cap: Some(3) };
         let _ = store.create(&id, Write::new(b"v", Duration::from_secs(60)).with_bind(bind)).unwrap();
-        assert_eq!(index.of("ann").unwrap().len(), 1);
+        assert_eq!(index.list_by_principal("ann").unwrap().len(), 1);
         for partition in 0..index.partitions() {
             let _ = index.reap(partition, 1000, true).unwrap();
         }
         assert!(index.count().unwrap() > 0 && !index.page(0, 10).unwrap().is_empty());
         let _ = index.verify().unwrap();
-        assert!(index.end("ann", Ending::All).unwrap() == 1 && index.of("ann").unwrap().is_empty());
+        assert!(index.end("ann", Ending::All).unwrap() == 1 && index.list_by_principal("ann").unwrap().is_empty());
         assert!(index.end_everybody().unwrap() > 0 && index.count().unwrap() == 0);
     }
     let store = StepStore::builder(store).step(WrittenAt::new()).build().unwrap();

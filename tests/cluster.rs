@@ -161,7 +161,7 @@ fn a_slot_that_moves_under_load_loses_nothing_and_fails_nothing() {
         });
         if expiring {
             // Whatever was where while the slot moved, nobody's list has what is gone.
-            assert!(index(&store).of("ada").unwrap().is_empty());
+            assert!(index(&store).list_by_principal("ada").unwrap().is_empty());
             index(&store).verify().unwrap();
         }
         assert_eq!(store.health().failed, 0);

@@ -60,7 +60,7 @@ fn row_32_no_secret_is_in_a_log_an_error_or_a_debug_text() {
         assert_eq!(log.commit(&sessions, late), None);
         log.tell(open());
         if let Some(index) = store.index() {
-            log.tell((index.of("secret-principal"), index.page(0, 9), Ending::AllBut(&id)));
+            log.tell((index.list_by_principal("secret-principal"), index.page(0, 9), Ending::AllExcept(&id)));
         }
     }
     server.kill();
@@ -88,7 +88,7 @@ fn no_debug_text_of_a_value_holds_a_secret() {
     let write = Write::new(b"secret-payload", HOUR).with_bind(to);
     // As bytes, too.
     let version = Version::new(*b"secret-payload");
-    log.tell((id, Some(id), Ending::AllBut(&id), attributes(), Handle::of_key(b"secret-key")));
+    log.tell((id, Some(id), Ending::AllExcept(&id), attributes(), Handle::of_key(b"secret-key")));
     log.tell((&envelope, &envelope.bound, write, to, &version));
     log.tell(("secret".parse::<SessionId>(), "secret".parse::<Handle>()));
     log.tell(Json::<String>::new().migrate(|secret: u32| Ok(secret.to_string())));
@@ -98,7 +98,7 @@ fn no_debug_text_of_a_value_holds_a_secret() {
     log.tell(store.create(&id, Write::new(b"another-secret", HOUR)).unwrap());
     log.tell(store.read(&id, Touch::No).unwrap());
     log.tell(store.save(&id, write, Some(&Version::new(*b"secret"))).unwrap());
-    log.tell((store.index().unwrap().of("secret-principal").unwrap(), &store));
+    log.tell((store.index().unwrap().list_by_principal("secret-principal").unwrap(), &store));
 
     let client = redis::Client::open(format!("redis://secret-user:secret@127.0.0.1:{}", shared().port())).unwrap();
     let manager = RedisConnectionManager::new(client.clone()).unwrap();

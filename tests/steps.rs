@@ -305,7 +305,7 @@ fn every_payload_that_leaves_the_store_is_restored() {
         // A session that a step cannot read is left out, and the others are there.
         let alien = Write::new(b"alien", HOUR).with_bind(ada);
         let _ = store.inner().create(&store.fresh_id(None), alien).unwrap();
-        let his = store.index().unwrap().of("ada").unwrap();
+        let his = store.index().unwrap().list_by_principal("ada").unwrap();
         assert_eq!(his.iter().map(|belonging| &*belonging.payload).collect::<Vec<_>>(), [b"2"]);
         let _ = store.inner().create(&store.fresh_id(None), Write::new(b"alien", SHORT)).unwrap();
         let _ = store.save(&id, Write::new(b"4", SHORT), None).unwrap();

@@ -65,7 +65,7 @@ use signal_hook::flag;
 
 use crate::{
     Error, ErrorKind, MemorySessionStore, Reaper, ReaperBuilder, RedisSessionStore, Result, SessionManager,
-    SessionManagerBuilder, SessionStore,
+    SessionManagerBuilder, SessionStore, operation,
 };
 
 /// How often a host looks whether it is to stop: a signal can set a flag, and nothing else that is portable and safe.
@@ -217,7 +217,7 @@ impl Args {
             // In this order: the first signal finds the flag unset.
             flag::register_conditional_shutdown(signal, 128 + signal, stopping.clone())
                 .and_then(|_| flag::register(signal, stopping.clone()))
-                .map_err(|error| Error::new(ErrorKind::Other, "listening for signals").with_source(error))?;
+                .map_err(|error| Error::new(ErrorKind::Other, operation::LISTEN_FOR_SIGNALS).with_source(error))?;
         }
         Ok(Host { stopping, _reaper: reaper })
     }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::store::{Created, Found, Saved, SessionStore, Stored, Touch, Version, Write};
-use crate::{Error, SessionId};
+use crate::{Error, SessionId, sync};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const SHORT: Duration = Duration::from_millis(10);
@@ -17,12 +17,12 @@ static RUNS: RwLock<()> = RwLock::new(());
 
 /// While this is held others may use the store as well.
 pub(super) fn beside_others() -> RwLockReadGuard<'static, ()> {
-    RUNS.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    sync::read(&RUNS)
 }
 
 /// While this is held no other run does: for what concerns the whole store.
 pub(super) fn alone() -> RwLockWriteGuard<'static, ()> {
-    RUNS.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    sync::write(&RUNS)
 }
 
 /// Others who use the store may be in the way of a look at the whole of it, but not of every look.

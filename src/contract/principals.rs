@@ -13,13 +13,13 @@ pub fn principals_keep_their_sessions(store: &dyn SessionStore, index: &dyn Sess
     let (ada, bob) = (principal("ada"), principal("bob"));
     let id = create_for(store, &ada, None);
     assert_eq!(handles(index, &ada), [store.handle(&id)]);
-    let since = ok(index.of(&ada))[0].since;
+    let since = ok(index.list_by_principal(&ada))[0].since;
     assert_stored(store.save(&id, Write::new(b"2", HOUR), None));
     wait(SHORT);
     let (new, again) = (store.fresh_id(Some(&id)), Bind::To { principal: &ada, cap: None });
     assert_stored(store.rotate(&id, &new, Write::new(b"3", HOUR).with_bind(again), None));
     assert_eq!(handles(index, &ada), [store.handle(&new)]);
-    let found = &ok(index.of(&ada))[0];
+    let found = &ok(index.list_by_principal(&ada))[0];
     assert_eq!((&*found.payload, found.since), (b"3".as_slice(), since));
 
     let to_bob = Bind::To { principal: &bob, cap: None };
@@ -47,7 +47,7 @@ pub fn principals_end_their_sessions(store: &dyn SessionStore, index: &dyn Sessi
     assert_eq!(ok(index.end(&ada, Ending::Only(store.handle(&bobs)))), 0, "it is another's");
     assert_eq!(ok(index.end(&ada, Ending::Only(store.handle(&first)))), 1);
     assert_absent(store, &first);
-    assert_eq!(ok(index.end(&ada, Ending::AllBut(&third))), 1);
+    assert_eq!(ok(index.end(&ada, Ending::AllExcept(&third))), 1);
     assert_absent(store, &second);
     assert_missing(store.save(&second, Write::new(b"late", HOUR), None));
     assert_eq!(handles(index, &ada), [store.handle(&third)]);
@@ -90,5 +90,5 @@ pub(super) fn create_for(store: &dyn SessionStore, principal: &str, cap: Option<
 
 #[track_caller]
 pub(super) fn handles(index: &dyn SessionIndex, principal: &str) -> Vec<Handle> {
-    ok(index.of(principal)).iter().map(|belonging| belonging.handle).collect()
+    ok(index.list_by_principal(principal)).iter().map(|belonging| belonging.handle).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Policy, SessionManager};
 use crate::cookie::SessionCookie;
 use crate::store::MAX_TTL;
-use crate::{Clock, Codec, Error, ErrorKind, Result, SameSite, SessionStore};
+use crate::{Clock, Codec, Error, Result, SameSite, SessionStore, operation};
 
 /// One week, as rrss has it (604,800 seconds).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(604_800);
@@ -307,8 +307,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// the idle timeout, or is longer than the lifetime.
     pub fn build(self) -> Result<SessionManager<T>> {
         let mut policy = self.0;
-        let refuse =
-            |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "building a manager").with_source(why));
+        let refuse = |why: &'static str| Err(Error::misconfigured(operation::BUILD_MANAGER, why));
         let times = [policy.idle_timeout, policy.lifetime, policy.remember_for];
         if times.into_iter().flatten().any(|time| time < Duration::from_millis(1)) {
             return refuse("idle timeout, lifetime and remember_for are at least a millisecond, or not set");

@@ -7,7 +7,7 @@ use super::{OnConflict, Policy, SessionManager};
 use crate::codec::Envelope;
 use crate::session::{Change, Origin};
 use crate::store::{Bind, Found, Saved, Touch, Write};
-use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId};
+use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId, operation};
 
 /// What became of a session, and the headers for the response.
 #[derive(Clone)]
@@ -172,7 +172,7 @@ impl<T: 'static> Policy<T> {
 
     /// What was encoded, if it may be stored.
     fn payload(&self, encoded: Result<Vec<u8>, BoxError>) -> Result<Vec<u8>> {
-        let refuse = |source| Error::new(ErrorKind::Payload, "encoding a session").with_source(source);
+        let refuse = |source| Error::new(ErrorKind::Payload, operation::ENCODE).with_source(source);
         let payload = encoded.map_err(refuse)?;
         if payload.len() > self.max_payload {
             return Err(refuse(format!("{} bytes are over the limit of {}", payload.len(), self.max_payload).into()));
@@ -231,7 +231,7 @@ impl<T: 'static> Policy<T> {
                     return Ok((lost, None));
                 }
                 Saved::Conflict(_) if modified && session.on_conflict == OnConflict::Fail => {
-                    return Err(Error::new(ErrorKind::Conflict, "saving a session"));
+                    return Err(Error::new(ErrorKind::Conflict, operation::SAVE));
                 }
                 Saved::Conflict(theirs) => theirs,
             };
@@ -248,7 +248,7 @@ impl<T: 'static> Policy<T> {
 
     /// Takes over what is there now, and puts what this request changed, `mine`, onto it.
     pub(super) fn catch_up(&self, session: &mut Session<T>, mine: Option<&[u8]>, theirs: &[u8]) -> Result<()> {
-        let conflict = |why: &'static str| Error::new(ErrorKind::Conflict, "merging two changes").with_source(why);
+        let conflict = |why: &'static str| Error::new(ErrorKind::Conflict, operation::MERGE).with_source(why);
         let there = self.decode(theirs)?;
         session.owner = there.bound.as_ref().map(|bound| bound.principal.clone());
         session.envelope = match (mine, &session.snapshot) {

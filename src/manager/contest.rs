@@ -1,7 +1,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, jitter, operation};
 
 /// How long a change is tried again while other requests keep changing the session: 1 second.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -34,11 +34,10 @@ impl Contest {
     pub(super) fn again(&mut self) -> Result<()> {
         if self.attempts >= ATTEMPTS && self.began.elapsed() >= LIMIT {
             let why = format!("others kept changing it for {LIMIT:?}");
-            return Err(Error::new(ErrorKind::Conflict, "saving a session").with_source(why));
+            return Err(Error::new(ErrorKind::Conflict, operation::SAVE).with_source(why));
         }
-        let random = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
         self.attempts += 1;
-        thread::sleep(PAUSE.mul_f64(random / f64::from(self.attempts)));
+        thread::sleep(jitter::part_of(PAUSE / self.attempts));
         Ok(())
     }
 }

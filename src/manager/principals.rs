@@ -2,9 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use super::SessionManager;
 use crate::store::{Ending, SessionIndex};
-use crate::{Error, ErrorKind, Handle, Result, Session};
-
-const ENDING: &str = "ending sessions";
+use crate::{Error, Handle, Result, Session, operation};
 
 /// A session that belongs to a principal, as one would show it to them; from [`SessionManager::list`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +51,8 @@ impl<T: 'static> SessionManager<T> {
     #[doc(alias = "find_by_principal_name")]
     pub fn list(&self, principal: &str) -> Result<Vec<BoundSession>> {
         let (policy, now) = (&*self.0, self.0.clock.now());
-        let sessions =
-            self.index("listing the sessions of a principal")?.of(principal)?.into_iter().filter_map(|belonging| {
+        let sessions = self.index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?.into_iter().filter_map(
+            |belonging| {
                 let envelope = policy.decode(&belonging.payload).ok()?;
                 let lifetime_left = policy.lifetime_left(&envelope, now);
                 if lifetime_left.is_some_and(|left| left.is_zero()) {
@@ -72,7 +70,8 @@ impl<T: 'static> SessionManager<T> {
                     last_used: unused.and_then(|unused| now.checked_sub(unused)),
                     expires_in: [belonging.expires_in, lifetime_left].into_iter().flatten().min(),
                 })
-            });
+            },
+        );
         Ok(sessions.collect())
     }
 
@@ -83,7 +82,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// That the store could not be asked. Some may have ended then; call it again.
     pub fn end_all(&self, principal: &str) -> Result<u64> {
-        self.index(ENDING)?.end(principal, Ending::All)
+        self.index(operation::END)?.end(principal, Ending::All)
     }
 
     /// Ends all sessions of the principal of this session but this one. Answers how many there were; none if it belongs to
@@ -96,7 +95,7 @@ impl<T: 'static> SessionManager<T> {
     pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
         match (session.principal(), session.id()) {
             (Some(principal), Some(id)) if session.owner.as_deref() == Some(principal) => {
-                self.index(ENDING)?.end(principal, Ending::AllBut(id))
+                self.index(operation::END)?.end(principal, Ending::AllExcept(id))
             }
             (Some(principal), _) => self.end_all(principal),
             (None, _) => Ok(0),
@@ -113,7 +112,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// As for [`end_all`](Self::end_all).
     pub fn end(&self, principal: &str, handle: Handle) -> Result<bool> {
-        Ok(self.index(ENDING)?.end(principal, Ending::Only(handle))? > 0)
+        Ok(self.index(operation::END)?.end(principal, Ending::Only(handle))? > 0)
     }
 
     /// Ends everybody's sessions, whether they belong to anybody or not: for an administrator, after a breach say. Answers how
@@ -142,13 +141,13 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// As for [`end_all`](Self::end_all).
     pub fn end_everybody(&self) -> Result<u64> {
-        self.index(ENDING)?.end_everybody()
+        self.index(operation::END)?.end_everybody()
     }
 
     fn index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
         self.0.store.index().ok_or_else(|| {
             let why = "the store has no index: use an expiring Redis store or a memory store";
-            Error::new(ErrorKind::Unsupported, operation).with_source(why)
+            Error::unsupported(operation, why)
         })
     }
 }

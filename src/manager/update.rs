@@ -4,7 +4,7 @@ use super::contest::Contest;
 use super::{OnConflict, Policy, SessionManager};
 use crate::session::{Change, Origin};
 use crate::store::{Created, Saved, Write};
-use crate::{Error, ErrorKind, Result, Session, SessionId};
+use crate::{Error, ErrorKind, Result, Session, SessionId, operation};
 
 impl<T: 'static> SessionManager<T> {
     /// Changes a session so that no change is lost, whatever others do to it at the same time: reads it, changes it, saves
@@ -73,7 +73,7 @@ impl<T: 'static> SessionManager<T> {
         }
         let before = session.encode();
         let modified = session.differs(&before);
-        let before = before.map_err(|error| Error::new(ErrorKind::Payload, "encoding a session").with_source(error))?;
+        let before = before.map_err(|error| Error::new(ErrorKind::Payload, operation::ENCODE).with_source(error))?;
         let mine = modified.then_some(&*before);
         // Works on a copy. Decoded anew after a failure, a `HashMap` would look changed to the next merge.
         let value = mem::replace(&mut session.envelope, policy.decode(&before)?);
@@ -117,7 +117,7 @@ impl<T: 'static> Policy<T> {
                 }
                 Saved::Missing => return Ok(None),
                 Saved::Conflict(_) if mine.is_some() && session.on_conflict == OnConflict::Fail => {
-                    return Err(Error::new(ErrorKind::Conflict, "saving a session"));
+                    return Err(Error::new(ErrorKind::Conflict, operation::SAVE));
                 }
                 Saved::Conflict(theirs) => theirs,
             };
@@ -133,8 +133,10 @@ impl<T: 'static> Policy<T> {
         match self.store.create(&id, write)? {
             Created::Stored(version) => Ok((id, version)),
             // No two ids of 128 random bits are equal.
-            Created::Taken => Err(Error::new(ErrorKind::Misconfigured, "creating a session")
-                .with_source("the key of a fresh id is taken: does the key mapper give every id its own?")),
+            Created::Taken => Err(Error::misconfigured(
+                operation::CREATE,
+                "the key of a fresh id is taken: does the key mapper give every id its own?",
+            )),
         }
     }
 }

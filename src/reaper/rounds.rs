@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::{ExpiredSession, Order, ReaperBuilder, ReaperStats, lock};
 use crate::store::{Expired, Reaped};
-use crate::{Error, ErrorKind, Result, SessionManager};
+use crate::{Error, ErrorKind, Result, SessionManager, jitter, operation};
 
 /// How long traffic has Redis to itself between two batches.
 const PAUSE: Duration = Duration::from_micros(100);
@@ -50,7 +50,7 @@ impl<T: 'static> Rounds<T> {
     pub(super) fn run(mut self) {
         // The partitions take turns, so that each has one round in a resolution.
         let turn = self.settings.resolution / self.partitions;
-        let mut next = Instant::now() + random_part(turn);
+        let mut next = Instant::now() + jitter::part_of(turn);
         let mut backoff = Backoff::default();
         for partition in (0..self.partitions).cycle() {
             let Ok(()) = self.wait(next) else { return };
@@ -247,14 +247,13 @@ impl<T: 'static> Batches<T> {
     fn reap(&self, partition: u32) -> Result<Reaped> {
         // A store of somebody else's is no reason to die of.
         catch_unwind(AssertUnwindSafe(|| {
-            let index = self.sessions.store().index().ok_or_else(|| Error::new(ErrorKind::Unsupported, OPERATION))?;
+            let index =
+                self.sessions.store().index().ok_or_else(|| Error::new(ErrorKind::Unsupported, operation::REAP))?;
             index.reap(partition, self.size, self.payloads)
         }))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, OPERATION).with_source("the store panicked")))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, operation::REAP).with_source("the store panicked")))
     }
 }
-
-const OPERATION: &str = "reaping sessions";
 
 /// How long to wait after a failure: twice as long as after the one before.
 struct Backoff(Duration);
@@ -280,10 +279,6 @@ impl Backoff {
             }
         }
     }
-}
-
-fn random_part(whole: Duration) -> Duration {
-    whole.mul_f64(f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
@@ -325,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_tried_again_soon_then_less_and_less_often_but_once_a_resolution() {
-        let (works, fails) = (Ok(()), Err::<(), _>(Error::new(ErrorKind::Unavailable, OPERATION)));
+        let (works, fails) = (Ok(()), Err::<(), _>(Error::new(ErrorKind::Unavailable, operation::REAP)));
         for (resolution, pauses) in [(600, [1, 2, 4, 8]), (3, [1, 2, 3, 3]), (1, [1; 4]), (0, [0; 4])] {
             let resolution = Duration::from_secs(resolution);
             let mut backoff = Backoff::default();

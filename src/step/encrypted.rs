@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 use super::{Next, Step, Subject, WriteOperation, Written};
 use crate::store::Bytes;
-use crate::{Error, ErrorKind, Handle, Result};
+use crate::{Error, ErrorKind, Handle, Result, operation};
 
 /// The first byte of what this step writes; no JSON or MessagePack envelope begins with it.
 const VERSION: u8 = 0xE1;
@@ -105,7 +105,7 @@ impl EncryptionKey {
         let mut bytes = [0; 32];
         hex::decode_to_slice(digits, &mut bytes).map(|()| Self::from_bytes(bytes)).map_err(|_| {
             let why = "an encryption key is 64 hexadecimal digits";
-            Error::new(ErrorKind::Misconfigured, "reading an encryption key").with_source(why)
+            Error::misconfigured(operation::READ_ENCRYPTION_KEY, why)
         })
     }
 
@@ -116,7 +116,7 @@ impl EncryptionKey {
         let bound_to = self.bound_to(handle);
         let [nonce @ .., _, _, _, _, _, _, _, _] = mac(&self.nonces, &[&bound_to, payload]);
         let sealed = self.cipher.encrypt(&XNonce::from(nonce), Payload { msg: payload, aad: &bound_to });
-        let sealed = sealed.map_err(|_| Error::new(ErrorKind::Payload, "encrypting a session"))?;
+        let sealed = sealed.map_err(|_| Error::new(ErrorKind::Payload, operation::ENCRYPT))?;
         Ok([&[VERSION], &self.id[..], &nonce, &sealed].concat())
     }
 
@@ -151,5 +151,5 @@ fn mac(hmac: &Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
 }
 
 fn refuse(why: &'static str) -> Error {
-    Error::new(ErrorKind::Payload, "decrypting a session").with_source(why)
+    Error::new(ErrorKind::Payload, operation::DECRYPT).with_source(why)
 }

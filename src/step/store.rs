@@ -4,7 +4,7 @@ use crate::store::{
     Belonging, Created, Ending, Entry, Expired, Found, Health, Reaped, Saved, SessionIndex, SessionStore, Touch,
     Verified, Version, Write,
 };
-use crate::{Error, ErrorKind, Handle, Result, SessionId};
+use crate::{Error, ErrorKind, Handle, Result, SessionId, operation};
 
 /// A store with steps around it. The [module](crate::step) tells how they work.
 ///
@@ -51,9 +51,7 @@ impl<S: SessionStore> StepStore<S> {
     }
 
     fn inner_index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
-        self.store
-            .index()
-            .ok_or_else(|| Error::new(ErrorKind::Unsupported, operation).with_source("the store has no index"))
+        self.store.index().ok_or_else(|| Error::unsupported(operation, "the store has no index"))
     }
 }
 
@@ -92,7 +90,7 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
         match self.chain().write(&mut operation)? {
             Written::Stored(version) => Ok(Created::Stored(version)),
             Written::Taken => Ok(Created::Taken),
-            Written::Missing | Written::Conflict(_) => Err(misfit("creating a session")),
+            Written::Missing | Written::Conflict(_) => Err(misfit(operation::CREATE)),
         }
     }
 
@@ -102,13 +100,13 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let mut operation = WriteOperation::new(&self.store, WriteKind::Save, id, write, expected);
-        saved("saving a session", self.chain().write(&mut operation)?)
+        saved(operation::SAVE, self.chain().write(&mut operation)?)
     }
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let kind = WriteKind::Rotate { from: *old };
         let mut operation = WriteOperation::new(&self.store, kind, new, write, expected);
-        saved("renewing a session", self.chain().write(&mut operation)?)
+        saved(operation::ROTATE, self.chain().write(&mut operation)?)
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
@@ -146,8 +144,7 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
 
     /// What was removed passes the steps, so the payloads are asked for also if the caller wants none.
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
-        let reaped =
-            self.inner_index("reaping sessions")?.reap(partition, limit, payloads || !self.steps.is_empty())?;
+        let reaped = self.inner_index(operation::REAP)?.reap(partition, limit, payloads || !self.steps.is_empty())?;
         let tell = |expired: Expired| {
             let mut operation = DeleteOperation::reaped(&self.store, expired.handle, expired.payload);
             match self.chain().delete(&mut operation) {
@@ -163,28 +160,28 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
     }
 
     fn count(&self) -> Result<u64> {
-        self.inner_index("counting sessions")?.count()
+        self.inner_index(operation::COUNT)?.count()
     }
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
-        self.inner_index("listing sessions")?.page(offset, limit)
+        self.inner_index(operation::PAGE)?.page(offset, limit)
     }
 
-    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
-        let his = self.inner_index("listing the sessions of a principal")?.of(principal)?;
+    fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
+        let his = self.inner_index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
         Ok(his.into_iter().filter_map(|belonging| self.restored(belonging)).collect())
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
-        self.inner_index("ending sessions")?.end(principal, which)
+        self.inner_index(operation::END)?.end(principal, which)
     }
 
     fn end_everybody(&self) -> Result<u64> {
-        self.inner_index("ending everybody's sessions")?.end_everybody()
+        self.inner_index(operation::END_ALL_SESSIONS)?.end_everybody()
     }
 
     fn verify(&self) -> Result<Verified> {
-        self.inner_index("verifying the index")?.verify()
+        self.inner_index(operation::VERIFY)?.verify()
     }
 }
 

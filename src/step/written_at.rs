@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Next, Step, WriteOperation, Written};
-use crate::{Clock, Error, ErrorKind, Result, SessionId, SessionStore};
+use crate::{Clock, Error, ErrorKind, Result, SessionId, SessionStore, operation};
 
 /// What the key of the companion ends with, as in rrss.
 const SUFFIX: &str = "written-at";
@@ -50,8 +50,7 @@ impl WrittenAt {
         let Some(value) = store.companion(id, SUFFIX)? else { return Ok(None) };
         let millis = str::from_utf8(&value).ok().and_then(|millis| millis.parse().ok());
         let time = millis.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
-        let refuse =
-            || Error::new(ErrorKind::Payload, "reading when a session was written").with_source("it is no time");
+        let refuse = || Error::new(ErrorKind::Payload, operation::READ_WRITTEN_AT).with_source("it is no time");
         time.map(Some).ok_or_else(refuse)
     }
 }

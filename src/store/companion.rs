@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result, operation};
 
 /// A value that goes with a session without being in its payload: the time it was last written, say.
 ///
@@ -48,7 +48,7 @@ pub(super) fn keep(kept: &mut Vec<String>, suffixes: &[String]) -> Result<()> {
             continue;
         };
         let why = format!("the suffix {suffix:?} {why}");
-        return Err(Error::new(ErrorKind::Misconfigured, "preparing companions").with_source(why));
+        return Err(Error::misconfigured(operation::KEEP_COMPANIONS, why));
     }
     Ok(())
 }
@@ -59,11 +59,11 @@ pub(super) fn check_kept(kept: &[String], companions: &[Companion]) -> Result<()
         None => Ok(()),
         Some(Companion { suffix, .. }) => {
             let why = format!("the suffix {suffix:?} was not declared");
-            Err(Error::new(ErrorKind::Unsupported, "writing a companion").with_source(why))
+            Err(Error::unsupported(operation::WRITE_COMPANION, why))
         }
     }
 }
 
 pub(super) fn unsupported(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Unsupported, operation).with_source("this store keeps no companions")
+    Error::unsupported(operation, "this store keeps no companions")
 }

@@ -57,7 +57,7 @@ pub trait SessionIndex {
     /// # Errors
     ///
     /// That the store could not be asked.
-    fn of(&self, principal: &str) -> Result<Vec<Belonging>>;
+    fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>>;
 
     /// Ends sessions of a principal, and answers how many there were. A renewal that comes in between does not save a session
     /// that is to end: it ends under its new id. (But the one to end [`Only`](Ending::Only) has another handle then.)
@@ -65,7 +65,7 @@ pub trait SessionIndex {
     /// # Errors
     ///
     /// That the store could not be asked; some may have ended then. [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if the
-    /// session that is to [stay](Ending::AllBut) is not theirs, or not any more: it may have another id by now.
+    /// session that is to [stay](Ending::AllExcept) is not theirs, or not any more: it may have another id by now.
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64>;
 
     /// Ends everybody's sessions, and answers how many lived: for an administrator, after a breach say. All that began before
@@ -183,13 +183,13 @@ pub enum Ending<'a> {
     /// All of them.
     All,
     /// All but this one, which is to be theirs.
-    AllBut(&'a SessionId),
+    AllExcept(&'a SessionId),
     /// The one with this handle, if it is theirs.
     Only(Handle),
 }
 
 impl Ending<'_> {
-    /// What [`AllBut`](Self::AllBut) answers if that one is not theirs.
+    /// What [`AllExcept`](Self::AllBut) answers if that one is not theirs.
     pub(super) fn not_theirs(operation: &'static str) -> Error {
         Error::new(ErrorKind::Conflict, operation)
             .with_source("the session to be kept does not belong to the principal (any more)")

@@ -9,7 +9,7 @@ use super::{
     Belonging, Bytes, Created, Ending, Found, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch,
     Verified, Version, Write, companion, index, ttl_millis,
 };
-use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId};
+use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
 
 /// Sessions in the memory of this process: the default for development and tests, and enough for a program that is one
 /// process and may forget its sessions when it ends.
@@ -58,7 +58,7 @@ impl MemorySessionStore {
     fn lock(&self) -> (MutexGuard<'_, Shelf>, u64) {
         let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         // No operation panics halfway, so a poisoned lock guards whole data.
-        (self.shelf.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now)
+        (sync::lock(&self.shelf), now)
     }
 }
 
@@ -85,7 +85,7 @@ impl SessionStore for MemorySessionStore {
             return Ok(if own { Created::Stored(Version(payload.clone())) } else { Created::Taken });
         }
         if self.capacity.is_some_and(|capacity| shelf.sessions() >= capacity) {
-            return Err(Error::new(ErrorKind::OutOfMemory, "creating a session"));
+            return Err(Error::new(ErrorKind::OutOfMemory, operation::CREATE));
         }
         Ok(Created::Stored(shelf.put_session(*id, write, Attached::default(), now)))
     }
@@ -194,7 +194,7 @@ impl SessionIndex for MemorySessionStore {
         Ok(page.map(|(deadline, id)| index::Entry::new(self.handle(&id), left(deadline))).collect())
     }
 
-    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
+    fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
         let (shelf, now) = self.open();
         let of = |&(since, id): &(u64, SessionId)| {
             let stored = match shelf.entries.get(&id)? {
@@ -210,14 +210,14 @@ impl SessionIndex for MemorySessionStore {
         let (mut shelf, _) = self.open();
         let ends = |id: &SessionId| match which {
             Ending::All => true,
-            Ending::AllBut(kept) => id != kept,
+            Ending::AllExcept(kept) => id != kept,
             Ending::Only(wanted) => handle(id) == wanted,
         };
         let ids: Vec<SessionId> = shelf.owned.get(principal).into_iter().flatten().map(|(_, id)| *id).collect();
-        if let Ending::AllBut(kept) = which
+        if let Ending::AllExcept(kept) = which
             && !ids.contains(kept)
         {
-            return Err(Ending::not_theirs("ending sessions"));
+            return Err(Ending::not_theirs(operation::END));
         }
         let ended: Vec<SessionId> = ids.into_iter().filter(ends).collect();
         for id in &ended {

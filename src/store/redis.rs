@@ -27,7 +27,7 @@ use super::{
     Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Touch, Version, Write, companion,
     ttl_millis,
 };
-use crate::{Error, ErrorKind, Handle, Result, SessionId};
+use crate::{Error, Handle, Result, SessionId, operation};
 
 /// Sessions in Redis 7.0 or newer, or Valkey: on one server, on a master that Sentinels name, or in a cluster; see
 /// [`topologies`](crate::topologies).
@@ -105,16 +105,15 @@ impl SessionStore for RedisSessionStore {
     }
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
-        const OPERATION: &str = "creating a session";
         let key = self.keys.session(id);
         let answer = if self.is_bare() && write.is_bare() {
             // GET tells an own earlier success from somebody else's session, and a session from something else.
             let mut set = set(&key, write);
-            self.command(OPERATION, Effect::Writes, To::Key(&key), set.arg("NX").arg("GET"))?
+            self.command(operation::CREATE, Effect::Writes, To::Key(&key), set.arg("NX").arg("GET"))?
         } else {
             let mut args = self.write_args(write)?;
-            args.extend(self.bind_args(OPERATION, write.bind)?.into_iter().flatten());
-            self.script(OPERATION, &self.scripts.create, id, &[&key], args)?
+            args.extend(self.bind_args(operation::CREATE, write.bind)?.into_iter().flatten());
+            self.script(operation::CREATE, &self.scripts.create, id, &[&key], args)?
         };
         Ok(match answer.value {
             Value::Nil | Value::Okay | Value::Int(1) => {
@@ -123,29 +122,35 @@ impl SessionStore for RedisSessionStore {
             }
             Value::BulkString(there) if there == write.payload => Created::Stored(version_of(write.payload)),
             // It may be what the first attempt had stored, changed by somebody else.
-            Value::BulkString(_) | Value::Int(0) if answer.repeated => return Err(in_doubt(OPERATION)),
+            Value::BulkString(_) | Value::Int(0) if answer.repeated => return Err(in_doubt(operation::CREATE)),
             Value::BulkString(_) | Value::Int(0) => Created::Taken,
-            other => return Err(unexpected(OPERATION, &other)),
+            other => return Err(unexpected(operation::CREATE, &other)),
         })
     }
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
-        const OPERATION: &str = "reading a session";
         let key = self.keys.session(id);
         let answer = match touch {
-            Touch::No if self.expiring => self.read_untouched(OPERATION, &key)?,
-            Touch::No => self.command(OPERATION, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?,
+            Touch::No if self.expiring => self.read_untouched(operation::READ, &key)?,
+            Touch::No => self.command(operation::READ, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?,
             Touch::Set(ttl) if self.is_bare() => {
                 let mut getex = redis::cmd("GETEX");
-                self.command(OPERATION, Effect::Reads, To::Key(&key), getex.arg(&key).arg("PX").arg(ttl_millis(ttl)))?
+                self.command(
+                    operation::READ,
+                    Effect::Reads,
+                    To::Key(&key),
+                    getex.arg(&key).arg("PX").arg(ttl_millis(ttl)),
+                )?
             }
-            Touch::Set(ttl) => self.read_touched(OPERATION, id, &key, ttl, false)?,
-            Touch::Extend(ttl) => self.read_touched(OPERATION, id, &key, ttl, true)?,
+            Touch::Set(ttl) => self.read_touched(operation::READ, id, &key, ttl, false)?,
+            Touch::Extend(ttl) => self.read_touched(operation::READ, id, &key, ttl, true)?,
         };
         Ok(match answer.value {
             Value::Nil => {
                 let mut exists = redis::cmd("EXISTS");
-                match self.command(OPERATION, Effect::Reads, To::Key(&key), exists.arg(self.keys.renewed(&key)))?.value
+                match self
+                    .command(operation::READ, Effect::Reads, To::Key(&key), exists.arg(self.keys.renewed(&key)))?
+                    .value
                 {
                     Value::Int(0) => Found::Absent,
                     _ => Found::Renewed,
@@ -158,20 +163,19 @@ impl SessionStore for RedisSessionStore {
                 };
                 Found::Live(stored(payload, expires_in))
             }
-            other => Found::Live(stored_with_time_left(OPERATION, other)?),
+            other => Found::Live(stored_with_time_left(operation::READ, other)?),
         })
     }
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
-        const OPERATION: &str = "saving a session";
         let key = self.keys.session(id);
         let answer = if expected.is_none() && self.is_bare() && write.is_bare() {
             // GET, for without it SET replaces a key of any type.
             let mut set = set(&key, write);
-            self.command(OPERATION, Effect::Writes, To::Key(&key), set.arg("XX").arg("GET"))?
+            self.command(operation::SAVE, Effect::Writes, To::Key(&key), set.arg("XX").arg("GET"))?
         } else {
             let (mut args, mut script) = (self.write_args(write)?, &self.scripts.save);
-            let bind = self.bind_args(OPERATION, write.bind)?;
+            let bind = self.bind_args(operation::SAVE, write.bind)?;
             if expected.is_some() || bind.is_some() {
                 args.extend(expected_args(expected));
             }
@@ -179,18 +183,17 @@ impl SessionStore for RedisSessionStore {
                 args.extend(bind);
                 script = &self.scripts.save_and_bind;
             }
-            self.script(OPERATION, script, id, &[&key], args)?
+            self.script(operation::SAVE, script, id, &[&key], args)?
         };
         match answer.value {
             Value::Nil => Ok(Saved::Missing),
             Value::BulkString(_) => Ok(Saved::Stored(version_of(write.payload))),
-            value => self.saved(OPERATION, Answer { value, ..answer }, write),
+            value => self.saved(operation::SAVE, Answer { value, ..answer }, write),
         }
     }
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
-        const OPERATION: &str = "renewing a session";
-        let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, OPERATION).with_source(why));
+        let refuse = |why: &'static str| Err(Error::misconfigured(operation::ROTATE, why));
         let (old_key, new_key) = (self.keys.session(old), self.keys.session(new));
         if old_key == new_key {
             return refuse("the key mapper gives two ids the same key");
@@ -202,24 +205,23 @@ impl SessionStore for RedisSessionStore {
         let mut args = self.write_args(write)?;
         args.push(RENEWED_FOR.as_millis().to_string().into_bytes().into());
         args.extend(expected_args(expected));
-        args.extend(self.bind_args(OPERATION, write.bind)?.into_iter().flatten());
+        args.extend(self.bind_args(operation::ROTATE, write.bind)?.into_iter().flatten());
         let keys = [&*old_key, &*new_key, &*self.keys.renewed(&old_key)];
-        let answer = self.script(OPERATION, &self.scripts.rotate, old, &keys, args)?;
+        let answer = self.script(operation::ROTATE, &self.scripts.rotate, old, &keys, args)?;
         match answer.value {
-            Value::Int(-1) if answer.repeated => Err(in_doubt(OPERATION)),
+            Value::Int(-1) if answer.repeated => Err(in_doubt(operation::ROTATE)),
             Value::Int(-1) => refuse("another session lives under the key of the new id"),
             // Had the first attempt succeeded, the old session would be gone.
-            value => self.saved(OPERATION, Answer { value, repeated: false }, write),
+            value => self.saved(operation::ROTATE, Answer { value, repeated: false }, write),
         }
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
-        const OPERATION: &str = "deleting a session";
         let key = self.keys.session(id);
         let answer = if self.is_bare() {
-            self.command(OPERATION, Effect::Writes, To::Key(&key), redis::cmd("DEL").arg(&key))?
+            self.command(operation::DELETE, Effect::Writes, To::Key(&key), redis::cmd("DEL").arg(&key))?
         } else {
-            self.script(OPERATION, &self.scripts.delete, id, &[&key], Args::new())?
+            self.script(operation::DELETE, &self.scripts.delete, id, &[&key], Args::new())?
         };
         Ok(answer.value == Value::Int(1))
     }
@@ -231,18 +233,17 @@ impl SessionStore for RedisSessionStore {
     }
 
     fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
-        const OPERATION: &str = "reading a companion";
         let key = self.keys.companion(&self.keys.session(id), suffix);
         // It expires with its session, so it lives as long as that.
         let answer = if self.expiring {
-            self.read_untouched(OPERATION, &key)?
+            self.read_untouched(operation::READ_COMPANION, &key)?
         } else {
-            self.command(OPERATION, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?
+            self.command(operation::READ_COMPANION, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?
         };
         Ok(match answer.value {
             Value::Nil => None,
             Value::BulkString(value) => Some(value),
-            other => Some(stored_with_time_left(OPERATION, other)?.payload.to_vec()),
+            other => Some(stored_with_time_left(operation::READ_COMPANION, other)?.payload.to_vec()),
         })
     }
 

@@ -295,8 +295,8 @@ impl SessionIndex for Broken {
         }
     }
 
-    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
-        self.store.of(principal)
+    fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
+        self.store.list_by_principal(principal)
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {

@@ -98,7 +98,8 @@ impl Rig {
         assert_eq!(matches!(left, Value::Int(1..)), payload.is_some(), "half a session: {found:?}, {left:?}");
         if let Some(index) = self.admin.index() {
             let entry = self.cmd(&["ZSCORE", "{faults}:index", &key]);
-            let owned = index.of(PRINCIPAL).unwrap().iter().any(|entry| entry.handle == self.admin.handle(id));
+            let owned =
+                index.list_by_principal(PRINCIPAL).unwrap().iter().any(|entry| entry.handle == self.admin.handle(id));
             assert_eq!((entry != Value::Nil, owned), (payload.is_some(), payload.is_some()), "half a session");
         }
         payload

@@ -208,7 +208,8 @@ impl World {
             let expected =
                 his.iter().map(|(handle, record)| (*handle, record.state.bound.clone().unwrap(), record.created));
             assert_eq!(shown.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "sessions of {who}");
-            let since: Vec<u64> = index.of(who).unwrap().iter().map(|belonging| belonging.since).collect();
+            let since: Vec<u64> =
+                index.list_by_principal(who).unwrap().iter().map(|belonging| belonging.since).collect();
             assert_eq!(
                 since,
                 his.iter().map(|(_, record)| record.since).collect::<Vec<_>>(),
@@ -464,7 +465,7 @@ impl World {
     /// The one thing the model takes from the store: what time it was.
     fn since(&self, who: &str, id: &SessionId) -> u64 {
         let store = self.sessions.store();
-        let his = store.index().expect("it knows principals").of(who).unwrap();
+        let his = store.index().expect("it knows principals").list_by_principal(who).unwrap();
         his.iter().find(|belonging| belonging.handle == store.handle(id)).expect("it was bound").since
     }
 

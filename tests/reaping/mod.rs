@@ -193,8 +193,8 @@ impl<S: SessionStore> SessionIndex for Wrapped<S> {
         index(&self.store).page(offset, limit)
     }
 
-    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
-        index(&self.store).of(principal)
+    fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
+        index(&self.store).list_by_principal(principal)
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {

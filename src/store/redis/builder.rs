@@ -10,7 +10,7 @@ use super::net::address::Address;
 use super::net::connector::{RedisConnectionManager, Settings, check_deadline, misconfigured};
 use super::net::credentials::Credentials;
 use super::net::pool::{RedisPool, default_size};
-use crate::{Error, ErrorKind, Result, SessionId};
+use crate::{Error, Result, SessionId, operation};
 
 /// Enough to spread sessions evenly over some twenty nodes, and few enough for what has to visit all of them.
 const PARTITIONS_IN_CLUSTER: u32 = 64;
@@ -206,7 +206,7 @@ impl RedisSessionStoreBuilder {
     /// deadline or pool size out of range, settings of connections beside a ready pool, no partitions, several or a cluster
     /// with a prefix in braces or a custom key mapper, and no Sentinels or nodes.
     pub fn build(self) -> Result<RedisSessionStore> {
-        let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "building a store").with_source(why));
+        let refuse = |why: &'static str| Err(Error::misconfigured(operation::BUILD_STORE, why));
         let (settings, size) = (&self.connections, self.pool_size.unwrap_or_else(default_size));
         settings.deadline.map_or(Ok(()), check_deadline)?;
         let has_settings = settings.deadline.is_some() || settings.credentials.is_some() || self.pool_size.is_some();

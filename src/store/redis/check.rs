@@ -7,7 +7,7 @@ use super::RedisSessionStore;
 use super::net::error::Effect;
 use super::net::pool::To;
 use crate::store::{Created, Found, Saved, SessionStore, Touch, Write};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, operation};
 
 /// Something about a Redis that works, but that its operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,6 @@ impl fmt::Display for RedisWarning {
     }
 }
 
-const OPERATION: &str = "checking Redis";
-
 impl RedisSessionStore {
     /// Finds out at the start of a program whether the store can work: Redis answers, is new enough, and lets this user do
     /// all that the store does. It creates, saves, renews and deletes a session of its own, for a second at most; for an
@@ -74,14 +72,14 @@ impl RedisSessionStore {
     /// of them.
     pub fn check(&self) -> Result<Vec<RedisWarning>> {
         let mut warnings = Vec::new();
-        for server in &self.pool.servers(OPERATION)? {
+        for server in &self.pool.servers(operation::CHECK)? {
             match self.info(To::Server(server)) {
                 Ok(info) => {
                     let version = info.get("redis_version").map_or("", String::as_str);
                     let major = version.split('.').next().and_then(|major| major.parse().ok());
                     if major.is_none_or(|major: u32| major < 7) {
                         let why = format!("Redis 7.0 or newer is needed, this is {version:?}");
-                        return Err(Error::new(ErrorKind::Misconfigured, OPERATION).with_source(why));
+                        return Err(Error::misconfigured(operation::CHECK, why));
                     }
                     let policy = info.get("maxmemory_policy").filter(|policy| *policy != "noeviction");
                     warnings.extend(policy.cloned().map(RedisWarning::Evicts));
@@ -95,7 +93,7 @@ impl RedisSessionStore {
             warnings.push(RedisWarning::SharedPrefix(self.keys.prefix().to_owned()));
         }
         if self.expiring {
-            match self.clobbered(OPERATION, None) {
+            match self.clobbered(operation::CHECK, None) {
                 Ok(clobbered) => warnings.extend(clobbered.into_iter().map(RedisWarning::Clobbered)),
                 // Who may not look is not warned.
                 Err(error) if error.kind() == ErrorKind::Denied => {}
@@ -108,7 +106,7 @@ impl RedisSessionStore {
     }
 
     fn info(&self, server: To<'_>) -> Result<HashMap<String, String>> {
-        let answer = self.command(OPERATION, Effect::Reads, server, &redis::cmd("INFO"))?;
+        let answer = self.command(operation::CHECK, Effect::Reads, server, &redis::cmd("INFO"))?;
         let Ok(text) = redis::from_redis_value::<String>(answer.value) else { return Ok(HashMap::new()) };
         Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
     }
@@ -119,7 +117,7 @@ impl RedisSessionStore {
         let id = self.fresh_id(None);
         let new = self.fresh_id(Some(&id));
         let Created::Stored(version) = self.create(&id, Write::new(b"check 1", ttl))? else {
-            return Err(Error::new(ErrorKind::Misconfigured, OPERATION).with_source("a fresh id is taken"));
+            return Err(Error::misconfigured(operation::CHECK, "a fresh id is taken"));
         };
         let _: Found = self.read(&id, Touch::Set(ttl))?;
         let _: Found = self.read(&id, Touch::Extend(ttl))?;
@@ -135,7 +133,7 @@ impl RedisSessionStore {
     /// them is in the index. A user who may not look is not warned.
     fn shares_prefix(&self) -> Result<bool> {
         let index = self.keys.index(0);
-        let ask = |command: &Cmd| match self.command(OPERATION, Effect::Reads, To::Key(index), command) {
+        let ask = |command: &Cmd| match self.command(operation::CHECK, Effect::Reads, To::Key(index), command) {
             Ok(answer) => Ok(answer.value),
             Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::WrongType) => Ok(Value::Nil),
             Err(error) => Err(error),

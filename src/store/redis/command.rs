@@ -48,7 +48,7 @@ impl RedisSessionStore {
             Bind::Nobody => (String::new(), None),
             Bind::To { .. } if !self.expiring => {
                 let why = "only an expiring store knows principals: build it with `expiring()`";
-                return Err(Error::new(ErrorKind::Unsupported, operation).with_source(why));
+                return Err(Error::unsupported(operation, why));
             }
             Bind::To { principal, cap } => (keys::owner(principal), cap.filter(|_| self.keys.partitions() == 1)),
         };

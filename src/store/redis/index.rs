@@ -12,7 +12,7 @@ use super::net::pool::To;
 use super::script::Script;
 use super::{RedisSessionStore, keys};
 use crate::store::{Belonging, Bind, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
-use crate::{Handle, Result};
+use crate::{Handle, Result, operation};
 
 /// How many keys one step of a `verify` or `page` looks at: well under a millisecond of the server's time.
 const STEP: usize = 200;
@@ -29,15 +29,14 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
-        const OPERATION: &str = "reaping sessions";
         // `unpack` in the script has its limits.
         let limit = limit.clamp(1, 1000).to_string();
         let args = [limit.as_bytes(), if payloads { b"1" } else { b"0" }];
-        let answer: Value = self.index_script(OPERATION, Effect::Writes, &self.scripts.reap, partition, &args)?;
-        let Value::Array(parts) = answer else { return Err(unexpected(OPERATION, &answer)) };
+        let answer: Value = self.index_script(operation::REAP, Effect::Writes, &self.scripts.reap, partition, &args)?;
+        let Value::Array(parts) = answer else { return Err(unexpected(operation::REAP, &answer)) };
         let mut parts = parts.into_iter();
         let (Some(Value::Int(removed)), Some(Value::Int(backlog))) = (parts.next(), parts.next()) else {
-            return Err(unexpected(OPERATION, &Value::Array(Vec::new())));
+            return Err(unexpected(operation::REAP, &Value::Array(Vec::new())));
         };
         let sessions = pairs(parts).filter_map(|pair| match pair {
             (Value::BulkString(key), Value::BulkString(payload)) => Some(Expired::new(Handle::of_key(&key), payload)),
@@ -47,19 +46,17 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn count(&self) -> Result<u64> {
-        const OPERATION: &str = "counting sessions";
         let mut count = 0;
         for partition in 0..self.keys.partitions() {
-            match self.index_script(OPERATION, Effect::Reads, &self.scripts.count, partition, &[])? {
+            match self.index_script(operation::COUNT, Effect::Reads, &self.scripts.count, partition, &[])? {
                 Value::Int(live) => count += live as u64,
-                other => return Err(unexpected(OPERATION, &other)),
+                other => return Err(unexpected(operation::COUNT, &other)),
             }
         }
         Ok(count)
     }
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
-        const OPERATION: &str = "listing sessions";
         let partitions = self.keys.partitions();
         // No index has more, and Redis takes no larger number.
         let offset = offset.min(i32::MAX as usize);
@@ -73,7 +70,7 @@ impl SessionIndex for RedisSessionStore {
                 let (skip, take) = (at.to_string(), STEP.min(end - at).to_string());
                 let args = [skip.as_bytes(), take.as_bytes()];
                 let some: Vec<(Vec<u8>, f64, i64)> =
-                    self.index_script(OPERATION, Effect::Reads, &self.scripts.page, partition, &args)?;
+                    self.index_script(operation::PAGE, Effect::Reads, &self.scripts.page, partition, &args)?;
                 at = if some.len() < STEP { end } else { at + STEP };
                 entries.extend(some);
             }
@@ -88,7 +85,7 @@ impl SessionIndex for RedisSessionStore {
         Ok(live.map(entry).collect())
     }
 
-    fn of(&self, principal: &str) -> Result<Vec<Belonging>> {
+    fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
         Ok(self.belonging(principal)?.into_iter().map(|(_, belonging)| belonging).collect())
     }
 
@@ -99,7 +96,7 @@ impl SessionIndex for RedisSessionStore {
         };
         match which {
             Ending::All => in_each(partitions),
-            Ending::AllBut(id) => {
+            Ending::AllExcept(id) => {
                 let own = id.partition(partitions.end);
                 let beside = self.end_in(own, principal, "but", &self.keys.session(id))?;
                 Ok(beside + in_each(0..own)? + in_each(own + 1..partitions.end)?)
@@ -117,12 +114,11 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn verify(&self) -> Result<Verified> {
-        const OPERATION: &str = "verifying the index";
         let mut verified = Verified::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        verified.displaced = self.clobbered(OPERATION, Some(&format!(":clobbered:{now}")))?.len() as u64;
-        for server in &self.pool.servers(OPERATION)? {
-            self.walk(OPERATION, To::Server(server), &["SCAN"], &["TYPE", "string"], |keys| {
+        verified.displaced = self.clobbered(operation::VERIFY, Some(&format!(":clobbered:{now}")))?.len() as u64;
+        for server in &self.pool.servers(operation::VERIFY)? {
+            self.walk(operation::VERIFY, To::Server(server), &["SCAN"], &["TYPE", "string"], |keys| {
                 let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
                 for key in keys {
                     if let Some(partition) = self.keys.partition_of(&key) {
@@ -131,15 +127,15 @@ impl SessionIndex for RedisSessionStore {
                 }
                 sessions
                     .into_iter()
-                    .try_for_each(|(partition, keys)| self.mend(OPERATION, partition, &keys, &mut verified))
+                    .try_for_each(|(partition, keys)| self.mend(operation::VERIFY, partition, &keys, &mut verified))
             })?;
         }
         for partition in 0..self.keys.partitions() {
             for [scan, key] in [["ZSCAN", self.keys.index(partition)], ["HSCAN", &self.keys.owners(partition)]] {
-                self.walk(OPERATION, To::Key(key), &[scan, key], &[], |entries| {
+                self.walk(operation::VERIFY, To::Key(key), &[scan, key], &[], |entries| {
                     // Keys and scores, or owners, in turn.
                     let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
-                    self.mend(OPERATION, partition, &keys, &mut verified)
+                    self.mend(operation::VERIFY, partition, &keys, &mut verified)
                 })?;
             }
         }
@@ -171,14 +167,13 @@ impl RedisSessionStore {
 
     /// Ends sessions of a principal in one partition: "all", all "but" the one under this key, or "only" that.
     fn end_in(&self, partition: u32, principal: &str, which: &str, key: &str) -> Result<u64> {
-        const OPERATION: &str = "ending sessions";
         let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
         let args = [owner.as_bytes(), at_once.as_bytes(), which.as_bytes(), key.as_bytes()];
         let mut ended = 0;
         loop {
             let (some, more): (i64, bool) =
-                self.index_script(OPERATION, Effect::Writes, &self.scripts.end, partition, &args)?;
-            ended += u64::try_from(some).map_err(|_| Ending::not_theirs(OPERATION))?;
+                self.index_script(operation::END, Effect::Writes, &self.scripts.end, partition, &args)?;
+            ended += u64::try_from(some).map_err(|_| Ending::not_theirs(operation::END))?;
             if !more {
                 return Ok(ended);
             }
@@ -187,21 +182,20 @@ impl RedisSessionStore {
 
     /// Ends all sessions of one partition that began before now, and perhaps some that begin meanwhile.
     fn end_everybody_in(&self, partition: u32) -> Result<u64> {
-        const OPERATION: &str = "ending everybody's sessions";
         let index = self.keys.index(partition);
-        let time = self.command(OPERATION, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
-        let (seconds, micros): (u64, u64) = answered(OPERATION, time)?;
+        let time = self.command(operation::END_ALL_SESSIONS, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
+        let (seconds, micros): (u64, u64) = answered(operation::END_ALL_SESSIONS, time)?;
         let since = (seconds * 1000 + micros / 1000).to_string();
         let end = |limit: usize, keys: &[Vec<u8>]| -> Result<(u64, u64)> {
             let limit = limit.to_string();
             let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
             let args: Vec<&[u8]> = args.collect();
-            self.index_script(OPERATION, Effect::Writes, &self.scripts.everybody, partition, &args)
+            self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.everybody, partition, &args)
         };
         let mut ended = 0;
         // A walk finds every entry that is there from its beginning to its end, wherever the index has it. What it cannot
         // find are sessions that were renewed meanwhile.
-        self.walk(OPERATION, To::Key(index), &["ZSCAN", index], &[], |entries| {
+        self.walk(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], &[], |entries| {
             let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
             keys.chunks(STEP).try_for_each(|keys| {
                 ended += end(STEP, keys)?.0;
@@ -226,13 +220,12 @@ impl RedisSessionStore {
 
     /// The sessions of a principal in all partitions, the newest first.
     fn belonging(&self, principal: &str) -> Result<Vec<(Place, Belonging)>> {
-        const OPERATION: &str = "listing the sessions of a principal";
         let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
         let mut all = Vec::new();
         for partition in 0..self.keys.partitions() {
             let args = [owner.as_bytes(), at_once.as_bytes()];
             let some: Vec<(String, Vec<u8>, i64, u64)> =
-                self.index_script(OPERATION, Effect::Reads, &self.scripts.of, partition, &args)?;
+                self.index_script(operation::LIST_BY_PRINCIPAL, Effect::Reads, &self.scripts.of, partition, &args)?;
             all.extend(some.into_iter().map(|(key, payload, left, since)| {
                 let left = u64::try_from(left).ok().map(Duration::from_millis);
                 let handle = Handle::of_key(key.as_bytes());

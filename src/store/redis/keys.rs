@@ -4,7 +4,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::net::cluster::{self, SLOTS};
-use crate::{Error, ErrorKind, Handle, Result, SessionId};
+use crate::{Error, Handle, Result, SessionId, operation};
 
 /// How a session id becomes a key in Redis (rrss `:key-mapper`).
 #[derive(Clone, Default)]
@@ -47,7 +47,7 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(prefix: String, mapper: KeyMapper, partitions: u32, in_cluster: bool) -> Result<Self> {
         let tagged = partitions > 1 || in_cluster;
-        let refuse = |why: &'static str| Err(Error::new(ErrorKind::Misconfigured, "naming keys").with_source(why));
+        let refuse = |why: &'static str| Err(Error::misconfigured(operation::NAME_KEYS, why));
         if prefix.is_empty() {
             return refuse("the prefix is empty");
         }

@@ -17,7 +17,7 @@ use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
 use super::error::{self as failure, Cause};
 use super::server::Node;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, operation, sync};
 
 /// How many slots a cluster has.
 pub(crate) const SLOTS: u16 = 16_384;
@@ -90,7 +90,7 @@ enum Redirection {
 impl Cluster {
     /// The cluster of which these are nodes. All nodes are connected to as to the first one of them.
     pub(crate) fn new(seeds: &[Client], settings: &Settings, size: u32) -> Result<Self> {
-        let refuse = |why: &'static str| Error::new(ErrorKind::Misconfigured, "building a pool").with_source(why);
+        let refuse = |why: &'static str| Error::misconfigured(operation::BUILD_POOL, why);
         let first = seeds.first().ok_or_else(|| refuse("a cluster needs an address to begin with"))?;
         let manager = RedisConnectionManager::new(first.clone())?.with(settings);
         let addresses = seeds.iter().map(|seed| address::of(seed.get_connection_info()));
@@ -279,7 +279,7 @@ impl Cluster {
             let range = from.clamp(0, i64::from(SLOTS)) as usize..(to + 1).clamp(0, i64::from(SLOTS)) as usize;
             drawn.owners.get_mut(range).unwrap_or_default().fill(Some(position as u16));
         }
-        *self.map.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = drawn;
+        *sync::write(&self.map) = drawn;
         Ok(())
     }
 
@@ -289,7 +289,7 @@ impl Cluster {
             return Ok(node.clone());
         }
         let manager = self.manager.at(host, port)?;
-        let mut map = self.map.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut map = sync::write(&self.map);
         if let Some(node) = map.at(host, port) {
             return Ok(node.clone());
         }
@@ -299,7 +299,7 @@ impl Cluster {
     }
 
     fn map(&self) -> RwLockReadGuard<'_, Map> {
-        self.map.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        sync::read(&self.map)
     }
 }
 

@@ -11,7 +11,7 @@ use super::connection::RedisConnection;
 use super::credentials::Credentials;
 use super::error::Cause;
 use super::sentinel::{Sentinel, unreachable};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result, operation};
 
 /// How long a whole operation may take unless configured otherwise.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ pub(crate) fn check_deadline(deadline: Duration) -> Result<()> {
         return Ok(());
     }
     let why = "the deadline must be from 1 millisecond to an hour";
-    Err(Error::new(ErrorKind::Misconfigured, "setting a deadline").with_source(why))
+    Err(Error::misconfigured(operation::SET_DEADLINE, why))
 }
 
 /// Opens connections for an [`r2d2::Pool`] that are fit for the worker threads of a server.
@@ -66,8 +66,10 @@ impl RedisConnectionManager {
         match Address::parse(url).map_err(|error| misconfigured(&error))? {
             Address::Server(client) => Self::new(client),
             Address::Sentinel { name, sentinels, master } => Self::sentinel(name, sentinels, master),
-            Address::Cluster(_) => Err(Error::new(ErrorKind::Misconfigured, READING)
-                .with_source("a cluster takes a pool for each of its nodes, which the builder of a store makes")),
+            Address::Cluster(_) => Err(Error::misconfigured(
+                operation::READ_ADDRESS,
+                "a cluster takes a pool for each of its nodes, which the builder of a store makes",
+            )),
         }
     }
 
@@ -93,7 +95,7 @@ impl RedisConnectionManager {
     ) -> Result<Self> {
         let sentinels: Vec<Client> = sentinels.into_iter().collect();
         if sentinels.is_empty() {
-            return Err(Error::new(ErrorKind::Misconfigured, READING).with_source("there are no Sentinels"));
+            return Err(Error::misconfigured(operation::READ_ADDRESS, "there are no Sentinels"));
         }
         let settings = prepared(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
         let sentinel = Sentinel::new(name.into(), sentinels, settings);
@@ -289,10 +291,8 @@ fn explained(server: &ConnectionAddr, error: RedisError) -> RedisError {
     std::io::Error::new(kind, why).into()
 }
 
-const READING: &str = "reading the address of Redis";
-
 pub(crate) fn misconfigured(error: &RedisError) -> Error {
-    Error::new(ErrorKind::Misconfigured, READING).with_source(Cause::of(error))
+    Error::misconfigured(operation::READ_ADDRESS, Cause::of(error))
 }
 
 /// The client with settings that are fit for worker threads.

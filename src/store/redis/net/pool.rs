@@ -14,7 +14,7 @@ use super::connector::{RedisConnectionManager, Settings};
 use super::error::{self as failure, Cause, Effect};
 use super::server::Node;
 use crate::store::Health;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result, operation};
 
 /// How many connections a pool opens at most, unless configured otherwise: so many, or as many as rouille starts threads where
 /// that is more.
@@ -111,7 +111,7 @@ impl RedisPool {
     }
 
     fn empty() -> Error {
-        Error::new(ErrorKind::Misconfigured, "building a pool").with_source("its size is zero")
+        Error::misconfigured(operation::BUILD_POOL, "its size is zero")
     }
 
     /// Whether it is for a cluster.
@@ -140,8 +140,9 @@ impl RedisPool {
     pub fn get(&self) -> Result<PooledConnection<RedisConnectionManager>> {
         match self.servers {
             Servers::One(_) => self.get_for(""),
-            Servers::Cluster(_) => Err(Error::new(ErrorKind::Unsupported, CONNECTING)
-                .with_source("a cluster has many servers: say for which key")),
+            Servers::Cluster(_) => {
+                Err(Error::unsupported(operation::CONNECT, "a cluster has many servers: say for which key"))
+            }
         }
     }
 
@@ -154,10 +155,10 @@ impl RedisPool {
     pub fn get_for(&self, key: &str) -> Result<PooledConnection<RedisConnectionManager>> {
         let until = Instant::now() + self.deadline();
         match &self.servers {
-            Servers::One(node) => node.checkout(CONNECTING, until),
-            Servers::Cluster(cluster) => {
-                cluster.owner(CONNECTING, until, cluster::slot(key.as_bytes()))?.checkout(CONNECTING, until)
-            }
+            Servers::One(node) => node.checkout(operation::CONNECT, until),
+            Servers::Cluster(cluster) => cluster
+                .owner(operation::CONNECT, until, cluster::slot(key.as_bytes()))?
+                .checkout(operation::CONNECT, until),
         }
     }
 
@@ -254,8 +255,6 @@ impl RedisPool {
         }
     }
 }
-
-const CONNECTING: &str = "connecting to Redis";
 
 impl fmt::Debug for RedisPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,3 +1,4 @@
+use crate::sync;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -67,7 +68,7 @@ impl Sentinel {
     }
 
     fn followed(&self) -> MutexGuard<'_, Option<(String, u16)>> {
-        self.followed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        sync::lock(&self.followed)
     }
 
     fn ask(&self, sentinel: &Client, limit: Duration) -> RedisResult<Option<(String, u16)>> {
