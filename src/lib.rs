@@ -102,6 +102,7 @@
 //! | see it measured by OWASP, requirement by requirement | [`security`] |
 //! | move from rrss or ring-redis-session | [`migrating`] |
 //! | know what others can that this crate cannot, and the reverse | [`comparison`] |
+//! | know how it works inside, and which file does what | [`design`] |
 //!
 //! # Features
 //!
@@ -173,6 +174,7 @@ macro_rules! guides {
 guides! {
     choosing: "../docs/choosing.md",
     comparison: "../docs/comparison.md",
+    design: "../docs/design.md",
     migrating: "../docs/migrating.md",
     operating: "../docs/operating.md",
     outages: "../docs/outages.md",

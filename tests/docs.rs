@@ -1,9 +1,19 @@
-//! What the documents say of the repository is so: the tests they name exist, the files they lead to are there, and no
-//! setting and no requirement is left out.
+//! The documents agree with the code: named tests and files exist, and no setting, requirement, source file or key is left out.
+
+mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use redis::FromRedisValue;
+use support::{PATIENCE, RedisServer};
+use threaded_sessions::step::WrittenAt;
+use threaded_sessions::{
+    Handle, Outcome, RedisSessionStore, Session, SessionId, SessionManager, SessionStore, StepStore, redis,
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -14,14 +24,14 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The README, the changelog and the guides.
+/// The guides, and the documents at the root.
 fn documents() -> Vec<PathBuf> {
     let guides = fs::read_dir(root().join("docs")).expect("there are guides").map(|entry| entry.unwrap().path());
-    let own = ["README.md", "CHANGELOG.md"].map(|name| root().join(name));
+    let own = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name));
     guides.filter(|path| path.extension().is_some_and(|extension| extension == "md")).chain(own).collect()
 }
 
-/// What stands in backticks, outside of code blocks.
+/// Returns the code spans outside of code blocks.
 fn code_spans(text: &str) -> Vec<String> {
     let mut in_block = false;
     let prose = text.lines().filter(|line| {
@@ -124,5 +134,212 @@ fn the_picture_is_small_and_its_words_are_text() {
     assert!(picture.len() < 12 * 1024);
     for word in ["<title", "<desc", "SessionManager", "Set-Cookie", "on_expired"] {
         assert!(picture.contains(word), "{word}");
+    }
+}
+
+/// The lines of a guide from this heading to the next one of the same level.
+fn section(guide: &str, heading: &str) -> String {
+    let text = read(guide);
+    let lines = text.lines().skip_while(|line| *line != format!("# {heading}")).skip(1);
+    let lines: Vec<&str> = lines.take_while(|line| !line.starts_with("# ")).collect();
+    assert!(!lines.is_empty(), "{guide} has no section {heading:?}");
+    lines.join("\n")
+}
+
+/// The cells of the first table in this text, without its head.
+fn first_table(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    lines.skip(2).map(cells).collect()
+}
+
+/// Returns `true` if a code span is the path of a file or a folder.
+fn is_path(span: &str) -> bool {
+    let is_file = [".rs", ".lua", ".md", ".toml"].iter().any(|extension| span.ends_with(extension));
+    (is_file || span.ends_with('/')) && !span.contains(char::is_whitespace)
+}
+
+/// The files below a folder, by their paths from there.
+fn files_below(folder: &Path, prefix: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let files = entries.flat_map(|entry| {
+        let name = format!("{prefix}{}", entry.file_name().into_string().unwrap());
+        if entry.path().is_dir() { files_below(&entry.path(), &format!("{name}/")) } else { vec![name] }
+    });
+    files.collect()
+}
+
+#[test]
+fn design_names_only_files_that_exist() {
+    let paths: BTreeSet<String> =
+        code_spans(&read("docs/design.md")).into_iter().filter(|span| is_path(span)).collect();
+    assert!(paths.len() > 60, "{paths:?}");
+    let exists = |path: &String| {
+        [root().join(path), root().join("src").join(path)].iter().any(|path| path.is_file() || path.is_dir())
+    };
+    let missing: Vec<&String> = paths.iter().filter(|path| !exists(path)).collect();
+    assert!(missing.is_empty(), "docs/design.md names {missing:#?}");
+}
+
+#[test]
+fn design_maps_every_source_file() {
+    let map = first_table(&section("docs/design.md", "Where things are"));
+    let mapped: BTreeSet<String> = map.iter().flat_map(|row| code_spans(&row[0])).collect();
+    let named: BTreeSet<String> = code_spans(&read("docs/design.md")).into_iter().collect();
+    let is_mapped = |file: &String| {
+        let folder = file.rsplit_once('/').map(|(folder, _)| format!("{folder}/"));
+        mapped.contains(file) || folder.is_some_and(|folder| mapped.contains(&folder))
+    };
+    let files = files_below(&root().join("src"), "");
+    assert!(files.len() > 60, "{files:?}");
+    let unmapped: Vec<&String> = files.iter().filter(|file| !is_mapped(file)).collect();
+    assert!(unmapped.is_empty(), "the file map lacks {unmapped:#?}");
+    let unnamed: Vec<&String> = files.iter().filter(|file| file.ends_with(".lua") && !named.contains(*file)).collect();
+    assert!(unnamed.is_empty(), "the section on scripts lacks {unnamed:#?}");
+}
+
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// How long the operations of a test may take, in milliseconds.
+const SLACK: i64 = 600_000;
+
+/// A row of the table of keys.
+#[derive(Debug)]
+struct KeyRow {
+    pattern: String,
+    kind: String,
+    /// The cells for a plain and an expiring store; `None` if the store has no such key.
+    ttls: [Option<String>; 2],
+}
+
+impl KeyRow {
+    fn all() -> Vec<Self> {
+        let rows = first_table(&section("docs/design.md", "Keys"));
+        let ttl = |cell: &String| (cell != "–").then(|| cell.clone());
+        let row = |cells: Vec<String>| Self {
+            pattern: cells[0].trim_matches('`').to_owned(),
+            kind: cells[1].clone(),
+            ttls: [ttl(&cells[2]), ttl(&cells[3])],
+        };
+        rows.into_iter().map(row).collect()
+    }
+
+    /// Returns `true` if the row describes this key, from which the hash tag was removed.
+    fn describes(&self, key: &str, hashed: bool) -> bool {
+        let matches = |pattern: &str, part: &str| match pattern {
+            "ID" if hashed => part.parse::<Handle>().is_ok(),
+            "ID" => part.parse::<SessionId>().is_ok(),
+            "SUFFIX" => part == "written-at",
+            "HASH" => part.len() == 32 && part.chars().all(|c| c.is_ascii_hexdigit()),
+            "TIME" => part.len() == 13 && part.chars().all(|c| c.is_ascii_digit()),
+            literal => part == literal,
+        };
+        let (patterns, parts): (Vec<_>, Vec<_>) = (self.pattern.split(':').collect(), key.split(':').collect());
+        patterns.len() == parts.len() && patterns.iter().zip(parts).all(|(pattern, part)| matches(pattern, part))
+    }
+}
+
+/// The replies of `PTTL` that agree with this cell.
+fn bounds(ttl: &str) -> RangeInclusive<i64> {
+    let idle = IDLE.as_millis() as i64;
+    let up_to = |most: i64| most - SLACK..=most;
+    match ttl {
+        "none" => -1..=-1,
+        "time left" => up_to(idle),
+        "time left + 24 h" => up_to(idle + 86_400_000),
+        "30 s" => 1..=30_000,
+        other => panic!("no TTL is described as {other:?}"),
+    }
+}
+
+fn ask<R: FromRedisValue>(server: &RedisServer, command: &[&str]) -> R {
+    redis::from_redis_value(server.cmd(command)).unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn commit(sessions: &SessionManager<u32>, mut session: Session<u32>) -> SessionId {
+    *session += 1;
+    let committed = sessions.commit(session).expect("the store works");
+    assert_eq!(committed.outcome(), Outcome::Stored);
+    *committed.id().expect("it is stored")
+}
+
+/// Stores a session, renews it, and binds it if the store has an index.
+fn log_in(sessions: &SessionManager<u32>) -> SessionId {
+    let id = commit(sessions, sessions.fresh());
+    let mut session = sessions.open_id(&id).unwrap().expect("it lives");
+    session.renew();
+    if sessions.store().index().is_some() {
+        session.bind("ada", "laptop");
+    }
+    commit(sessions, session)
+}
+
+/// Leaves a key of every kind that the store can have.
+fn leave_every_key(server: &RedisServer, store: &RedisSessionStore) {
+    let with_step = StepStore::builder(store.clone()).step(WrittenAt::new()).build().unwrap();
+    let with_step = SessionManager::<u32>::builder(with_step).idle_timeout(IDLE).build().unwrap();
+    let without = SessionManager::<u32>::builder(store.clone()).idle_timeout(IDLE).build().unwrap();
+    let id = log_in(&without);
+    if let Some(index) = store.index() {
+        let key = store.key(&id);
+        let (base, _) = key.rsplit_once(':').unwrap();
+        for name in ["index", "principals"] {
+            server.cmd(&["SET", &format!("{base}:{name}"), "of another type"]);
+        }
+        assert_eq!(index.verify().unwrap().displaced, 2);
+    }
+    log_in(&without);
+    log_in(&with_step);
+}
+
+/// Removes the hash tag, which a key has if and only if there are several partitions.
+fn untagged(key: &str, partitions: u32) -> String {
+    let parts: Vec<&str> = key.split(':').collect();
+    let is_tag = |part: &str| {
+        part.strip_prefix('{').and_then(|part| part.strip_suffix('}')).is_some_and(|tag| tag.parse::<u32>().is_ok())
+    };
+    assert_eq!(parts.iter().filter(|part| is_tag(part)).count(), usize::from(partitions > 1), "{key}");
+    if partitions > 1 {
+        assert!(is_tag(parts[1]), "{key}");
+    }
+    parts.into_iter().filter(|part| !is_tag(part)).collect::<Vec<_>>().join(":")
+}
+
+#[test]
+fn design_lists_every_key_in_redis() {
+    let rows = KeyRow::all();
+    let mut seen = BTreeSet::new();
+    for (expiring, partitions, hashed) in
+        [(false, 1, false), (false, 4, true), (true, 1, false), (true, 1, true), (true, 4, false)]
+    {
+        let server = RedisServer::start();
+        let mut builder = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).partitions(partitions);
+        if expiring {
+            builder = builder.expiring();
+        }
+        if hashed {
+            builder = builder.hashed_keys();
+        }
+        leave_every_key(&server, &builder.build().unwrap());
+        for key in ask::<Vec<String>>(&server, &["KEYS", "*"]) {
+            let name = untagged(&key, partitions);
+            let position: Vec<usize> =
+                (0..rows.len()).filter(|&position| rows[position].describes(&name, hashed)).collect();
+            assert_eq!(position.len(), 1, "rows {position:?} describe {key}");
+            let row = &rows[position[0]];
+            let kind: String = ask(&server, &["TYPE", &key]);
+            assert!(row.kind == kind || row.kind == "any", "{key} is a {kind}, documented is {row:?}");
+            let documented = row.ttls[usize::from(expiring)].as_ref();
+            let documented = documented.unwrap_or_else(|| panic!("{key} exists, documented is {row:?}"));
+            let ttl: i64 = ask(&server, &["PTTL", &key]);
+            assert!(bounds(documented).contains(&ttl), "{key} has a TTL of {ttl} ms, documented is {row:?}");
+            seen.insert((position[0], expiring));
+        }
+    }
+    for (position, row) in rows.iter().enumerate() {
+        for expiring in [false, true] {
+            let documented = row.ttls[usize::from(expiring)].is_some();
+            assert_eq!(seen.contains(&(position, expiring)), documented, "expiring: {expiring}, {row:?}");
+        }
     }
 }
