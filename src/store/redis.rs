@@ -14,7 +14,7 @@ use redis::Value;
 
 pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::RedisWarning;
-use self::command::{Args, expected_args, in_doubt, set, stored, stored_with_time_left, unexpected, version_of};
+use self::command::{Args, compare_args, decode_stored, decode_stored_with_ttl, in_doubt, set, unexpected, version_of};
 use self::keys::Keys;
 pub use self::net::connection::RedisConnection;
 pub use self::net::connector::RedisConnectionManager;
@@ -106,7 +106,7 @@ impl SessionStore for RedisSessionStore {
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
         let key = self.keys.session(id);
-        let answer = if self.is_bare() && write.is_bare() {
+        let answer = if self.single_command() && write.single_command() {
             // GET tells an own earlier success from somebody else's session, and a session from something else.
             let mut set = set(&key, write);
             self.command(operation::CREATE, Effect::Writes, To::Key(&key), set.arg("NX").arg("GET"))?
@@ -117,7 +117,7 @@ impl SessionStore for RedisSessionStore {
         };
         Ok(match answer.value {
             Value::Nil | Value::Okay | Value::Int(1) => {
-                self.settle_cap(write.bind);
+                self.enforce_cap_across_partitions(write.bind);
                 Created::Stored(version_of(write.payload))
             }
             Value::BulkString(there) if there == write.payload => Created::Stored(version_of(write.payload)),
@@ -133,7 +133,7 @@ impl SessionStore for RedisSessionStore {
         let answer = match touch {
             Touch::No if self.expiring => self.read_untouched(operation::READ, &key)?,
             Touch::No => self.command(operation::READ, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?,
-            Touch::Set(ttl) if self.is_bare() => {
+            Touch::Set(ttl) if self.single_command() => {
                 let mut getex = redis::cmd("GETEX");
                 self.command(
                     operation::READ,
@@ -149,7 +149,7 @@ impl SessionStore for RedisSessionStore {
             Value::Nil => {
                 let mut exists = redis::cmd("EXISTS");
                 match self
-                    .command(operation::READ, Effect::Reads, To::Key(&key), exists.arg(self.keys.renewed(&key)))?
+                    .command(operation::READ, Effect::Reads, To::Key(&key), exists.arg(self.keys.tombstone(&key)))?
                     .value
                 {
                     Value::Int(0) => Found::Absent,
@@ -161,15 +161,15 @@ impl SessionStore for RedisSessionStore {
                     Touch::Set(ttl) => Some(Duration::from_millis(ttl_millis(ttl))),
                     _ => None,
                 };
-                Found::Live(stored(payload, expires_in))
+                Found::Live(decode_stored(payload, expires_in))
             }
-            other => Found::Live(stored_with_time_left(operation::READ, other)?),
+            other => Found::Live(decode_stored_with_ttl(operation::READ, other)?),
         })
     }
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let key = self.keys.session(id);
-        let answer = if expected.is_none() && self.is_bare() && write.is_bare() {
+        let answer = if expected.is_none() && self.single_command() && write.single_command() {
             // GET, for without it SET replaces a key of any type.
             let mut set = set(&key, write);
             self.command(operation::SAVE, Effect::Writes, To::Key(&key), set.arg("XX").arg("GET"))?
@@ -177,7 +177,7 @@ impl SessionStore for RedisSessionStore {
             let (mut args, mut script) = (self.write_args(write)?, &self.scripts.save);
             let bind = self.bind_args(operation::SAVE, write.bind)?;
             if expected.is_some() || bind.is_some() {
-                args.extend(expected_args(expected));
+                args.extend(compare_args(expected));
             }
             if let Some(bind) = bind {
                 args.extend(bind);
@@ -188,7 +188,7 @@ impl SessionStore for RedisSessionStore {
         match answer.value {
             Value::Nil => Ok(Saved::Missing),
             Value::BulkString(_) => Ok(Saved::Stored(version_of(write.payload))),
-            value => self.saved(operation::SAVE, Answer { value, ..answer }, write),
+            value => self.decode_saved(operation::SAVE, Answer { value, ..answer }, write),
         }
     }
 
@@ -204,21 +204,21 @@ impl SessionStore for RedisSessionStore {
         }
         let mut args = self.write_args(write)?;
         args.push(RENEWED_FOR.as_millis().to_string().into_bytes().into());
-        args.extend(expected_args(expected));
+        args.extend(compare_args(expected));
         args.extend(self.bind_args(operation::ROTATE, write.bind)?.into_iter().flatten());
-        let keys = [&*old_key, &*new_key, &*self.keys.renewed(&old_key)];
+        let keys = [&*old_key, &*new_key, &*self.keys.tombstone(&old_key)];
         let answer = self.script(operation::ROTATE, &self.scripts.rotate, old, &keys, args)?;
         match answer.value {
             Value::Int(-1) if answer.repeated => Err(in_doubt(operation::ROTATE)),
             Value::Int(-1) => refuse("another session lives under the key of the new id"),
             // Had the first attempt succeeded, the old session would be gone.
-            value => self.saved(operation::ROTATE, Answer { value, repeated: false }, write),
+            value => self.decode_saved(operation::ROTATE, Answer { value, repeated: false }, write),
         }
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
         let key = self.keys.session(id);
-        let answer = if self.is_bare() {
+        let answer = if self.single_command() {
             self.command(operation::DELETE, Effect::Writes, To::Key(&key), redis::cmd("DEL").arg(&key))?
         } else {
             self.script(operation::DELETE, &self.scripts.delete, id, &[&key], Args::new())?
@@ -243,7 +243,7 @@ impl SessionStore for RedisSessionStore {
         Ok(match answer.value {
             Value::Nil => None,
             Value::BulkString(value) => Some(value),
-            other => Some(stored_with_time_left(operation::READ_COMPANION, other)?.payload.to_vec()),
+            other => Some(decode_stored_with_ttl(operation::READ_COMPANION, other)?.payload.to_vec()),
         })
     }
 

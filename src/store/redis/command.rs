@@ -18,7 +18,7 @@ pub(super) type Args<'a> = Vec<Cow<'a, [u8]>>;
 
 impl RedisSessionStore {
     /// The milliseconds that the data of a session is to live, as the scripts take them.
-    pub(super) fn data_lives(&self, ttl: u64) -> String {
+    pub(super) fn data_ttl(&self, ttl: u64) -> String {
         (ttl + grace(self.expiring).as_millis() as u64).to_string()
     }
 
@@ -30,7 +30,7 @@ impl RedisSessionStore {
     /// keeps a value with `+` before it, or `=` for the one it has.
     pub(super) fn write_args<'a>(&self, write: Write<'a>) -> Result<Args<'a>> {
         companion::check_kept(&self.companions, write.companions)?;
-        let lives = write.ttl_millis().map(|ttl| self.data_lives(ttl)).unwrap_or_default();
+        let lives = write.ttl_millis().map(|ttl| self.data_ttl(ttl)).unwrap_or_default();
         let mut args = Args::with_capacity(6 + self.companions.len());
         args.extend([write.payload.into(), lives.into_bytes().into()]);
         args.extend(self.companions.iter().map(|suffix| {
@@ -57,21 +57,21 @@ impl RedisSessionStore {
     }
 
     /// Whether a session is one key and nothing else, so that one command of Redis does what is to be done.
-    pub(super) fn is_bare(&self) -> bool {
+    pub(super) fn single_command(&self) -> bool {
         !self.expiring && self.companions.is_empty()
     }
 
     /// What the scripts answer that save and rotate.
-    pub(super) fn saved(&self, operation: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
+    pub(super) fn decode_saved(&self, operation: &'static str, answer: Answer, write: Write<'_>) -> Result<Saved> {
         match answer.value {
             Value::Int(1) => {
-                self.settle_cap(write.bind);
+                self.enforce_cap_across_partitions(write.bind);
                 Ok(Saved::Stored(version_of(write.payload)))
             }
             Value::Int(0) => Ok(Saved::Missing),
             // It may be somebody's change of what the first attempt had stored.
             Value::Array(_) if answer.repeated => Err(in_doubt(operation)),
-            other => Ok(Saved::Conflict(stored_with_time_left(operation, other)?)),
+            other => Ok(Saved::Conflict(decode_stored_with_ttl(operation, other)?)),
         }
     }
 
@@ -133,7 +133,7 @@ impl RedisSessionStore {
         extend: bool,
     ) -> Result<Answer> {
         let keys = &[key, self.keys.index_of(id)][..1 + usize::from(self.expiring)];
-        let lives = self.data_lives(ttl_millis(ttl));
+        let lives = self.data_ttl(ttl_millis(ttl));
         let args = &[&*lives, "1"][..1 + usize::from(extend)];
         self.read_timed(operation, key, |get, connection| self.scripts.touch.call_after(get, connection, keys, args))
     }
@@ -141,13 +141,13 @@ impl RedisSessionStore {
 
 impl Write<'_> {
     /// Whether it writes a payload and nothing else.
-    pub(super) fn is_bare(&self) -> bool {
+    pub(super) fn single_command(&self) -> bool {
         self.bind == Bind::Keep && self.companions.is_empty()
     }
 }
 
 /// How a session is expected to be, as the scripts take it. Where a payload begins with a mark, that is enough to know it by.
-pub(super) fn expected_args(expected: Option<&Version>) -> [Cow<'_, [u8]>; 2] {
+pub(super) fn compare_args(expected: Option<&Version>) -> [Cow<'_, [u8]>; 2] {
     let Some(payload) = expected.map(Version::as_bytes) else { return [b"any".into(), b"".into()] };
     match codec::mark(payload) {
         Some(mark) => [b"mark".into(), mark.into()],
@@ -155,7 +155,7 @@ pub(super) fn expected_args(expected: Option<&Version>) -> [Cow<'_, [u8]>; 2] {
     }
 }
 
-/// The version of a payload that was written: its mark, if it has one, for that is all that `expected_args` takes.
+/// The version of a payload that was written: its mark, if it has one, for that is all that `compare_args` takes.
 pub(super) fn version_of(payload: &[u8]) -> Version {
     Version::new(codec::mark(payload).unwrap_or(payload))
 }
@@ -177,16 +177,16 @@ pub(super) fn in_doubt(operation: &'static str) -> Error {
         .with_source("the connection was lost, and then the session was another")
 }
 
-pub(super) fn stored(payload: Vec<u8>, expires_in: Option<Duration>) -> Stored {
+pub(super) fn decode_stored(payload: Vec<u8>, expires_in: Option<Duration>) -> Stored {
     let payload = Bytes::from(payload);
     Stored { version: Version(payload.clone()), payload, expires_in }
 }
 
-pub(super) fn stored_with_time_left(operation: &'static str, value: Value) -> Result<Stored> {
+pub(super) fn decode_stored_with_ttl(operation: &'static str, value: Value) -> Result<Stored> {
     match value {
         Value::Array(parts) => match <[Value; 2]>::try_from(parts) {
             Ok([Value::BulkString(payload), Value::Int(left)]) => {
-                Ok(stored(payload, u64::try_from(left).ok().map(Duration::from_millis)))
+                Ok(decode_stored(payload, u64::try_from(left).ok().map(Duration::from_millis)))
             }
             _ => Err(unexpected(operation, &Value::Array(Vec::new()))),
         },

@@ -15,13 +15,13 @@ use crate::store::{Belonging, Bind, Ending, Entry, Expired, Reaped, SessionIndex
 use crate::{Handle, Result, operation};
 
 /// How many keys one step of a `verify` or `page` looks at: well under a millisecond of the server's time.
-const STEP: usize = 200;
+const SCAN_STEP: usize = 200;
 
 /// How many sessions of a principal are listed, or ended by one script.
-const AT_ONCE: usize = 1000;
+const OWNED_PAGE: usize = 1000;
 
 /// What `page.lua` answers of a session that is in the index only.
-const GONE: i64 = -2;
+const TTL_IF_GONE: i64 = -2;
 
 impl SessionIndex for RedisSessionStore {
     fn partitions(&self) -> u32 {
@@ -67,18 +67,18 @@ impl SessionIndex for RedisSessionStore {
         for partition in 0..partitions {
             let mut at = first;
             while at < end {
-                let (skip, take) = (at.to_string(), STEP.min(end - at).to_string());
+                let (skip, take) = (at.to_string(), SCAN_STEP.min(end - at).to_string());
                 let args = [skip.as_bytes(), take.as_bytes()];
                 let some: Vec<(Vec<u8>, f64, i64)> =
                     self.index_script(operation::PAGE, Effect::Reads, &self.scripts.page, partition, &args)?;
-                at = if some.len() < STEP { end } else { at + STEP };
+                at = if some.len() < SCAN_STEP { end } else { at + SCAN_STEP };
                 entries.extend(some);
             }
         }
         // By what the index says, or an entry that lags would be on two pages, or on none.
         entries.sort_by(|(_, one, _), (_, other, _)| other.total_cmp(one));
         let page = entries.into_iter().skip(offset - first).take(limit);
-        let live = page.filter(|(_, _, left)| *left != GONE);
+        let live = page.filter(|(_, _, left)| *left != TTL_IF_GONE);
         let entry = |(key, _, left): (Vec<u8>, f64, i64)| {
             Entry::new(Handle::of_key(&key), u64::try_from(left).ok().map(Duration::from_millis))
         };
@@ -125,9 +125,9 @@ impl SessionIndex for RedisSessionStore {
                         sessions.entry(partition).or_default().push(key);
                     }
                 }
-                sessions
-                    .into_iter()
-                    .try_for_each(|(partition, keys)| self.mend(operation::VERIFY, partition, &keys, &mut verified))
+                sessions.into_iter().try_for_each(|(partition, keys)| {
+                    self.verify_entries(operation::VERIFY, partition, &keys, &mut verified)
+                })
             })?;
         }
         for partition in 0..self.keys.partitions() {
@@ -135,7 +135,7 @@ impl SessionIndex for RedisSessionStore {
                 self.walk(operation::VERIFY, To::Key(key), &[scan, key], &[], |entries| {
                     // Keys and scores, or owners, in turn.
                     let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
-                    self.mend(operation::VERIFY, partition, &keys, &mut verified)
+                    self.verify_entries(operation::VERIFY, partition, &keys, &mut verified)
                 })?;
             }
         }
@@ -152,7 +152,7 @@ struct Place {
 impl RedisSessionStore {
     /// Ends the oldest sessions of a principal beyond the cap, after they got another. With one partition the
     /// scripts do it. That it fails does not undo the binding, so it is no failure of the write: the next binding tries again.
-    pub(super) fn settle_cap(&self, bind: Bind<'_>) {
+    pub(super) fn enforce_cap_across_partitions(&self, bind: Bind<'_>) {
         let Bind::To { principal, cap: Some(cap) } = bind else { return };
         if self.keys.partitions() > 1 {
             let settled = self.belonging(principal).and_then(|all| {
@@ -167,8 +167,8 @@ impl RedisSessionStore {
 
     /// Ends sessions of a principal in one partition: "all", all "but" the one under this key, or "only" that.
     fn end_in(&self, partition: u32, principal: &str, which: &str, key: &str) -> Result<u64> {
-        let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
-        let args = [owner.as_bytes(), at_once.as_bytes(), which.as_bytes(), key.as_bytes()];
+        let (owner, owned_page) = (keys::owner(principal), OWNED_PAGE.to_string());
+        let args = [owner.as_bytes(), owned_page.as_bytes(), which.as_bytes(), key.as_bytes()];
         let mut ended = 0;
         loop {
             let (some, more): (i64, bool) =
@@ -184,7 +184,7 @@ impl RedisSessionStore {
     fn end_everybody_in(&self, partition: u32) -> Result<u64> {
         let index = self.keys.index(partition);
         let time = self.command(operation::END_ALL_SESSIONS, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
-        let (seconds, micros): (u64, u64) = answered(operation::END_ALL_SESSIONS, time)?;
+        let (seconds, micros): (u64, u64) = decode(operation::END_ALL_SESSIONS, time)?;
         let since = (seconds * 1000 + micros / 1000).to_string();
         let end = |limit: usize, keys: &[Vec<u8>]| -> Result<(u64, u64)> {
             let limit = limit.to_string();
@@ -197,13 +197,13 @@ impl RedisSessionStore {
         // find are sessions that were renewed meanwhile.
         self.walk(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], &[], |entries| {
             let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
-            keys.chunks(STEP).try_for_each(|keys| {
-                ended += end(STEP, keys)?.0;
+            keys.chunks(SCAN_STEP).try_for_each(|keys| {
+                ended += end(SCAN_STEP, keys)?.0;
                 Ok(())
             })
         })?;
         // They are due later than it began, as all is that was written since: until at one moment there is nothing of it.
-        let (mut limit, mut before) = (STEP, u64::MAX);
+        let (mut limit, mut before) = (SCAN_STEP, u64::MAX);
         loop {
             let (some, left) = end(limit, &[])?;
             ended += some;
@@ -220,10 +220,10 @@ impl RedisSessionStore {
 
     /// The sessions of a principal in all partitions, the newest first.
     fn belonging(&self, principal: &str) -> Result<Vec<(Place, Belonging)>> {
-        let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
+        let (owner, owned_page) = (keys::owner(principal), OWNED_PAGE.to_string());
         let mut all = Vec::new();
         for partition in 0..self.keys.partitions() {
-            let args = [owner.as_bytes(), at_once.as_bytes()];
+            let args = [owner.as_bytes(), owned_page.as_bytes()];
             let some: Vec<(String, Vec<u8>, i64, u64)> =
                 self.index_script(operation::LIST_BY_PRINCIPAL, Effect::Reads, &self.scripts.of, partition, &args)?;
             all.extend(some.into_iter().map(|(key, payload, left, since)| {
@@ -247,7 +247,7 @@ impl RedisSessionStore {
         let index = self.keys.index(partition);
         let call =
             self.pool.call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args));
-        answered(operation, call?.value)
+        decode(operation, call?.value)
     }
 
     /// Runs a kind of `SCAN` to its end, with the cursor between `before` and `after`.
@@ -262,9 +262,9 @@ impl RedisSessionStore {
         let mut cursor = 0;
         loop {
             let mut scan = redis::Cmd::new();
-            scan.arg(before).arg(cursor).arg("COUNT").arg(STEP).arg(after);
+            scan.arg(before).arg(cursor).arg("COUNT").arg(SCAN_STEP).arg(after);
             let page = self.command(operation, Effect::Reads, to, &scan)?.value;
-            let (next, found): (u64, Vec<Vec<u8>>) = answered(operation, page)?;
+            let (next, found): (u64, Vec<Vec<u8>>) = decode(operation, page)?;
             step(found)?;
             cursor = next;
             if cursor == 0 {
@@ -274,9 +274,15 @@ impl RedisSessionStore {
     }
 
     /// Makes the entries of these keys what they should be.
-    fn mend(&self, operation: &'static str, partition: u32, keys: &[Vec<u8>], verified: &mut Verified) -> Result<()> {
+    fn verify_entries(
+        &self,
+        operation: &'static str,
+        partition: u32,
+        keys: &[Vec<u8>],
+        verified: &mut Verified,
+    ) -> Result<()> {
         // A small sorted set comes in one step, whatever its size.
-        for keys in keys.chunks(STEP) {
+        for keys in keys.chunks(SCAN_STEP) {
             let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
             let (added, corrected, dropped): (u64, u64, u64) =
                 self.index_script(operation, Effect::Writes, &self.scripts.verify, partition, &keys)?;
@@ -302,7 +308,7 @@ impl RedisSessionStore {
 }
 
 /// An answer, if it is what was to be answered.
-fn answered<A: FromRedisValue>(operation: &'static str, answer: Value) -> Result<A> {
+fn decode<A: FromRedisValue>(operation: &'static str, answer: Value) -> Result<A> {
     A::from_redis_value(answer).map_err(|_| unexpected(operation, &Value::Array(Vec::new())))
 }
 

@@ -109,7 +109,7 @@ impl Keys {
     }
 
     /// The key that says for a while that the session under `key` was renewed.
-    pub(super) fn renewed(&self, key: &str) -> String {
+    pub(super) fn tombstone(&self, key: &str) -> String {
         format!("{key}:renewed")
     }
 
