@@ -1,20 +1,28 @@
+//! The Redis store: its type, its constructors and its implementation of the contract.
+//!
+//! Applications build it by `builder`. Each operation takes one of two paths: `single`, if one command of Redis carries it out,
+//! or `scripted`, if it takes a script. Both send through `net` and read by `reply`; `index` adds what an expiring store can do
+//! in addition. The invariant: one operation is one command, one script or one pipeline, to one hash slot.
+
 mod builder;
 mod check;
-mod command;
 mod index;
 mod keys;
 mod net;
+mod reply;
 mod script;
+mod scripted;
+mod single;
+mod version;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Cmd, Value};
 
 pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::RedisWarning;
-use self::command::{Args, expected_args, in_doubt, set, stored, stored_with_time_left, unexpected, version_of};
 use self::keys::Keys;
 pub use self::net::connection::RedisConnection;
 pub use self::net::connector::RedisConnectionManager;
@@ -24,23 +32,27 @@ pub use self::net::pool::RedisPool;
 use self::net::pool::{Answer, To};
 use self::script::Scripts;
 use super::{
-    Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Touch, Version, Write, companion,
-    ttl_millis,
+    Bind, Created, Found, GRACE, Health, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write, companion,
 };
 use crate::{Error, Handle, Result, SessionId, operation};
 
 /// Sessions in Redis 7.0 or newer, or Valkey: on one server, on a master that Sentinels name, or in a cluster; see
 /// [`topologies`](crate::topologies).
 ///
-/// The *plain* store (rrss `redis-store`, ring-redis-session) is one string key a session; Redis itself drops it when its
-/// time has come. The *expiring* store (rrss `expiring-redis-store`) also keeps an index of its sessions and their
-/// deadlines, from which a reaper deletes them.
+/// The *plain* store keeps one string key for each session, and Redis expires it (rrss `redis-store`, ring-redis-session). The
+/// *expiring* store also keeps an index of its sessions and their deadlines, from which a reaper deletes them (rrss
+/// `expiring-redis-store`).
 ///
-/// Every operation is one round trip, to one hash slot: one command, or a script that is one, or two in one go. (Some
-/// exceptions, none on the common path: reading a session that is not there looks whether it was renewed; a command whose
-/// connection died is sent once more; a script that the server does not know is sent whole; a cluster may say that another
-/// node has the session by now.) No operation takes longer than its [deadline](RedisSessionStoreBuilder::deadline), and none
-/// waits while Redis is known to be away: see [`outages`](crate::outages).
+/// Every operation is one round trip to one hash slot: one command, one script, or two of them in one pipeline. There are four
+/// exceptions, none of them on the common path:
+///
+/// * A read of an absent session also looks for the tombstone of a rotation.
+/// * A command is sent a second time if its connection is lost.
+/// * A script is sent a second time, whole, if the server does not know it.
+/// * A cluster may redirect a command to another node.
+///
+/// No operation takes longer than its [deadline](RedisSessionStoreBuilder::deadline). While Redis is unreachable, operations
+/// fail fast: see [`outages`](crate::outages).
 ///
 /// Clones are cheap and share the pool.
 ///
@@ -56,34 +68,34 @@ pub struct RedisSessionStore {
     keys: Keys,
     scripts: Arc<Scripts>,
     expiring: bool,
-    /// The suffixes of the companions of its sessions.
+    /// The suffixes of the companions that the store keeps.
     companions: Vec<String>,
 }
 
 impl RedisSessionStore {
-    /// A plain store in the Redis at this URL, all else as by default.
+    /// Creates a plain store in the Redis at this URL, with default settings.
     ///
-    /// Returns at once: connections are opened in the background, so a program can start while Redis is down and serves
-    /// as soon as it is up. To find out at the start, call [`check`](Self::check).
+    /// Returns immediately, because connections are opened in the background. So a program can start while Redis is down, and
+    /// serves sessions as soon as Redis is up. To check Redis at the start, call [`check`](Self::check).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`] if the URL cannot be read.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the URL cannot be parsed.
     pub fn open(url: &str) -> Result<Self> {
         Self::builder().url(url).build()
     }
 
-    /// A store with settings.
+    /// Returns a builder, to create a store with other settings.
     pub fn builder() -> RedisSessionStoreBuilder {
         RedisSessionStoreBuilder::default()
     }
 
-    /// The pool that the store uses, to share it.
+    /// Returns the pool that the store uses, to share it.
     pub fn pool(&self) -> &RedisPool {
         &self.pool
     }
 
-    /// The key under which a session lives in Redis. It shows the id unless keys are
+    /// Returns the key of a session in Redis. The key contains the id unless keys are
     /// [hashed](RedisSessionStoreBuilder::hashed_keys).
     pub fn key(&self, id: &SessionId) -> String {
         self.keys.session(id)
@@ -106,124 +118,61 @@ impl SessionStore for RedisSessionStore {
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
         let key = self.keys.session(id);
-        let answer = if self.is_bare() && write.is_bare() {
-            // GET tells an own earlier success from somebody else's session, and a session from something else.
-            let mut set = set(&key, write);
-            self.command(operation::CREATE, Effect::Writes, To::Key(&key), set.arg("NX").arg("GET"))?
+        let created = if self.single_command() && write.single_command() {
+            single::create(self, &key, write)?
         } else {
-            let mut args = self.write_args(write)?;
-            args.extend(self.bind_args(operation::CREATE, write.bind)?.into_iter().flatten());
-            self.script(operation::CREATE, &self.scripts.create, id, &[&key], args)?
+            scripted::create(self, id, &key, write)?
         };
-        Ok(match answer.value {
-            Value::Nil | Value::Okay | Value::Int(1) => {
-                self.settle_cap(write.bind);
-                Created::Stored(version_of(write.payload))
-            }
-            Value::BulkString(there) if there == write.payload => Created::Stored(version_of(write.payload)),
-            // It may be what the first attempt had stored, changed by somebody else.
-            Value::BulkString(_) | Value::Int(0) if answer.repeated => return Err(in_doubt(operation::CREATE)),
-            Value::BulkString(_) | Value::Int(0) => Created::Taken,
-            other => return Err(unexpected(operation::CREATE, &other)),
-        })
+        if let Created::Stored(_) = created {
+            self.enforce_cap_across_partitions(write.bind);
+        }
+        Ok(created)
     }
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
         let key = self.keys.session(id);
-        let answer = match touch {
-            Touch::No if self.expiring => self.read_untouched(operation::READ, &key)?,
-            Touch::No => self.command(operation::READ, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?,
-            Touch::Set(ttl) if self.is_bare() => {
-                let mut getex = redis::cmd("GETEX");
-                self.command(
-                    operation::READ,
-                    Effect::Reads,
-                    To::Key(&key),
-                    getex.arg(&key).arg("PX").arg(ttl_millis(ttl)),
-                )?
-            }
-            Touch::Set(ttl) => self.read_touched(operation::READ, id, &key, ttl, false)?,
-            Touch::Extend(ttl) => self.read_touched(operation::READ, id, &key, ttl, true)?,
+        let stored = match touch {
+            Touch::No => self.read_untouched(operation::READ, &key)?,
+            Touch::Set(ttl) if self.single_command() => single::get_and_touch(self, &key, ttl)?,
+            Touch::Set(ttl) => scripted::get_and_touch(self, id, &key, ttl, false)?,
+            Touch::Extend(ttl) => scripted::get_and_touch(self, id, &key, ttl, true)?,
         };
-        Ok(match answer.value {
-            Value::Nil => {
-                let mut exists = redis::cmd("EXISTS");
-                match self
-                    .command(operation::READ, Effect::Reads, To::Key(&key), exists.arg(self.keys.renewed(&key)))?
-                    .value
-                {
-                    Value::Int(0) => Found::Absent,
-                    _ => Found::Renewed,
-                }
-            }
-            Value::BulkString(payload) => {
-                let expires_in = match touch {
-                    Touch::Set(ttl) => Some(Duration::from_millis(ttl_millis(ttl))),
-                    _ => None,
-                };
-                Found::Live(stored(payload, expires_in))
-            }
-            other => Found::Live(stored_with_time_left(operation::READ, other)?),
-        })
+        match stored {
+            Some(stored) => Ok(Found::Live(stored)),
+            None => self.find_tombstone(&key),
+        }
     }
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let key = self.keys.session(id);
-        let answer = if expected.is_none() && self.is_bare() && write.is_bare() {
-            // GET, for without it SET replaces a key of any type.
-            let mut set = set(&key, write);
-            self.command(operation::SAVE, Effect::Writes, To::Key(&key), set.arg("XX").arg("GET"))?
+        let saved = if expected.is_none() && self.single_command() && write.single_command() {
+            single::save(self, &key, write)?
         } else {
-            let (mut args, mut script) = (self.write_args(write)?, &self.scripts.save);
-            let bind = self.bind_args(operation::SAVE, write.bind)?;
-            if expected.is_some() || bind.is_some() {
-                args.extend(expected_args(expected));
-            }
-            if let Some(bind) = bind {
-                args.extend(bind);
-                script = &self.scripts.save_and_bind;
-            }
-            self.script(operation::SAVE, script, id, &[&key], args)?
+            scripted::save(self, id, &key, write, expected)?
         };
-        match answer.value {
-            Value::Nil => Ok(Saved::Missing),
-            Value::BulkString(_) => Ok(Saved::Stored(version_of(write.payload))),
-            value => self.saved(operation::SAVE, Answer { value, ..answer }, write),
-        }
+        Ok(self.enforce_cap_after(saved, write))
     }
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
-        let refuse = |why: &'static str| Err(Error::misconfigured(operation::ROTATE, why));
         let (old_key, new_key) = (self.keys.session(old), self.keys.session(new));
         if old_key == new_key {
-            return refuse("the key mapper gives two ids the same key");
+            return Err(Error::misconfigured(operation::ROTATE, "the key mapper gives two ids the same key"));
         }
         let partitions = self.keys.partitions();
         if old.partition(partitions) != new.partition(partitions) {
-            return refuse("the new id is in another partition than the old one; make it with fresh_id");
+            let why = "the new id is in another partition than the old one; make it with fresh_id";
+            return Err(Error::misconfigured(operation::ROTATE, why));
         }
-        let mut args = self.write_args(write)?;
-        args.push(RENEWED_FOR.as_millis().to_string().into_bytes().into());
-        args.extend(expected_args(expected));
-        args.extend(self.bind_args(operation::ROTATE, write.bind)?.into_iter().flatten());
-        let keys = [&*old_key, &*new_key, &*self.keys.renewed(&old_key)];
-        let answer = self.script(operation::ROTATE, &self.scripts.rotate, old, &keys, args)?;
-        match answer.value {
-            Value::Int(-1) if answer.repeated => Err(in_doubt(operation::ROTATE)),
-            Value::Int(-1) => refuse("another session lives under the key of the new id"),
-            // Had the first attempt succeeded, the old session would be gone.
-            value => self.saved(operation::ROTATE, Answer { value, repeated: false }, write),
-        }
+        let keys = [&*old_key, &*new_key, &*self.keys.tombstone(&old_key)];
+        let saved = scripted::rotate(self, old, keys, write, expected)?;
+        Ok(self.enforce_cap_after(saved, write))
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
         let key = self.keys.session(id);
-        let answer = if self.is_bare() {
-            self.command(operation::DELETE, Effect::Writes, To::Key(&key), redis::cmd("DEL").arg(&key))?
-        } else {
-            self.script(operation::DELETE, &self.scripts.delete, id, &[&key], Args::new())?
-        };
-        Ok(answer.value == Value::Int(1))
+        let deleted =
+            if self.single_command() { single::delete(self, &key)? } else { scripted::delete(self, id, &key)? };
+        Ok(deleted == Value::Int(1))
     }
 
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
@@ -234,17 +183,8 @@ impl SessionStore for RedisSessionStore {
 
     fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
         let key = self.keys.companion(&self.keys.session(id), suffix);
-        // It expires with its session, so it lives as long as that.
-        let answer = if self.expiring {
-            self.read_untouched(operation::READ_COMPANION, &key)?
-        } else {
-            self.command(operation::READ_COMPANION, Effect::Reads, To::Key(&key), redis::cmd("GET").arg(&key))?
-        };
-        Ok(match answer.value {
-            Value::Nil => None,
-            Value::BulkString(value) => Some(value),
-            other => Some(stored_with_time_left(operation::READ_COMPANION, other)?.payload.to_vec()),
-        })
+        let stored = self.read_untouched(operation::READ_COMPANION, &key)?;
+        Ok(stored.map(|stored| stored.payload.to_vec()))
     }
 
     fn index(&self) -> Option<&dyn SessionIndex> {
@@ -253,6 +193,58 @@ impl SessionStore for RedisSessionStore {
 
     fn health(&self) -> Health {
         self.pool.health()
+    }
+}
+
+impl RedisSessionStore {
+    /// Returns `true` if a session is one key and nothing else, so that one command of Redis can carry out an operation.
+    fn single_command(&self) -> bool {
+        !self.expiring && self.companions.is_empty()
+    }
+
+    /// Returns the index that a session is in, if the store has one.
+    fn index_key(&self, id: &SessionId) -> Option<&str> {
+        self.expiring.then(|| self.keys.index_of(id))
+    }
+
+    /// Returns by how many milliseconds the data of a session outlives it.
+    fn grace_millis(&self) -> u64 {
+        grace(self.expiring).as_millis() as u64
+    }
+
+    /// Sends one command and returns its reply.
+    fn command(&self, operation: &'static str, effect: Effect, to: To<'_>, command: &Cmd) -> Result<Answer> {
+        self.pool.call(operation, effect, to, |connection| command.query(connection))
+    }
+
+    /// Reads a value, of a session or a companion, and leaves its TTL alone.
+    fn read_untouched(&self, operation: &'static str, key: &str) -> Result<Option<Stored>> {
+        if self.expiring { scripted::get(self, operation, key) } else { single::get(self, operation, key) }
+    }
+
+    /// Finds out whether an absent session was rotated. Only a read of an absent session pays for this command.
+    fn find_tombstone(&self, key: &str) -> Result<Found> {
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(self.keys.tombstone(key));
+        match self.command(operation::READ, Effect::Reads, To::Key(key), &exists)?.value {
+            Value::Int(0) => Ok(Found::Absent),
+            _ => Ok(Found::Renewed),
+        }
+    }
+
+    /// Enforces the cap if a session was stored.
+    fn enforce_cap_after(&self, saved: Saved, write: Write<'_>) -> Saved {
+        if let Saved::Stored(_) = saved {
+            self.enforce_cap_across_partitions(write.bind);
+        }
+        saved
+    }
+}
+
+impl Write<'_> {
+    /// Returns `true` if it writes a payload and nothing else, so that one command of Redis can carry it out.
+    fn single_command(&self) -> bool {
+        self.bind == Bind::Keep && self.companions.is_empty()
     }
 }
 
@@ -267,7 +259,7 @@ impl fmt::Debug for RedisSessionStore {
     }
 }
 
-/// By how much the data of a session outlives it.
+/// Returns by how much the data of a session outlives it.
 fn grace(expiring: bool) -> Duration {
     if expiring { GRACE } else { Duration::ZERO }
 }

@@ -1,3 +1,8 @@
+//! The settings of a Redis store.
+//!
+//! Applications reach it by [`RedisSessionStore::builder`]. The invariant: `build` rejects settings that cannot work, and
+//! waits for no connection.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +17,15 @@ use super::net::credentials::Credentials;
 use super::net::pool::{RedisPool, default_size};
 use crate::{Error, Result, SessionId, operation};
 
-/// Enough to spread sessions evenly over some twenty nodes, and few enough for what has to visit all of them.
+/// The default in a cluster: enough partitions to spread sessions evenly over some twenty nodes, and few enough for operations
+/// that visit all partitions.
 const PARTITIONS_IN_CLUSTER: u32 = 64;
 
-/// Settings of a [`RedisSessionStore`]. Without any it is a plain store in the Redis at `127.0.0.1:6379`, with keys
-/// `sessions:ID`.
+/// Settings of a [`RedisSessionStore`].
+///
+/// By default it is a plain store in the Redis at `127.0.0.1:6379`, with keys `sessions:ID`.
+///
+/// # Examples
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -92,32 +101,39 @@ impl Default for RedisSessionStoreBuilder {
 }
 
 impl RedisSessionStoreBuilder {
-    /// The Redis at this URL. Defaults to `redis://127.0.0.1:6379`. The last of `url`, `client`, `sentinel`, `cluster` and
-    /// `pool` counts.
+    /// Sets the URL of Redis. Defaults to `redis://127.0.0.1:6379`.
     ///
-    /// | it is | the URL |
+    /// The last call of `url`, `client`, `sentinel`, `cluster` and `pool` counts.
+    ///
+    /// | Redis | URL |
     /// |---|---|
     /// | one server | `redis://USER:PASSWORD@HOST:PORT/DATABASE` |
     /// | behind a Unix socket | `redis+unix:///PATH` |
     /// | the master that Sentinels name | `redis-sentinel://USER:PASSWORD@HOST:PORT/DATABASE?sentinelServiceName=NAME&node=HOST:PORT` |
     /// | a cluster | `redis-cluster://USER:PASSWORD@HOST:PORT?node=HOST:PORT` |
     ///
-    /// With `rediss` for `redis` they are talked to over TLS, which takes one of the crate's features `tls-…`. `node` may
-    /// come several times, for further Sentinels or nodes, of which a cluster tells the rest by itself; user and
-    /// password are those of Redis, and the Sentinels' own are `sentinelUsername` and `sentinelPassword`. `protocol=resp3`
-    /// chooses RESP3. (The URLs of Sentinels and clusters are those of the `fred` crate.)
+    /// * `rediss` instead of `redis` enables TLS, which requires one of the features `tls-…` of this crate.
+    /// * `node` adds a Sentinel or a node. You can repeat it. A cluster needs only one node to find the others.
+    /// * `USER` and `PASSWORD` are for Redis; `sentinelUsername` and `sentinelPassword` are for the Sentinels.
+    /// * `protocol=resp3` chooses RESP3.
+    ///
+    /// The URLs of Sentinels and clusters are those of the `fred` crate.
     pub fn url(self, url: impl Into<String>) -> Self {
         Self { source: Source::Url(url.into()), ..self }
     }
 
-    /// The Redis that this client connects to. A client with a certificate authority or a certificate of its own is made by
+    /// Sets the Redis that this client connects to.
+    ///
+    /// For a custom certificate authority or a client certificate, create the client by
     /// [`Client::build_with_tls`](redis::Client::build_with_tls).
     pub fn client(self, client: Client) -> Self {
         Self { source: Source::At(Address::Server(client).into()), ..self }
     }
 
-    /// The master of this name, of which these Sentinels know the address. It is logged in at, and talked to with or without
-    /// TLS, as `master` would, whose own address does not matter.
+    /// Connects to the master that Sentinel knows as `name`.
+    ///
+    /// The store asks the `sentinels` for its address. Credentials and TLS settings come from `master`; the address in
+    /// `master` is ignored.
     pub fn sentinel(
         self,
         name: impl Into<String>,
@@ -128,107 +144,131 @@ impl RedisSessionStoreBuilder {
         Self { source: Source::At(Address::Sentinel { name, sentinels, master }.into()), ..self }
     }
 
-    /// The cluster in which these are nodes; one that is up is enough to learn the others. All are logged in at, and talked
-    /// to with or without TLS, as the first of these would be.
+    /// Connects to the cluster that these nodes belong to.
+    ///
+    /// One reachable node is enough to find the others. Credentials and TLS settings of all nodes come from the first client.
     pub fn cluster(self, nodes: impl IntoIterator<Item = Client>) -> Self {
         Self { source: Source::At(Address::Cluster(nodes.into_iter().collect()).into()), ..self }
     }
 
-    /// Logs in with what this says, asked anew for every connection: for credentials that change while the program runs. By
-    /// default, with what URL or client have. It is called in threads of the pool, which it may keep waiting.
+    /// Sets a function that returns the credentials for each new connection. Defaults to the credentials in the URL or client.
+    ///
+    /// Use it for credentials that change while the program runs. The pool calls it in its own threads, so it may block.
     pub fn credentials(self, credentials: impl Fn() -> Credentials + Send + Sync + 'static) -> Self {
         Self { connections: Settings { credentials: Some(Arc::new(credentials)), ..self.connections }, ..self }
     }
 
-    /// A ready pool, shared with others. It has its own deadline, size and credentials, so these cannot be set here as well.
+    /// Sets a pool that the store shares with other users.
+    ///
+    /// The pool has a deadline, a size and credentials already, so you cannot set them here as well.
     pub fn pool(self, pool: RedisPool) -> Self {
         Self { source: Source::Pool(pool), ..self }
     }
 
-    /// How long an operation may take in all: waiting for a connection, sending, waiting for the answer, and once more if
-    /// the connection dies. Defaults to 1 second; from 1 millisecond to an hour.
+    /// Sets the deadline of an operation, between 1 millisecond and 1 hour. Defaults to 1 second.
     ///
-    /// It holds up to a tenth and the clock of the system, some milliseconds, but not while bytes trickle: each that comes
-    /// or goes makes the socket wait anew. See [`outages`](crate::outages).
+    /// The deadline includes the wait for a connection, the request, the reply, and a retry if the connection is lost. An
+    /// operation can overrun it by up to 10 % plus the timer resolution of the system. The deadline is not enforced while a
+    /// reply arrives byte by byte, because every byte restarts the socket timeout. See [`outages`](crate::outages).
     pub fn deadline(self, deadline: Duration) -> Self {
         Self { connections: Settings { deadline: Some(deadline), ..self.connections }, ..self }
     }
 
-    /// How many connections to open at most, to each node of a cluster, at least 1. Defaults to 64, or to 8 for each core where
-    /// that is more, as many as rouille starts threads. They are opened as they are needed; fewer than the threads that use
-    /// them costs more than anything else.
+    /// Sets the maximum number of connections, at least 1. Defaults to 64, or to 8 for each core if that is more.
+    ///
+    /// In a cluster the limit holds for each node. The pool opens connections as they are needed. The default is the number of
+    /// threads that rouille starts. A pool with fewer connections than threads costs more throughput than any other setting.
     pub fn pool_size(self, connections: u32) -> Self {
         Self { pool_size: Some(connections), ..self }
     }
 
-    /// What all keys begin with, followed by a colon (ring-redis-session `:prefix`). Defaults to `sessions`. A plain and
-    /// an expiring store must not share a prefix: each would take the other's times to live for its own. Any text but an
-    /// empty one; without braces if there are several partitions, for they would be taken for the hash tag.
+    /// Sets the prefix of all keys. Defaults to `sessions`.
+    ///
+    /// A colon follows the prefix in each key. Do not use one prefix for both a plain and an expiring store, because the two
+    /// interpret TTLs differently. The prefix must not be empty. With several partitions or in a cluster it must not contain
+    /// braces, because Redis would take them for the hash tag (ring-redis-session `:prefix`).
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
     }
 
-    /// Puts the SHA-256 of the id into the key instead of the id, so that a copy of the database gives nobody a usable
-    /// cookie. Not by default. Turning it on or off later loses sight of the sessions that are there. The last of
-    /// `hashed_keys` and [`key_mapper`](Self::key_mapper) counts.
+    /// Uses the SHA-256 of the id in keys instead of the id. Defaults to the id.
+    ///
+    /// With hashed keys, a copy of the database contains no usable cookie. If you change this setting later, the store no
+    /// longer finds the existing sessions. The last call of `hashed_keys` and [`key_mapper`](Self::key_mapper) counts.
     pub fn hashed_keys(self) -> Self {
         Self { mapper: KeyMapper::Hashed, ..self }
     }
 
-    /// Keys by a function of one's own (rrss `:key-mapper`), instead of `PREFIX:ID`. It must give every id a key of its
-    /// own: if two share one, the second session is refused and the first left alone. Only with one partition, and not in a
-    /// cluster.
+    /// Sets a custom function that returns the key of a session. Defaults to `PREFIX:ID`.
+    ///
+    /// The function must return a different key for each id. If two ids share a key, the store rejects the second session and
+    /// keeps the first. A custom function requires one partition and works in no cluster (rrss `:key-mapper`).
     pub fn key_mapper(self, map: impl Fn(&SessionId) -> String + Send + Sync + 'static) -> Self {
         Self { mapper: KeyMapper::Custom(Arc::new(map)), ..self }
     }
 
-    /// Spreads the sessions over this many hash tags, `sessions:{7}:ID`, evenly over the slots of a cluster and so over its
-    /// nodes; at most 16384. Defaults to 64 in a cluster, and otherwise to 1, without tags. Changing it later loses sight of
-    /// the sessions that are there, so who may need a cluster one day sets it today.
+    /// Sets the number of partitions, at most 16384. Defaults to 64 in a cluster, otherwise to 1.
     ///
-    /// What concerns a principal or the whole index takes a command for each partition, and a reaper visits all of them
-    /// within its resolution. A cap on the sessions of a principal is atomic with one partition, and kept soon after with
-    /// several.
+    /// Each partition has a hash tag, as in `sessions:{7}:ID`. The tags lie evenly over the slots of a cluster, and so over its
+    /// nodes. A single partition outside a cluster has no tag. If you change the number later, the store no longer finds the
+    /// existing sessions. So set it today if you may need a cluster later.
+    ///
+    /// An operation on a principal or on the whole index sends one command to each partition. A reaper visits all partitions
+    /// within its resolution. With one partition, the store enforces the cap on the sessions of a principal atomically; with
+    /// several, soon after the write.
     pub fn partitions(self, partitions: u32) -> Self {
         Self { partitions: Some(partitions), ..self }
     }
 
-    /// Makes it an expiring store, which keeps an index of its sessions for a reaper. Not by default.
+    /// Makes the store an expiring store, which keeps an index of its sessions for a reaper. Defaults to a plain store.
     pub fn expiring(self) -> Self {
         Self { expiring: true, ..self }
     }
 
-    /// The store. Returns at once, see [`RedisSessionStore::open`].
+    /// Builds the store. Returns immediately, like [`RedisSessionStore::open`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`], with the reason as its source, for a URL that cannot be read, an empty prefix, a
-    /// deadline or pool size out of range, settings of connections beside a ready pool, no partitions, several or a cluster
-    /// with a prefix in braces or a custom key mapper, and no Sentinels or nodes.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), with the reason as its source, if
+    ///
+    /// * the URL cannot be parsed;
+    /// * the prefix is empty;
+    /// * the deadline, the pool size or the number of partitions is out of range;
+    /// * a ready pool is set together with a deadline, a pool size or credentials;
+    /// * there are several partitions, or a cluster, and the prefix contains braces or the key mapper is custom;
+    /// * there are no Sentinels or no nodes.
     pub fn build(self) -> Result<RedisSessionStore> {
-        let refuse = |why: &'static str| Err(Error::misconfigured(operation::BUILD_STORE, why));
-        let (settings, size) = (&self.connections, self.pool_size.unwrap_or_else(default_size));
+        let (settings, size) = (&self.connections, self.pool_size);
         settings.deadline.map_or(Ok(()), check_deadline)?;
-        let has_settings = settings.deadline.is_some() || settings.credentials.is_some() || self.pool_size.is_some();
-        let address = match self.source {
-            Source::Pool(_) if has_settings => {
-                return refuse("a ready pool has a deadline, a size and credentials already");
+        let pool = match self.source {
+            Source::Pool(pool) => ready_pool(pool, settings, size)?,
+            Source::At(address) => open_pool(*address, settings, size)?,
+            Source::Url(url) => {
+                open_pool(Address::parse(&url).map_err(|error| misconfigured(&error))?, settings, size)?
             }
-            Source::Pool(pool) => Err(pool),
-            Source::At(address) => Ok(*address),
-            Source::Url(url) => Ok(Address::parse(&url).map_err(|error| misconfigured(&error))?),
-        };
-        let one = |manager: RedisConnectionManager| RedisPool::with_size(manager.with(settings), size);
-        let pool = match address {
-            Err(pool) => pool,
-            Ok(Address::Server(client)) => one(RedisConnectionManager::new(client)?)?,
-            Ok(Address::Sentinel { name, sentinels, master }) => {
-                one(RedisConnectionManager::sentinel(name, sentinels, master)?)?
-            }
-            Ok(Address::Cluster(nodes)) => RedisPool::cluster(&nodes, settings, size)?,
         };
         let partitions = self.partitions.unwrap_or(if pool.is_cluster() { PARTITIONS_IN_CLUSTER } else { 1 });
         let keys = Keys::new(self.prefix, self.mapper, partitions, pool.is_cluster())?;
         Ok(RedisSessionStore::new(pool, keys, self.expiring))
     }
+}
+
+/// Returns a pool that the application brings. It has its own settings already, so other ones would have no effect.
+fn ready_pool(pool: RedisPool, settings: &Settings, size: Option<u32>) -> Result<RedisPool> {
+    if settings.deadline.is_some() || settings.credentials.is_some() || size.is_some() {
+        let why = "a ready pool has a deadline, a size and credentials already";
+        return Err(Error::misconfigured(operation::BUILD_STORE, why));
+    }
+    Ok(pool)
+}
+
+/// Builds a pool for an address. Its connections are opened in the background.
+fn open_pool(address: Address, settings: &Settings, size: Option<u32>) -> Result<RedisPool> {
+    let size = size.unwrap_or_else(default_size);
+    let manager = match address {
+        Address::Server(client) => RedisConnectionManager::new(client)?,
+        Address::Sentinel { name, sentinels, master } => RedisConnectionManager::sentinel(name, sentinels, master)?,
+        Address::Cluster(nodes) => return RedisPool::cluster(&nodes, settings, size),
+    };
+    RedisPool::with_size(manager.with(settings), size)
 }

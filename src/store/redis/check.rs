@@ -1,3 +1,8 @@
+//! The check of a Redis at the start of a program.
+//!
+//! Applications call [`RedisSessionStore::check`] once, before they serve. The invariant: it changes no session of the
+//! application. It fails only if the store cannot work; if the user may not look at something, the check skips it.
+
 use std::collections::HashMap;
 use std::fmt;
 
@@ -9,20 +14,21 @@ use super::net::pool::To;
 use crate::store::{Created, Found, Saved, SessionStore, Touch, Write};
 use crate::{Error, ErrorKind, Result, operation};
 
-/// Something about a Redis that works, but that its operator should know.
+/// A finding about a Redis that works, but that its operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RedisWarning {
-    /// With this `maxmemory-policy` Redis drops sessions when its memory is full, which logs their users out.
+    /// Redis evicts sessions when its memory is full, because of this `maxmemory-policy`. Their users are signed out.
     Evicts(String),
-    /// The other kind of store, plain or expiring, seems to keep sessions under this prefix. The two cannot share one.
+    /// The other kind of store, plain or expiring, seems to keep sessions under this prefix. The two cannot share a prefix.
     SharedPrefix(String),
-    /// Something else stands under this key than the index of the store, or than the list of whom its sessions belong to.
-    /// Sessions live all the same. Without the index reaping, counting, paging and ending everybody's fail; without the list a
-    /// session may be lost to its principal when it is saved or renewed. [`verify`](crate::store::SessionIndex::verify) moves
-    /// aside what is there.
+    /// This key should hold the index of the store or its list of owners, but holds a value of another type.
+    ///
+    /// Sessions still work. Without the index, the store cannot reap, count, list or end all sessions. Without the list of
+    /// owners, a session may lose its owner when it is saved or rotated. [`verify`](crate::store::SessionIndex::verify) renames
+    /// the key, so that the store can use its name.
     Clobbered(String),
-    /// The user may not ask the server (`INFO`), so its version and eviction policy are not known.
+    /// The user may not run `INFO`, so the version and the eviction policy of the server are unknown.
     Unknown,
 }
 
@@ -51,11 +57,14 @@ impl fmt::Display for RedisWarning {
 }
 
 impl RedisSessionStore {
-    /// Finds out at the start of a program whether the store can work: Redis answers, is new enough, and lets this user do
-    /// all that the store does. It creates, saves, renews and deletes a session of its own, for a second at most; for an
-    /// expiring store it also sends a command for each partition.
+    /// Checks that the store can work, and returns warnings about settings of Redis.
     ///
-    /// What works but is worth knowing is answered:
+    /// Call it at the start of a program. It checks that Redis is reachable and new enough, and that the user may run all
+    /// commands of the store. To do so, it creates, saves, rotates and deletes a session that lives for at most one second. In
+    /// an expiring store it also sends one command to each partition. In a cluster it checks the version of every node, and
+    /// runs the operations on one of them.
+    ///
+    /// # Examples
     ///
     /// ```no_run
     /// # let store = threaded_sessions::RedisSessionStore::open("redis://127.0.0.1")?;
@@ -67,26 +76,14 @@ impl RedisSessionStore {
     ///
     /// # Errors
     ///
-    /// Why the store cannot work: [`ErrorKind::Unavailable`], [`ErrorKind::Denied`], [`ErrorKind::Misconfigured`] for a
-    /// server that is too old, or what an operation met with. In a cluster every node is asked, and the operations go to one
-    /// of them.
+    /// * Returns [`ErrorKind::Unavailable`] if Redis cannot be reached.
+    /// * Returns [`ErrorKind::Denied`] if the user may not run a command.
+    /// * Returns [`ErrorKind::Misconfigured`] if the server is too old.
+    /// * Returns the error of an operation that fails for another reason.
     pub fn check(&self) -> Result<Vec<RedisWarning>> {
         let mut warnings = Vec::new();
         for server in &self.pool.servers(operation::CHECK)? {
-            match self.info(To::Server(server)) {
-                Ok(info) => {
-                    let version = info.get("redis_version").map_or("", String::as_str);
-                    let major = version.split('.').next().and_then(|major| major.parse().ok());
-                    if major.is_none_or(|major: u32| major < 7) {
-                        let why = format!("Redis 7.0 or newer is needed, this is {version:?}");
-                        return Err(Error::misconfigured(operation::CHECK, why));
-                    }
-                    let policy = info.get("maxmemory_policy").filter(|policy| *policy != "noeviction");
-                    warnings.extend(policy.cloned().map(RedisWarning::Evicts));
-                }
-                Err(error) if error.kind() == ErrorKind::Denied => warnings.push(RedisWarning::Unknown),
-                Err(error) => return Err(error),
-            }
+            warnings.extend(self.check_server(To::Server(server))?);
         }
         self.rehearse()?;
         if self.shares_prefix()? {
@@ -95,14 +92,31 @@ impl RedisSessionStore {
         if self.expiring {
             match self.clobbered(operation::CHECK, None) {
                 Ok(clobbered) => warnings.extend(clobbered.into_iter().map(RedisWarning::Clobbered)),
-                // Who may not look is not warned.
+                // A user without the right to look gets no warning.
                 Err(error) if error.kind() == ErrorKind::Denied => {}
                 Err(error) => return Err(error),
             }
         }
-        // Several nodes of a cluster are mostly set up alike.
+        // Most nodes of a cluster have the same settings, and so the same warning.
         warnings.dedup();
         Ok(warnings)
+    }
+
+    /// Checks the version of one server, and whether it evicts keys.
+    fn check_server(&self, server: To<'_>) -> Result<Option<RedisWarning>> {
+        let info = match self.info(server) {
+            Ok(info) => info,
+            Err(error) if error.kind() == ErrorKind::Denied => return Ok(Some(RedisWarning::Unknown)),
+            Err(error) => return Err(error),
+        };
+        let version = info.get("redis_version").map_or("", String::as_str);
+        let major = version.split('.').next().and_then(|major| major.parse().ok());
+        if major.is_none_or(|major: u32| major < 7) {
+            let why = format!("Redis 7.0 or newer is needed, this is {version:?}");
+            return Err(Error::misconfigured(operation::CHECK, why));
+        }
+        let policy = info.get("maxmemory_policy").filter(|policy| *policy != "noeviction");
+        Ok(policy.cloned().map(RedisWarning::Evicts))
     }
 
     fn info(&self, server: To<'_>) -> Result<HashMap<String, String>> {
@@ -111,7 +125,7 @@ impl RedisSessionStore {
         Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
     }
 
-    /// Every operation once.
+    /// Runs every operation once.
     fn rehearse(&self) -> Result<()> {
         let ttl = std::time::Duration::from_secs(1);
         let id = self.fresh_id(None);
@@ -129,8 +143,8 @@ impl RedisSessionStore {
         Ok(())
     }
 
-    /// A plain store: whether there is an index. An expiring store: whether one step of a `SCAN` finds sessions and none of
-    /// them is in the index. A user who may not look is not warned.
+    /// Returns `true` if the other kind of store seems to use the prefix. A plain store looks for an index. An expiring store
+    /// looks for sessions by one step of a `SCAN`, and returns `true` if none of them is in the index.
     fn shares_prefix(&self) -> Result<bool> {
         let index = self.keys.index(0);
         let ask = |command: &Cmd| match self.command(operation::CHECK, Effect::Reads, To::Key(index), command) {

@@ -1,27 +1,30 @@
-//! The index of the expiring store.
+//! The index of the expiring store: reaping, counting, paging, verifying, and the sessions of a principal.
+//!
+//! The reaper and the manager use it through [`SessionIndex`]. The invariant: the TTL of a session's key decides whether the
+//! session is live. The index and the lists of principals follow from it and may lag, so every script checks the TTL.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use redis::{FromRedisValue, Value};
+use redis::FromRedisValue;
 
-use super::command::unexpected;
 use super::net::error::Effect;
 use super::net::pool::To;
+use super::reply::{decode, decode_count, decode_reaped, decode_ttl};
 use super::script::Script;
 use super::{RedisSessionStore, keys};
-use crate::store::{Belonging, Bind, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
+use crate::store::{Belonging, Bind, Ending, Entry, Reaped, SessionIndex, Verified};
 use crate::{Handle, Result, operation};
 
-/// How many keys one step of a `verify` or `page` looks at: well under a millisecond of the server's time.
-const STEP: usize = 200;
+/// The number of keys that one step of a scan, a `verify` or a `page` looks at. A step blocks the server for well under 1 ms.
+const SCAN_STEP: usize = 200;
 
-/// How many sessions of a principal are listed, or ended by one script.
-const AT_ONCE: usize = 1000;
+/// The number of sessions of a principal that one script lists or ends.
+const OWNED_PAGE: usize = 1000;
 
-/// What `page.lua` answers of a session that is in the index only.
-const GONE: i64 = -2;
+/// The TTL that `page.lua` returns for a session that is only in the index.
+const TTL_IF_GONE: i64 = -2;
 
 impl SessionIndex for RedisSessionStore {
     fn partitions(&self) -> u32 {
@@ -29,59 +32,45 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
-        // `unpack` in the script has its limits.
+        // The script passes the keys to `unpack`, which fails for too many.
         let limit = limit.clamp(1, 1000).to_string();
         let args = [limit.as_bytes(), if payloads { b"1" } else { b"0" }];
-        let answer: Value = self.index_script(operation::REAP, Effect::Writes, &self.scripts.reap, partition, &args)?;
-        let Value::Array(parts) = answer else { return Err(unexpected(operation::REAP, &answer)) };
-        let mut parts = parts.into_iter();
-        let (Some(Value::Int(removed)), Some(Value::Int(backlog))) = (parts.next(), parts.next()) else {
-            return Err(unexpected(operation::REAP, &Value::Array(Vec::new())));
-        };
-        let sessions = pairs(parts).filter_map(|pair| match pair {
-            (Value::BulkString(key), Value::BulkString(payload)) => Some(Expired::new(Handle::of_key(&key), payload)),
-            _ => None,
-        });
-        Ok(Reaped { removed: removed as u64, backlog: backlog as u64, sessions: sessions.collect() })
+        decode_reaped(self.index_script(operation::REAP, Effect::Writes, &self.scripts.reap, partition, &args)?)
     }
 
     fn count(&self) -> Result<u64> {
         let mut count = 0;
         for partition in 0..self.keys.partitions() {
-            match self.index_script(operation::COUNT, Effect::Reads, &self.scripts.count, partition, &[])? {
-                Value::Int(live) => count += live as u64,
-                other => return Err(unexpected(operation::COUNT, &other)),
-            }
+            let reply = self.index_script(operation::COUNT, Effect::Reads, &self.scripts.count, partition, &[])?;
+            count += decode_count(&reply)?;
         }
         Ok(count)
     }
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
         let partitions = self.keys.partitions();
-        // No index has more, and Redis takes no larger number.
+        // No index has more entries, and Redis rejects a larger number.
         let offset = offset.min(i32::MAX as usize);
         let end = offset.saturating_add(limit);
-        // Of several partitions each can hold all that comes before the page.
+        // Each of several partitions can hold all entries that come before the page.
         let first = if partitions == 1 { offset } else { 0 };
         let mut entries = Vec::new();
         for partition in 0..partitions {
             let mut at = first;
             while at < end {
-                let (skip, take) = (at.to_string(), STEP.min(end - at).to_string());
+                let (skip, take) = (at.to_string(), SCAN_STEP.min(end - at).to_string());
                 let args = [skip.as_bytes(), take.as_bytes()];
                 let some: Vec<(Vec<u8>, f64, i64)> =
                     self.index_script(operation::PAGE, Effect::Reads, &self.scripts.page, partition, &args)?;
-                at = if some.len() < STEP { end } else { at + STEP };
+                at = if some.len() < SCAN_STEP { end } else { at + SCAN_STEP };
                 entries.extend(some);
             }
         }
-        // By what the index says, or an entry that lags would be on two pages, or on none.
+        // Sort by the score in the index. Sorted by TTL, an entry that lags could be on two pages or on none.
         entries.sort_by(|(_, one, _), (_, other, _)| other.total_cmp(one));
         let page = entries.into_iter().skip(offset - first).take(limit);
-        let live = page.filter(|(_, _, left)| *left != GONE);
-        let entry = |(key, _, left): (Vec<u8>, f64, i64)| {
-            Entry::new(Handle::of_key(&key), u64::try_from(left).ok().map(Duration::from_millis))
-        };
+        let live = page.filter(|(_, _, left)| *left != TTL_IF_GONE);
+        let entry = |(key, _, left): (Vec<u8>, f64, i64)| Entry::new(Handle::of_key(&key), decode_ttl(left));
         Ok(live.map(entry).collect())
     }
 
@@ -119,23 +108,13 @@ impl SessionIndex for RedisSessionStore {
         verified.displaced = self.clobbered(operation::VERIFY, Some(&format!(":clobbered:{now}")))?.len() as u64;
         for server in &self.pool.servers(operation::VERIFY)? {
             self.walk(operation::VERIFY, To::Server(server), &["SCAN"], &["TYPE", "string"], |keys| {
-                let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
-                for key in keys {
-                    if let Some(partition) = self.keys.partition_of(&key) {
-                        sessions.entry(partition).or_default().push(key);
-                    }
-                }
-                sessions
-                    .into_iter()
-                    .try_for_each(|(partition, keys)| self.mend(operation::VERIFY, partition, &keys, &mut verified))
+                self.verify_sessions(keys, &mut verified)
             })?;
         }
         for partition in 0..self.keys.partitions() {
             for [scan, key] in [["ZSCAN", self.keys.index(partition)], ["HSCAN", &self.keys.owners(partition)]] {
                 self.walk(operation::VERIFY, To::Key(key), &[scan, key], &[], |entries| {
-                    // Keys and scores, or owners, in turn.
-                    let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
-                    self.mend(operation::VERIFY, partition, &keys, &mut verified)
+                    self.verify_entries(partition, &keys_of_pairs(entries), &mut verified)
                 })?;
             }
         }
@@ -143,16 +122,16 @@ impl SessionIndex for RedisSessionStore {
     }
 }
 
-/// Where a session of a principal lives.
+/// The key and the partition of a principal's session.
 struct Place {
     key: String,
     partition: u32,
 }
 
 impl RedisSessionStore {
-    /// Ends the oldest sessions of a principal beyond the cap, after they got another. With one partition the
-    /// scripts do it. That it fails does not undo the binding, so it is no failure of the write: the next binding tries again.
-    pub(super) fn settle_cap(&self, bind: Bind<'_>) {
+    /// Ends the oldest sessions of a principal beyond the cap, after a session was bound to the principal. With one partition
+    /// the scripts do it. A failure does not undo the binding, so the write succeeds; the next binding enforces the cap.
+    pub(super) fn enforce_cap_across_partitions(&self, bind: Bind<'_>) {
         let Bind::To { principal, cap: Some(cap) } = bind else { return };
         if self.keys.partitions() > 1 {
             let settled = self.belonging(principal).and_then(|all| {
@@ -167,8 +146,8 @@ impl RedisSessionStore {
 
     /// Ends sessions of a principal in one partition: "all", all "but" the one under this key, or "only" that.
     fn end_in(&self, partition: u32, principal: &str, which: &str, key: &str) -> Result<u64> {
-        let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
-        let args = [owner.as_bytes(), at_once.as_bytes(), which.as_bytes(), key.as_bytes()];
+        let (owner, owned_page) = (keys::owner(principal), OWNED_PAGE.to_string());
+        let args = [owner.as_bytes(), owned_page.as_bytes(), which.as_bytes(), key.as_bytes()];
         let mut ended = 0;
         loop {
             let (some, more): (i64, bool) =
@@ -180,11 +159,11 @@ impl RedisSessionStore {
         }
     }
 
-    /// Ends all sessions of one partition that began before now, and perhaps some that begin meanwhile.
+    /// Ends all sessions of one partition that began before the call, and perhaps some that begin during it.
     fn end_everybody_in(&self, partition: u32) -> Result<u64> {
         let index = self.keys.index(partition);
         let time = self.command(operation::END_ALL_SESSIONS, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
-        let (seconds, micros): (u64, u64) = answered(operation::END_ALL_SESSIONS, time)?;
+        let (seconds, micros): (u64, u64) = decode(operation::END_ALL_SESSIONS, time)?;
         let since = (seconds * 1000 + micros / 1000).to_string();
         let end = |limit: usize, keys: &[Vec<u8>]| -> Result<(u64, u64)> {
             let limit = limit.to_string();
@@ -193,24 +172,23 @@ impl RedisSessionStore {
             self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.everybody, partition, &args)
         };
         let mut ended = 0;
-        // A walk finds every entry that is there from its beginning to its end, wherever the index has it. What it cannot
-        // find are sessions that were renewed meanwhile.
+        // A walk finds every entry that is in the index from the beginning of the walk to its end. It can miss a session that
+        // is rotated during the walk.
         self.walk(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], &[], |entries| {
-            let keys: Vec<Vec<u8>> = entries.into_iter().step_by(2).collect();
-            keys.chunks(STEP).try_for_each(|keys| {
-                ended += end(STEP, keys)?.0;
+            keys_of_pairs(entries).chunks(SCAN_STEP).try_for_each(|keys| {
+                ended += end(SCAN_STEP, keys)?.0;
                 Ok(())
             })
         })?;
-        // They are due later than it began, as all is that was written since: until at one moment there is nothing of it.
-        let (mut limit, mut before) = (STEP, u64::MAX);
+        // A session written since the walk began has a later deadline than `since`. End those until none is left.
+        let (mut limit, mut before) = (SCAN_STEP, u64::MAX);
         loop {
             let (some, left) = end(limit, &[])?;
             ended += some;
             if left == 0 {
                 return Ok(ended);
             }
-            // New ones come as fast as these end. A script that takes all of them is the last one.
+            // New sessions arrive as fast as these end. Double the limit until one script takes all of them.
             if left >= before {
                 limit *= 2;
             }
@@ -218,16 +196,16 @@ impl RedisSessionStore {
         }
     }
 
-    /// The sessions of a principal in all partitions, the newest first.
+    /// Returns the sessions of a principal in all partitions, the newest first.
     fn belonging(&self, principal: &str) -> Result<Vec<(Place, Belonging)>> {
-        let (owner, at_once) = (keys::owner(principal), AT_ONCE.to_string());
+        let (owner, owned_page) = (keys::owner(principal), OWNED_PAGE.to_string());
         let mut all = Vec::new();
         for partition in 0..self.keys.partitions() {
-            let args = [owner.as_bytes(), at_once.as_bytes()];
+            let args = [owner.as_bytes(), owned_page.as_bytes()];
             let some: Vec<(String, Vec<u8>, i64, u64)> =
                 self.index_script(operation::LIST_BY_PRINCIPAL, Effect::Reads, &self.scripts.of, partition, &args)?;
             all.extend(some.into_iter().map(|(key, payload, left, since)| {
-                let left = u64::try_from(left).ok().map(Duration::from_millis);
+                let left = decode_ttl(left);
                 let handle = Handle::of_key(key.as_bytes());
                 (Place { key, partition }, Belonging::new(handle, payload, left, since))
             }));
@@ -236,6 +214,7 @@ impl RedisSessionStore {
         Ok(all)
     }
 
+    /// Runs a script on the index of one partition and reads its reply.
     fn index_script<A: FromRedisValue>(
         &self,
         operation: &'static str,
@@ -247,10 +226,10 @@ impl RedisSessionStore {
         let index = self.keys.index(partition);
         let call =
             self.pool.call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args));
-        answered(operation, call?.value)
+        decode(operation, call?.value)
     }
 
-    /// Runs a kind of `SCAN` to its end, with the cursor between `before` and `after`.
+    /// Runs a command such as `SCAN` to its end, with the cursor between `before` and `after`.
     fn walk(
         &self,
         operation: &'static str,
@@ -262,9 +241,9 @@ impl RedisSessionStore {
         let mut cursor = 0;
         loop {
             let mut scan = redis::Cmd::new();
-            scan.arg(before).arg(cursor).arg("COUNT").arg(STEP).arg(after);
+            scan.arg(before).arg(cursor).arg("COUNT").arg(SCAN_STEP).arg(after);
             let page = self.command(operation, Effect::Reads, to, &scan)?.value;
-            let (next, found): (u64, Vec<Vec<u8>>) = answered(operation, page)?;
+            let (next, found): (u64, Vec<Vec<u8>>) = decode(operation, page)?;
             step(found)?;
             cursor = next;
             if cursor == 0 {
@@ -273,13 +252,24 @@ impl RedisSessionStore {
         }
     }
 
-    /// Makes the entries of these keys what they should be.
-    fn mend(&self, operation: &'static str, partition: u32, keys: &[Vec<u8>], verified: &mut Verified) -> Result<()> {
-        // A small sorted set comes in one step, whatever its size.
-        for keys in keys.chunks(STEP) {
+    /// Verifies the entries of those keys that are keys of sessions.
+    fn verify_sessions(&self, keys: Vec<Vec<u8>>, verified: &mut Verified) -> Result<()> {
+        let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
+        for key in keys {
+            if let Some(partition) = self.keys.partition_of(&key) {
+                sessions.entry(partition).or_default().push(key);
+            }
+        }
+        sessions.into_iter().try_for_each(|(partition, keys)| self.verify_entries(partition, &keys, verified))
+    }
+
+    /// Corrects the index entries of these keys.
+    fn verify_entries(&self, partition: u32, keys: &[Vec<u8>], verified: &mut Verified) -> Result<()> {
+        // Redis returns a small sorted set in one step, regardless of `COUNT`.
+        for keys in keys.chunks(SCAN_STEP) {
             let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
             let (added, corrected, dropped): (u64, u64, u64) =
-                self.index_script(operation, Effect::Writes, &self.scripts.verify, partition, &keys)?;
+                self.index_script(operation::VERIFY, Effect::Writes, &self.scripts.verify, partition, &keys)?;
             verified.added += added;
             verified.corrected += corrected;
             verified.dropped += dropped;
@@ -287,8 +277,8 @@ impl RedisSessionStore {
         Ok(())
     }
 
-    /// The names under which there is something else than an index, or than the list of whom its sessions belong to. What is
-    /// there is moved `aside` if that says what to put behind its name, so that there can be what belongs there.
+    /// Returns the names of indexes and lists of owners whose keys have another type. With `aside`, renames each such key by
+    /// this suffix, so that the store can use the name again.
     pub(super) fn clobbered(&self, operation: &'static str, aside: Option<&str>) -> Result<Vec<String>> {
         let args: Vec<&[u8]> = aside.iter().map(|aside| aside.as_bytes()).collect();
         let effect = if aside.is_some() { Effect::Writes } else { Effect::Reads };
@@ -301,11 +291,7 @@ impl RedisSessionStore {
     }
 }
 
-/// An answer, if it is what was to be answered.
-fn answered<A: FromRedisValue>(operation: &'static str, answer: Value) -> Result<A> {
-    A::from_redis_value(answer).map_err(|_| unexpected(operation, &Value::Array(Vec::new())))
-}
-
-fn pairs(mut values: impl Iterator<Item = Value>) -> impl Iterator<Item = (Value, Value)> {
-    std::iter::from_fn(move || values.next().zip(values.next()))
+/// Keeps the keys of the pairs that `ZSCAN` and `HSCAN` return: key and score, or key and owner.
+fn keys_of_pairs(entries: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    entries.into_iter().step_by(2).collect()
 }

@@ -1,3 +1,8 @@
+//! The names of all keys that a store keeps in Redis.
+//!
+//! The store, its index and its check take every key from here. The invariant: with several partitions, and always in a
+//! cluster, all keys that belong to one session have the hash tag of its partition, so that they lie in one hash slot.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,13 +14,13 @@ use crate::{Error, Handle, Result, SessionId, operation};
 /// How a session id becomes a key in Redis (rrss `:key-mapper`).
 #[derive(Clone, Default)]
 pub(super) enum KeyMapper {
-    /// `PREFIX:ID`, the default: one looks at a cookie and finds its session.
+    /// `PREFIX:ID`, the default. An operator can find the session of a cookie.
     #[default]
     Plain,
-    /// `PREFIX:` and the SHA-256 of the id: who gets to see a copy of the database, or its `MONITOR`, has no id that a
-    /// cookie could carry.
+    /// `PREFIX:` and the SHA-256 of the id. A copy of the database, or the output of `MONITOR`, contains no
+    /// id that a cookie could carry.
     Hashed,
-    /// A function of one's own, which must give different keys for different ids. Only with one partition.
+    /// A custom function, which must return different keys for different ids. Only with one partition.
     Custom(Arc<dyn Fn(&SessionId) -> String + Send + Sync>),
 }
 
@@ -29,16 +34,15 @@ impl fmt::Debug for KeyMapper {
     }
 }
 
-/// The names of everything a store keeps.
+/// The names of all keys of one store.
 ///
-/// With several partitions, and always in a cluster, each name carries its partition as a hash tag, `sessions:{7}:ID`, so
-/// that a session and what goes with it lie in one slot.
+/// With several partitions, and always in a cluster, each name has the hash tag of its partition, such as `sessions:{7}:ID`.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     prefix: String,
     mapper: KeyMapper,
     partitions: u32,
-    /// The tag of each partition; none if names carry none.
+    /// The hash tag of each partition; empty if the names have no hash tags.
     tags: Arc<[u32]>,
     /// The index of each partition.
     indexes: Arc<[String]>,
@@ -47,28 +51,27 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(prefix: String, mapper: KeyMapper, partitions: u32, in_cluster: bool) -> Result<Self> {
         let tagged = partitions > 1 || in_cluster;
-        let refuse = |why: &'static str| Err(Error::misconfigured(operation::NAME_KEYS, why));
-        if prefix.is_empty() {
-            return refuse("the prefix is empty");
-        }
-        if partitions == 0 {
-            return refuse("there must be at least one partition");
-        }
-        if partitions > u32::from(SLOTS) {
-            return refuse("there are more partitions than a cluster has slots, 16384");
-        }
-        if tagged && prefix.contains(['{', '}']) {
-            return refuse("a prefix with braces would be the hash tag instead of the partition");
-        }
-        if tagged && matches!(mapper, KeyMapper::Custom(_)) {
-            return refuse(
-                "keys of a custom key mapper carry no hash tag: not with several partitions, nor in a cluster",
-            );
-        }
+        let why = if prefix.is_empty() {
+            "the prefix is empty"
+        } else if partitions == 0 {
+            "there must be at least one partition"
+        } else if partitions > u32::from(SLOTS) {
+            "there are more partitions than a cluster has slots, 16384"
+        } else if tagged && prefix.contains(['{', '}']) {
+            "a prefix with braces would be the hash tag instead of the partition"
+        } else if tagged && matches!(mapper, KeyMapper::Custom(_)) {
+            "keys of a custom key mapper carry no hash tag: not with several partitions, nor in a cluster"
+        } else {
+            return Ok(Self::named(prefix, mapper, partitions, tagged));
+        };
+        Err(Error::misconfigured(operation::NAME_KEYS, why))
+    }
+
+    fn named(prefix: String, mapper: KeyMapper, partitions: u32, tagged: bool) -> Self {
         let tags = if tagged { tags(partitions) } else { Vec::new() };
         let mut keys = Self { prefix, mapper, partitions, tags: tags.into(), indexes: Arc::new([]) };
         keys.indexes = (0..partitions).map(|partition| keys.name(partition, "index")).collect();
-        Ok(keys)
+        keys
     }
 
     pub(super) fn partitions(&self) -> u32 {
@@ -89,8 +92,8 @@ impl Keys {
         }
     }
 
-    /// The partition of the session that lives under this key; `None` if the key does not have the shape of a session's, and
-    /// for any key of a custom mapper.
+    /// Returns the partition of a session's key. Returns `None` if the key does not have the shape of a session's key, and for
+    /// all keys of a custom mapper.
     pub(super) fn partition_of(&self, key: &[u8]) -> Option<u32> {
         let (head, last) = str::from_utf8(key).ok()?.rsplit_once(':')?;
         let shaped = match self.mapper {
@@ -108,12 +111,12 @@ impl Keys {
         (shaped && self.name(partition, last).as_bytes() == key).then_some(partition)
     }
 
-    /// The key that says for a while that the session under `key` was renewed.
-    pub(super) fn renewed(&self, key: &str) -> String {
+    /// Returns the key of the tombstone that a rotation leaves for the session under `key`.
+    pub(super) fn tombstone(&self, key: &str) -> String {
         format!("{key}:renewed")
     }
 
-    /// The key of a companion of the session under `key`; the scripts build it too.
+    /// Returns the key of a companion of the session under `key`. The scripts build the same key.
     pub(super) fn companion(&self, key: &str, suffix: &str) -> String {
         format!("{key}:{suffix}")
     }
@@ -123,7 +126,7 @@ impl Keys {
         &self.indexes[partition as usize]
     }
 
-    /// The hash of a partition that says whom its sessions belong to.
+    /// The hash of a partition that maps keys of sessions to their owners.
     pub(super) fn owners(&self, partition: u32) -> String {
         self.name(partition, "principals")
     }
@@ -149,8 +152,8 @@ impl Keys {
     }
 }
 
-/// The hash tags of so many partitions: for each the smallest number whose slot lies in its part of the slots, so that nodes
-/// with as many slots have as many sessions. (The slots of 0, 1, 2 and so on lie in clumps.)
+/// Returns one hash tag for each partition: the smallest number whose slot lies in the partition's range of slots. So nodes
+/// with equally many slots have equally many sessions. (The slots of 0, 1, 2 and so on lie in clumps.)
 fn tags(partitions: u32) -> Vec<u32> {
     let mut tags = vec![None; partitions as usize];
     let mut open = partitions;
@@ -167,7 +170,7 @@ fn tags(partitions: u32) -> Vec<u32> {
     tags.into_iter().flatten().collect()
 }
 
-/// The name of a principal in keys: of one shape whatever they are called, and not telling who they are.
+/// Returns the name of a principal in keys: a hash, which has a fixed length and does not reveal the principal.
 pub(super) fn owner(principal: &str) -> String {
     hex::encode(&Sha256::digest(principal)[..16])
 }
