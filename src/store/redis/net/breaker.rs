@@ -10,17 +10,17 @@ use super::error::Cause;
 
 /// For how long callers wait for the first probe of an outage, before they begin to fail at once. If it was one connection
 /// that died alone, a new one is there by then and nobody else noticed.
-const GRACE: Duration = Duration::from_millis(50);
+const FIRST_PROBE_GRACE: Duration = Duration::from_millis(50);
 
 /// The pause between a failed attempt to connect and the next.
-const PAUSE: Duration = Duration::from_millis(50);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A probe that hangs for so long is joined by another one: it may wait for a packet that was lost while Redis was away, and
 /// be the last to know that Redis is back.
-const HANGS: Duration = Duration::from_millis(250);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What all connections to one Redis have in common: whether it can be reached.
-pub(crate) struct Link {
+pub(crate) struct Breaker {
     /// Where Redis is, for the log.
     address: String,
     /// Connections of an earlier generation than this are not used any more. Changes under the lock of `state`.
@@ -50,7 +50,7 @@ struct Outage {
     probed_since: Option<Instant>,
 }
 
-impl Link {
+impl Breaker {
     pub(crate) fn new(address: String) -> Self {
         Self { address, generation: AtomicU64::new(0), failing: AtomicBool::new(false), state: Mutex::default() }
     }
@@ -61,13 +61,13 @@ impl Link {
     }
 
     /// Why callers are to fail at once.
-    pub(crate) fn refusal(&self) -> Option<RedisError> {
+    pub(crate) fn check(&self) -> Option<RedisError> {
         if !self.failing.load(Ordering::Acquire) {
             return None;
         }
         let state = self.state();
         let probed_since = state.outage.as_ref()?.probed_since?;
-        state.last_error.clone().filter(|_| probed_since.elapsed() >= GRACE)
+        state.last_error.clone().filter(|_| probed_since.elapsed() >= FIRST_PROBE_GRACE)
     }
 
     /// Since when there has been an outage.
@@ -86,7 +86,7 @@ impl Link {
     }
 
     /// A command failed, which says nothing about the others.
-    pub(crate) fn note(&self, error: &RedisError) {
+    pub(crate) fn on_error(&self, error: &RedisError) {
         let mut state = self.state();
         if state.outage.is_none() {
             state.last_error = Some(error.clone());
@@ -96,7 +96,7 @@ impl Link {
     /// A connection of this generation died. All of that generation go: they lead to the same server, which restarted, or
     /// cut them all. If it got no answer, Redis counts as away until a new connection gets one; if it was merely cut, the
     /// next attempt to connect decides.
-    pub(crate) fn lost(&self, generation: u64, error: &RedisError) {
+    pub(crate) fn on_connection_lost(&self, generation: u64, error: &RedisError) {
         let mut state = self.state();
         if !self.is_current(generation) {
             return;
@@ -112,14 +112,14 @@ impl Link {
 
     /// All connections so far lead to a server that is not to be used any more, although it may serve. The generation of
     /// those to come.
-    pub(crate) fn leave(&self) -> u64 {
+    pub(crate) fn invalidate_all(&self) -> u64 {
         let mut state = self.state();
         state.open = 0;
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// A connection of this generation was closed.
-    pub(crate) fn closed(&self, generation: u64) {
+    pub(crate) fn on_close(&self, generation: u64) {
         let mut state = self.state();
         if self.is_current(generation) {
             state.open = state.open.saturating_sub(1);
@@ -128,7 +128,7 @@ impl Link {
 
     /// Tries to connect, for a connection of the generation that `connect` is given, or makes of it; during an outage that
     /// is a probe. Soon after a failed attempt nobody is let through, but told what that one met with.
-    pub(crate) fn attempt<C>(&self, connect: impl FnOnce(&mut u64) -> RedisResult<C>) -> RedisResult<C> {
+    pub(crate) fn connect_or_probe<C>(&self, connect: impl FnOnce(&mut u64) -> RedisResult<C>) -> RedisResult<C> {
         let begun = Instant::now();
         // Before connecting: what fails while it connects makes it suspect as well.
         let mut generation = self.begin(begun)?;
@@ -148,7 +148,7 @@ impl Link {
         }
         if let Some(outage) = &mut state.outage {
             outage.probed_since.get_or_insert(now);
-            state.next_attempt = Some(now + HANGS);
+            state.next_attempt = Some(now + PROBE_TIMEOUT);
         }
         state.attempts += 1;
         Ok(self.generation.load(Ordering::Acquire))
@@ -172,7 +172,7 @@ impl Link {
         if state.outage.is_none() && !self.is_current(generation) && !error.is_timeout() {
             return;
         }
-        state.next_attempt = Some(Instant::now() + PAUSE);
+        state.next_attempt = Some(Instant::now() + RECONNECT_PAUSE);
         // While others are open Redis is there, it only takes no more of them.
         if state.open == 0 {
             self.fail(state, Some(begun));
@@ -209,8 +209,8 @@ impl Link {
 mod tests {
     use super::*;
 
-    fn link() -> Link {
-        Link::new("nowhere".to_owned())
+    fn breaker() -> Breaker {
+        Breaker::new("nowhere".to_owned())
     }
 
     fn refused() -> RedisError {
@@ -221,9 +221,9 @@ mod tests {
         std::io::Error::from(std::io::ErrorKind::TimedOut).into()
     }
 
-    fn let_through(link: &Link) -> bool {
+    fn let_through(breaker: &Breaker) -> bool {
         let mut through = false;
-        let _ = link.attempt::<()>(|_| {
+        let _ = breaker.connect_or_probe::<()>(|_| {
             through = true;
             Err(refused())
         });
@@ -232,95 +232,96 @@ mod tests {
 
     #[test]
     fn a_probe_that_panics_is_a_failed_one() {
-        let link = link();
-        let panicked = link.attempt::<()>(|_| panic!("as rustls does without a crypto provider"));
+        let breaker = breaker();
+        let panicked = breaker.connect_or_probe::<()>(|_| panic!("as rustls does without a crypto provider"));
         assert_eq!(panicked.unwrap_err().to_string(), "connecting panicked");
-        assert!(link.failing_since().is_some());
-        assert_eq!(link.state().attempts, 0);
+        assert!(breaker.failing_since().is_some());
+        assert_eq!(breaker.state().attempts, 0);
     }
 
     #[test]
     fn probes_follow_each_other_with_a_pause_and_join_only_one_that_hangs() {
-        let link = link();
-        link.lost(0, &timed_out());
+        let breaker = breaker();
+        breaker.on_connection_lost(0, &timed_out());
         let start = Instant::now();
-        assert_eq!(link.begin(start).unwrap(), 1);
-        assert!(link.begin(start + HANGS - Duration::from_millis(1)).is_err());
-        assert!(link.begin(start + HANGS).is_ok());
-        link.end(start, 1, Some(&refused()));
-        assert!(link.begin(start).is_err(), "right after a failed one");
-        assert!(link.begin(Instant::now() + PAUSE).is_ok());
+        assert_eq!(breaker.begin(start).unwrap(), 1);
+        assert!(breaker.begin(start + PROBE_TIMEOUT - Duration::from_millis(1)).is_err());
+        assert!(breaker.begin(start + PROBE_TIMEOUT).is_ok());
+        breaker.end(start, 1, Some(&refused()));
+        assert!(breaker.begin(start).is_err(), "right after a failed one");
+        assert!(breaker.begin(Instant::now() + RECONNECT_PAUSE).is_ok());
     }
 
     #[test]
     fn while_connections_are_open_a_refused_one_is_no_outage() {
-        let link = link();
-        link.attempt(|_| Ok(())).unwrap();
-        assert!(let_through(&link));
-        assert!(link.failing_since().is_none());
-        link.closed(0);
-        link.end(Instant::now(), link.begin(Instant::now() + PAUSE).unwrap(), Some(&refused()));
-        assert!(link.failing_since().is_some());
+        let breaker = breaker();
+        breaker.connect_or_probe(|_| Ok(())).unwrap();
+        assert!(let_through(&breaker));
+        assert!(breaker.failing_since().is_none());
+        breaker.on_close(0);
+        breaker.end(Instant::now(), breaker.begin(Instant::now() + RECONNECT_PAUSE).unwrap(), Some(&refused()));
+        assert!(breaker.failing_since().is_some());
     }
 
     #[test]
     fn an_attempt_that_was_cut_with_all_others_is_no_outage() {
-        let link = link();
-        link.attempt(|_| Ok(())).unwrap();
-        let (before, generation) = (Instant::now(), link.begin(Instant::now()).unwrap());
+        let breaker = breaker();
+        breaker.connect_or_probe(|_| Ok(())).unwrap();
+        let (before, generation) = (Instant::now(), breaker.begin(Instant::now()).unwrap());
         let cut = RedisError::from(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
-        link.lost(generation, &cut);
-        link.end(before, generation, Some(&cut));
-        assert!(link.failing_since().is_none(), "nobody has tried to connect since");
-        assert!(let_through(&link));
-        assert!(link.failing_since().is_some(), "somebody has, in vain");
+        breaker.on_connection_lost(generation, &cut);
+        breaker.end(before, generation, Some(&cut));
+        assert!(breaker.failing_since().is_none(), "nobody has tried to connect since");
+        assert!(let_through(&breaker));
+        assert!(breaker.failing_since().is_some(), "somebody has, in vain");
     }
 
     #[test]
     fn who_leaves_a_server_still_counts_the_connection_that_led_elsewhere() {
-        let link = link();
-        link.attempt(|_| Ok(())).unwrap();
-        link.attempt(|generation| {
-            *generation = link.leave();
-            Ok(())
-        })
-        .unwrap();
-        assert!(link.is_current(1) && !link.is_current(0));
-        assert_eq!(link.state().open, 1);
-        link.closed(0);
-        assert_eq!(link.state().open, 1);
+        let breaker = breaker();
+        breaker.connect_or_probe(|_| Ok(())).unwrap();
+        breaker
+            .connect_or_probe(|generation| {
+                *generation = breaker.invalidate_all();
+                Ok(())
+            })
+            .unwrap();
+        assert!(breaker.is_current(1) && !breaker.is_current(0));
+        assert_eq!(breaker.state().open, 1);
+        breaker.on_close(0);
+        assert_eq!(breaker.state().open, 1);
     }
 
     #[test]
     fn an_attempt_from_before_the_outage_neither_hides_nor_prolongs_it() {
-        let link = link();
-        let (before, generation) = (Instant::now(), link.begin(Instant::now()).unwrap());
-        link.lost(generation, &timed_out());
-        assert!(link.failing_since().is_some());
-        assert_eq!(link.attempt(|generation| Ok(*generation)).unwrap(), 1);
-        link.closed(1);
-        link.end(before, generation, Some(&timed_out()));
-        assert!(link.failing_since().is_none(), "Redis was reached since");
-        assert!(let_through(&link));
+        let breaker = breaker();
+        let (before, generation) = (Instant::now(), breaker.begin(Instant::now()).unwrap());
+        breaker.on_connection_lost(generation, &timed_out());
+        assert!(breaker.failing_since().is_some());
+        assert_eq!(breaker.connect_or_probe(|generation| Ok(*generation)).unwrap(), 1);
+        breaker.on_close(1);
+        breaker.end(before, generation, Some(&timed_out()));
+        assert!(breaker.failing_since().is_none(), "Redis was reached since");
+        assert!(let_through(&breaker));
     }
 
     #[test]
     fn nobody_is_refused_before_somebody_has_looked() {
-        let link = link();
-        link.lost(0, &timed_out());
-        std::thread::sleep(GRACE);
-        assert!(link.refusal().is_none(), "nobody has tried to connect");
-        assert!(let_through(&link));
-        std::thread::sleep(GRACE);
-        assert!(link.refusal().is_some());
+        let breaker = breaker();
+        breaker.on_connection_lost(0, &timed_out());
+        std::thread::sleep(FIRST_PROBE_GRACE);
+        assert!(breaker.check().is_none(), "nobody has tried to connect");
+        assert!(let_through(&breaker));
+        std::thread::sleep(FIRST_PROBE_GRACE);
+        assert!(breaker.check().is_some());
     }
 
     #[test]
     fn an_attempt_that_hung_before_the_outage_counts_as_a_look() {
-        let link = link();
-        let generation = link.begin(Instant::now()).unwrap();
-        link.lost(generation, &timed_out());
-        std::thread::sleep(GRACE);
-        assert!(link.refusal().is_some());
+        let breaker = breaker();
+        let generation = breaker.begin(Instant::now()).unwrap();
+        breaker.on_connection_lost(generation, &timed_out());
+        std::thread::sleep(FIRST_PROBE_GRACE);
+        assert!(breaker.check().is_some());
     }
 }

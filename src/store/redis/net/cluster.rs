@@ -196,7 +196,7 @@ impl Cluster {
                     Error::new(ErrorKind::Unavailable, operation).with_source("no node of the cluster has the slot")
                 );
             }
-            let refusals: Vec<_> = self.nodes().iter().filter_map(|node| node.refusal()).collect();
+            let refusals: Vec<_> = self.nodes().iter().filter_map(|node| node.check()).collect();
             if let (Some(error), true) = (refusals.first(), refusals.len() >= self.seeds.len()) {
                 return Err(failure::of_connect(operation, error));
             }
@@ -305,7 +305,7 @@ impl Cluster {
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<_> = self.nodes().iter().map(|node| node.manager.link().address().to_owned()).collect();
+        let nodes: Vec<_> = self.nodes().iter().map(|node| node.manager.breaker().address().to_owned()).collect();
         f.debug_struct("Cluster").field("nodes", &nodes).finish_non_exhaustive()
     }
 }

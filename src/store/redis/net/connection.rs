@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Connection, ConnectionLike, RedisError, RedisResult, Value};
 
-use super::breaker::Link;
+use super::breaker::Breaker;
 use super::error as failure;
 
 /// A command of so many bytes takes no time to send: it fits into the buffer of the socket, and nothing else is on its way.
@@ -35,7 +35,7 @@ pub struct RedisConnection {
     packed: Vec<u8>,
     spoiled: bool,
     follows_a_master: bool,
-    link: Arc<Link>,
+    breaker: Arc<Breaker>,
 }
 
 impl RedisConnection {
@@ -45,7 +45,7 @@ impl RedisConnection {
         generation: u64,
         deadline: Duration,
         follows_a_master: bool,
-        link: Arc<Link>,
+        breaker: Arc<Breaker>,
     ) -> Self {
         Self {
             connection,
@@ -58,13 +58,13 @@ impl RedisConnection {
             packed: Vec::new(),
             spoiled: false,
             follows_a_master,
-            link,
+            breaker,
         }
     }
 
     /// Whether no other connection of its generation has failed.
     pub(crate) fn is_current(&self) -> bool {
-        self.link.is_current(self.generation)
+        self.breaker.is_current(self.generation)
     }
 
     /// Whether it is of no more use.
@@ -172,13 +172,13 @@ impl RedisConnection {
             // A command that waited long for a connection had little time left, which says nothing about Redis.
             let hasty = error.is_timeout() && allowed < self.deadline / 2;
             if !hasty {
-                self.link.lost(self.generation, error);
+                self.breaker.on_connection_lost(self.generation, error);
             }
         } else if failure::cannot_serve(error) && self.opened.elapsed() >= SETTLED {
             self.spoiled = true;
             if self.follows_a_master {
                 // All the others lead to the same server, which is the master no more.
-                self.link.lost(self.generation, error);
+                self.breaker.on_connection_lost(self.generation, error);
             }
         }
     }
@@ -228,7 +228,7 @@ impl ConnectionLike for RedisConnection {
 
 impl Drop for RedisConnection {
     fn drop(&mut self) {
-        self.link.closed(self.generation);
+        self.breaker.on_close(self.generation);
     }
 }
 

@@ -6,7 +6,7 @@ use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{Client, Connection, ConnectionAddr, RedisConnectionInfo, RedisError, RedisResult, Role};
 
 use super::address::{self, Address};
-use super::breaker::Link;
+use super::breaker::Breaker;
 use super::connection::RedisConnection;
 use super::credentials::Credentials;
 use super::error::Cause;
@@ -36,7 +36,7 @@ pub(crate) fn check_deadline(deadline: Duration) -> Result<()> {
 pub struct RedisConnectionManager {
     server: Server,
     settings: Settings,
-    link: Arc<Link>,
+    breaker: Arc<Breaker>,
 }
 
 /// What can be set of connections, wherever they lead. What is not set is as by default.
@@ -78,8 +78,8 @@ impl RedisConnectionManager {
     /// sent late.
     pub fn new(client: Client) -> Result<Self> {
         let client = prepared(&client).map_err(|error| misconfigured(&error))?;
-        let link = Link::new(client.get_connection_info().addr().to_string());
-        Ok(Self { server: Server::Fixed(Arc::new(client)), settings: Settings::default(), link: Arc::new(link) })
+        let breaker = Breaker::new(client.get_connection_info().addr().to_string());
+        Ok(Self { server: Server::Fixed(Arc::new(client)), settings: Settings::default(), breaker: Arc::new(breaker) })
     }
 
     /// A manager of connections to the master of this name, of which these Sentinels know the address. It is logged in at,
@@ -99,8 +99,8 @@ impl RedisConnectionManager {
         }
         let settings = prepared(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
         let sentinel = Sentinel::new(name.into(), sentinels, settings);
-        let link = Arc::new(Link::new(sentinel.to_string()));
-        Ok(Self { server: Server::Master(Arc::new(sentinel)), settings: Settings::default(), link })
+        let breaker = Arc::new(Breaker::new(sentinel.to_string()));
+        Ok(Self { server: Server::Master(Arc::new(sentinel)), settings: Settings::default(), breaker })
     }
 
     /// The same for another server.
@@ -109,8 +109,8 @@ impl RedisConnectionManager {
             return Err(unreachable("nodes of a cluster have no Sentinels"));
         };
         let client = Client::open(address::at(client.get_connection_info(), host.to_owned(), port))?;
-        let link = Arc::new(Link::new(client.get_connection_info().addr().to_string()));
-        Ok(Self { server: Server::Fixed(Arc::new(client)), link, ..self.clone() })
+        let breaker = Arc::new(Breaker::new(client.get_connection_info().addr().to_string()));
+        Ok(Self { server: Server::Fixed(Arc::new(client)), breaker, ..self.clone() })
     }
 
     /// Host and port, unless it is a Unix socket, or Sentinels tell.
@@ -153,8 +153,8 @@ impl RedisConnectionManager {
         self.settings.deadline.unwrap_or(DEADLINE)
     }
 
-    pub(crate) fn link(&self) -> &Link {
-        &self.link
+    pub(crate) fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     /// Whether Sentinels name another master than the one that connections lead to, and it is there. Those so far are not
@@ -166,7 +166,7 @@ impl RedisConnectionManager {
             && self.login(master.clone()).and_then(|client| self.connection(&client)).is_ok()
             && sentinel.follow(&master);
         if leaves {
-            self.link.leave();
+            self.breaker.invalidate_all();
         }
         leaves
     }
@@ -231,7 +231,7 @@ impl RedisConnectionManager {
 impl fmt::Debug for RedisConnectionManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConnectionManager")
-            .field("addr", &self.link.address())
+            .field("addr", &self.breaker.address())
             .field("deadline", &self.deadline())
             .finish_non_exhaustive()
     }
@@ -242,7 +242,7 @@ impl r2d2::ManageConnection for RedisConnectionManager {
     type Error = RedisError;
 
     fn connect(&self) -> RedisResult<RedisConnection> {
-        self.link.attempt(|generation| {
+        self.breaker.connect_or_probe(|generation| {
             let client = self.login(self.whom()?)?;
             let connection = self.connection(&client).map_err(|error| match error.kind() {
                 redis::ErrorKind::AuthenticationFailed => self.why_refused(&client, error),
@@ -251,15 +251,15 @@ impl r2d2::ManageConnection for RedisConnectionManager {
             if let Server::Master(sentinel) = &self.server {
                 match &connection {
                     // One from before the last change has been opened for nothing.
-                    Ok(_) if self.link.is_current(*generation) && sentinel.follow(&client) => {
-                        *generation = self.link.leave();
+                    Ok(_) if self.breaker.is_current(*generation) && sentinel.follow(&client) => {
+                        *generation = self.breaker.invalidate_all();
                     }
                     Ok(_) => {}
                     Err(_) => sentinel.doubt(),
                 }
             }
-            let link = self.link.clone();
-            Ok(RedisConnection::new(connection?, *generation, self.deadline(), self.follows_a_master(), link))
+            let breaker = self.breaker.clone();
+            Ok(RedisConnection::new(connection?, *generation, self.deadline(), self.follows_a_master(), breaker))
         })
     }
 

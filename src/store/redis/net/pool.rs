@@ -193,10 +193,10 @@ impl RedisPool {
             ..Health::default()
         };
         for node in &nodes {
-            let (state, link) = (node.pool.state(), node.manager.link());
-            let failing_for = link.failing_since().map(|since| since.elapsed());
+            let (state, breaker) = (node.pool.state(), node.manager.breaker());
+            let failing_for = breaker.failing_since().map(|since| since.elapsed());
             health.failing_for = health.failing_for.max(failing_for);
-            if let Some(error) = link.last_error().filter(|_| failing_for.is_some() || health.last_error.is_none()) {
+            if let Some(error) = breaker.last_error().filter(|_| failing_for.is_some() || health.last_error.is_none()) {
                 health.last_error = Some(Cause::of(&error).to_string());
             }
             health.connections_in_use += state.connections.saturating_sub(state.idle_connections);

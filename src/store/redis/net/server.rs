@@ -81,7 +81,7 @@ impl Node {
         let answer = connection.by(until, command);
         drop(connection);
         if let Err(error) = &answer {
-            self.manager.link().note(error);
+            self.manager.breaker().on_error(error);
             // The idle connections may have become useless with this one. Taking one out has r2d2 throw them away and open
             // another, which finds out when Redis is back, also if nobody asks any more.
             drop(self.pool.try_get());
@@ -99,7 +99,7 @@ impl Node {
             if let Some(connection) = self.pool.try_get() {
                 return Ok(connection);
             }
-            if let Some(error) = self.manager.link().refusal() {
+            if let Some(error) = self.manager.breaker().check() {
                 return Err(failure::of_connect(operation, &error));
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -115,7 +115,7 @@ impl Node {
     }
 
     /// Why nobody waits for it.
-    pub(crate) fn refusal(&self) -> Option<RedisError> {
-        self.manager.link().refusal()
+    pub(crate) fn check(&self) -> Option<RedisError> {
+        self.manager.breaker().check()
     }
 }
