@@ -10,13 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crc::{CRC_16_XMODEM, Crc};
-use redis::{Client, ErrorKind as Kind, FromRedisValue, RedisError, RedisResult, ServerErrorKind as Server, Value};
+use redis::{Client, ErrorKind as Kind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::address;
 use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
 use super::error::{self as failure, Cause};
-use super::server::Node;
+use super::server::Server;
 use crate::{Error, ErrorKind, Result, operation, sync};
 
 /// How many slots a cluster has.
@@ -61,18 +61,18 @@ pub(crate) struct Cluster {
 /// Who has which slot.
 #[derive(Default)]
 struct Map {
-    nodes: Vec<Arc<Node>>,
+    nodes: Vec<Arc<Server>>,
     /// For each slot the position of the node that has it, if any. Empty before any node told.
     owners: Vec<Option<u16>>,
 }
 
 impl Map {
-    fn owner(&self, slot: u16) -> Option<Arc<Node>> {
+    fn owner(&self, slot: u16) -> Option<Arc<Server>> {
         let position = (*self.owners.get(usize::from(slot))?)?;
         self.nodes.get(usize::from(position)).cloned()
     }
 
-    fn at(&self, host: &str, port: u16) -> Option<&Arc<Node>> {
+    fn at(&self, host: &str, port: u16) -> Option<&Arc<Server>> {
         self.nodes.iter().find(|node| node.manager.address() == Some((host, port)))
     }
 }
@@ -80,9 +80,9 @@ impl Map {
 /// What a node answers that does not have the slot.
 enum Redirection {
     /// This one has it.
-    Moved(Arc<Node>),
+    Moved(Arc<Server>),
     /// This one is about to have it, and has this key already.
-    Ask(Arc<Node>),
+    Ask(Arc<Server>),
     /// The keys of the command are on their way.
     Wait,
 }
@@ -161,7 +161,7 @@ impl Cluster {
         }
     }
 
-    fn redirection(&self, error: &RedisError, from: &Node) -> Option<Redirection> {
+    fn redirection(&self, error: &RedisError, from: &Server) -> Option<Redirection> {
         let to = || {
             let (address, _) = error.redirect_node()?;
             let (host, port) = address.rsplit_once(':')?;
@@ -170,11 +170,13 @@ impl Cluster {
             self.node(host.trim_matches(['[', ']']), port.parse().ok()?).ok()
         };
         match error.kind() {
-            Kind::Server(Server::Moved) => to().map(Redirection::Moved),
-            Kind::Server(Server::Ask) => to().map(Redirection::Ask),
-            Kind::Server(Server::TryAgain) => Some(Redirection::Wait),
+            Kind::Server(ServerErrorKind::Moved) => to().map(Redirection::Moved),
+            Kind::Server(ServerErrorKind::Ask) => to().map(Redirection::Ask),
+            Kind::Server(ServerErrorKind::TryAgain) => Some(Redirection::Wait),
             // What a script met with that reads before it writes.
-            Kind::Server(Server::ResponseError) if error.detail().is_some_and(|detail| detail.contains(NON_LOCAL)) => {
+            Kind::Server(ServerErrorKind::ResponseError)
+                if error.detail().is_some_and(|detail| detail.contains(NON_LOCAL)) =>
+            {
                 Some(Redirection::Wait)
             }
             _ => None,
@@ -182,7 +184,7 @@ impl Cluster {
     }
 
     /// The node that has a slot. Before any has told who has it, somebody asks and the others wait.
-    pub(crate) fn owner(&self, operation: &'static str, until: Instant, slot: u16) -> Result<Arc<Node>> {
+    pub(crate) fn owner(&self, operation: &'static str, until: Instant, slot: u16) -> Result<Arc<Server>> {
         loop {
             if let Some(node) = self.known_owner(slot) {
                 return Ok(node);
@@ -208,12 +210,12 @@ impl Cluster {
         }
     }
 
-    fn known_owner(&self, slot: u16) -> Option<Arc<Node>> {
+    fn known_owner(&self, slot: u16) -> Option<Arc<Server>> {
         self.map().owner(slot)
     }
 
     /// The nodes that have slots.
-    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
+    pub(crate) fn nodes(&self) -> Vec<Arc<Server>> {
         self.map().nodes.clone()
     }
 
@@ -222,7 +224,7 @@ impl Cluster {
     /// # Errors
     ///
     /// That none told.
-    pub(crate) fn look(&self, operation: &'static str, until: Instant, first: Option<&Arc<Node>>) -> Result<()> {
+    pub(crate) fn look(&self, operation: &'static str, until: Instant, first: Option<&Arc<Server>>) -> Result<()> {
         let Ok(mut asked) = self.asked.try_lock() else { return Ok(()) };
         if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
             return Ok(());
@@ -253,7 +255,7 @@ impl Cluster {
     }
 
     /// Draws the map anew, from what a node answered to `CLUSTER SLOTS`.
-    fn draw(&self, slots: Value, told_by: &Node) -> RedisResult<()> {
+    fn draw(&self, slots: Value, told_by: &Server) -> RedisResult<()> {
         let ranges = Vec::<Vec<Value>>::from_redis_value(slots)?;
         let mut drawn = Map { nodes: Vec::new(), owners: vec![None; usize::from(SLOTS)] };
         for range in ranges {
@@ -284,7 +286,7 @@ impl Cluster {
     }
 
     /// The node at this address. One that nobody knew is known until the map is drawn anew.
-    fn node(&self, host: &str, port: u16) -> RedisResult<Arc<Node>> {
+    fn node(&self, host: &str, port: u16) -> RedisResult<Arc<Server>> {
         if let Some(node) = self.map().at(host, port) {
             return Ok(node.clone());
         }
@@ -293,7 +295,7 @@ impl Cluster {
         if let Some(node) = map.at(host, port) {
             return Ok(node.clone());
         }
-        let node = Node::open(manager, r2d2::Pool::builder().max_size(self.size));
+        let node = Server::open(manager, r2d2::Pool::builder().max_size(self.size));
         map.nodes.push(node.clone());
         Ok(node)
     }

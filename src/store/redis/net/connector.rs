@@ -34,7 +34,7 @@ pub(crate) fn check_deadline(deadline: Duration) -> Result<()> {
 /// Clones are the same manager.
 #[derive(Clone)]
 pub struct RedisConnectionManager {
-    server: Server,
+    target: Target,
     settings: Settings,
     breaker: Arc<Breaker>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Settings {
 
 /// Which server connections lead to.
 #[derive(Clone)]
-enum Server {
+enum Target {
     Fixed(Arc<Client>),
     Master(Arc<Sentinel>),
 }
@@ -79,7 +79,7 @@ impl RedisConnectionManager {
     pub fn new(client: Client) -> Result<Self> {
         let client = prepared(&client).map_err(|error| misconfigured(&error))?;
         let breaker = Breaker::new(client.get_connection_info().addr().to_string());
-        Ok(Self { server: Server::Fixed(Arc::new(client)), settings: Settings::default(), breaker: Arc::new(breaker) })
+        Ok(Self { target: Target::Fixed(Arc::new(client)), settings: Settings::default(), breaker: Arc::new(breaker) })
     }
 
     /// A manager of connections to the master of this name, of which these Sentinels know the address. It is logged in at,
@@ -100,30 +100,30 @@ impl RedisConnectionManager {
         let settings = prepared(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
         let sentinel = Sentinel::new(name.into(), sentinels, settings);
         let breaker = Arc::new(Breaker::new(sentinel.to_string()));
-        Ok(Self { server: Server::Master(Arc::new(sentinel)), settings: Settings::default(), breaker })
+        Ok(Self { target: Target::Master(Arc::new(sentinel)), settings: Settings::default(), breaker })
     }
 
     /// The same for another server.
     pub(crate) fn at(&self, host: &str, port: u16) -> RedisResult<Self> {
-        let Server::Fixed(client) = &self.server else {
+        let Target::Fixed(client) = &self.target else {
             return Err(unreachable("nodes of a cluster have no Sentinels"));
         };
         let client = Client::open(address::at(client.get_connection_info(), host.to_owned(), port))?;
         let breaker = Arc::new(Breaker::new(client.get_connection_info().addr().to_string()));
-        Ok(Self { server: Server::Fixed(Arc::new(client)), breaker, ..self.clone() })
+        Ok(Self { target: Target::Fixed(Arc::new(client)), breaker, ..self.clone() })
     }
 
     /// Host and port, unless it is a Unix socket, or Sentinels tell.
     pub(crate) fn address(&self) -> Option<(&str, u16)> {
-        match &self.server {
-            Server::Fixed(client) => address::of(client.get_connection_info()),
-            Server::Master(_) => None,
+        match &self.target {
+            Target::Fixed(client) => address::of(client.get_connection_info()),
+            Target::Master(_) => None,
         }
     }
 
     /// Whether the next connection may lead to another server than the last.
     pub(crate) fn follows_a_master(&self) -> bool {
-        matches!(self.server, Server::Master(_))
+        matches!(self.target, Target::Master(_))
     }
 
     /// Logs in with what this says, asked anew for every connection: for credentials that change while the program runs.
@@ -160,7 +160,7 @@ impl RedisConnectionManager {
     /// Whether Sentinels name another master than the one that connections lead to, and it is there. Those so far are not
     /// used any more then.
     pub(crate) fn leaves_for_another_master(&self) -> bool {
-        let Server::Master(sentinel) = &self.server else { return false };
+        let Target::Master(sentinel) = &self.target else { return false };
         let Ok(master) = sentinel.master(self.deadline() / 3) else { return false };
         let leaves = sentinel.is_another(&master)
             && self.login(master.clone()).and_then(|client| self.connection(&client)).is_ok()
@@ -173,10 +173,10 @@ impl RedisConnectionManager {
 
     /// Whom to connect to now.
     fn whom(&self) -> RedisResult<Client> {
-        match &self.server {
-            Server::Fixed(client) => Ok(Client::clone(client)),
+        match &self.target {
+            Target::Fixed(client) => Ok(Client::clone(client)),
             // Several may have to be asked.
-            Server::Master(sentinel) => sentinel.master(self.deadline() / 3),
+            Target::Master(sentinel) => sentinel.master(self.deadline() / 3),
         }
     }
 
@@ -201,9 +201,9 @@ impl RedisConnectionManager {
         connection.set_read_timeout(Some(self.deadline()))?;
         connection.set_write_timeout(Some(self.deadline()))?;
         // A server that Sentinels call the master may have been another's replica for a while.
-        let answered = match &self.server {
-            Server::Fixed(_) => redis::cmd("PING").exec(&mut connection),
-            Server::Master(_) => match redis::cmd("ROLE").query(&mut connection) {
+        let answered = match &self.target {
+            Target::Fixed(_) => redis::cmd("PING").exec(&mut connection),
+            Target::Master(_) => match redis::cmd("ROLE").query(&mut connection) {
                 Ok(Role::Primary { .. }) => Ok(()),
                 Ok(_) => Err(unreachable("who was the master is none any more")),
                 Err(error) => Err(error),
@@ -248,7 +248,7 @@ impl r2d2::ManageConnection for RedisConnectionManager {
                 redis::ErrorKind::AuthenticationFailed => self.why_refused(&client, error),
                 _ => error,
             });
-            if let Server::Master(sentinel) = &self.server {
+            if let Target::Master(sentinel) = &self.target {
                 match &connection {
                     // One from before the last change has been opened for nothing.
                     Ok(_) if self.breaker.is_current(*generation) && sentinel.follow(&client) => {

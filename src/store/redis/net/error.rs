@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use redis::{ErrorKind as Kind, RedisError, ServerErrorKind as Server};
+use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
 use crate::{Error, ErrorKind};
 
@@ -43,7 +43,12 @@ pub(crate) fn cannot_serve(error: &RedisError) -> bool {
     error.code() == Some("NOAUTH")
         || matches!(
             error.kind(),
-            Kind::Server(Server::ReadOnly | Server::BusyLoading | Server::MasterDown | Server::ClusterDown)
+            Kind::Server(
+                ServerErrorKind::ReadOnly
+                    | ServerErrorKind::BusyLoading
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::ClusterDown
+            )
         )
 }
 
@@ -51,15 +56,20 @@ fn kind(error: &RedisError) -> ErrorKind {
     match error.kind() {
         Kind::Io if error.is_timeout() => ErrorKind::TimedOut,
         Kind::Io | Kind::Parse | Kind::ClusterConnectionNotFound => ErrorKind::Unavailable,
-        Kind::Server(Server::BusyLoading | Server::MasterDown | Server::ClusterDown | Server::TryAgain) => {
-            ErrorKind::Unavailable
-        }
-        Kind::Server(Server::ReadOnly) => ErrorKind::ReadOnly,
-        Kind::AuthenticationFailed | Kind::Server(Server::NoPerm) => ErrorKind::Denied,
+        Kind::Server(
+            ServerErrorKind::BusyLoading
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::TryAgain,
+        ) => ErrorKind::Unavailable,
+        Kind::Server(ServerErrorKind::ReadOnly) => ErrorKind::ReadOnly,
+        Kind::AuthenticationFailed | Kind::Server(ServerErrorKind::NoPerm) => ErrorKind::Denied,
         Kind::InvalidClientConfig | Kind::RESP3NotSupported => ErrorKind::Misconfigured,
         // A cluster, which this client knows nothing of, or keys of two slots in one.
-        Kind::Server(Server::Moved | Server::Ask | Server::CrossSlot) => ErrorKind::Misconfigured,
-        Kind::Server(Server::ResponseError) => match error.detail().unwrap_or_default() {
+        Kind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot) => {
+            ErrorKind::Misconfigured
+        }
+        Kind::Server(ServerErrorKind::ResponseError) => match error.detail().unwrap_or_default() {
             detail if detail.starts_with("max number of clients") => ErrorKind::Unavailable,
             detail if detail.starts_with("DB index") => ErrorKind::Misconfigured,
             // A server with the URL of a cluster, or of a Sentinel.

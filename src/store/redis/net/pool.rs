@@ -12,7 +12,7 @@ use super::cluster::{self, Cluster};
 use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
 use super::error::{self as failure, Cause, Effect};
-use super::server::Node;
+use super::server::Server;
 use crate::store::Health;
 use crate::{Error, Result, operation};
 
@@ -40,13 +40,13 @@ fn size_for(cores: NonZero<usize>) -> u32 {
 /// only the keys it has.
 #[derive(Clone)]
 pub struct RedisPool {
-    servers: Servers,
+    topology: Topology,
     counts: Arc<Counts>,
 }
 
 #[derive(Clone)]
-enum Servers {
-    One(Arc<Node>),
+enum Topology {
+    Single(Arc<Server>),
     Cluster(Arc<Cluster>),
 }
 
@@ -56,7 +56,7 @@ pub(crate) enum To<'a> {
     /// The server that has this key.
     Key(&'a str),
     /// This one, whatever it has.
-    Server(&'a Arc<Node>),
+    Server(&'a Arc<Server>),
 }
 
 #[derive(Default)]
@@ -98,7 +98,7 @@ impl RedisPool {
     /// `test_on_check_out` is on (the test costs no I/O), `connection_timeout` bounds the pause between two attempts to
     /// connect, and the `error_handler` is silent, for an outage is logged once.
     pub fn with_settings(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Self {
-        Self { servers: Servers::One(Node::open(manager, settings)), counts: Arc::default() }
+        Self { topology: Topology::Single(Server::open(manager, settings)), counts: Arc::default() }
     }
 
     /// A pool for the cluster in which these are nodes, with this many connections to each at most.
@@ -107,7 +107,7 @@ impl RedisPool {
             return Err(Self::empty());
         }
         let cluster = Arc::new(Cluster::new(nodes, settings, connections)?);
-        Ok(Self { servers: Servers::Cluster(cluster), counts: Arc::default() })
+        Ok(Self { topology: Topology::Cluster(cluster), counts: Arc::default() })
     }
 
     fn empty() -> Error {
@@ -116,7 +116,7 @@ impl RedisPool {
 
     /// Whether it is for a cluster.
     pub fn is_cluster(&self) -> bool {
-        matches!(self.servers, Servers::Cluster(_))
+        matches!(self.topology, Topology::Cluster(_))
     }
 
     /// A connection, for commands of one's own; it goes back when dropped. Waits at most for the deadline, and not at all
@@ -138,9 +138,9 @@ impl RedisPool {
     /// What keeps Redis from being reached, mostly [`ErrorKind::Unavailable`]; [`ErrorKind::TimedOut`] if no connection came
     /// free; [`ErrorKind::Unsupported`] in a cluster.
     pub fn get(&self) -> Result<PooledConnection<RedisConnectionManager>> {
-        match self.servers {
-            Servers::One(_) => self.get_for(""),
-            Servers::Cluster(_) => {
+        match self.topology {
+            Topology::Single(_) => self.get_for(""),
+            Topology::Cluster(_) => {
                 Err(Error::unsupported(operation::CONNECT, "a cluster has many servers: say for which key"))
             }
         }
@@ -154,26 +154,26 @@ impl RedisPool {
     /// As for [`get`](Self::get).
     pub fn get_for(&self, key: &str) -> Result<PooledConnection<RedisConnectionManager>> {
         let until = Instant::now() + self.deadline();
-        match &self.servers {
-            Servers::One(node) => node.checkout(operation::CONNECT, until),
-            Servers::Cluster(cluster) => cluster
+        match &self.topology {
+            Topology::Single(server) => server.checkout(operation::CONNECT, until),
+            Topology::Cluster(cluster) => cluster
                 .owner(operation::CONNECT, until, cluster::slot(key.as_bytes()))?
                 .checkout(operation::CONNECT, until),
         }
     }
 
     fn deadline(&self) -> Duration {
-        match &self.servers {
-            Servers::One(node) => node.manager.deadline(),
-            Servers::Cluster(cluster) => cluster.manager().deadline(),
+        match &self.topology {
+            Topology::Single(server) => server.manager.deadline(),
+            Topology::Cluster(cluster) => cluster.manager().deadline(),
         }
     }
 
     /// All servers, for what goes through their keys.
-    pub(crate) fn servers(&self, operation: &'static str) -> Result<Vec<Arc<Node>>> {
-        match &self.servers {
-            Servers::One(node) => Ok(vec![node.clone()]),
-            Servers::Cluster(cluster) => {
+    pub(crate) fn servers(&self, operation: &'static str) -> Result<Vec<Arc<Server>>> {
+        match &self.topology {
+            Topology::Single(server) => Ok(vec![server.clone()]),
+            Topology::Cluster(cluster) => {
                 cluster.owner(operation, Instant::now() + self.deadline(), 0)?;
                 Ok(cluster.nodes())
             }
@@ -182,9 +182,9 @@ impl RedisPool {
 
     /// How the pool is doing.
     pub(crate) fn health(&self) -> Health {
-        let nodes = match &self.servers {
-            Servers::One(node) => vec![node.clone()],
-            Servers::Cluster(cluster) => cluster.nodes(),
+        let servers = match &self.topology {
+            Topology::Single(server) => vec![server.clone()],
+            Topology::Cluster(cluster) => cluster.nodes(),
         };
         let mut health = Health {
             answered: self.counts.answered.load(Ordering::Relaxed),
@@ -192,8 +192,8 @@ impl RedisPool {
             failed: self.counts.failed.load(Ordering::Relaxed),
             ..Health::default()
         };
-        for node in &nodes {
-            let (state, breaker) = (node.pool.state(), node.manager.breaker());
+        for server in &servers {
+            let (state, breaker) = (server.pool.state(), server.manager.breaker());
             let failing_for = breaker.failing_since().map(|since| since.elapsed());
             health.failing_for = health.failing_for.max(failing_for);
             if let Some(error) = breaker.last_error().filter(|_| failing_for.is_some() || health.last_error.is_none()) {
@@ -201,7 +201,7 @@ impl RedisPool {
             }
             health.connections_in_use += state.connections.saturating_sub(state.idle_connections);
             health.connections_idle += state.idle_connections;
-            health.connections_max += node.pool.max_size();
+            health.connections_max += server.pool.max_size();
         }
         health
     }
@@ -235,9 +235,9 @@ impl RedisPool {
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
         let until = Instant::now() + self.deadline();
-        let send = || match (to, &self.servers) {
-            (To::Server(node), _) | (To::Key(_), Servers::One(node)) => node.send(operation, until, &command),
-            (To::Key(key), Servers::Cluster(cluster)) => cluster.send(operation, until, key.as_bytes(), &command),
+        let send = || match (to, &self.topology) {
+            (To::Server(server), _) | (To::Key(_), Topology::Single(server)) => server.send(operation, until, &command),
+            (To::Key(key), Topology::Cluster(cluster)) => cluster.send(operation, until, key.as_bytes(), &command),
         };
         match send()? {
             Ok(value) => Ok(Answer { value, repeated: false }),
@@ -258,14 +258,14 @@ impl RedisPool {
 
 impl fmt::Debug for RedisPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.servers {
-            Servers::One(node) => f
+        match &self.topology {
+            Topology::Single(server) => f
                 .debug_struct("RedisPool")
-                .field("manager", &node.manager)
-                .field("max_size", &node.pool.max_size())
-                .field("state", &node.pool.state())
+                .field("manager", &server.manager)
+                .field("max_size", &server.pool.max_size())
+                .field("state", &server.pool.state())
                 .finish(),
-            Servers::Cluster(cluster) => {
+            Topology::Cluster(cluster) => {
                 f.debug_struct("RedisPool").field("cluster", cluster).field("max_size", &cluster.size()).finish()
             }
         }

@@ -18,12 +18,12 @@ const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// One server, or the master that Sentinels name: the connections to it. Whether it can be reached its manager knows.
-pub(crate) struct Node {
+pub(crate) struct Server {
     pub(crate) pool: r2d2::Pool<RedisConnectionManager>,
     pub(crate) manager: RedisConnectionManager,
 }
 
-impl Node {
+impl Server {
     pub(crate) fn open(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Arc<Self> {
         let pool = settings
             .min_idle(Some(1))
@@ -31,23 +31,23 @@ impl Node {
             .connection_timeout(Duration::from_millis(200))
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(manager.clone());
-        let node = Arc::new(Self { pool, manager });
-        if node.manager.follows_a_master() {
-            node.watch();
+        let server = Arc::new(Self { pool, manager });
+        if server.manager.follows_a_master() {
+            server.watch();
         }
-        node
+        server
     }
 
-    /// Looks now and then whether there is another master, until the node is dropped.
+    /// Looks now and then whether there is another master, until the server is dropped.
     fn watch(self: &Arc<Self>) {
-        let node = Arc::downgrade(self);
+        let server = Arc::downgrade(self);
         let look = move || {
-            while let Some(node) = node.upgrade() {
-                if node.manager.leaves_for_another_master() {
+            while let Some(server) = server.upgrade() {
+                if server.manager.leaves_for_another_master() {
                     // Has r2d2 throw away idle connections and open another.
-                    drop(node.pool.try_get());
+                    drop(server.pool.try_get());
                 }
-                drop(node);
+                drop(server);
                 thread::sleep(LOOK);
             }
         };
