@@ -114,7 +114,7 @@ impl RedisSessionStore {
         let mut pttl = redis::cmd("PTTL");
         pttl.arg(key);
         self.read_timed(operation, key, |get, connection| {
-            let [payload, left] = connection.both(get, &pttl)?;
+            let [payload, left] = connection.pipeline2(get, &pttl)?;
             let left = match left {
                 Value::Int(left) if left > grace => Value::Int(left - grace),
                 Value::Int(-1) => Value::Int(-1),

@@ -10,7 +10,7 @@ const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
 /// What an address is to look like. A password that was put in as it is, with a `#` in it say, gets here as well.
-const FORM: &str = "it is no URL such as redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///PATH; \
+const URL_SYNTAX: &str = "it is no URL such as redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///PATH; \
                     what is special in a password is written as %XX";
 
 /// Where Redis is.
@@ -34,7 +34,7 @@ impl Address {
     }
 
     fn read(url: &str) -> RedisResult<Self> {
-        let url = Url::parse(url).map_err(|_| refuse(FORM))?;
+        let url = Url::parse(url).map_err(|_| refuse(URL_SYNTAX))?;
         let Some((scheme, kind)) = url.scheme().rsplit_once('-') else {
             return known(url.as_str()).and_then(Client::open).map(Self::Server);
         };
@@ -67,7 +67,7 @@ impl Address {
 
 /// What a URL says that the client knows.
 fn known(url: &str) -> RedisResult<ConnectionInfo> {
-    parse_redis_url(url).ok_or_else(|| refuse(FORM))?.into_connection_info()
+    parse_redis_url(url).ok_or_else(|| refuse(URL_SYNTAX))?.into_connection_info()
 }
 
 /// What the query of a URL says.

@@ -15,7 +15,7 @@ use redis::{Client, ErrorKind as Kind, FromRedisValue, RedisError, RedisResult, 
 use super::address;
 use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
-use super::error::{self as failure, Cause};
+use super::error::{self, Cause};
 use super::server::Server;
 use crate::{Error, ErrorKind, Result, operation, sync};
 
@@ -23,17 +23,17 @@ use crate::{Error, ErrorKind, Result, operation, sync};
 pub(crate) const SLOTS: u16 = 16_384;
 
 /// How long to wait at least before a node is asked again who has which slot.
-const PAUSE: Duration = Duration::from_millis(100);
+const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
 /// The first wait for a slot that is on its way from one node to another; each is twice as long as the one before.
-const FIRST_WAIT: Duration = Duration::from_millis(1);
-const LONGEST_WAIT: Duration = Duration::from_millis(32);
+const FIRST_SLOT_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_SLOT_WAIT: Duration = Duration::from_millis(32);
 
 /// What Redis says of a key of a script that is on its way to another node.
-const NON_LOCAL: &str = "non local key";
+const NON_LOCAL_KEY: &str = "non local key";
 
 /// So many redirections follow each other without a wait.
-const AT_ONCE: u32 = 2;
+const UNPAUSED_REDIRECTIONS: u32 = 2;
 
 /// The slot of a key: of what is between its first braces, if there is anything, or of all of it.
 pub(crate) fn slot(key: &[u8]) -> u16 {
@@ -55,7 +55,7 @@ pub(crate) struct Cluster {
     size: u32,
     map: RwLock<Map>,
     /// When a node was last asked who has which slot. Held by who asks.
-    asked: Mutex<Option<Instant>>,
+    last_refresh: Mutex<Option<Instant>>,
 }
 
 /// Who has which slot.
@@ -96,7 +96,7 @@ impl Cluster {
         let addresses = seeds.iter().map(|seed| address::of(seed.get_connection_info()));
         let seeds = addresses.map(|address| address.map(|(host, port)| (host.to_owned(), port)));
         let seeds = seeds.collect::<Option<_>>().ok_or_else(|| refuse("nodes of a cluster are not at Unix sockets"))?;
-        Ok(Self { seeds, manager, size, map: RwLock::default(), asked: Mutex::default() })
+        Ok(Self { seeds, manager, size, map: RwLock::default(), last_refresh: Mutex::default() })
     }
 
     pub(crate) fn manager(&self) -> &RedisConnectionManager {
@@ -117,7 +117,7 @@ impl Cluster {
     ) -> Result<RedisResult<Value>> {
         let slot = slot(key);
         let (mut node, mut asking) = (self.owner(operation, until, slot)?, false);
-        let (mut redirections, mut wait) = (0, FIRST_WAIT);
+        let (mut redirections, mut wait) = (0, FIRST_SLOT_WAIT);
         loop {
             let answer =
                 node.send(
@@ -132,7 +132,7 @@ impl Cluster {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     // Another one may have its slots by now.
-                    let other = self.look(operation, until, None).ok().and_then(|()| self.known_owner(slot));
+                    let other = self.refresh(operation, until, None).ok().and_then(|()| self.known_owner(slot));
                     match other.filter(|other| !Arc::ptr_eq(other, &node)) {
                         Some(other) => (node, asking) = (other, false),
                         None => return Err(error),
@@ -142,17 +142,17 @@ impl Cluster {
             };
             let Some(redirection) = self.redirection(&error, &node) else { return Ok(Err(error)) };
             redirections += 1;
-            if redirections > AT_ONCE || matches!(redirection, Redirection::Wait) {
+            if redirections > UNPAUSED_REDIRECTIONS || matches!(redirection, Redirection::Wait) {
                 if Instant::now() + wait >= until {
                     return Err(Error::new(ErrorKind::Unavailable, operation).with_source(Cause::of(&error)));
                 }
                 thread::sleep(wait);
-                wait = (wait * 2).min(LONGEST_WAIT);
+                wait = (wait * 2).min(LONGEST_SLOT_WAIT);
             }
             (node, asking) = match redirection {
                 Redirection::Moved(to) => {
                     // It is the one that surely knows.
-                    let _ = self.look(operation, until, Some(&to));
+                    let _ = self.refresh(operation, until, Some(&to));
                     (to, false)
                 }
                 Redirection::Ask(to) => (to, true),
@@ -165,7 +165,7 @@ impl Cluster {
         let to = || {
             let (address, _) = error.redirect_node()?;
             let (host, port) = address.rsplit_once(':')?;
-            // Without a host it is the one that was asked.
+            // Without a host it is the one that was last_refresh.
             let host = if host.is_empty() { from.manager.address()?.0 } else { host };
             self.node(host.trim_matches(['[', ']']), port.parse().ok()?).ok()
         };
@@ -175,7 +175,7 @@ impl Cluster {
             Kind::Server(ServerErrorKind::TryAgain) => Some(Redirection::Wait),
             // What a script met with that reads before it writes.
             Kind::Server(ServerErrorKind::ResponseError)
-                if error.detail().is_some_and(|detail| detail.contains(NON_LOCAL)) =>
+                if error.detail().is_some_and(|detail| detail.contains(NON_LOCAL_KEY)) =>
             {
                 Some(Redirection::Wait)
             }
@@ -189,7 +189,7 @@ impl Cluster {
             if let Some(node) = self.known_owner(slot) {
                 return Ok(node);
             }
-            self.look(operation, until, None)?;
+            self.refresh(operation, until, None)?;
             if let Some(node) = self.known_owner(slot) {
                 return Ok(node);
             }
@@ -200,13 +200,13 @@ impl Cluster {
             }
             let refusals: Vec<_> = self.nodes().iter().filter_map(|node| node.check()).collect();
             if let (Some(error), true) = (refusals.first(), refusals.len() >= self.seeds.len()) {
-                return Err(failure::of_connect(operation, error));
+                return Err(error::connect_error(operation, error));
             }
             if Instant::now() >= until {
                 let why = "no node of the cluster has told yet who has which slot";
                 return Err(Error::new(ErrorKind::TimedOut, operation).with_source(why));
             }
-            thread::sleep(FIRST_WAIT);
+            thread::sleep(FIRST_SLOT_WAIT);
         }
     }
 
@@ -224,24 +224,24 @@ impl Cluster {
     /// # Errors
     ///
     /// That none told.
-    pub(crate) fn look(&self, operation: &'static str, until: Instant, first: Option<&Arc<Server>>) -> Result<()> {
-        let Ok(mut asked) = self.asked.try_lock() else { return Ok(()) };
-        if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+    pub(crate) fn refresh(&self, operation: &'static str, until: Instant, first: Option<&Arc<Server>>) -> Result<()> {
+        let Ok(mut last_refresh) = self.last_refresh.try_lock() else { return Ok(()) };
+        if last_refresh.is_some_and(|last| last.elapsed() < REFRESH_PAUSE) {
             return Ok(());
         }
         let mut failure: Option<Error> = None;
         let known = self.nodes();
         let seeds = self.seeds.iter().filter_map(|(host, port)| self.node(host, *port).ok());
         for node in first.cloned().into_iter().chain(known).chain(seeds) {
-            // One that hangs is not to keep the others from being asked.
+            // One that hangs is not to keep the others from being last_refresh.
             let limit = until.min(Instant::now() + self.manager.deadline() / 3);
             let told = node.send(operation, limit, |connection| redis::cmd("CLUSTER").arg("SLOTS").query(connection));
-            let error = match told.map(|answer| answer.and_then(|slots| self.draw(slots, &node))) {
+            let error = match told.map(|answer| answer.and_then(|slots| self.parse_slots(slots, &node))) {
                 Ok(Ok(())) => {
-                    *asked = Some(Instant::now());
+                    *last_refresh = Some(Instant::now());
                     return Ok(());
                 }
-                Ok(Err(error)) => failure::of_connect(operation, &error),
+                Ok(Err(error)) => error::connect_error(operation, &error),
                 Err(error) => error,
             };
             // What does not pass by itself says more than that another one is away.
@@ -250,12 +250,12 @@ impl Cluster {
                 break;
             }
         }
-        *asked = Some(Instant::now());
+        *last_refresh = Some(Instant::now());
         Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, operation)))
     }
 
     /// Draws the map anew, from what a node answered to `CLUSTER SLOTS`.
-    fn draw(&self, slots: Value, told_by: &Server) -> RedisResult<()> {
+    fn parse_slots(&self, slots: Value, source: &Server) -> RedisResult<()> {
         let ranges = Vec::<Vec<Value>>::from_redis_value(slots)?;
         let mut drawn = Map { nodes: Vec::new(), owners: vec![None; usize::from(SLOTS)] };
         for range in ranges {
@@ -267,10 +267,10 @@ impl Cluster {
             };
             let mut master = master.into_iter();
             let host = master.next().and_then(|host| String::from_redis_value(host).ok()).unwrap_or_default();
-            let (Some(Value::Int(port)), Some((own_host, _))) = (master.next(), told_by.manager.address()) else {
+            let (Some(Value::Int(port)), Some((own_host, _))) = (master.next(), source.manager.address()) else {
                 return Err((Kind::UnexpectedReturnType, "not the slots of a cluster").into());
             };
-            // A node that does not know its own address is where it was asked.
+            // A node that does not know its own address is where it was last_refresh.
             let host = if matches!(&*host, "" | "?") { own_host } else { &host };
             let node = self.node(host, port as u16)?;
             let known = drawn.nodes.iter().position(|known| Arc::ptr_eq(known, &node));

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Connection, ConnectionLike, RedisError, RedisResult, Value};
 
 use super::breaker::Breaker;
-use super::error as failure;
+use super::error;
 
 /// A command of so many bytes takes no time to send: it fits into the buffer of the socket, and nothing else is on its way.
-const AT_ONCE: usize = 16 * 1024;
+const SMALL_COMMAND_BYTES: usize = 16 * 1024;
 
 /// How long a connection is kept at least to a server that answers but cannot serve. It is opened anew because the address
 /// may lead to another server by now, but not for every command: a busy program would use up its ports.
-const SETTLED: Duration = Duration::from_millis(500);
+const MIN_CONNECTION_AGE: Duration = Duration::from_millis(500);
 
 /// A pooled connection, for commands of one's own as well: `redis::cmd("GET").arg(key).query(&mut connection)`.
 ///
@@ -73,7 +73,7 @@ impl RedisConnection {
     }
 
     /// Runs commands that have to be over by then.
-    pub(crate) fn by<A>(&mut self, until: Instant, run: impl FnOnce(&mut Self) -> A) -> A {
+    pub(crate) fn with_deadline<A>(&mut self, until: Instant, run: impl FnOnce(&mut Self) -> A) -> A {
         self.until = Some(until);
         let answer = run(self);
         self.until = None;
@@ -105,7 +105,7 @@ impl RedisConnection {
     }
 
     /// Two commands in one go, and what came of both. Fails as the first one that fails.
-    pub(crate) fn both(&mut self, one: &Cmd, other: &Cmd) -> RedisResult<[Value; 2]> {
+    pub(crate) fn pipeline2(&mut self, one: &Cmd, other: &Cmd) -> RedisResult<[Value; 2]> {
         self.run([one, other])
     }
 
@@ -121,7 +121,7 @@ impl RedisConnection {
         }
         let answers = self.exchange(&packed);
         // What was large once need not stay so.
-        if packed.capacity() <= AT_ONCE {
+        if packed.capacity() <= SMALL_COMMAND_BYTES {
             self.packed = packed;
         }
         answers
@@ -134,7 +134,7 @@ impl RedisConnection {
         };
         let answers = self.limit(allowed).and_then(|()| {
             self.connection.send_packed_command(packed)?;
-            if packed.len() > AT_ONCE {
+            if packed.len() > SMALL_COMMAND_BYTES {
                 self.limit(left(until))?;
             }
             let mut answers = [const { Value::Nil }; N];
@@ -167,14 +167,14 @@ impl RedisConnection {
 
     /// A command failed that was allowed to take so long, sending and all.
     fn failed(&mut self, error: &RedisError, allowed: Duration) {
-        if failure::is_unanswered(error) {
+        if error::is_unanswered(error) {
             self.spoiled = true;
             // A command that waited long for a connection had little time left, which says nothing about Redis.
             let hasty = error.is_timeout() && allowed < self.deadline / 2;
             if !hasty {
                 self.breaker.on_connection_lost(self.generation, error);
             }
-        } else if failure::cannot_serve(error) && self.opened.elapsed() >= SETTLED {
+        } else if error::cannot_serve(error) && self.opened.elapsed() >= MIN_CONNECTION_AGE {
             self.spoiled = true;
             if self.follows_a_master {
                 // All the others lead to the same server, which is the master no more.

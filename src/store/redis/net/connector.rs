@@ -14,7 +14,7 @@ use super::sentinel::{Sentinel, unreachable};
 use crate::{Error, Result, operation};
 
 /// How long a whole operation may take unless configured otherwise.
-const DEADLINE: Duration = Duration::from_secs(1);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Refuses deadlines that do not work: sockets take no limit of zero, and clocks end.
 pub(crate) fn check_deadline(deadline: Duration) -> Result<()> {
@@ -150,7 +150,7 @@ impl RedisConnectionManager {
     }
 
     pub(crate) fn deadline(&self) -> Duration {
-        self.settings.deadline.unwrap_or(DEADLINE)
+        self.settings.deadline.unwrap_or(DEFAULT_DEADLINE)
     }
 
     pub(crate) fn breaker(&self) -> &Breaker {
@@ -172,7 +172,7 @@ impl RedisConnectionManager {
     }
 
     /// Whom to connect to now.
-    fn whom(&self) -> RedisResult<Client> {
+    fn resolve(&self) -> RedisResult<Client> {
         match &self.target {
             Target::Fixed(client) => Ok(Client::clone(client)),
             // Several may have to be asked.
@@ -243,7 +243,7 @@ impl r2d2::ManageConnection for RedisConnectionManager {
 
     fn connect(&self) -> RedisResult<RedisConnection> {
         self.breaker.connect_or_probe(|generation| {
-            let client = self.login(self.whom()?)?;
+            let client = self.login(self.resolve()?)?;
             let connection = self.connection(&client).map_err(|error| match error.kind() {
                 redis::ErrorKind::AuthenticationFailed => self.why_refused(&client, error),
                 _ => error,

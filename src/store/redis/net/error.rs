@@ -14,7 +14,7 @@ pub(crate) enum Effect {
 }
 
 /// The error a caller gets for a command that was sent.
-pub(crate) fn of_command(operation: &'static str, effect: Effect, error: &RedisError) -> Error {
+pub(crate) fn command_error(operation: &'static str, effect: Effect, error: &RedisError) -> Error {
     let kind = match kind(error) {
         ErrorKind::Unavailable | ErrorKind::TimedOut if effect == Effect::Writes && is_unanswered(error) => {
             ErrorKind::MayHaveHappened
@@ -25,7 +25,7 @@ pub(crate) fn of_command(operation: &'static str, effect: Effect, error: &RedisE
 }
 
 /// The error a caller gets for a command that could not be sent.
-pub(crate) fn of_connect(operation: &'static str, error: &RedisError) -> Error {
+pub(crate) fn connect_error(operation: &'static str, error: &RedisError) -> Error {
     let kind = match kind(error) {
         ErrorKind::TimedOut | ErrorKind::Other => ErrorKind::Unavailable,
         kind => kind,
@@ -171,7 +171,7 @@ mod tests {
             ("NEWCODE something new", ErrorKind::Other),
         ] {
             for effect in [Effect::Reads, Effect::Writes] {
-                assert_eq!(of_command("testing", effect, &reply(line)).kind(), kind, "{line}");
+                assert_eq!(command_error("testing", effect, &reply(line)).kind(), kind, "{line}");
             }
         }
     }

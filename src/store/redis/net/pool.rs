@@ -11,24 +11,24 @@ use redis::{Client, RedisResult, Value};
 use super::cluster::{self, Cluster};
 use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
-use super::error::{self as failure, Cause, Effect};
+use super::error::{self, Cause, Effect};
 use super::server::Server;
 use crate::store::Health;
 use crate::{Error, Result, operation};
 
 /// How many connections a pool opens at most, unless configured otherwise: so many, or as many as rouille starts threads where
 /// that is more.
-const SIZE: u32 = 64;
+const DEFAULT_POOL_SIZE: u32 = 64;
 
 /// How many threads rouille starts for each core.
-const THREADS: u32 = 8;
+const THREADS_PER_CORE: u32 = 8;
 
 pub(crate) fn default_size() -> u32 {
-    thread::available_parallelism().map_or(SIZE, size_for)
+    thread::available_parallelism().map_or(DEFAULT_POOL_SIZE, size_for)
 }
 
 fn size_for(cores: NonZero<usize>) -> u32 {
-    u32::try_from(cores.get()).unwrap_or(u32::MAX).saturating_mul(THREADS).max(SIZE)
+    u32::try_from(cores.get()).unwrap_or(u32::MAX).saturating_mul(THREADS_PER_CORE).max(DEFAULT_POOL_SIZE)
 }
 
 /// A pool of connections to a Redis, which stores and the application can share. Clones are the same pool.
@@ -241,17 +241,17 @@ impl RedisPool {
         };
         match send()? {
             Ok(value) => Ok(Answer { value, repeated: false }),
-            Err(lost) if failure::is_unanswered(&lost) && !lost.is_timeout() => {
+            Err(lost) if error::is_unanswered(&lost) && !lost.is_timeout() => {
                 let again =
-                    send().and_then(|answer| answer.map_err(|error| failure::of_command(operation, effect, &error)));
+                    send().and_then(|answer| answer.map_err(|error| error::command_error(operation, effect, &error)));
                 match again {
                     Ok(value) => Ok(Answer { value, repeated: true }),
                     // The second failure says nothing about the first attempt.
-                    Err(_) if effect == Effect::Writes => Err(failure::of_command(operation, effect, &lost)),
+                    Err(_) if effect == Effect::Writes => Err(error::command_error(operation, effect, &lost)),
                     Err(error) => Err(error),
                 }
             }
-            Err(error) => Err(failure::of_command(operation, effect, &error)),
+            Err(error) => Err(error::command_error(operation, effect, &error)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::{Client, ConnectionInfo, RedisError, RedisResult};
 
-use super::{address, error as failure};
+use super::{address, error};
 
 /// The Sentinels that know which server is the master now.
 ///
@@ -41,7 +41,7 @@ impl Sentinel {
                     return Client::open(address::at(&self.settings, host, port));
                 }
                 Ok(None) => refusal = Some(unreachable(&format!("no master is named {}", self.name))),
-                Err(error) if failure::is_unanswered(&error) => silence = silence.or(Some(error)),
+                Err(error) if error::is_unanswered(&error) => silence = silence.or(Some(error)),
                 Err(error) => refusal = refusal.or(Some(error)),
             }
         }

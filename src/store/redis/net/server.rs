@@ -7,15 +7,15 @@ use redis::{RedisError, RedisResult, Value};
 
 use super::connection::RedisConnection;
 use super::connector::RedisConnectionManager;
-use super::error as failure;
+use super::error;
 use crate::{Error, ErrorKind, Result};
 
 /// How long somebody who waits for a connection waits before looking whether it still makes sense, for r2d2 tells nobody
 /// that connecting failed. Each wait is twice as long as the one before: r2d2 opens another connection for each.
-const FIRST_LOOK: Duration = Duration::from_millis(10);
+const FIRST_CHECKOUT_WAIT: Duration = Duration::from_millis(10);
 
 /// How often Sentinels are asked whether there is another master, besides when a connection is opened.
-const LOOK: Duration = Duration::from_secs(1);
+const MASTER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One server, or the master that Sentinels name: the connections to it. Whether it can be reached its manager knows.
 pub(crate) struct Server {
@@ -48,7 +48,7 @@ impl Server {
                     drop(server.pool.try_get());
                 }
                 drop(server);
-                thread::sleep(LOOK);
+                thread::sleep(MASTER_CHECK_INTERVAL);
             }
         };
         // Without the thread, connections that fail show it.
@@ -64,7 +64,7 @@ impl Server {
     ) -> Result<RedisResult<Value>> {
         match self.exchange(operation, until, &command)? {
             // The one that was asked did nothing. If there is another master by now, the next connection leads to it.
-            Err(error) if self.manager.follows_a_master() && failure::cannot_serve(&error) => {
+            Err(error) if self.manager.follows_a_master() && error::cannot_serve(&error) => {
                 self.exchange(operation, until, &command)
             }
             answer => Ok(answer),
@@ -78,7 +78,7 @@ impl Server {
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<RedisResult<Value>> {
         let mut connection = self.checkout(operation, until)?;
-        let answer = connection.by(until, command);
+        let answer = connection.with_deadline(until, command);
         drop(connection);
         if let Err(error) = &answer {
             self.manager.breaker().on_error(error);
@@ -94,13 +94,13 @@ impl Server {
         operation: &'static str,
         until: Instant,
     ) -> Result<PooledConnection<RedisConnectionManager>> {
-        let mut look = FIRST_LOOK;
+        let mut look = FIRST_CHECKOUT_WAIT;
         loop {
             if let Some(connection) = self.pool.try_get() {
                 return Ok(connection);
             }
             if let Some(error) = self.manager.breaker().check() {
-                return Err(failure::of_connect(operation, &error));
+                return Err(error::connect_error(operation, &error));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
