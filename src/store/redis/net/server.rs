@@ -43,7 +43,7 @@ impl Server {
         let server = Arc::downgrade(self);
         let look = move || {
             while let Some(server) = server.upgrade() {
-                if server.manager.leaves_for_another_master() {
+                if server.manager.follow_new_master() {
                     // Has r2d2 throw away idle connections and open another.
                     drop(server.pool.try_get());
                 }
