@@ -198,7 +198,7 @@ impl Cluster {
                     Error::new(ErrorKind::Unavailable, operation).with_source("no node of the cluster has the slot")
                 );
             }
-            let refusals: Vec<_> = self.nodes().iter().filter_map(|node| node.check()).collect();
+            let refusals: Vec<_> = self.nodes().iter().filter_map(|node| node.check().err()).collect();
             if let (Some(error), true) = (refusals.first(), refusals.len() >= self.seeds.len()) {
                 return Err(error::connect_error(operation, error));
             }

@@ -3,7 +3,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use r2d2::PooledConnection;
-use redis::{RedisError, RedisResult, Value};
+use redis::{RedisResult, Value};
 
 use super::connection::RedisConnection;
 use super::connector::RedisConnectionManager;
@@ -99,7 +99,7 @@ impl Server {
             if let Some(connection) = self.pool.try_get() {
                 return Ok(connection);
             }
-            if let Some(error) = self.manager.breaker().check() {
+            if let Err(error) = self.manager.breaker().check() {
                 return Err(error::connect_error(operation, &error));
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// Why nobody waits for it.
-    pub(crate) fn check(&self) -> Option<RedisError> {
+    pub(crate) fn check(&self) -> RedisResult<()> {
         self.manager.breaker().check()
     }
 }
