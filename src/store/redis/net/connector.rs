@@ -250,7 +250,7 @@ impl RedisConnectionManager {
             // A server that Sentinel names may have become a replica in the meantime.
             Target::Master(_) => match redis::cmd("ROLE").query(connection)? {
                 Role::Primary { .. } => Ok(()),
-                _ => Err(unreachable("who was the master is none any more")),
+                _ => Err(unreachable("the server that Sentinel named is not a master")),
             },
         }
     }
