@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::net::cluster::{self, SLOTS};
+use super::net::slots::{self, SLOTS};
 use crate::{Error, Handle, Result, SessionId, operation};
 
 /// How a session id becomes a key in Redis (rrss `:key-mapper`).
@@ -158,7 +158,7 @@ fn tags(partitions: u32) -> Vec<u32> {
     let mut tags = vec![None; partitions as usize];
     let mut open = partitions;
     for tag in 0.. {
-        let part = u64::from(cluster::slot(tag.to_string().as_bytes())) * u64::from(partitions) / u64::from(SLOTS);
+        let part = u64::from(slots::slot(tag.to_string().as_bytes())) * u64::from(partitions) / u64::from(SLOTS);
         if tags[part as usize].is_none() {
             tags[part as usize] = Some(tag);
             open -= 1;

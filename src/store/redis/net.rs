@@ -1,11 +1,14 @@
 //! How the store reaches Redis: addresses, connections, the circuit breaker, pools, Sentinel and cluster.
 //!
-//! The Redis store and its builder use it. It imports nothing from the rest of `store/redis`: it knows commands and replies, but
-//! no sessions.
+//! The Redis store and its builder use it. From the bottom up: the connector opens a connection, the circuit breaker watches
+//! it, a server pools it, a cluster has many servers, and the pool hides which topology it is.
+//!
+//! Invariant: it knows commands and replies, but no sessions. It imports nothing from the rest of `store/redis`, and from the
+//! crate only errors, operation names, locks and `Health`.
 
 pub(super) mod address;
 mod breaker;
-pub(super) mod cluster;
+mod cluster;
 pub(super) mod connection;
 pub(super) mod connector;
 pub(super) mod credentials;
@@ -13,5 +16,6 @@ pub(super) mod error;
 pub(super) mod pool;
 mod sentinel;
 mod server;
+pub(super) mod slots;
 #[cfg(feature = "tls-rustls")]
 mod tls;

@@ -104,7 +104,7 @@ impl Script {
         keys: &[&str],
         args: &[impl AsRef<[u8]>],
     ) -> RedisResult<[Value; 2]> {
-        self.or_whole(|name, script| connection.both(before, &command(name, script, keys, args)))
+        self.or_whole(|name, script| connection.pipeline2(before, &command(name, script, keys, args)))
     }
 
     fn or_whole<A>(&self, mut call: impl FnMut(&str, &str) -> RedisResult<A>) -> RedisResult<A> {

@@ -77,7 +77,7 @@ pub(super) fn get(store: &RedisSessionStore, operation: &'static str, key: &str)
     let mut pttl = redis::cmd("PTTL");
     pttl.arg(key);
     get_with_ttl(store, operation, key, |get, connection| {
-        let [payload, left] = connection.both(get, &pttl)?;
+        let [payload, left] = connection.pipeline2(get, &pttl)?;
         let left = match left {
             Value::Int(left) if left > grace => Value::Int(left - grace),
             Value::Int(-1) => Value::Int(-1),

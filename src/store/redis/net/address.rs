@@ -1,4 +1,7 @@
-//! What the URL of a Redis says: one server, the master that Sentinels name, or a cluster.
+//! The URL of a Redis: one server, the master that Sentinel names, or a cluster.
+//!
+//! The builder of the store and the connector parse URLs here, and the cluster and Sentinel derive the settings of other
+//! servers. Invariant: an error never quotes the URL, because the URL may have a password in it.
 
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult,
@@ -9,11 +12,11 @@ use url::{Position, Url};
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// What an address is to look like. A password that was put in as it is, with a `#` in it say, gets here as well.
-const FORM: &str = "it is no URL such as redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///PATH; \
+/// The error for a URL that cannot be parsed, for example because of an unescaped `#` in the password.
+const URL_SYNTAX: &str = "it is no URL such as redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///PATH; \
                     what is special in a password is written as %XX";
 
-/// Where Redis is.
+/// A parsed URL.
 pub(crate) enum Address {
     Server(Client),
     Sentinel { name: String, sentinels: Vec<Client>, master: Client },
@@ -21,11 +24,11 @@ pub(crate) enum Address {
 }
 
 impl Address {
-    /// `redis://…` and what else the client knows, `redis-sentinel://…` and `redis-cluster://…`, as the `fred` crate has
-    /// them.
+    /// Parses `redis://…` and the other schemes of the client, and `redis-sentinel://…` and `redis-cluster://…` in the syntax
+    /// of the `fred` crate.
     pub(crate) fn parse(url: &str) -> RedisResult<Self> {
         Self::read(url).map_err(|error| match error.to_string() {
-            // The client does not say whose.
+            // The client does not name the crate of the feature.
             text if text.contains("the feature is not enabled") => {
                 refuse("TLS takes the feature tls-rustls of threaded-sessions")
             }
@@ -34,18 +37,18 @@ impl Address {
     }
 
     fn read(url: &str) -> RedisResult<Self> {
-        let url = Url::parse(url).map_err(|_| refuse(FORM))?;
+        let url = Url::parse(url).map_err(|_| refuse(URL_SYNTAX))?;
         let Some((scheme, kind)) = url.scheme().rsplit_once('-') else {
-            return known(url.as_str()).and_then(Client::open).map(Self::Server);
+            return parse_plain(url.as_str()).and_then(Client::open).map(Self::Server);
         };
         let query = Query::of(&url);
         let port = if kind == "sentinel" { SENTINEL_PORT } else { REDIS_PORT };
         let host = url.host_str().map(|host| (host.to_owned(), url.port().unwrap_or(port)));
         let others = query.nodes.iter().map(|node| host_and_port(node, port));
         let servers = host.into_iter().map(Ok).chain(others).collect::<RedisResult<Vec<_>>>()?;
-        // What is left is a URL that the client knows.
+        // The client parses the URL without the suffix of the scheme and without the parameters of this crate.
         let (login, fragment) = (&url[Position::AfterScheme..Position::AfterPath], &url[Position::AfterQuery..]);
-        let settings = known(&format!("{scheme}{login}?{}{fragment}", query.rest))?;
+        let settings = parse_plain(&format!("{scheme}{login}?{}{fragment}", query.rest))?;
         let clients = |settings: &ConnectionInfo| {
             let clients = servers.into_iter().map(|(host, port)| Client::open(at(settings, bare(&host), port)));
             clients.collect::<RedisResult<Vec<_>>>()
@@ -65,19 +68,19 @@ impl Address {
     }
 }
 
-/// What a URL says that the client knows.
-fn known(url: &str) -> RedisResult<ConnectionInfo> {
-    parse_redis_url(url).ok_or_else(|| refuse(FORM))?.into_connection_info()
+/// Parses a URL that the client supports.
+fn parse_plain(url: &str) -> RedisResult<ConnectionInfo> {
+    parse_redis_url(url).ok_or_else(|| refuse(URL_SYNTAX))?.into_connection_info()
 }
 
-/// What the query of a URL says.
+/// The parameters in the query of a URL.
 #[derive(Default)]
 struct Query {
     nodes: Vec<String>,
     name: Option<String>,
     username: Option<String>,
     password: Option<String>,
-    /// What is the client's business.
+    /// The parameters that the client reads.
     rest: String,
 }
 
@@ -105,7 +108,7 @@ fn host_and_port(node: &str, port: u16) -> RedisResult<(String, u16)> {
     Ok((host.to_owned(), node.port().unwrap_or(port)))
 }
 
-/// An IPv6 address without the brackets it has in a URL.
+/// Removes the brackets that an IPv6 address has in a URL.
 fn bare(host: &str) -> String {
     host.trim_matches(['[', ']']).to_owned()
 }
@@ -114,7 +117,7 @@ fn refuse(why: &'static str) -> RedisError {
     (redis::ErrorKind::InvalidClientConfig, why).into()
 }
 
-/// These settings, for the server there.
+/// Returns these settings for another server.
 pub(crate) fn at(settings: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
     let addr = match settings.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
@@ -125,7 +128,7 @@ pub(crate) fn at(settings: &ConnectionInfo, host: String, port: u16) -> Connecti
     settings.clone().set_addr(addr)
 }
 
-/// Host and port of a server; `None` for a Unix socket.
+/// Returns host and port of a server, or `None` for a Unix socket.
 pub(crate) fn of(settings: &ConnectionInfo) -> Option<(&str, u16)> {
     match settings.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Some((host, *port)),

@@ -1,94 +1,118 @@
-//! A Redis Cluster: which node has which slot, and what to do when it is another one by now.
+//! A Redis Cluster: sends each command to the node that owns its hash slot, and follows redirections.
 //!
-//! Not by the client's own `ClusterClient`: each of its connections holds one to every node, replicas included, so that one
-//! node that hangs concerns all sessions; and it repeats commands by itself, after which nobody can tell an own success from
-//! somebody else's change.
+//! The pool uses it if its address is that of a cluster. It does not use the client's own `ClusterClient`, for two reasons.
+//! Each connection of that client holds a connection to every node, replicas included, so one node that hangs affects all
+//! sessions. It also retries commands by itself, and then a store cannot distinguish its own success from another change.
+//!
+//! Invariant: one operation goes to one hash slot, and is sent to another node only after a redirection or if it was not sent.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crc::{CRC_16_XMODEM, Crc};
-use redis::{Client, ErrorKind as Kind, FromRedisValue, RedisError, RedisResult, ServerErrorKind as Server, Value};
+use redis::{Client, ErrorKind as Kind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::address;
 use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
-use super::error::{self as failure, Cause};
-use super::server::Node;
+use super::error::{self, Cause};
+use super::server::{Outcome, Server};
+use super::slots::{SlotMap, parse_slots, slot};
 use crate::{Error, ErrorKind, Result, operation, sync};
 
-/// How many slots a cluster has.
-pub(crate) const SLOTS: u16 = 16_384;
+/// The shortest pause between two refreshes of the slot map.
+const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long to wait at least before a node is asked again who has which slot.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The first wait for a slot that is being migrated, or for the first slot map. Each wait for a migration is twice as long as
+/// the one before.
+const FIRST_SLOT_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_SLOT_WAIT: Duration = Duration::from_millis(32);
 
-/// The first wait for a slot that is on its way from one node to another; each is twice as long as the one before.
-const FIRST_WAIT: Duration = Duration::from_millis(1);
-const LONGEST_WAIT: Duration = Duration::from_millis(32);
+/// Part of the error of a script that meets a key that is being migrated.
+const NON_LOCAL_KEY: &str = "non local key";
 
-/// What Redis says of a key of a script that is on its way to another node.
-const NON_LOCAL: &str = "non local key";
-
-/// So many redirections follow each other without a wait.
-const AT_ONCE: u32 = 2;
-
-/// The slot of a key: of what is between its first braces, if there is anything, or of all of it.
-pub(crate) fn slot(key: &[u8]) -> u16 {
-    const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
-    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
-        let rest = &key[open + 1..];
-        let tag = &rest[..rest.iter().position(|byte| *byte == b'}')?];
-        (!tag.is_empty()).then_some(tag)
-    });
-    CRC16.checksum(tag.unwrap_or(key)) % SLOTS
-}
+/// The number of redirections that one operation follows without a wait.
+const UNPAUSED_REDIRECTIONS: u32 = 2;
 
 pub(crate) struct Cluster {
-    /// The nodes that are known from the start.
+    /// The addresses of the nodes that the caller named.
     seeds: Vec<(String, u16)>,
-    /// How to connect to a node, all but its address.
+    /// How to connect to a node, except for its address.
     manager: RedisConnectionManager,
-    /// How many connections there may be to each.
+    /// The largest number of connections to each node.
     size: u32,
-    map: RwLock<Map>,
-    /// When a node was last asked who has which slot. Held by who asks.
-    asked: Mutex<Option<Instant>>,
+    map: RwLock<SlotMap>,
+    /// The time of the last refresh of the slot map. The thread that refreshes the map holds the lock.
+    last_refresh: Mutex<Option<Instant>>,
 }
 
-/// Who has which slot.
-#[derive(Default)]
-struct Map {
-    nodes: Vec<Arc<Node>>,
-    /// For each slot the position of the node that has it, if any. Empty before any node told.
-    owners: Vec<Option<u16>>,
+/// The node that a command goes to.
+struct Route {
+    node: Arc<Server>,
+    /// True if the node is importing the slot, and serves it only after `ASKING`.
+    asking: bool,
 }
 
-impl Map {
-    fn owner(&self, slot: u16) -> Option<Arc<Node>> {
-        let position = (*self.owners.get(usize::from(slot))?)?;
-        self.nodes.get(usize::from(position)).cloned()
+impl Route {
+    fn to(node: Arc<Server>) -> Self {
+        Self { node, asking: false }
     }
 
-    fn at(&self, host: &str, port: u16) -> Option<&Arc<Node>> {
-        self.nodes.iter().find(|node| node.manager.address() == Some((host, port)))
+    fn send(
+        &self,
+        operation: &'static str,
+        until: Instant,
+        command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
+    ) -> Result<Outcome> {
+        self.node.send(
+            operation,
+            until,
+            |connection| {
+                if self.asking { connection.asking(&command) } else { command(connection) }
+            },
+        )
     }
 }
 
-/// What a node answers that does not have the slot.
+/// The reply of a node that does not serve the slot, or not all of its keys.
 enum Redirection {
-    /// This one has it.
-    Moved(Arc<Node>),
-    /// This one is about to have it, and has this key already.
-    Ask(Arc<Node>),
-    /// The keys of the command are on their way.
+    /// Another node owns the slot.
+    Moved(Arc<Server>),
+    /// Another node imports the slot, and has the key already.
+    Ask(Arc<Server>),
+    /// The keys of the command are being migrated.
     Wait,
 }
 
+/// Counts the redirections of one operation, and waits between them.
+struct RedirectionPause {
+    redirections: u32,
+    wait: Duration,
+}
+
+impl RedirectionPause {
+    fn new() -> Self {
+        Self { redirections: 0, wait: FIRST_SLOT_WAIT }
+    }
+
+    /// Waits if this redirection needs it. Returns `false`, without a wait, if the wait would exceed the deadline.
+    fn before(&mut self, redirection: &Redirection, until: Instant) -> bool {
+        self.redirections += 1;
+        if self.redirections <= UNPAUSED_REDIRECTIONS && !matches!(redirection, Redirection::Wait) {
+            return true;
+        }
+        if Instant::now() + self.wait >= until {
+            return false;
+        }
+        thread::sleep(self.wait);
+        self.wait = (self.wait * 2).min(LONGEST_SLOT_WAIT);
+        true
+    }
+}
+
 impl Cluster {
-    /// The cluster of which these are nodes. All nodes are connected to as to the first one of them.
+    /// Creates the cluster that these nodes belong to. The settings of the first one hold for all nodes.
     pub(crate) fn new(seeds: &[Client], settings: &Settings, size: u32) -> Result<Self> {
         let refuse = |why: &'static str| Error::misconfigured(operation::BUILD_POOL, why);
         let first = seeds.first().ok_or_else(|| refuse("a cluster needs an address to begin with"))?;
@@ -96,7 +120,7 @@ impl Cluster {
         let addresses = seeds.iter().map(|seed| address::of(seed.get_connection_info()));
         let seeds = addresses.map(|address| address.map(|(host, port)| (host.to_owned(), port)));
         let seeds = seeds.collect::<Option<_>>().ok_or_else(|| refuse("nodes of a cluster are not at Unix sockets"))?;
-        Ok(Self { seeds, manager, size, map: RwLock::default(), asked: Mutex::default() })
+        Ok(Self { seeds, manager, size, map: RwLock::default(), last_refresh: Mutex::default() })
     }
 
     pub(crate) fn manager(&self) -> &RedisConnectionManager {
@@ -107,184 +131,174 @@ impl Cluster {
         self.size
     }
 
-    /// Sends a command to the node that has this key. The outer error: it was not carried out.
+    /// Sends a command to the node that owns the slot of this key.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error only if no node carried out the command.
     pub(crate) fn send(
         &self,
         operation: &'static str,
         until: Instant,
         key: &[u8],
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
-    ) -> Result<RedisResult<Value>> {
+    ) -> Result<Outcome> {
         let slot = slot(key);
-        let (mut node, mut asking) = (self.owner(operation, until, slot)?, false);
-        let (mut redirections, mut wait) = (0, FIRST_WAIT);
+        let mut route = Route::to(self.owner(operation, until, slot)?);
+        let mut pause = RedirectionPause::new();
         loop {
-            let answer =
-                node.send(
-                    operation,
-                    until,
-                    |connection| {
-                        if asking { connection.asking(&command) } else { command(connection) }
-                    },
-                );
-            let error = match answer {
-                Ok(Err(error)) => error,
-                Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    // Another one may have its slots by now.
-                    let other = self.look(operation, until, None).ok().and_then(|()| self.known_owner(slot));
-                    match other.filter(|other| !Arc::ptr_eq(other, &node)) {
-                        Some(other) => (node, asking) = (other, false),
-                        None => return Err(error),
-                    }
+            let failed = match route.send(operation, until, &command) {
+                Ok(Outcome::Failed(error)) => error,
+                Ok(replied) => return Ok(replied),
+                Err(not_sent) => {
+                    route = self.detour(operation, until, slot, &route.node).ok_or(not_sent)?;
                     continue;
                 }
             };
-            let Some(redirection) = self.redirection(&error, &node) else { return Ok(Err(error)) };
-            redirections += 1;
-            if redirections > AT_ONCE || matches!(redirection, Redirection::Wait) {
-                if Instant::now() + wait >= until {
-                    return Err(Error::new(ErrorKind::Unavailable, operation).with_source(Cause::of(&error)));
-                }
-                thread::sleep(wait);
-                wait = (wait * 2).min(LONGEST_WAIT);
-            }
-            (node, asking) = match redirection {
-                Redirection::Moved(to) => {
-                    // It is the one that surely knows.
-                    let _ = self.look(operation, until, Some(&to));
-                    (to, false)
-                }
-                Redirection::Ask(to) => (to, true),
-                Redirection::Wait => (self.owner(operation, until, slot)?, false),
+            let Some(redirection) = self.redirection(&failed, &route.node) else {
+                return Ok(Outcome::Failed(failed));
             };
+            if !pause.before(&redirection, until) {
+                return Err(Error::new(ErrorKind::Unavailable, operation).with_source(Cause::of(&failed)));
+            }
+            route = self.follow(redirection, operation, until, slot)?;
         }
     }
 
-    fn redirection(&self, error: &RedisError, from: &Node) -> Option<Redirection> {
-        let to = || {
-            let (address, _) = error.redirect_node()?;
-            let (host, port) = address.rsplit_once(':')?;
-            // Without a host it is the one that was asked.
-            let host = if host.is_empty() { from.manager.address()?.0 } else { host };
-            self.node(host.trim_matches(['[', ']']), port.parse().ok()?).ok()
-        };
+    /// Returns the route to a node that took over the slot of an unreachable node, if there is one.
+    fn detour(&self, operation: &'static str, until: Instant, slot: u16, unreachable: &Arc<Server>) -> Option<Route> {
+        self.refresh(operation, until, None).ok()?;
+        self.known_owner(slot).filter(|owner| !Arc::ptr_eq(owner, unreachable)).map(Route::to)
+    }
+
+    fn redirection(&self, error: &RedisError, source: &Server) -> Option<Redirection> {
         match error.kind() {
-            Kind::Server(Server::Moved) => to().map(Redirection::Moved),
-            Kind::Server(Server::Ask) => to().map(Redirection::Ask),
-            Kind::Server(Server::TryAgain) => Some(Redirection::Wait),
-            // What a script met with that reads before it writes.
-            Kind::Server(Server::ResponseError) if error.detail().is_some_and(|detail| detail.contains(NON_LOCAL)) => {
+            Kind::Server(ServerErrorKind::Moved) => self.redirected_to(error, source).map(Redirection::Moved),
+            Kind::Server(ServerErrorKind::Ask) => self.redirected_to(error, source).map(Redirection::Ask),
+            Kind::Server(ServerErrorKind::TryAgain) => Some(Redirection::Wait),
+            // A script failed at a key that is being migrated. Scripts read before they write, so nothing has changed.
+            Kind::Server(ServerErrorKind::ResponseError)
+                if error.detail().is_some_and(|detail| detail.contains(NON_LOCAL_KEY)) =>
+            {
                 Some(Redirection::Wait)
             }
             _ => None,
         }
     }
 
-    /// The node that has a slot. Before any has told who has it, somebody asks and the others wait.
-    pub(crate) fn owner(&self, operation: &'static str, until: Instant, slot: u16) -> Result<Arc<Node>> {
+    /// Returns the node that a redirection names.
+    fn redirected_to(&self, error: &RedisError, source: &Server) -> Option<Arc<Server>> {
+        let (address, _) = error.redirect_node()?;
+        let (host, port) = address.rsplit_once(':')?;
+        // A redirection without a host leads to another port of the same host.
+        let host = if host.is_empty() { source.manager.address()?.0 } else { host };
+        self.node(host.trim_matches(['[', ']']), port.parse().ok()?).ok()
+    }
+
+    fn follow(&self, redirection: Redirection, operation: &'static str, until: Instant, slot: u16) -> Result<Route> {
+        Ok(match redirection {
+            Redirection::Moved(node) => {
+                // Ask the node that the redirection names first, because it knows that it owns the slot. Even if the
+                // refresh fails, the command goes to that node.
+                let _ = self.refresh(operation, until, Some(&node));
+                Route::to(node)
+            }
+            Redirection::Ask(node) => Route { node, asking: true },
+            Redirection::Wait => Route::to(self.owner(operation, until, slot)?),
+        })
+    }
+
+    /// Returns the node that owns a slot. Until there is a slot map, one thread requests it and the others wait.
+    pub(crate) fn owner(&self, operation: &'static str, until: Instant, slot: u16) -> Result<Arc<Server>> {
         loop {
             if let Some(node) = self.known_owner(slot) {
                 return Ok(node);
             }
-            self.look(operation, until, None)?;
+            self.refresh(operation, until, None)?;
             if let Some(node) = self.known_owner(slot) {
                 return Ok(node);
             }
-            if !self.map().owners.is_empty() {
-                return Err(
-                    Error::new(ErrorKind::Unavailable, operation).with_source("no node of the cluster has the slot")
-                );
+            if !self.map().is_empty() {
+                let why = "no node of the cluster has the slot";
+                return Err(Error::new(ErrorKind::Unavailable, operation).with_source(why));
             }
-            let refusals: Vec<_> = self.nodes().iter().filter_map(|node| node.refusal()).collect();
-            if let (Some(error), true) = (refusals.first(), refusals.len() >= self.seeds.len()) {
-                return Err(failure::of_connect(operation, error));
-            }
+            self.check_nodes(operation)?;
             if Instant::now() >= until {
                 let why = "no node of the cluster has told yet who has which slot";
                 return Err(Error::new(ErrorKind::TimedOut, operation).with_source(why));
             }
-            thread::sleep(FIRST_WAIT);
+            thread::sleep(FIRST_SLOT_WAIT);
         }
     }
 
-    fn known_owner(&self, slot: u16) -> Option<Arc<Node>> {
+    fn known_owner(&self, slot: u16) -> Option<Arc<Server>> {
         self.map().owner(slot)
     }
 
-    /// The nodes that have slots.
-    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
-        self.map().nodes.clone()
+    /// Fails fast if all nodes are unreachable.
+    fn check_nodes(&self, operation: &'static str) -> Result<()> {
+        let errors: Vec<_> = self.nodes().iter().filter_map(|node| node.check().err()).collect();
+        match errors.first() {
+            Some(error) if errors.len() >= self.seeds.len() => Err(error::connect_error(operation, error)),
+            _ => Ok(()),
+        }
     }
 
-    /// Asks a node who has which slot, `first` if there is one, unless that was asked a moment ago, or is being asked.
+    /// Returns the nodes that own slots.
+    pub(crate) fn nodes(&self) -> Vec<Arc<Server>> {
+        self.map().nodes().to_vec()
+    }
+
+    /// Refreshes the slot map, unless it was refreshed a moment ago or another thread refreshes it now.
+    ///
+    /// The node `first` is asked before the others.
     ///
     /// # Errors
     ///
-    /// That none told.
-    pub(crate) fn look(&self, operation: &'static str, until: Instant, first: Option<&Arc<Node>>) -> Result<()> {
-        let Ok(mut asked) = self.asked.try_lock() else { return Ok(()) };
-        if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+    /// Returns an error if no node sent its slot map.
+    fn refresh(&self, operation: &'static str, until: Instant, first: Option<&Arc<Server>>) -> Result<()> {
+        let Ok(mut last_refresh) = self.last_refresh.try_lock() else { return Ok(()) };
+        if last_refresh.is_some_and(|last| last.elapsed() < REFRESH_PAUSE) {
             return Ok(());
         }
+        let result = self.refresh_from_any(operation, until, first);
+        *last_refresh = Some(Instant::now());
+        result
+    }
+
+    /// Asks one node after the other for its slot map, until one sends it.
+    fn refresh_from_any(&self, operation: &'static str, until: Instant, first: Option<&Arc<Server>>) -> Result<()> {
         let mut failure: Option<Error> = None;
         let known = self.nodes();
         let seeds = self.seeds.iter().filter_map(|(host, port)| self.node(host, *port).ok());
-        for node in first.cloned().into_iter().chain(known).chain(seeds) {
-            // One that hangs is not to keep the others from being asked.
-            let limit = until.min(Instant::now() + self.manager.deadline() / 3);
-            let told = node.send(operation, limit, |connection| redis::cmd("CLUSTER").arg("SLOTS").query(connection));
-            let error = match told.map(|answer| answer.and_then(|slots| self.draw(slots, &node))) {
-                Ok(Ok(())) => {
-                    *asked = Some(Instant::now());
-                    return Ok(());
-                }
-                Ok(Err(error)) => failure::of_connect(operation, &error),
-                Err(error) => error,
-            };
-            // What does not pass by itself says more than that another one is away.
+        for source in first.cloned().into_iter().chain(known).chain(seeds) {
+            let Err(error) = self.refresh_from(operation, until, &source) else { return Ok(()) };
+            // Prefer a lasting error over a temporary one, because it names something that an operator must change.
             failure = failure.filter(|failure| !failure.kind().is_temporary()).or(Some(error));
             if Instant::now() >= until {
                 break;
             }
         }
-        *asked = Some(Instant::now());
         Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, operation)))
     }
 
-    /// Draws the map anew, from what a node answered to `CLUSTER SLOTS`.
-    fn draw(&self, slots: Value, told_by: &Node) -> RedisResult<()> {
-        let ranges = Vec::<Vec<Value>>::from_redis_value(slots)?;
-        let mut drawn = Map { nodes: Vec::new(), owners: vec![None; usize::from(SLOTS)] };
-        for range in ranges {
-            let mut parts = range.into_iter();
-            let (Some(Value::Int(from)), Some(Value::Int(to)), Some(Value::Array(master))) =
-                (parts.next(), parts.next(), parts.next())
-            else {
-                return Err((Kind::UnexpectedReturnType, "not the slots of a cluster").into());
-            };
-            let mut master = master.into_iter();
-            let host = master.next().and_then(|host| String::from_redis_value(host).ok()).unwrap_or_default();
-            let (Some(Value::Int(port)), Some((own_host, _))) = (master.next(), told_by.manager.address()) else {
-                return Err((Kind::UnexpectedReturnType, "not the slots of a cluster").into());
-            };
-            // A node that does not know its own address is where it was asked.
-            let host = if matches!(&*host, "" | "?") { own_host } else { &host };
-            let node = self.node(host, port as u16)?;
-            let known = drawn.nodes.iter().position(|known| Arc::ptr_eq(known, &node));
-            let position = known.unwrap_or_else(|| {
-                drawn.nodes.push(node);
-                drawn.nodes.len() - 1
-            });
-            let range = from.clamp(0, i64::from(SLOTS)) as usize..(to + 1).clamp(0, i64::from(SLOTS)) as usize;
-            drawn.owners.get_mut(range).unwrap_or_default().fill(Some(position as u16));
-        }
-        *sync::write(&self.map) = drawn;
+    fn refresh_from(&self, operation: &'static str, until: Instant, source: &Server) -> Result<()> {
+        // One node that hangs must leave time to ask the others.
+        let limit = until.min(Instant::now() + self.manager.deadline() / 3);
+        let source_host = source.manager.address().map_or("", |(host, _)| host);
+        let outcome =
+            source.send(operation, limit, |connection| redis::cmd("CLUSTER").arg("SLOTS").query(connection))?;
+        let owned = outcome.into_result().and_then(|reply| {
+            let ranges = parse_slots(reply, source_host)?.into_iter();
+            ranges.map(|range| Ok((range.slots, self.node(&range.host, range.port)?))).collect::<RedisResult<Vec<_>>>()
+        });
+        let owned = owned.map_err(|error| error::connect_error(operation, &error))?;
+        *sync::write(&self.map) = SlotMap::new(owned);
         Ok(())
     }
 
-    /// The node at this address. One that nobody knew is known until the map is drawn anew.
-    fn node(&self, host: &str, port: u16) -> RedisResult<Arc<Node>> {
+    /// Returns the node at this address. A new node stays in the slot map until the next refresh.
+    fn node(&self, host: &str, port: u16) -> RedisResult<Arc<Server>> {
         if let Some(node) = self.map().at(host, port) {
             return Ok(node.clone());
         }
@@ -293,34 +307,19 @@ impl Cluster {
         if let Some(node) = map.at(host, port) {
             return Ok(node.clone());
         }
-        let node = Node::open(manager, r2d2::Pool::builder().max_size(self.size));
-        map.nodes.push(node.clone());
+        let node = Server::open(manager, r2d2::Pool::builder().max_size(self.size));
+        map.add(node.clone());
         Ok(node)
     }
 
-    fn map(&self) -> RwLockReadGuard<'_, Map> {
+    fn map(&self) -> RwLockReadGuard<'_, SlotMap> {
         sync::read(&self.map)
     }
 }
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<_> = self.nodes().iter().map(|node| node.manager.link().address().to_owned()).collect();
+        let nodes: Vec<_> = self.nodes().iter().map(|node| node.manager.breaker().address().to_owned()).collect();
         f.debug_struct("Cluster").field("nodes", &nodes).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_slot_of_a_key_is_that_of_its_tag() {
-        // From the cluster specification.
-        assert_eq!(slot(b"123456789"), 0x31C3);
-        assert_eq!(slot(b"{user1000}.following"), slot(b"{user1000}.followers"));
-        assert_eq!(slot(b"foo{}{bar}"), Crc::<u16>::new(&CRC_16_XMODEM).checksum(b"foo{}{bar}") % SLOTS);
-        assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
-        assert_eq!(slot(b"foo{bar}{zap}"), slot(b"bar"));
     }
 }

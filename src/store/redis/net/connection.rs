@@ -1,3 +1,11 @@
+//! One connection to Redis, with a deadline, which reports how it fails.
+//!
+//! The connector opens it and r2d2 keeps it in the pool. Stores send all their commands over it, and an application may take
+//! one from the pool.
+//!
+//! Invariant: a connection over which no valid reply came is never used again, because the next reply could belong to an
+//! earlier command. It also reports to the [circuit breaker](super::breaker), so that its whole generation goes.
+
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
@@ -5,111 +13,122 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Connection, ConnectionLike, RedisError, RedisResult, Value};
 
-use super::breaker::Link;
-use super::error as failure;
+use super::breaker::Breaker;
+use super::error;
 
-/// A command of so many bytes takes no time to send: it fits into the buffer of the socket, and nothing else is on its way.
-const AT_ONCE: usize = 16 * 1024;
+/// Up to this size, a command takes no time to send, because it fits into the empty buffer of the socket. The buffer for
+/// packing commands also stays no larger than this.
+const SMALL_COMMAND_BYTES: usize = 16 * 1024;
 
-/// How long a connection is kept at least to a server that answers but cannot serve. It is opened anew because the address
-/// may lead to another server by now, but not for every command: a busy program would use up its ports.
-const SETTLED: Duration = Duration::from_millis(500);
-
-/// A pooled connection, for commands of one's own as well: `redis::cmd("GET").arg(key).query(&mut connection)`.
+/// How long a connection to a server that cannot serve is kept at least.
 ///
-/// A command has the deadline of the pool; each answer of a pipeline has it anew. A failure is noticed: a connection that
-/// is of no more use leaves the pool.
+/// It is replaced, because the address may lead to another server by now. It is not replaced after every command, because a
+/// busy program would run out of ports.
+const MIN_CONNECTION_AGE: Duration = Duration::from_millis(500);
+
+/// A connection from the pool, also for custom commands: `redis::cmd("GET").arg(key).query(&mut connection)`.
+///
+/// A command has the deadline of the pool. In a pipeline, the deadline starts again for each reply. A connection that fails
+/// leaves the pool.
 pub struct RedisConnection {
     connection: Connection,
-    /// Which generation of connections it belongs to. One failure makes all of a generation suspect.
+    /// The generation that it belongs to. Once one connection has failed, its whole generation is suspect.
     generation: u64,
     opened: Instant,
     deadline: Duration,
-    /// The time limit of reading and writing that is set now.
-    limit: Duration,
-    /// When the operation must be over that uses it now; without one each command has the deadline.
+    /// The timeout that the socket has now, for writes and for reads.
+    timeout: Duration,
+    /// The end of the current operation. Without it, each command has the whole deadline.
     until: Option<Instant>,
-    /// Whether commands are to be carried out in a slot that this node of a cluster does not have yet.
+    /// True if each command needs `ASKING`, because this node of a cluster is importing the slot.
     asking: bool,
-    /// Where commands are put together.
+    /// The buffer in which commands are packed.
     packed: Vec<u8>,
+    /// True if the connection must leave the pool.
     spoiled: bool,
+    /// True if Sentinel names the server.
     follows_a_master: bool,
-    link: Arc<Link>,
+    breaker: Arc<Breaker>,
 }
 
 impl RedisConnection {
-    /// One that was opened just now, of this generation.
+    /// Wraps a connection of this generation that was opened just now.
     pub(crate) fn new(
         connection: Connection,
         generation: u64,
         deadline: Duration,
         follows_a_master: bool,
-        link: Arc<Link>,
+        breaker: Arc<Breaker>,
     ) -> Self {
         Self {
             connection,
             generation,
             opened: Instant::now(),
             deadline,
-            limit: deadline,
+            timeout: deadline,
             until: None,
             asking: false,
             packed: Vec::new(),
             spoiled: false,
             follows_a_master,
-            link,
+            breaker,
         }
     }
 
-    /// Whether no other connection of its generation has failed.
+    /// Returns `true` if no connection of its generation has failed.
     pub(crate) fn is_current(&self) -> bool {
-        self.link.is_current(self.generation)
+        self.breaker.is_current(self.generation)
     }
 
-    /// Whether it is of no more use.
+    /// Returns `true` if it must leave the pool.
     pub(crate) fn is_spoiled(&self) -> bool {
         self.spoiled
     }
 
-    /// Runs commands that have to be over by then.
-    pub(crate) fn by<A>(&mut self, until: Instant, run: impl FnOnce(&mut Self) -> A) -> A {
+    /// Runs commands that must end by `until`.
+    pub(crate) fn with_deadline<R>(&mut self, until: Instant, run: impl FnOnce(&mut Self) -> R) -> R {
         self.until = Some(until);
-        let answer = run(self);
+        let result = run(self);
         self.until = None;
-        answer
+        result
     }
 
-    /// Runs commands in a slot that is on its way to this node.
-    pub(crate) fn asking<A>(&mut self, run: impl FnOnce(&mut Self) -> A) -> A {
+    /// Runs commands in a slot that this node is importing.
+    pub(crate) fn asking<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
         self.asking = true;
-        let answer = run(self);
+        let result = run(self);
         self.asking = false;
-        answer
+        result
     }
 
-    /// Limits the next write or read. Most of the deadline is left unless there was something to wait for; only then is it
-    /// worth two system calls, and two more to go back.
-    fn limit(&mut self, left: Duration) -> RedisResult<()> {
-        let limit = match left {
+    /// Sets the socket timeouts for the next write or read.
+    ///
+    /// While more than 90 % of the deadline is left, the timeouts stay at the full deadline, which saves two system calls for
+    /// each operation.
+    fn set_timeouts(&mut self, left: Duration) -> RedisResult<()> {
+        let timeout = match left {
             plenty if plenty > self.deadline * 9 / 10 => self.deadline,
-            // Zero would be no limit at all.
+            // The socket takes zero for no timeout at all.
             left => left.max(Duration::from_millis(1)),
         };
-        if limit != self.limit {
-            self.connection.set_read_timeout(Some(limit))?;
-            self.connection.set_write_timeout(Some(limit))?;
-            self.limit = limit;
+        if timeout != self.timeout {
+            self.connection.set_read_timeout(Some(timeout))?;
+            self.connection.set_write_timeout(Some(timeout))?;
+            self.timeout = timeout;
         }
         Ok(())
     }
 
-    /// Two commands in one go, and what came of both. Fails as the first one that fails.
-    pub(crate) fn both(&mut self, one: &Cmd, other: &Cmd) -> RedisResult<[Value; 2]> {
-        self.run([one, other])
+    /// Sends two commands in one pipeline and returns both replies.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the first command that fails.
+    pub(crate) fn pipeline2(&mut self, first: &Cmd, second: &Cmd) -> RedisResult<[Value; 2]> {
+        self.run([first, second])
     }
 
-    /// Sends commands and waits for an answer to each.
+    /// Sends commands in one write and waits for a reply to each.
     fn run<const N: usize>(&mut self, commands: [&Cmd; N]) -> RedisResult<[Value; N]> {
         let mut packed = mem::take(&mut self.packed);
         packed.clear();
@@ -119,66 +138,77 @@ impl RedisConnection {
             }
             command.write_packed_command(&mut packed);
         }
-        let answers = self.exchange(&packed);
-        // What was large once need not stay so.
-        if packed.capacity() <= AT_ONCE {
+        let replies = self.exchange(&packed);
+        // Free a buffer that one large command needed.
+        if packed.capacity() <= SMALL_COMMAND_BYTES {
             self.packed = packed;
         }
-        answers
+        replies
     }
 
+    /// Sends packed commands, receives `N` replies and reports a failure.
     fn exchange<const N: usize>(&mut self, packed: &[u8]) -> RedisResult<[Value; N]> {
         let (until, allowed) = match self.until {
             Some(until) => (until, left(until)),
             None => (Instant::now() + self.deadline, self.deadline),
         };
-        let answers = self.limit(allowed).and_then(|()| {
-            self.connection.send_packed_command(packed)?;
-            if packed.len() > AT_ONCE {
-                self.limit(left(until))?;
-            }
-            let mut answers = [const { Value::Nil }; N];
-            for answer in &mut answers {
-                if self.asking {
-                    self.receive()?;
-                }
-                *answer = self.receive()?;
-            }
-            let refused = answers.iter().find_map(|answer| match answer {
-                Value::ServerError(error) => Some(error.clone().into()),
-                _ => None,
-            });
-            refused.map_or(Ok(answers), Err)
-        });
-        if let Err(error) = &answers {
-            self.failed(error, allowed);
+        let replies = self.send_and_receive(packed, until, allowed);
+        if let Err(error) = &replies {
+            self.on_failure(error, allowed);
         }
-        answers
+        replies
     }
 
+    fn send_and_receive<const N: usize>(
+        &mut self,
+        packed: &[u8],
+        until: Instant,
+        allowed: Duration,
+    ) -> RedisResult<[Value; N]> {
+        self.set_timeouts(allowed)?;
+        self.connection.send_packed_command(packed)?;
+        if packed.len() > SMALL_COMMAND_BYTES {
+            self.set_timeouts(left(until))?;
+        }
+        let mut replies = [const { Value::Nil }; N];
+        // Receive all replies before looking for errors, so that none is left on the connection.
+        for reply in &mut replies {
+            if self.asking {
+                self.receive()?;
+            }
+            *reply = self.receive()?;
+        }
+        match replies.iter().find_map(error_reply) {
+            Some(error) => Err(error),
+            None => Ok(replies),
+        }
+    }
+
+    /// Receives the next reply, and skips push messages.
     fn receive(&mut self) -> RedisResult<Value> {
         loop {
             match self.connection.recv_response()? {
                 Value::Push { .. } => continue,
-                answer => return Ok(answer),
+                reply => return Ok(reply),
             }
         }
     }
 
-    /// A command failed that was allowed to take so long, sending and all.
-    fn failed(&mut self, error: &RedisError, allowed: Duration) {
-        if failure::is_unanswered(error) {
+    /// Decides what the failure of a command means for this connection and its generation. `allowed` is the time that the
+    /// command had, to send it and to receive the reply.
+    fn on_failure(&mut self, error: &RedisError, allowed: Duration) {
+        if error::is_unanswered(error) {
             self.spoiled = true;
-            // A command that waited long for a connection had little time left, which says nothing about Redis.
+            // A command that waited long for a connection had little time left, so its timeout proves nothing about Redis.
             let hasty = error.is_timeout() && allowed < self.deadline / 2;
             if !hasty {
-                self.link.lost(self.generation, error);
+                self.breaker.on_connection_lost(self.generation, error);
             }
-        } else if failure::cannot_serve(error) && self.opened.elapsed() >= SETTLED {
+        } else if error::cannot_serve(error) && self.opened.elapsed() >= MIN_CONNECTION_AGE {
             self.spoiled = true;
             if self.follows_a_master {
-                // All the others lead to the same server, which is the master no more.
-                self.link.lost(self.generation, error);
+                // All connections of the generation lead to this server, which is no longer the master.
+                self.breaker.on_connection_lost(self.generation, error);
             }
         }
     }
@@ -188,29 +218,31 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
+fn error_reply(reply: &Value) -> Option<RedisError> {
+    match reply {
+        Value::ServerError(error) => Some(error.clone().into()),
+        _ => None,
+    }
+}
+
 impl ConnectionLike for RedisConnection {
     fn req_command(&mut self, command: &Cmd) -> RedisResult<Value> {
-        self.run([command]).map(|[answer]| answer)
+        self.run([command]).map(|[reply]| reply)
     }
 
     fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
-        self.exchange(command).map(|[answer]| answer)
+        self.exchange(command).map(|[reply]| reply)
     }
 
     fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
         let allowed = self.until.map_or(self.deadline, left);
-        let answers = self.limit(allowed).and_then(|()| self.connection.req_packed_commands(commands, offset, count));
-        match &answers {
-            Ok(answers) => {
-                for answer in answers {
-                    if let Value::ServerError(error) = answer {
-                        self.failed(&error.clone().into(), allowed);
-                    }
-                }
-            }
-            Err(error) => self.failed(error, allowed),
+        let replies =
+            self.set_timeouts(allowed).and_then(|()| self.connection.req_packed_commands(commands, offset, count));
+        match &replies {
+            Ok(replies) => replies.iter().filter_map(error_reply).for_each(|error| self.on_failure(&error, allowed)),
+            Err(error) => self.on_failure(error, allowed),
         }
-        answers
+        replies
     }
 
     fn get_db(&self) -> i64 {
@@ -228,7 +260,7 @@ impl ConnectionLike for RedisConnection {
 
 impl Drop for RedisConnection {
     fn drop(&mut self) {
-        self.link.closed(self.generation);
+        self.breaker.on_close(self.generation);
     }
 }
 

@@ -1,3 +1,10 @@
+//! Opens the connections of a pool: finds the server, logs in, and checks that it serves.
+//!
+//! r2d2 calls it in background threads. Every attempt to connect goes through the [circuit breaker](super::breaker).
+//!
+//! Invariant: a connection enters the pool only after a reply of the server came over it, and each step of connecting has a
+//! time limit.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,17 +13,17 @@ use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{Client, Connection, ConnectionAddr, RedisConnectionInfo, RedisError, RedisResult, Role};
 
 use super::address::{self, Address};
-use super::breaker::Link;
+use super::breaker::Breaker;
 use super::connection::RedisConnection;
 use super::credentials::Credentials;
 use super::error::Cause;
 use super::sentinel::{Sentinel, unreachable};
 use crate::{Error, Result, operation};
 
-/// How long a whole operation may take unless configured otherwise.
-const DEADLINE: Duration = Duration::from_secs(1);
+/// The deadline of an operation, unless configured otherwise.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Refuses deadlines that do not work: sockets take no limit of zero, and clocks end.
+/// Rejects deadlines that cannot work, because sockets take no timeout of zero and a far end of an operation overflows.
 pub(crate) fn check_deadline(deadline: Duration) -> Result<()> {
     if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&deadline) {
         return Ok(());
@@ -25,43 +32,45 @@ pub(crate) fn check_deadline(deadline: Duration) -> Result<()> {
     Err(Error::misconfigured(operation::SET_DEADLINE, why))
 }
 
-/// Opens connections for an [`r2d2::Pool`] that are fit for the worker threads of a server.
+/// Opens connections for an [`r2d2::Pool`] that suit the worker threads of a server.
 ///
-/// What the `redis` crate itself implements for r2d2 has no time limits: a Redis that hangs would hang every thread. Here
-/// connecting, writing and reading have limits, a connection that saw a failure is never used again, and checking a
-/// connection out of the pool costs no round trip.
+/// The r2d2 support of the `redis` crate has no time limits, so a Redis that hangs would block every thread. Here,
+/// connecting, writing and reading have time limits, a connection that failed is never used again, and a checkout from the
+/// pool costs no round trip.
 ///
-/// Clones are the same manager.
+/// Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct RedisConnectionManager {
-    server: Server,
+    target: Target,
     settings: Settings,
-    link: Arc<Link>,
+    breaker: Arc<Breaker>,
 }
 
-/// What can be set of connections, wherever they lead. What is not set is as by default.
+/// Settings of connections to any server. An absent setting has its default.
 #[derive(Clone, Default)]
 pub(crate) struct Settings {
     pub(crate) deadline: Option<Duration>,
     pub(crate) credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
 }
 
-/// Which server connections lead to.
+/// The server that connections lead to.
 #[derive(Clone)]
-enum Server {
+enum Target {
     Fixed(Arc<Client>),
     Master(Arc<Sentinel>),
 }
 
 impl RedisConnectionManager {
-    /// A manager of connections to the Redis at this URL: `redis://user:password@host:6379/0`,
-    /// `redis+unix:///path/to/socket`, or the `redis-sentinel://…` of
+    /// Creates a manager of connections to the Redis at this URL.
+    ///
+    /// The URL is `redis://user:password@host:6379/0`, `redis+unix:///path/to/socket`, or a `redis-sentinel://…` URL as in
     /// [`RedisSessionStoreBuilder::url`](crate::RedisSessionStoreBuilder::url). Nothing is connected yet.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`] if the URL cannot be read, or is that of a cluster, whose pool a
-    /// [`RedisSessionStore`](crate::RedisSessionStore) makes. The error does not repeat it, for it may hold a password.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the URL cannot be parsed, or if it is the URL
+    /// of a cluster. The error does not quote the URL, because the URL may contain a password. The pool of a cluster is
+    /// created by the builder of a [`RedisSessionStore`](crate::RedisSessionStore).
     pub fn open(url: &str) -> Result<Self> {
         match Address::parse(url).map_err(|error| misconfigured(&error))? {
             Address::Server(client) => Self::new(client),
@@ -73,21 +82,24 @@ impl RedisConnectionManager {
         }
     }
 
-    /// A manager of connections to where this client connects. TCP connections get `TCP_NODELAY`, keep-alive unless the
-    /// client has its own, and are closed by a reset: what was not yet sent over a connection that was given up is never
-    /// sent late.
+    /// Creates a manager of connections to the server of this client.
+    ///
+    /// TCP connections get `TCP_NODELAY`, and keep-alive unless the client sets its own. They are closed by a reset, so that
+    /// bytes that were not sent yet when a connection was abandoned are never sent late.
     pub fn new(client: Client) -> Result<Self> {
-        let client = prepared(&client).map_err(|error| misconfigured(&error))?;
-        let link = Link::new(client.get_connection_info().addr().to_string());
-        Ok(Self { server: Server::Fixed(Arc::new(client)), settings: Settings::default(), link: Arc::new(link) })
+        let client = with_socket_settings(&client).map_err(|error| misconfigured(&error))?;
+        let breaker = Breaker::new(client.get_connection_info().addr().to_string());
+        Ok(Self { target: Target::Fixed(Arc::new(client)), settings: Settings::default(), breaker: Arc::new(breaker) })
     }
 
-    /// A manager of connections to the master of this name, of which these Sentinels know the address. It is logged in at,
-    /// and talked to with or without TLS, as `master` would, whose own address does not matter.
+    /// Creates a manager of connections to the master that Sentinel knows as `name`.
+    ///
+    /// The `sentinels` are asked for its address. Credentials and TLS settings are taken from `master`; the address in
+    /// `master` is ignored.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`] if there are no Sentinels.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if there are no Sentinels.
     pub fn sentinel(
         name: impl Into<String>,
         sentinels: impl IntoIterator<Item = Client>,
@@ -97,90 +109,94 @@ impl RedisConnectionManager {
         if sentinels.is_empty() {
             return Err(Error::misconfigured(operation::READ_ADDRESS, "there are no Sentinels"));
         }
-        let settings = prepared(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
+        let settings =
+            with_socket_settings(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
         let sentinel = Sentinel::new(name.into(), sentinels, settings);
-        let link = Arc::new(Link::new(sentinel.to_string()));
-        Ok(Self { server: Server::Master(Arc::new(sentinel)), settings: Settings::default(), link })
+        let breaker = Arc::new(Breaker::new(sentinel.to_string()));
+        Ok(Self { target: Target::Master(Arc::new(sentinel)), settings: Settings::default(), breaker })
     }
 
-    /// The same for another server.
+    /// Returns a manager with the same settings for another server, with its own circuit breaker.
     pub(crate) fn at(&self, host: &str, port: u16) -> RedisResult<Self> {
-        let Server::Fixed(client) = &self.server else {
+        let Target::Fixed(client) = &self.target else {
             return Err(unreachable("nodes of a cluster have no Sentinels"));
         };
         let client = Client::open(address::at(client.get_connection_info(), host.to_owned(), port))?;
-        let link = Arc::new(Link::new(client.get_connection_info().addr().to_string()));
-        Ok(Self { server: Server::Fixed(Arc::new(client)), link, ..self.clone() })
+        let breaker = Arc::new(Breaker::new(client.get_connection_info().addr().to_string()));
+        Ok(Self { target: Target::Fixed(Arc::new(client)), breaker, ..self.clone() })
     }
 
-    /// Host and port, unless it is a Unix socket, or Sentinels tell.
+    /// Returns host and port, unless the server is at a Unix socket or Sentinel names it.
     pub(crate) fn address(&self) -> Option<(&str, u16)> {
-        match &self.server {
-            Server::Fixed(client) => address::of(client.get_connection_info()),
-            Server::Master(_) => None,
+        match &self.target {
+            Target::Fixed(client) => address::of(client.get_connection_info()),
+            Target::Master(_) => None,
         }
     }
 
-    /// Whether the next connection may lead to another server than the last.
+    /// Returns `true` if Sentinel names the server, so that the next connection may lead to another server than the last.
     pub(crate) fn follows_a_master(&self) -> bool {
-        matches!(self.server, Server::Master(_))
+        matches!(self.target, Target::Master(_))
     }
 
-    /// Logs in with what this says, asked anew for every connection: for credentials that change while the program runs.
-    /// By default, with what the URL or client has. It is called in threads of the pool, which it may keep waiting.
+    /// Sets a function that returns the credentials. Defaults to the credentials of the URL or client.
+    ///
+    /// The function is called for each new connection, so credentials may change while the program runs. It is called in
+    /// threads of the pool, and may block them.
     pub fn with_credentials(self, credentials: impl Fn() -> Credentials + Send + Sync + 'static) -> Self {
         Self { settings: Settings { credentials: Some(Arc::new(credentials)), ..self.settings }, ..self }
     }
 
-    /// The manager with this deadline for an operation: waiting for a connection, sending, and waiting for the answer.
-    /// Defaults to 1 second; from 1 millisecond to an hour. Where it does not hold exactly is told at
-    /// [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline).
+    /// Sets the deadline of an operation. Defaults to 1 second.
+    ///
+    /// The deadline covers the wait for a connection, sending the command, and the wait for its reply. See
+    /// [`RedisSessionStoreBuilder::deadline`](crate::RedisSessionStoreBuilder::deadline) for its limits.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`] for a deadline out of range.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the deadline is shorter than 1 millisecond or
+    /// longer than an hour.
     pub fn with_deadline(self, deadline: Duration) -> Result<Self> {
         check_deadline(deadline)?;
         Ok(Self { settings: Settings { deadline: Some(deadline), ..self.settings }, ..self })
     }
 
-    /// The manager with these settings, and no others.
+    /// Replaces all settings.
     pub(crate) fn with(self, settings: &Settings) -> Self {
         Self { settings: settings.clone(), ..self }
     }
 
     pub(crate) fn deadline(&self) -> Duration {
-        self.settings.deadline.unwrap_or(DEADLINE)
+        self.settings.deadline.unwrap_or(DEFAULT_DEADLINE)
     }
 
-    pub(crate) fn link(&self) -> &Link {
-        &self.link
+    pub(crate) fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
-    /// Whether Sentinels name another master than the one that connections lead to, and it is there. Those so far are not
-    /// used any more then.
-    pub(crate) fn leaves_for_another_master(&self) -> bool {
-        let Server::Master(sentinel) = &self.server else { return false };
+    /// Invalidates all connections if Sentinel names another master and that master is reachable. Returns `true` if it did.
+    pub(crate) fn follow_new_master(&self) -> bool {
+        let Target::Master(sentinel) = &self.target else { return false };
         let Ok(master) = sentinel.master(self.deadline() / 3) else { return false };
-        let leaves = sentinel.is_another(&master)
-            && self.login(master.clone()).and_then(|client| self.connection(&client)).is_ok()
+        let follows = sentinel.is_another(&master)
+            && self.login(master.clone()).and_then(|client| self.verified_connection(&client)).is_ok()
             && sentinel.follow(&master);
-        if leaves {
-            self.link.leave();
+        if follows {
+            self.breaker.invalidate_all();
         }
-        leaves
+        follows
     }
 
-    /// Whom to connect to now.
-    fn whom(&self) -> RedisResult<Client> {
-        match &self.server {
-            Server::Fixed(client) => Ok(Client::clone(client)),
-            // Several may have to be asked.
-            Server::Master(sentinel) => sentinel.master(self.deadline() / 3),
+    /// Returns a client for the server to connect to now.
+    fn resolve(&self) -> RedisResult<Client> {
+        match &self.target {
+            Target::Fixed(client) => Ok(Client::clone(client)),
+            // A third of the deadline for each Sentinel, because several may have to be asked.
+            Target::Master(sentinel) => sentinel.master(self.deadline() / 3),
         }
     }
 
-    /// The same, as whom the credentials say.
+    /// Returns the client with the current credentials.
     fn login(&self, client: Client) -> RedisResult<Client> {
         let Some(credentials) = &self.settings.credentials else { return Ok(client) };
         let info = client.get_connection_info().clone();
@@ -188,42 +204,65 @@ impl RedisConnectionManager {
         Client::open(info.set_redis_settings(login))
     }
 
-    /// A connection over which an answer came. Only that shows that the server serves: one that hangs accepts connections,
-    /// one that loads its data or wants a password says so to the first command.
-    fn connection(&self, client: &Client) -> RedisResult<Connection> {
-        #[cfg(feature = "tls-rustls")]
-        super::tls::provide();
-        self.try_connection(client).map_err(|error| explained(client.get_connection_info().addr(), error))
+    /// Opens a connection and sets the generation that it belongs to.
+    fn open_connection(&self, generation: &mut u64) -> RedisResult<RedisConnection> {
+        let client = self.login(self.resolve()?)?;
+        let connection = self.verified_connection(&client).map_err(|error| match error.kind() {
+            redis::ErrorKind::AuthenticationFailed => self.why_login_failed(&client, error),
+            _ => error,
+        });
+        if let Target::Master(sentinel) = &self.target {
+            if connection.is_err() {
+                sentinel.doubt();
+            // A connection of an earlier generation is discarded, so it decides nothing.
+            } else if self.breaker.is_current(*generation) && sentinel.follow(&client) {
+                *generation = self.breaker.invalidate_all();
+            }
+        }
+        let breaker = self.breaker.clone();
+        Ok(RedisConnection::new(connection?, *generation, self.deadline(), self.follows_a_master(), breaker))
     }
 
-    fn try_connection(&self, client: &Client) -> RedisResult<Connection> {
+    /// Connects, and returns the connection only after a reply, because only a reply shows that the server serves.
+    ///
+    /// A server that hangs still accepts connections. A server that loads its data, or requires a password, rejects the first
+    /// command.
+    fn verified_connection(&self, client: &Client) -> RedisResult<Connection> {
+        #[cfg(feature = "tls-rustls")]
+        super::tls::provide();
+        self.connect_and_verify(client).map_err(|error| hint_at_tls(client.get_connection_info().addr(), error))
+    }
+
+    fn connect_and_verify(&self, client: &Client) -> RedisResult<Connection> {
         let mut connection = client.get_connection_with_timeout(self.deadline())?;
         connection.set_read_timeout(Some(self.deadline()))?;
         connection.set_write_timeout(Some(self.deadline()))?;
-        // A server that Sentinels call the master may have been another's replica for a while.
-        let answered = match &self.server {
-            Server::Fixed(_) => redis::cmd("PING").exec(&mut connection),
-            Server::Master(_) => match redis::cmd("ROLE").query(&mut connection) {
-                Ok(Role::Primary { .. }) => Ok(()),
-                Ok(_) => Err(unreachable("who was the master is none any more")),
-                Err(error) => Err(error),
-            },
-        };
-        match answered {
-            // It serves, if not this command to this user.
+        match self.verify(&mut connection) {
+            // The server serves. This user may only not run this command.
             Err(error) if error.code() == Some("NOPERM") => Ok(connection),
-            answered => answered.map(|()| connection),
+            verified => verified.map(|()| connection),
         }
     }
 
-    /// Why a login was refused, which the client does not tell. Without credentials the server says if it is for another
-    /// reason than these, that it has too many clients, say.
-    fn why_refused(&self, client: &Client, refused: RedisError) -> RedisError {
+    fn verify(&self, connection: &mut Connection) -> RedisResult<()> {
+        match &self.target {
+            Target::Fixed(_) => redis::cmd("PING").exec(connection),
+            // A server that Sentinel names may have become a replica in the meantime.
+            Target::Master(_) => match redis::cmd("ROLE").query(connection)? {
+                Role::Primary { .. } => Ok(()),
+                _ => Err(unreachable("the server that Sentinel named is not a master")),
+            },
+        }
+    }
+
+    /// Returns why a login failed, because the client does not report it. If the reason is not the credentials but, for
+    /// example, that the server has too many clients, a connection without credentials meets the same error.
+    fn why_login_failed(&self, client: &Client, failed: RedisError) -> RedisError {
         let anonymous = RedisConnectionInfo::default().set_skip_set_lib_name();
         let info = client.get_connection_info().clone().set_redis_settings(anonymous);
-        match Client::open(info).and_then(|client| self.connection(&client)) {
+        match Client::open(info).and_then(|client| self.verified_connection(&client)) {
             Err(error) if error.code() != Some("NOAUTH") => error,
-            _ => refused,
+            _ => failed,
         }
     }
 }
@@ -231,7 +270,7 @@ impl RedisConnectionManager {
 impl fmt::Debug for RedisConnectionManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConnectionManager")
-            .field("addr", &self.link.address())
+            .field("addr", &self.breaker.address())
             .field("deadline", &self.deadline())
             .finish_non_exhaustive()
     }
@@ -242,25 +281,7 @@ impl r2d2::ManageConnection for RedisConnectionManager {
     type Error = RedisError;
 
     fn connect(&self) -> RedisResult<RedisConnection> {
-        self.link.attempt(|generation| {
-            let client = self.login(self.whom()?)?;
-            let connection = self.connection(&client).map_err(|error| match error.kind() {
-                redis::ErrorKind::AuthenticationFailed => self.why_refused(&client, error),
-                _ => error,
-            });
-            if let Server::Master(sentinel) = &self.server {
-                match &connection {
-                    // One from before the last change has been opened for nothing.
-                    Ok(_) if self.link.is_current(*generation) && sentinel.follow(&client) => {
-                        *generation = self.link.leave();
-                    }
-                    Ok(_) => {}
-                    Err(_) => sentinel.doubt(),
-                }
-            }
-            let link = self.link.clone();
-            Ok(RedisConnection::new(connection?, *generation, self.deadline(), self.follows_a_master(), link))
-        })
+        self.breaker.connect_or_probe(|generation| self.open_connection(generation))
     }
 
     fn is_valid(&self, connection: &mut RedisConnection) -> RedisResult<()> {
@@ -275,8 +296,8 @@ impl r2d2::ManageConnection for RedisConnectionManager {
     }
 }
 
-/// Says what a server may mean that wants TLS and hears none, or hears it and knows none.
-fn explained(server: &ConnectionAddr, error: RedisError) -> RedisError {
+/// Adds a hint to the typical error of a server that requires TLS and gets none, or gets TLS and supports none.
+fn hint_at_tls(server: &ConnectionAddr, error: RedisError) -> RedisError {
     let (kind, why) = match server {
         ConnectionAddr::Tcp(..) if error.is_connection_dropped() && !error.is_connection_refusal() => (
             std::io::ErrorKind::ConnectionAborted,
@@ -295,15 +316,16 @@ pub(crate) fn misconfigured(error: &RedisError) -> Error {
     Error::misconfigured(operation::READ_ADDRESS, Cause::of(error))
 }
 
-/// The client with settings that are fit for worker threads.
-fn prepared(client: &Client) -> RedisResult<Client> {
+/// Returns the client with the socket settings of [`RedisConnectionManager::new`].
+fn with_socket_settings(client: &Client) -> RedisResult<Client> {
     let info = client.get_connection_info().clone();
     let tcp = info.tcp_settings().clone().set_nodelay(true).set_linger_time(Duration::ZERO);
     let tcp = match tcp.keepalive() {
         Some(_) => tcp,
         None => tcp.set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(60))),
     };
-    // The answer to these would be ignored, whatever it says; PING is to hear it.
+    // Skip the commands that the client sends on connecting to name itself. It ignores their replies, and PING must get the
+    // first reply.
     let redis = match info.redis_settings() {
         own if own.lib_name().is_some() => own.clone(),
         settings => settings.clone().set_skip_set_lib_name(),

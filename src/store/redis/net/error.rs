@@ -1,20 +1,23 @@
-//! What a failure of Redis means to a caller.
+//! The errors of the redis crate as errors of this crate.
+//!
+//! Every file of `net` uses it. Invariant: the text of an error never has an argument of a command or a part of a URL in it,
+//! because either may be a secret.
 
 use std::fmt;
 
-use redis::{ErrorKind as Kind, RedisError, ServerErrorKind as Server};
+use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
 use crate::{Error, ErrorKind};
 
-/// Whether a command that was sent, and not answered, may have changed anything.
+/// The effect of a command that is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Reads,
     Writes,
 }
 
-/// The error a caller gets for a command that was sent.
-pub(crate) fn of_command(operation: &'static str, effect: Effect, error: &RedisError) -> Error {
+/// Returns the error for a command that was sent. If a write got no reply, its outcome is unknown.
+pub(crate) fn command_error(operation: &'static str, effect: Effect, error: &RedisError) -> Error {
     let kind = match kind(error) {
         ErrorKind::Unavailable | ErrorKind::TimedOut if effect == Effect::Writes && is_unanswered(error) => {
             ErrorKind::MayHaveHappened
@@ -24,8 +27,8 @@ pub(crate) fn of_command(operation: &'static str, effect: Effect, error: &RedisE
     Error::new(kind, operation).with_source(Cause::of(error))
 }
 
-/// The error a caller gets for a command that could not be sent.
-pub(crate) fn of_connect(operation: &'static str, error: &RedisError) -> Error {
+/// Returns the error for a command that could not be sent.
+pub(crate) fn connect_error(operation: &'static str, error: &RedisError) -> Error {
     let kind = match kind(error) {
         ErrorKind::TimedOut | ErrorKind::Other => ErrorKind::Unavailable,
         kind => kind,
@@ -33,17 +36,22 @@ pub(crate) fn of_connect(operation: &'static str, error: &RedisError) -> Error {
     Error::new(kind, operation).with_source(Cause::of(error))
 }
 
-/// The connection broke, or what came over it was no answer.
+/// Returns `true` if there was no valid reply: the connection broke, or the bytes that came are no reply.
 pub(crate) fn is_unanswered(error: &RedisError) -> bool {
     matches!(error.kind(), Kind::Io | Kind::Parse)
 }
 
-/// The server answers, but is not (any more, or yet) the one to ask.
+/// Returns `true` if the server replies but cannot serve, for example a demoted master or a server that loads its data.
 pub(crate) fn cannot_serve(error: &RedisError) -> bool {
     error.code() == Some("NOAUTH")
         || matches!(
             error.kind(),
-            Kind::Server(Server::ReadOnly | Server::BusyLoading | Server::MasterDown | Server::ClusterDown)
+            Kind::Server(
+                ServerErrorKind::ReadOnly
+                    | ServerErrorKind::BusyLoading
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::ClusterDown
+            )
         )
 }
 
@@ -51,21 +59,26 @@ fn kind(error: &RedisError) -> ErrorKind {
     match error.kind() {
         Kind::Io if error.is_timeout() => ErrorKind::TimedOut,
         Kind::Io | Kind::Parse | Kind::ClusterConnectionNotFound => ErrorKind::Unavailable,
-        Kind::Server(Server::BusyLoading | Server::MasterDown | Server::ClusterDown | Server::TryAgain) => {
-            ErrorKind::Unavailable
-        }
-        Kind::Server(Server::ReadOnly) => ErrorKind::ReadOnly,
-        Kind::AuthenticationFailed | Kind::Server(Server::NoPerm) => ErrorKind::Denied,
+        Kind::Server(
+            ServerErrorKind::BusyLoading
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::TryAgain,
+        ) => ErrorKind::Unavailable,
+        Kind::Server(ServerErrorKind::ReadOnly) => ErrorKind::ReadOnly,
+        Kind::AuthenticationFailed | Kind::Server(ServerErrorKind::NoPerm) => ErrorKind::Denied,
         Kind::InvalidClientConfig | Kind::RESP3NotSupported => ErrorKind::Misconfigured,
-        // A cluster, which this client knows nothing of, or keys of two slots in one.
-        Kind::Server(Server::Moved | Server::Ask | Server::CrossSlot) => ErrorKind::Misconfigured,
-        Kind::Server(Server::ResponseError) => match error.detail().unwrap_or_default() {
+        // The server belongs to a cluster but the URL is that of a single server, or one command has keys of two slots.
+        Kind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot) => {
+            ErrorKind::Misconfigured
+        }
+        Kind::Server(ServerErrorKind::ResponseError) => match error.detail().unwrap_or_default() {
             detail if detail.starts_with("max number of clients") => ErrorKind::Unavailable,
             detail if detail.starts_with("DB index") => ErrorKind::Misconfigured,
-            // A server with the URL of a cluster, or of a Sentinel.
+            // The URL is that of a cluster or of a Sentinel, but the server is neither.
             detail if detail.starts_with("This instance has cluster support disabled") => ErrorKind::Misconfigured,
             detail if detail.starts_with("unknown command 'SENTINEL'") => ErrorKind::Misconfigured,
-            // What NOPERM is called within a script: by Redis 7.0, and by all later servers.
+            // NOPERM inside a script, in Redis 7.0 and in later versions.
             detail if detail.starts_with("The user executing the script") => ErrorKind::Denied,
             detail if detail.starts_with("ACL failure in script") => ErrorKind::Denied,
             _ => ErrorKind::Other,
@@ -73,19 +86,20 @@ fn kind(error: &RedisError) -> ErrorKind {
         _ => match error.code() {
             Some("OOM") => ErrorKind::OutOfMemory,
             Some("WRONGTYPE") => ErrorKind::WrongType,
-            // DENIED: protected mode.
+            // DENIED is the reply of protected mode.
             Some("NOAUTH" | "WRONGPASS" | "DENIED") => ErrorKind::Denied,
-            // Redis cannot write to its disk, or has too few replicas, and so refuses writes.
+            // Redis rejects writes because it cannot write to its disk, or has too few replicas.
             Some("MISCONF" | "NOREPLICAS") => ErrorKind::ReadOnly,
-            // A script of somebody else's runs for too long.
+            // A script of another client runs for too long.
             Some("BUSY") => ErrorKind::Unavailable,
             _ => ErrorKind::Other,
         },
     }
 }
 
-/// The text of a `RedisError` without what could be a secret in it: Redis quotes the arguments of a command that it does
-/// not know, and the client the URL that it cannot read.
+/// The text of a `RedisError`, without anything that may be a secret.
+///
+/// Redis quotes the arguments of an unknown command, and the client quotes a URL that it cannot parse.
 #[derive(Clone)]
 pub(crate) struct Cause(String);
 
@@ -97,7 +111,7 @@ impl Cause {
                 let detail = detail.unwrap_or_default();
                 format!("{code} {}", detail.split(", with args").next().unwrap_or_default())
             }
-            // The description, without the detail, which can be part of the URL.
+            // Keep the description without the detail, which can be a part of the URL.
             (Kind::InvalidClientConfig, ..) => match error.to_string().split_once(" - InvalidClientConfig") {
                 Some((description, _)) => description.to_owned(),
                 None => error.category().to_owned(),
@@ -130,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_redis_refuses_is_told_by_its_kind() {
+    fn error_replies_map_to_kinds() {
         for (line, kind) in [
             ("LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
             ("MASTERDOWN Link with MASTER is down", ErrorKind::Unavailable),
@@ -161,13 +175,13 @@ mod tests {
             ("NEWCODE something new", ErrorKind::Other),
         ] {
             for effect in [Effect::Reads, Effect::Writes] {
-                assert_eq!(of_command("testing", effect, &reply(line)).kind(), kind, "{line}");
+                assert_eq!(command_error("testing", effect, &reply(line)).kind(), kind, "{line}");
             }
         }
     }
 
     #[test]
-    fn a_cause_quotes_no_arguments() {
+    fn cause_omits_command_arguments() {
         let cause = Cause::of(&reply("ERR unknown command 'GETEX', with args beginning with: 'sessions:secret' "));
         assert_eq!(cause.to_string(), "ERR unknown command 'GETEX'");
     }

@@ -1,3 +1,9 @@
+//! A pool of connections to one server, to a master behind Sentinel, or to a cluster.
+//!
+//! Stores send all their commands through it, and an application may take connections from it.
+//!
+//! Invariant: one operation has one deadline, which covers the wait for a connection, the command, and the retry.
+
 use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
@@ -8,55 +14,55 @@ use std::time::{Duration, Instant};
 use r2d2::PooledConnection;
 use redis::{Client, RedisResult, Value};
 
-use super::cluster::{self, Cluster};
+use super::cluster::Cluster;
 use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
-use super::error::{self as failure, Cause, Effect};
-use super::server::Node;
+use super::error::{self, Cause, Effect};
+use super::server::{Outcome, Server};
+use super::slots::slot;
 use crate::store::Health;
 use crate::{Error, Result, operation};
 
-/// How many connections a pool opens at most, unless configured otherwise: so many, or as many as rouille starts threads where
-/// that is more.
-const SIZE: u32 = 64;
+/// The default limit of connections, unless rouille starts more threads than this.
+const DEFAULT_POOL_SIZE: u32 = 64;
 
-/// How many threads rouille starts for each core.
-const THREADS: u32 = 8;
+/// The number of threads that rouille starts for each core.
+const THREADS_PER_CORE: u32 = 8;
 
 pub(crate) fn default_size() -> u32 {
-    thread::available_parallelism().map_or(SIZE, size_for)
+    thread::available_parallelism().map_or(DEFAULT_POOL_SIZE, size_for)
 }
 
 fn size_for(cores: NonZero<usize>) -> u32 {
-    u32::try_from(cores.get()).unwrap_or(u32::MAX).saturating_mul(THREADS).max(SIZE)
+    u32::try_from(cores.get()).unwrap_or(u32::MAX).saturating_mul(THREADS_PER_CORE).max(DEFAULT_POOL_SIZE)
 }
 
-/// A pool of connections to a Redis, which stores and the application can share. Clones are the same pool.
+/// A pool of connections to Redis, which stores and the application can share.
 ///
-/// It opens connections when they are needed, in the background, and never waits for one that Redis does not give: while
-/// Redis is away, everybody fails at once, and one connection at a time is tried until it is back.
+/// The pool opens connections in the background, when they are needed. While Redis is unreachable, callers fail fast, and the
+/// pool tries one connection at a time until Redis responds.
 ///
-/// In a cluster it has a pool of this kind for each node that has slots, made when it is known. One that is away concerns
-/// only the keys it has.
+/// In a cluster, each node with slots has its own pool. An unreachable node affects only its own keys. Clones are cheap and
+/// share the pool.
 #[derive(Clone)]
 pub struct RedisPool {
-    servers: Servers,
+    topology: Topology,
     counts: Arc<Counts>,
 }
 
 #[derive(Clone)]
-enum Servers {
-    One(Arc<Node>),
+enum Topology {
+    Single(Arc<Server>),
     Cluster(Arc<Cluster>),
 }
 
-/// Whom a command is for.
+/// The server that a command goes to.
 #[derive(Clone, Copy)]
 pub(crate) enum To<'a> {
     /// The server that has this key.
     Key(&'a str),
-    /// This one, whatever it has.
-    Server(&'a Arc<Node>),
+    /// This server, whichever keys it has.
+    Server(&'a Arc<Server>),
 }
 
 #[derive(Default)]
@@ -66,26 +72,27 @@ struct Counts {
     failed: AtomicU64,
 }
 
-/// What Redis answered.
+/// The reply to a command.
 pub(crate) struct Answer {
     pub(crate) value: Value,
-    /// The command was sent a second time, after the first connection died over it.
+    /// True if the command was sent a second time, because the first connection died.
     pub(crate) repeated: bool,
 }
 
 impl RedisPool {
-    /// A pool of up to 64 connections, or 8 for each core where that is more, as many as rouille starts threads: enough for
-    /// the threads of most servers. A pool that is smaller than the number of threads that use it costs more than anything
-    /// else.
+    /// Creates a pool of up to 64 connections, or of 8 for each core if that is more.
+    ///
+    /// Rouille starts 8 threads for each core, so this is enough for most servers. Nothing costs more time than a pool that is
+    /// smaller than the number of threads that use it.
     pub fn new(manager: RedisConnectionManager) -> Self {
         Self::with_settings(manager, r2d2::Pool::builder().max_size(default_size()))
     }
 
-    /// A pool of at most this many connections.
+    /// Creates a pool of at most this many connections.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`] for none.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if `connections` is 0.
     pub fn with_size(manager: RedisConnectionManager, connections: u32) -> Result<Self> {
         if connections == 0 {
             return Err(Self::empty());
@@ -93,35 +100,42 @@ impl RedisPool {
         Ok(Self::with_settings(manager, r2d2::Pool::builder().max_size(connections)))
     }
 
-    /// A pool with r2d2 settings of one's own: its size, its threads, how long connections live. Four settings are this
-    /// crate's, because its promises rest on them: `min_idle` is 1 (with none, nothing would find out that Redis is back),
-    /// `test_on_check_out` is on (the test costs no I/O), `connection_timeout` bounds the pause between two attempts to
-    /// connect, and the `error_handler` is silent, for an outage is logged once.
+    /// Creates a pool with custom r2d2 settings, such as its size, its threads, and the lifetime of connections.
+    ///
+    /// This crate overwrites four settings, because its guarantees depend on them:
+    ///
+    /// - `min_idle` is 1, so that a connection is opened, and the end of an outage noticed, even without requests.
+    /// - `test_on_check_out` is on. The test costs no I/O.
+    /// - `connection_timeout` limits the pause between two attempts to connect.
+    /// - `error_handler` is silent, because this crate logs each outage once.
     pub fn with_settings(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Self {
-        Self { servers: Servers::One(Node::open(manager, settings)), counts: Arc::default() }
+        Self { topology: Topology::Single(Server::open(manager, settings)), counts: Arc::default() }
     }
 
-    /// A pool for the cluster in which these are nodes, with this many connections to each at most.
+    /// Creates a pool for the cluster that these nodes belong to, with at most this many connections to each node.
     pub(crate) fn cluster(nodes: &[Client], settings: &Settings, connections: u32) -> Result<Self> {
         if connections == 0 {
             return Err(Self::empty());
         }
         let cluster = Arc::new(Cluster::new(nodes, settings, connections)?);
-        Ok(Self { servers: Servers::Cluster(cluster), counts: Arc::default() })
+        Ok(Self { topology: Topology::Cluster(cluster), counts: Arc::default() })
     }
 
     fn empty() -> Error {
         Error::misconfigured(operation::BUILD_POOL, "its size is zero")
     }
 
-    /// Whether it is for a cluster.
+    /// Returns `true` if the pool is for a cluster.
     pub fn is_cluster(&self) -> bool {
-        matches!(self.servers, Servers::Cluster(_))
+        matches!(self.topology, Topology::Cluster(_))
     }
 
-    /// A connection, for commands of one's own; it goes back when dropped. Waits at most for the deadline, and not at all
-    /// while Redis is away. A command on it is not sent a second time if the connection dies over it. In a cluster take
-    /// [`get_for`](Self::get_for).
+    /// Returns a connection for custom commands, which goes back to the pool when it is dropped.
+    ///
+    /// It waits until the deadline at most, and not at all while Redis is known to be unreachable. A command on this
+    /// connection is not retried if the connection dies. In a cluster, use [`get_for`](Self::get_for).
+    ///
+    /// # Examples
     ///
     /// ```no_run
     /// use threaded_sessions::{RedisSessionStore, redis};
@@ -135,56 +149,60 @@ impl RedisPool {
     ///
     /// # Errors
     ///
-    /// What keeps Redis from being reached, mostly [`ErrorKind::Unavailable`]; [`ErrorKind::TimedOut`] if no connection came
-    /// free; [`ErrorKind::Unsupported`] in a cluster.
+    /// - Returns [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), or a kind that names the cause, if Redis cannot be
+    ///   reached.
+    /// - Returns [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) if all connections stay in use until the deadline.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a cluster.
     pub fn get(&self) -> Result<PooledConnection<RedisConnectionManager>> {
-        match self.servers {
-            Servers::One(_) => self.get_for(""),
-            Servers::Cluster(_) => {
+        match self.topology {
+            Topology::Single(_) => self.get_for(""),
+            Topology::Cluster(_) => {
                 Err(Error::unsupported(operation::CONNECT, "a cluster has many servers: say for which key"))
             }
         }
     }
 
-    /// A connection to the server that has this key, as [`get`](Self::get) gives one. Redirections are not followed on it: a
-    /// key that moved meanwhile is answered with `MOVED`.
+    /// Returns a connection to the server that has this key.
+    ///
+    /// It does not follow redirections: if the key has moved to another node, a command fails with `MOVED`. In all other
+    /// respects it is a connection as [`get`](Self::get) returns it.
     ///
     /// # Errors
     ///
-    /// As for [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get), except for [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     pub fn get_for(&self, key: &str) -> Result<PooledConnection<RedisConnectionManager>> {
         let until = Instant::now() + self.deadline();
-        match &self.servers {
-            Servers::One(node) => node.checkout(operation::CONNECT, until),
-            Servers::Cluster(cluster) => cluster
-                .owner(operation::CONNECT, until, cluster::slot(key.as_bytes()))?
-                .checkout(operation::CONNECT, until),
+        match &self.topology {
+            Topology::Single(server) => server.checkout(operation::CONNECT, until),
+            Topology::Cluster(cluster) => {
+                cluster.owner(operation::CONNECT, until, slot(key.as_bytes()))?.checkout(operation::CONNECT, until)
+            }
         }
     }
 
     fn deadline(&self) -> Duration {
-        match &self.servers {
-            Servers::One(node) => node.manager.deadline(),
-            Servers::Cluster(cluster) => cluster.manager().deadline(),
+        match &self.topology {
+            Topology::Single(server) => server.manager.deadline(),
+            Topology::Cluster(cluster) => cluster.manager().deadline(),
         }
     }
 
-    /// All servers, for what goes through their keys.
-    pub(crate) fn servers(&self, operation: &'static str) -> Result<Vec<Arc<Node>>> {
-        match &self.servers {
-            Servers::One(node) => Ok(vec![node.clone()]),
-            Servers::Cluster(cluster) => {
+    /// Returns all servers, for operations that visit each of them.
+    pub(crate) fn servers(&self, operation: &'static str) -> Result<Vec<Arc<Server>>> {
+        match &self.topology {
+            Topology::Single(server) => Ok(vec![server.clone()]),
+            Topology::Cluster(cluster) => {
                 cluster.owner(operation, Instant::now() + self.deadline(), 0)?;
                 Ok(cluster.nodes())
             }
         }
     }
 
-    /// How the pool is doing.
+    /// Returns the counters and the state of the pool.
     pub(crate) fn health(&self) -> Health {
-        let nodes = match &self.servers {
-            Servers::One(node) => vec![node.clone()],
-            Servers::Cluster(cluster) => cluster.nodes(),
+        let servers = match &self.topology {
+            Topology::Single(server) => vec![server.clone()],
+            Topology::Cluster(cluster) => cluster.nodes(),
         };
         let mut health = Health {
             answered: self.counts.answered.load(Ordering::Relaxed),
@@ -192,24 +210,24 @@ impl RedisPool {
             failed: self.counts.failed.load(Ordering::Relaxed),
             ..Health::default()
         };
-        for node in &nodes {
-            let (state, link) = (node.pool.state(), node.manager.link());
-            let failing_for = link.failing_since().map(|since| since.elapsed());
+        for server in &servers {
+            let (state, breaker) = (server.pool.state(), server.manager.breaker());
+            let failing_for = breaker.failing_since().map(|since| since.elapsed());
             health.failing_for = health.failing_for.max(failing_for);
-            if let Some(error) = link.last_error().filter(|_| failing_for.is_some() || health.last_error.is_none()) {
+            if let Some(error) = breaker.last_error().filter(|_| failing_for.is_some() || health.last_error.is_none()) {
                 health.last_error = Some(Cause::of(&error).to_string());
             }
             health.connections_in_use += state.connections.saturating_sub(state.idle_connections);
             health.connections_idle += state.idle_connections;
-            health.connections_max += node.pool.max_size();
+            health.connections_max += server.pool.max_size();
         }
         health
     }
 
-    /// Sends one command and waits for its answer, within the deadline.
+    /// Sends one command and waits for its reply, within the deadline.
     ///
-    /// If the connection dies over it the command is sent once more on a fresh one. Every command of a store either does
-    /// no harm twice or recognises that it was carried out before.
+    /// If the connection dies, the command is sent once more over a new one. This is safe because every command of a store is
+    /// idempotent, or recognises its own success.
     pub(crate) fn call(
         &self,
         operation: &'static str,
@@ -217,7 +235,8 @@ impl RedisPool {
         to: To<'_>,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
-        let result = self.attempt(operation, effect, to, command);
+        let until = Instant::now() + self.deadline();
+        let result = call_with_retry(operation, effect, || self.send(operation, until, to, &command));
         let count = match &result {
             Ok(Answer { repeated: false, .. }) => &self.counts.answered,
             Ok(Answer { repeated: true, .. }) => &self.counts.repeated,
@@ -227,45 +246,48 @@ impl RedisPool {
         result
     }
 
-    fn attempt(
+    fn send(
         &self,
         operation: &'static str,
-        effect: Effect,
+        until: Instant,
         to: To<'_>,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
-    ) -> Result<Answer> {
-        let until = Instant::now() + self.deadline();
-        let send = || match (to, &self.servers) {
-            (To::Server(node), _) | (To::Key(_), Servers::One(node)) => node.send(operation, until, &command),
-            (To::Key(key), Servers::Cluster(cluster)) => cluster.send(operation, until, key.as_bytes(), &command),
-        };
-        match send()? {
-            Ok(value) => Ok(Answer { value, repeated: false }),
-            Err(lost) if failure::is_unanswered(&lost) && !lost.is_timeout() => {
-                let again =
-                    send().and_then(|answer| answer.map_err(|error| failure::of_command(operation, effect, &error)));
-                match again {
-                    Ok(value) => Ok(Answer { value, repeated: true }),
-                    // The second failure says nothing about the first attempt.
-                    Err(_) if effect == Effect::Writes => Err(failure::of_command(operation, effect, &lost)),
-                    Err(error) => Err(error),
-                }
-            }
-            Err(error) => Err(failure::of_command(operation, effect, &error)),
+    ) -> Result<Outcome> {
+        match (to, &self.topology) {
+            (To::Server(server), _) | (To::Key(_), Topology::Single(server)) => server.send(operation, until, command),
+            (To::Key(key), Topology::Cluster(cluster)) => cluster.send(operation, until, key.as_bytes(), command),
         }
+    }
+}
+
+fn call_with_retry(operation: &'static str, effect: Effect, send: impl Fn() -> Result<Outcome>) -> Result<Answer> {
+    let failed = match send()? {
+        Outcome::Replied(value) => return Ok(Answer { value, repeated: false }),
+        Outcome::Failed(error) => error,
+    };
+    // A connection that was cut is worth a retry. After a timeout, no time is left.
+    if !error::is_unanswered(&failed) || failed.is_timeout() {
+        return Err(error::command_error(operation, effect, &failed));
+    }
+    match send() {
+        Ok(Outcome::Replied(value)) => Ok(Answer { value, repeated: true }),
+        // Return the first error, because the outcome of the first attempt is still unknown.
+        _ if effect == Effect::Writes => Err(error::command_error(operation, effect, &failed)),
+        Ok(Outcome::Failed(error)) => Err(error::command_error(operation, effect, &error)),
+        Err(not_sent) => Err(not_sent),
     }
 }
 
 impl fmt::Debug for RedisPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.servers {
-            Servers::One(node) => f
+        match &self.topology {
+            Topology::Single(server) => f
                 .debug_struct("RedisPool")
-                .field("manager", &node.manager)
-                .field("max_size", &node.pool.max_size())
-                .field("state", &node.pool.state())
+                .field("manager", &server.manager)
+                .field("max_size", &server.pool.max_size())
+                .field("state", &server.pool.state())
                 .finish(),
-            Servers::Cluster(cluster) => {
+            Topology::Cluster(cluster) => {
                 f.debug_struct("RedisPool").field("cluster", cluster).field("max_size", &cluster.size()).finish()
             }
         }
@@ -277,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_is_as_large_as_the_threads_of_a_server_are_many() {
+    fn default_pool_size_covers_all_rouille_threads() {
         let size = |cores| size_for(NonZero::new(cores).unwrap());
         assert_eq!([1, 2, 8, 9, 64, usize::MAX].map(size), [64, 64, 64, 72, 512, u32::MAX]);
     }

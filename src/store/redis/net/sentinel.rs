@@ -1,27 +1,34 @@
-use crate::sync;
+//! The Sentinels that know the current master.
+//!
+//! The connector asks them for the address of the master each time it connects, and a thread of the server asks at intervals.
+//!
+//! Invariant: `followed` is the master that the current generation of connections leads to. A connection to another master
+//! makes all earlier connections invalid.
+
 use std::fmt;
+use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use redis::{Client, ConnectionInfo, RedisError, RedisResult};
 
-use super::{address, error as failure};
+use super::{address, error};
+use crate::sync;
 
-/// The Sentinels that know which server is the master now.
+/// The Sentinels that know the current master.
 ///
-/// They are asked for every connection that is opened, and every now and then besides, over a connection that is closed
-/// again. (The client's own has no time limit for a look-up.) A master that was replaced need not be gone: one that is
-/// replaced by order goes on taking writes for some ten seconds, and forgets them then. So its connections are left as soon
-/// as one to the new master is there.
+/// Each look-up opens a connection and closes it again. (The look-up of the client's own `SentinelClient` has no time limit.)
+/// A replaced master may still respond: after a manual failover it accepts writes for some ten seconds, and then loses them. So
+/// its connections are dropped as soon as there is one to the new master.
 pub(crate) struct Sentinel {
     name: String,
     sentinels: Vec<Client>,
-    /// The one that answered last is asked first.
+    /// The position of the Sentinel to ask first: the one that replied last.
     first: AtomicUsize,
-    /// How to connect to the master, all but its address.
+    /// How to connect to the master, except for its address.
     settings: ConnectionInfo,
-    /// The master that connections lead to.
+    /// The master that the current connections lead to.
     followed: Mutex<Option<(String, u16)>>,
 }
 
@@ -30,9 +37,11 @@ impl Sentinel {
         Self { name, sentinels, first: AtomicUsize::new(0), settings, followed: Mutex::default() }
     }
 
-    /// Where the master is, by the first Sentinel that says so. Each is given so long.
+    /// Returns a client for the master that the first responsive Sentinel names.
+    ///
+    /// Each Sentinel has `limit` to reply.
     pub(crate) fn master(&self, limit: Duration) -> RedisResult<Client> {
-        let (mut silence, mut refusal) = (None, None);
+        let (mut no_reply, mut error_reply) = (None, None);
         let first = self.first.load(Ordering::Relaxed);
         for position in (0..self.sentinels.len()).map(|position| (first + position) % self.sentinels.len()) {
             match self.ask(&self.sentinels[position], limit) {
@@ -40,30 +49,30 @@ impl Sentinel {
                     self.first.store(position, Ordering::Relaxed);
                     return Client::open(address::at(&self.settings, host, port));
                 }
-                Ok(None) => refusal = Some(unreachable(&format!("no master is named {}", self.name))),
-                Err(error) if failure::is_unanswered(&error) => silence = silence.or(Some(error)),
-                Err(error) => refusal = refusal.or(Some(error)),
+                Ok(None) => error_reply = Some(unreachable(&format!("no master is named {}", self.name))),
+                Err(error) if error::is_unanswered(&error) => no_reply = no_reply.or(Some(error)),
+                Err(error) => error_reply = error_reply.or(Some(error)),
             }
         }
-        // What one answers says more than that another one does not.
-        Err(refusal.or(silence).unwrap_or_else(|| unreachable("there are no Sentinels")))
+        // Prefer an error reply over a timeout, because it names the cause.
+        Err(error_reply.or(no_reply).unwrap_or_else(|| unreachable("there are no Sentinels")))
     }
 
-    /// The server that was named is no master, or cannot be reached: another Sentinel may know better.
+    /// Asks another Sentinel first next time, because the server that was named is no master or cannot be reached.
     pub(crate) fn doubt(&self) {
         self.first.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether it leads to another master than the connections so far.
+    /// Returns `true` if the current connections lead to another master.
     pub(crate) fn is_another(&self, master: &Client) -> bool {
         self.followed().as_ref().is_some_and(|followed| Some(followed) != place(master).as_ref())
     }
 
-    /// A connection to this master is there. Whether those so far lead to another one.
+    /// Records that there is a connection to this master. Returns `true` if earlier connections lead to another one.
     pub(crate) fn follow(&self, master: &Client) -> bool {
         let mut followed = self.followed();
-        let (before, now) = (followed.take(), place(master));
-        followed.clone_from(&now);
+        let now = place(master);
+        let before = mem::replace(&mut *followed, now.clone());
         before.is_some() && before != now
     }
 
@@ -83,12 +92,12 @@ fn place(server: &Client) -> Option<(String, u16)> {
     address::of(server.get_connection_info()).map(|(host, port)| (host.to_owned(), port))
 }
 
-/// As any trouble on the way there.
+/// Returns an error of the same kind as that of a server that cannot be reached.
 pub(crate) fn unreachable(why: &str) -> RedisError {
     std::io::Error::other(why).into()
 }
 
-/// For the log and for `Debug`.
+/// Names the master and its Sentinels, for logs and for `Debug`.
 impl fmt::Display for Sentinel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (by Sentinel at ", self.name)?;

@@ -1,3 +1,9 @@
+//! One server with its pool of connections, or the master that Sentinel names.
+//!
+//! A pool has one of these, a cluster one for each node. Commands are sent and connections are checked out here.
+//!
+//! Invariant: no caller waits for a connection while the [circuit breaker](super::breaker) makes callers fail fast.
+
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,23 +13,41 @@ use redis::{RedisError, RedisResult, Value};
 
 use super::connection::RedisConnection;
 use super::connector::RedisConnectionManager;
-use super::error as failure;
+use super::error;
 use crate::{Error, ErrorKind, Result};
 
-/// How long somebody who waits for a connection waits before looking whether it still makes sense, for r2d2 tells nobody
-/// that connecting failed. Each wait is twice as long as the one before: r2d2 opens another connection for each.
-const FIRST_LOOK: Duration = Duration::from_millis(10);
+/// How long a caller first waits for a connection before it checks the circuit breaker again, because r2d2 does not report
+/// that connecting failed. Each wait is twice as long as the one before, because r2d2 opens another connection for each.
+const FIRST_CHECKOUT_WAIT: Duration = Duration::from_millis(10);
 
-/// How often Sentinels are asked whether there is another master, besides when a connection is opened.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often Sentinel is asked for a new master, in addition to each time a connection is opened.
+const MASTER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One server, or the master that Sentinels name: the connections to it. Whether it can be reached its manager knows.
-pub(crate) struct Node {
+/// The outcome of a command that was sent.
+///
+/// Functions that send return `Result<Outcome>`. Their error means that no server carried out the command.
+pub(crate) enum Outcome {
+    Replied(Value),
+    /// The server replied with an error, or no reply came. [`error::is_unanswered`] distinguishes the two.
+    Failed(RedisError),
+}
+
+impl Outcome {
+    pub(crate) fn into_result(self) -> RedisResult<Value> {
+        match self {
+            Self::Replied(value) => Ok(value),
+            Self::Failed(error) => Err(error),
+        }
+    }
+}
+
+/// One server, or the master that Sentinel names, with the pool of its connections.
+pub(crate) struct Server {
     pub(crate) pool: r2d2::Pool<RedisConnectionManager>,
     pub(crate) manager: RedisConnectionManager,
 }
 
-impl Node {
+impl Server {
     pub(crate) fn open(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Arc<Self> {
         let pool = settings
             .min_idle(Some(1))
@@ -31,91 +55,102 @@ impl Node {
             .connection_timeout(Duration::from_millis(200))
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(manager.clone());
-        let node = Arc::new(Self { pool, manager });
-        if node.manager.follows_a_master() {
-            node.watch();
+        let server = Arc::new(Self { pool, manager });
+        if server.manager.follows_a_master() {
+            server.watch_master();
         }
-        node
+        server
     }
 
-    /// Looks now and then whether there is another master, until the node is dropped.
-    fn watch(self: &Arc<Self>) {
-        let node = Arc::downgrade(self);
-        let look = move || {
-            while let Some(node) = node.upgrade() {
-                if node.manager.leaves_for_another_master() {
-                    // Has r2d2 throw away idle connections and open another.
-                    drop(node.pool.try_get());
+    /// Starts a thread that asks Sentinel for a new master at intervals, until the server is dropped.
+    fn watch_master(self: &Arc<Self>) {
+        let server = Arc::downgrade(self);
+        let watch = move || {
+            while let Some(server) = server.upgrade() {
+                if server.manager.follow_new_master() {
+                    server.replace_idle_connections();
                 }
-                drop(node);
-                thread::sleep(LOOK);
+                drop(server);
+                thread::sleep(MASTER_CHECK_INTERVAL);
             }
         };
-        // Without the thread, connections that fail show it.
-        let _ = thread::Builder::new().name("redis-master".to_owned()).spawn(look);
+        // If the thread cannot start, connections that fail still reveal a new master.
+        let _ = thread::Builder::new().name("redis-master".to_owned()).spawn(watch);
     }
 
-    /// Sends a command over one connection. The outer error: it was not sent.
+    /// Sends a command over one connection.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the command was not sent.
     pub(crate) fn send(
         &self,
         operation: &'static str,
         until: Instant,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
-    ) -> Result<RedisResult<Value>> {
-        match self.exchange(operation, until, &command)? {
-            // The one that was asked did nothing. If there is another master by now, the next connection leads to it.
-            Err(error) if self.manager.follows_a_master() && failure::cannot_serve(&error) => {
-                self.exchange(operation, until, &command)
+    ) -> Result<Outcome> {
+        match self.send_once(operation, until, &command)? {
+            // A demoted master did nothing. If there is a new master by now, the next connection leads to it.
+            Outcome::Failed(error) if self.manager.follows_a_master() && error::cannot_serve(&error) => {
+                self.send_once(operation, until, &command)
             }
-            answer => Ok(answer),
+            outcome => Ok(outcome),
         }
     }
 
-    fn exchange(
+    fn send_once(
         &self,
         operation: &'static str,
         until: Instant,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
-    ) -> Result<RedisResult<Value>> {
+    ) -> Result<Outcome> {
         let mut connection = self.checkout(operation, until)?;
-        let answer = connection.by(until, command);
+        let result = connection.with_deadline(until, command);
+        // Return the connection to the pool first, so that a spoiled connection makes room for another.
         drop(connection);
-        if let Err(error) = &answer {
-            self.manager.link().note(error);
-            // The idle connections may have become useless with this one. Taking one out has r2d2 throw them away and open
-            // another, which finds out when Redis is back, also if nobody asks any more.
-            drop(self.pool.try_get());
-        }
-        Ok(answer)
+        Ok(match result {
+            Ok(value) => Outcome::Replied(value),
+            Err(error) => {
+                self.manager.breaker().on_error(&error);
+                self.replace_idle_connections();
+                Outcome::Failed(error)
+            }
+        })
     }
 
+    /// Makes r2d2 drop the idle connections that are no longer valid, and open a new one.
+    ///
+    /// The new connection is the probe that notices the end of an outage, even if no request comes.
+    fn replace_idle_connections(&self) {
+        drop(self.pool.try_get());
+    }
+
+    /// Takes a connection from the pool. Waits for one until the deadline, unless the circuit breaker is open.
     pub(crate) fn checkout(
         &self,
         operation: &'static str,
         until: Instant,
     ) -> Result<PooledConnection<RedisConnectionManager>> {
-        let mut look = FIRST_LOOK;
+        let mut wait = FIRST_CHECKOUT_WAIT;
         loop {
             if let Some(connection) = self.pool.try_get() {
                 return Ok(connection);
             }
-            if let Some(error) = self.manager.link().refusal() {
-                return Err(failure::of_connect(operation, &error));
-            }
+            self.check().map_err(|error| error::connect_error(operation, &error))?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let why = format!("none of up to {} connections came free", self.pool.max_size());
                 return Err(Error::new(ErrorKind::TimedOut, operation).with_source(why));
             }
-            if let Ok(connection) = self.pool.get_timeout(left.min(look)) {
+            if let Ok(connection) = self.pool.get_timeout(left.min(wait)) {
                 return Ok(connection);
             }
-            look *= 2;
+            wait *= 2;
         }
     }
 
-    /// Why nobody waits for it.
-    pub(crate) fn refusal(&self) -> Option<RedisError> {
-        self.manager.link().refusal()
+    /// Returns the last error if callers must fail fast.
+    pub(crate) fn check(&self) -> RedisResult<()> {
+        self.manager.breaker().check()
     }
 }
