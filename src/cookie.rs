@@ -5,12 +5,12 @@ use ::cookie::{Cookie, SameSite};
 use crate::{Error, Result, SessionId, operation};
 
 /// How long browsers keep a cookie at most: 400 days (RFC 6265bis, 5.5).
-const MAX_AGE: Duration = Duration::from_secs(400 * 86_400);
+const COOKIE_MAX_AGE: Duration = Duration::from_secs(400 * 86_400);
 
 /// The cookie that carries a session id: a header becomes an id, an id a header.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionCookie {
-    /// `None`: [`DEFAULT_NAME`], with the strongest prefix that the other attributes allow.
+    /// `None`: [`DEFAULT_COOKIE_NAME`], with the strongest prefix that the other attributes allow.
     pub(crate) name: Option<String>,
     pub(crate) path: String,
     pub(crate) domain: Option<String>,
@@ -20,7 +20,7 @@ pub(crate) struct SessionCookie {
     pub(crate) partitioned: bool,
 }
 
-const DEFAULT_NAME: &str = "session";
+const DEFAULT_COOKIE_NAME: &str = "session";
 
 impl Default for SessionCookie {
     fn default() -> Self {
@@ -38,7 +38,7 @@ impl Default for SessionCookie {
 
 impl SessionCookie {
     /// Checks the attributes against each other and settles the name.
-    pub(crate) fn settle(mut self) -> Result<Self> {
+    pub(crate) fn validate(mut self) -> Result<Self> {
         let refuse = |why: &'static str| Err(Error::misconfigured(operation::NAME_COOKIE, why));
         let hosted = self.secure && self.path == "/" && self.domain.is_none();
         let name = self.name.take().unwrap_or_else(|| {
@@ -47,7 +47,7 @@ impl SessionCookie {
                 (false, true) => "__Secure-",
                 (false, false) => "",
             };
-            [prefix, DEFAULT_NAME].concat()
+            [prefix, DEFAULT_COOKIE_NAME].concat()
         });
         let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?={}".contains(c);
         let is_value = |c: char| (' '..='~').contains(&c) && c != ';';
@@ -80,7 +80,7 @@ impl SessionCookie {
     }
 
     pub(crate) fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(DEFAULT_NAME)
+        self.name.as_deref().unwrap_or(DEFAULT_COOKIE_NAME)
     }
 
     /// The first well-formed id that the `Cookie` headers of a request hold under our name. Browsers send the cookie with
@@ -96,7 +96,7 @@ impl SessionCookie {
     pub(crate) fn give(&self, id: &SessionId, remembered: Option<Duration>) -> String {
         let mut cookie = self.build(id.expose());
         if let Some(duration) = remembered {
-            cookie.set_max_age(seconds(duration.min(MAX_AGE)));
+            cookie.set_max_age(seconds(duration.min(COOKIE_MAX_AGE)));
         }
         cookie.to_string()
     }

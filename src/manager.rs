@@ -1,6 +1,6 @@
+mod backoff;
 mod builder;
 mod commit;
-mod contest;
 mod principals;
 mod update;
 
@@ -44,10 +44,10 @@ use crate::{Clock, Codec, Error, ErrorKind, Handle, Json, Result, Session, Sessi
 /// assert_eq!(*sessions.open_id(id)?.expect("it lives"), 1);
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
-pub struct SessionManager<T>(Arc<Policy<T>>);
+pub struct SessionManager<T>(Arc<Inner<T>>);
 
 /// Everything a manager was told.
-struct Policy<T> {
+struct Inner<T> {
     store: Box<dyn SessionStore>,
     codec: Arc<dyn Codec<T>>,
     cookie: SessionCookie,
@@ -154,9 +154,9 @@ impl<T: 'static> SessionManager<T> {
     }
 
     fn load(&self, id: &SessionId) -> Result<Result<Session<T>, Gone>> {
-        let policy = &*self.0;
-        let opened = match policy.store.read(id, policy.touch()) {
-            Ok(Found::Live(stored)) => policy.decode(&stored.payload).map(|envelope| (stored, envelope)),
+        let inner = &*self.0;
+        let opened = match inner.store.read(id, inner.touch()) {
+            Ok(Found::Live(stored)) => inner.decode(&stored.payload).map(|envelope| (stored, envelope)),
             Ok(Found::Renewed) => return Ok(Err(Gone::Renewed)),
             Ok(Found::Absent) => return Ok(Err(Gone::Absent)),
             Err(error) => Err(error),
@@ -164,8 +164,8 @@ impl<T: 'static> SessionManager<T> {
         let (mut stored, mut envelope) = match opened {
             Ok(opened) => opened,
             // From the codec, or from a step that cannot decrypt.
-            Err(error) if error.kind() == ErrorKind::Payload && policy.unreadable == Unreadable::StartFresh => {
-                log::warn!("session {} is left to expire: {}", policy.store.handle(id), error.in_full());
+            Err(error) if error.kind() == ErrorKind::Payload && inner.unreadable == Unreadable::StartFresh => {
+                log::warn!("session {} is left to expire: {}", inner.store.handle(id), error.in_full());
                 return Ok(Err(Gone::Absent));
             }
             Err(error) => return Err(error),
@@ -173,17 +173,17 @@ impl<T: 'static> SessionManager<T> {
         // A remembered session has an idle timeout of its own, which only its payload tells: it is touched once more, but
         // not for less than a 64th of it.
         if let (true, Some(_), Some(idle), Some(left)) =
-            (policy.touch_on_read, envelope.remembered, policy.remember_for, stored.expires_in)
+            (inner.touch_on_read, envelope.remembered, inner.remember_for, stored.expires_in)
             && left < idle - idle / 64
-            && let Found::Live(again) = policy.store.read(id, Touch::Extend(idle))?
+            && let Found::Live(again) = inner.store.read(id, Touch::Extend(idle))?
         {
-            envelope = policy.decode(&again.payload)?;
+            envelope = inner.decode(&again.payload)?;
             stored = again;
         }
-        let now = policy.clock.now();
-        let lifetime_left = policy.lifetime_left(&envelope, now);
+        let now = inner.clock.now();
+        let lifetime_left = inner.lifetime_left(&envelope, now);
         if lifetime_left.is_some_and(|left| left.is_zero()) {
-            policy.store.delete(id)?;
+            inner.store.delete(id)?;
             return Ok(Err(Gone::Absent));
         }
         let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
@@ -198,17 +198,17 @@ impl<T: 'static> SessionManager<T> {
         expires_in: Option<Duration>,
         now: SystemTime,
     ) -> Session<T> {
-        let given = match &origin {
+        let cookie_id = match &origin {
             Origin::Stored { id, .. } => Some((*id, envelope.remembered)),
             Origin::New | Origin::Detached => None,
         };
         Session {
-            owner: match origin {
+            stored_principal: match origin {
                 Origin::Stored { .. } => envelope.bound.as_ref().map(|bound| bound.principal.clone()),
                 Origin::New | Origin::Detached => None,
             },
             envelope,
-            given,
+            cookie_id,
             origin,
             change: Change::None,
             on_conflict: self.0.on_conflict,
@@ -226,7 +226,7 @@ enum Gone {
     Absent,
 }
 
-impl<T: 'static> Policy<T> {
+impl<T: 'static> Inner<T> {
     fn touch(&self) -> Touch {
         match self.idle_timeout {
             Some(idle) if self.touch_on_read && self.remember_for.is_some() => Touch::Extend(idle),
@@ -256,7 +256,7 @@ impl<T> fmt::Debug for SessionManager<T> {
     }
 }
 
-impl<T> fmt::Debug for Policy<T> {
+impl<T> fmt::Debug for Inner<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionManager")
             .field("store", &self.store)

@@ -46,9 +46,9 @@ use crate::{BoxError, Codec, OnConflict, SessionId};
 pub struct Session<T> {
     pub(crate) envelope: Envelope<T>,
     /// The id that the visitor has in the cookie, if it is one that lives, and when that cookie was remembered.
-    pub(crate) given: Option<(SessionId, Option<SystemTime>)>,
+    pub(crate) cookie_id: Option<(SessionId, Option<SystemTime>)>,
     /// The principal it belonged to when it was last read or stored.
-    pub(crate) owner: Option<String>,
+    pub(crate) stored_principal: Option<String>,
     pub(crate) origin: Origin,
     pub(crate) change: Change,
     pub(crate) on_conflict: OnConflict,
@@ -126,7 +126,7 @@ impl<T: 'static> Session<T> {
     /// timeout of [`remember_for`](crate::SessionManagerBuilder::remember_for). The cookie lasts as long as the session would,
     /// but for 400 days at most, as browsers have it; it is sent again when half its time is over.
     pub fn remember(&mut self, remember: bool) {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         let since = self.envelope.remembered.unwrap_or(self.now);
         self.envelope.remembered = remember.then_some(since);
     }
@@ -138,13 +138,13 @@ impl<T: 'static> Session<T> {
     /// It takes a store with an index, the expiring Redis store or the memory store; with another the commit answers
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     pub fn bind(&mut self, principal: impl Into<String>, label: impl Into<String>) {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         self.envelope.bound = Some(Binding::new(principal, label));
     }
 
     /// The session belongs to nobody any more.
     pub fn unbind(&mut self) {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         self.envelope.bound = None;
     }
 
@@ -164,7 +164,7 @@ impl<T: 'static> Session<T> {
     /// `:recreate`). The session goes on otherwise: its value, [when it began](Self::created) and so its lifetime, and whom it
     /// belongs to. For a lifetime that counts from the login, call [`restart_lifetime`](Self::restart_lifetime) as well.
     pub fn renew(&mut self) {
-        self.mark(Change::Renew);
+        self.record_change(Change::Renew);
     }
 
     /// Begins the [lifetime](crate::SessionManagerBuilder::lifetime) anew with this request, when the session is committed;
@@ -186,7 +186,7 @@ impl<T: 'static> Session<T> {
     /// # sign_in(&mut sessions.fresh(), "ada", "laptop");
     /// ```
     pub fn restart_lifetime(&mut self) {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         self.envelope.created = self.now;
     }
 
@@ -198,7 +198,7 @@ impl<T: 'static> Session<T> {
 
     /// Drops all changes of this request, also those that are still to come, except for [`destroy`](Self::destroy).
     pub fn discard(&mut self) {
-        self.mark(Change::Discard);
+        self.record_change(Change::Discard);
     }
 
     /// Ends the session when it is committed, and clears the visitor's cookie; for logout. Changes of this request, also
@@ -207,11 +207,11 @@ impl<T: 'static> Session<T> {
     /// From outside the visitor's request, [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's
     /// sessions by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) any session by its id.
     pub fn destroy(&mut self) {
-        self.mark(Change::Destroy);
+        self.record_change(Change::Destroy);
     }
 
     /// The one place that moves the status. A stronger change stays, in whatever order they come.
-    fn mark(&mut self, change: Change) {
+    fn record_change(&mut self, change: Change) {
         if self.change == Change::None && change < Change::Discard {
             self.take_snapshot();
         }
@@ -225,7 +225,7 @@ impl<T: 'static> Session<T> {
 
     /// Notes that the session is stored as it is now.
     pub(crate) fn forget_changes(&mut self) {
-        self.owner = self.principal().map(str::to_owned);
+        self.stored_principal = self.principal().map(str::to_owned);
         if self.change == Change::Value {
             self.change = Change::None;
         }
@@ -236,9 +236,9 @@ impl<T: 'static> Session<T> {
     }
 
     /// Whether the visitor's cookie does not say yet that this is the id, or that it is (not) remembered.
-    pub(crate) fn is_news(&self, id: &SessionId) -> bool {
-        self.given.is_none_or(|(given, remembered)| {
-            given != *id || (remembered != self.envelope.remembered && self.change != Change::Discard)
+    pub(crate) fn needs_cookie(&self, id: &SessionId) -> bool {
+        self.cookie_id.is_none_or(|(cookie_id, remembered)| {
+            cookie_id != *id || (remembered != self.envelope.remembered && self.change != Change::Discard)
         })
     }
 
@@ -276,7 +276,7 @@ impl<T> Deref for Session<T> {
 
 impl<T: 'static> DerefMut for Session<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         &mut self.envelope.data
     }
 }

@@ -2,8 +2,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use super::contest::Contest;
-use super::{OnConflict, Policy, SessionManager};
+use super::backoff::Backoff;
+use super::{Inner, OnConflict, SessionManager};
 use crate::codec::Envelope;
 use crate::session::{Change, Origin};
 use crate::store::{Bind, Found, Saved, Touch, Write};
@@ -83,7 +83,7 @@ impl<T: 'static> SessionManager<T> {
     /// were not to be merged or could not be. Nothing was stored then, except that [`ErrorKind::MayHaveHappened`] leaves
     /// it open.
     pub fn commit(&self, mut session: Session<T>) -> Result<Committed> {
-        let policy = &*self.0;
+        let inner = &*self.0;
         let id = session.id().copied();
         // What is compared with the session as it was is what is stored. Nothing is, unless it may have changed.
         let encode = |session: &Session<T>| match session.change {
@@ -95,16 +95,18 @@ impl<T: 'static> SessionManager<T> {
             Change::Value if !session.differs(&encoded) => Change::None,
             change => change,
         };
-        let cookie_is_due = policy.cookie_is_due(&session);
+        let cookie_is_due = inner.cookie_is_due(&session);
         if cookie_is_due && change != Change::None {
             session.envelope.remembered = Some(session.now);
             encoded = encode(&session);
         }
         let (outcome, id) = match (change, id) {
-            (Change::None, Some(id)) if cookie_is_due && policy.touch_on_read => policy.freshen(&mut session, &id)?,
+            (Change::None, Some(id)) if cookie_is_due && inner.touch_on_read => {
+                inner.refresh_cookie(&mut session, &id)?
+            }
             (Change::None | Change::Discard, id) => (Outcome::Unchanged, id),
             // Gone already: logged out by another request, which is as well, or renewed by one, which keeps its new id.
-            (Change::Destroy, Some(id)) if !policy.store.delete(&id)? && policy.was_renewed(&id)? => {
+            (Change::Destroy, Some(id)) if !inner.store.delete(&id)? && inner.was_renewed(&id)? => {
                 (Outcome::Detached, None)
             }
             (Change::Destroy, Some(_)) => (Outcome::Destroyed, None),
@@ -112,20 +114,20 @@ impl<T: 'static> SessionManager<T> {
             (Change::Destroy, None) => (Outcome::Unchanged, None),
             (Change::Value, None) if session.is_detached() => (Outcome::Detached, None),
             (Change::Value | Change::Renew, None) => {
-                let payload = policy.payload(encoded)?;
-                let (id, _) = policy.create(policy.write(&session, &payload, false))?;
+                let payload = inner.payload(encoded)?;
+                let (id, _) = inner.create(inner.write(&session, &payload, false))?;
                 (Outcome::Stored, Some(id))
             }
-            (Change::Value, Some(id)) => policy.replace(&mut session, &id, None, encoded)?,
+            (Change::Value, Some(id)) => inner.replace(&mut session, &id, None, encoded)?,
             (Change::Renew, Some(id)) => {
-                let new = policy.store.fresh_id(Some(&id));
-                policy.replace(&mut session, &id, Some(new), encoded)?
+                let new = inner.store.fresh_id(Some(&id));
+                inner.replace(&mut session, &id, Some(new), encoded)?
             }
         };
         let cookie = match (outcome, &id) {
-            (Outcome::Destroyed, _) => Some(policy.cookie.take()),
-            (_, Some(id)) if session.is_news(id) => {
-                Some(policy.cookie.give(id, policy.cookie_lasts(&session.envelope)))
+            (Outcome::Destroyed, _) => Some(inner.cookie.take()),
+            (_, Some(id)) if session.needs_cookie(id) => {
+                Some(inner.cookie.give(id, inner.cookie_max_age(&session.envelope)))
             }
             _ => None,
         };
@@ -135,19 +137,19 @@ impl<T: 'static> SessionManager<T> {
     }
 }
 
-impl<T: 'static> Policy<T> {
+impl<T: 'static> Inner<T> {
     /// A persistent cookie past half its life is sent again, which has to be stored.
     fn cookie_is_due(&self, session: &Session<T>) -> bool {
         let (Some(since), Origin::Stored { .. }) = (session.envelope.remembered, &session.origin) else { return false };
         let age = session.now.duration_since(since).unwrap_or_default();
-        self.cookie_lasts(&session.envelope).is_some_and(|lasts| age > lasts / 2)
+        self.cookie_max_age(&session.envelope).is_some_and(|lasts| age > lasts / 2)
     }
 
     /// Stores a session that did not change because its cookie is sent again. That somebody else changed it meanwhile is no
     /// conflict: a later request sends the cookie then.
-    fn freshen(&self, session: &mut Session<T>, id: &SessionId) -> Result<(Outcome, Option<SessionId>)> {
+    fn refresh_cookie(&self, session: &mut Session<T>, id: &SessionId) -> Result<(Outcome, Option<SessionId>)> {
         let before = session.envelope.remembered.replace(session.now);
-        let payload = self.encode_anew(session)?;
+        let payload = self.encode_revised(session)?;
         let saved = self.store.save(id, self.write(session, &payload, false), session.version())?;
         if !matches!(saved, Saved::Stored(_)) {
             session.envelope.remembered = before;
@@ -160,7 +162,7 @@ impl<T: 'static> Policy<T> {
     }
 
     /// How long the cookie lasts, if not until the browser is closed.
-    fn cookie_lasts<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+    fn cookie_max_age<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
         envelope.remembered.map(|_| self.ttl(envelope).unwrap_or(Duration::MAX))
     }
 
@@ -181,7 +183,7 @@ impl<T: 'static> Policy<T> {
     }
 
     /// A payload that no other is equal to.
-    pub(super) fn encode_anew(&self, session: &mut Session<T>) -> Result<Vec<u8>> {
+    pub(super) fn encode_revised(&self, session: &mut Session<T>) -> Result<Vec<u8>> {
         session.envelope.revise();
         self.payload(session.encode())
     }
@@ -189,7 +191,7 @@ impl<T: 'static> Policy<T> {
     /// What is stored of a session. `anew` says whom it belongs to even if that has not changed.
     pub(super) fn write<'a>(&self, session: &'a Session<T>, payload: &'a [u8], anew: bool) -> Write<'a> {
         let anew = anew && self.store.index().is_some();
-        let bind = match (session.principal(), session.owner.as_deref()) {
+        let bind = match (session.principal(), session.stored_principal.as_deref()) {
             (now, before) if now == before && !anew => Bind::Keep,
             (Some(principal), before) => {
                 Bind::To { principal, cap: self.max_per_principal.filter(|_| before != Some(principal)) }
@@ -214,7 +216,7 @@ impl<T: 'static> Policy<T> {
         let blind = modified && session.on_conflict == OnConflict::LastWriteWins;
         let mut expected = (!blind).then(|| version.clone());
         let mut merged = None;
-        let mut contest = Contest::new();
+        let mut backoff = Backoff::new();
         loop {
             // Who overwrites what is there, whatever it is, cannot know whom it belongs to. And in a renewal it costs little to
             // say so again, in case Redis has lost it.
@@ -235,9 +237,9 @@ impl<T: 'static> Policy<T> {
                 }
                 Saved::Conflict(theirs) => theirs,
             };
-            contest.again()?;
-            self.catch_up(session, modified.then_some(&mine), &theirs.payload)?;
-            merged = Some(self.encode_anew(session)?);
+            backoff.wait()?;
+            self.merge_with(session, modified.then_some(&mine), &theirs.payload)?;
+            merged = Some(self.encode_revised(session)?);
             expected = Some(theirs.version);
         }
     }
@@ -247,10 +249,10 @@ impl<T: 'static> Policy<T> {
     }
 
     /// Takes over what is there now, and puts what this request changed, `mine`, onto it.
-    pub(super) fn catch_up(&self, session: &mut Session<T>, mine: Option<&[u8]>, theirs: &[u8]) -> Result<()> {
+    pub(super) fn merge_with(&self, session: &mut Session<T>, mine: Option<&[u8]>, theirs: &[u8]) -> Result<()> {
         let conflict = |why: &'static str| Error::new(ErrorKind::Conflict, operation::MERGE).with_source(why);
         let there = self.decode(theirs)?;
-        session.owner = there.bound.as_ref().map(|bound| bound.principal.clone());
+        session.stored_principal = there.bound.as_ref().map(|bound| bound.principal.clone());
         session.envelope = match (mine, &session.snapshot) {
             (None, _) => there,
             (Some(_), None) => return Err(conflict("what it was before could not be encoded")),

@@ -50,11 +50,11 @@ impl<T: 'static> SessionManager<T> {
     /// That the store could not be asked.
     #[doc(alias = "find_by_principal_name")]
     pub fn list(&self, principal: &str) -> Result<Vec<BoundSession>> {
-        let (policy, now) = (&*self.0, self.0.clock.now());
+        let (inner, now) = (&*self.0, self.0.clock.now());
         let sessions = self.index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?.into_iter().filter_map(
             |belonging| {
-                let envelope = policy.decode(&belonging.payload).ok()?;
-                let lifetime_left = policy.lifetime_left(&envelope, now);
+                let envelope = inner.decode(&belonging.payload).ok()?;
+                let lifetime_left = inner.lifetime_left(&envelope, now);
                 if lifetime_left.is_some_and(|left| left.is_zero()) {
                     return None;
                 }
@@ -62,7 +62,7 @@ impl<T: 'static> SessionManager<T> {
                 let to_its_end =
                     |left: Duration| lifetime_left.is_some_and(|end| left.abs_diff(end) < Duration::from_secs(1));
                 let left = belonging.expires_in.filter(|left| !to_its_end(*left));
-                let unused = left.and_then(|left| policy.idle_timeout(&envelope)?.checked_sub(left));
+                let unused = left.and_then(|left| inner.idle_timeout(&envelope)?.checked_sub(left));
                 Some(BoundSession {
                     handle: belonging.handle,
                     label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
@@ -94,7 +94,7 @@ impl<T: 'static> SessionManager<T> {
     /// meanwhile: nothing has ended then, or this session might have, under its new id.
     pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
         match (session.principal(), session.id()) {
-            (Some(principal), Some(id)) if session.owner.as_deref() == Some(principal) => {
+            (Some(principal), Some(id)) if session.stored_principal.as_deref() == Some(principal) => {
                 self.index(operation::END)?.end(principal, Ending::AllExcept(id))
             }
             (Some(principal), _) => self.end_all(principal),

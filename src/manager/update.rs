@@ -1,7 +1,7 @@
 use std::mem;
 
-use super::contest::Contest;
-use super::{OnConflict, Policy, SessionManager};
+use super::backoff::Backoff;
+use super::{Inner, OnConflict, SessionManager};
 use crate::session::{Change, Origin};
 use crate::store::{Created, Saved, Write};
 use crate::{Error, ErrorKind, Result, Session, SessionId, operation};
@@ -67,7 +67,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// As for [`update`](Self::update).
     pub fn update_in<R>(&self, session: &mut Session<T>, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
-        let policy = &*self.0;
+        let inner = &*self.0;
         if session.change >= Change::Discard || (session.is_detached() && session.change != Change::Renew) {
             return Ok(None);
         }
@@ -76,13 +76,13 @@ impl<T: 'static> SessionManager<T> {
         let before = before.map_err(|error| Error::new(ErrorKind::Payload, operation::ENCODE).with_source(error))?;
         let mine = modified.then_some(&*before);
         // Works on a copy. Decoded anew after a failure, a `HashMap` would look changed to the next merge.
-        let value = mem::replace(&mut session.envelope, policy.decode(&before)?);
-        let (version_before, owner) = (session.version().cloned(), session.owner.clone());
-        let result = policy.contend(session, mine, change);
+        let value = mem::replace(&mut session.envelope, inner.decode(&before)?);
+        let (version_before, owner) = (session.version().cloned(), session.stored_principal.clone());
+        let result = inner.contend(session, mine, change);
         if let Ok(Some(_)) = result {
             session.forget_changes();
         } else {
-            (session.envelope, session.owner) = (value, owner);
+            (session.envelope, session.stored_principal) = (value, owner);
             if let (Origin::Stored { version, .. }, Some(before)) = (&mut session.origin, version_before) {
                 *version = before;
             }
@@ -91,7 +91,7 @@ impl<T: 'static> SessionManager<T> {
     }
 }
 
-impl<T: 'static> Policy<T> {
+impl<T: 'static> Inner<T> {
     /// Changes the session and saves it, until it holds. `mine` is what the request changed before, if anything.
     fn contend<R>(
         &self,
@@ -99,10 +99,10 @@ impl<T: 'static> Policy<T> {
         mine: Option<&[u8]>,
         mut change: impl FnMut(&mut T) -> R,
     ) -> Result<Option<R>> {
-        let mut contest = Contest::new();
+        let mut backoff = Backoff::new();
         loop {
             let answer = change(&mut session.envelope.data);
-            let payload = self.encode_anew(session)?;
+            let payload = self.encode_revised(session)?;
             let write = self.write(session, &payload, false);
             let Origin::Stored { id, version } = &session.origin else {
                 let (id, version) = self.create(write)?;
@@ -121,8 +121,8 @@ impl<T: 'static> Policy<T> {
                 }
                 Saved::Conflict(theirs) => theirs,
             };
-            contest.again()?;
-            self.catch_up(session, mine, &theirs.payload)?;
+            backoff.wait()?;
+            self.merge_with(session, mine, &theirs.payload)?;
             session.origin = Origin::Stored { id, version: theirs.version };
         }
     }
