@@ -1,6 +1,13 @@
+//! The session manager: all policy about sessions, on top of a store that only keeps payloads.
+//!
+//! Applications and adapters use it. One file has one part: `builder` the settings, `load` from an id to a session, `commit`
+//! from a session to an action, `update` changes that are retried, `save` the optimistic loop behind both, `principals` the
+//! sessions of an owner. A clone is the same manager: the settings never change after `build`.
+
 mod backoff;
 mod builder;
 mod commit;
+mod load;
 mod principals;
 mod update;
 
@@ -16,9 +23,7 @@ pub use self::commit::{Committed, Outcome};
 pub use self::principals::BoundSession;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
-use crate::session::{Change, Origin};
-use crate::store::{Found, Touch};
-use crate::{Clock, Codec, Error, ErrorKind, Handle, Json, Result, Session, SessionId, SessionStore, operation};
+use crate::{Clock, Codec, Handle, Json, Session, SessionStore};
 
 /// Opens and commits sessions with values of type `T`: all policy is here.
 ///
@@ -46,7 +51,7 @@ use crate::{Clock, Codec, Error, ErrorKind, Handle, Json, Result, Session, Sessi
 /// ```
 pub struct SessionManager<T>(Arc<Inner<T>>);
 
-/// Everything a manager was told.
+/// The settings of a manager, and the store and the codec that it works with.
 struct Inner<T> {
     store: Box<dyn SessionStore>,
     codec: Arc<dyn Codec<T>>,
@@ -100,146 +105,9 @@ impl<T: 'static> SessionManager<T> {
     pub fn handle(&self, session: &Session<T>) -> Option<Handle> {
         session.id().map(|id| self.0.store.handle(id))
     }
-
-    /// Opens the session of a request by its `Cookie` header, or its several `Cookie` headers.
-    ///
-    /// A visitor without a cookie, or with a malformed one, gets a new session and costs no command. Only `NAME=ID` with the
-    /// id in its [one form](SessionId) is well-formed: one that is quoted, percent-encoded, in upper case or in braces is
-    /// not, whatever else the headers hold and however long they are. Of several well-formed ids the first counts. If it is
-    /// unknown, expired or destroyed the session is new; the id is never adopted.
-    ///
-    /// Opening a session counts as using it, unless [`touch_on_read`](SessionManagerBuilder::touch_on_read) is off.
-    ///
-    /// # Errors
-    ///
-    /// That the store could not be asked, and [`ErrorKind::Payload`] if nothing can read what is stored, unless
-    /// [`Unreadable::StartFresh`] is set.
-    pub fn open<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
-    where
-        T: Default,
-    {
-        let Some(id) = self.0.cookie.find(cookie_headers) else { return Ok(self.fresh()) };
-        Ok(match self.load(&id)? {
-            Ok(session) => session,
-            Err(Gone::Renewed) => self.blank(Origin::Detached),
-            Err(Gone::Absent) => self.fresh(),
-        })
-    }
-
-    /// Opens a session by its id; `None` if there is none (any more). For programs without HTTP, and for jobs. Counts as use
-    /// as [`open`](Self::open) does.
-    ///
-    /// # Errors
-    ///
-    /// As for [`open`](Self::open).
-    pub fn open_id(&self, id: &SessionId) -> Result<Option<Session<T>>> {
-        Ok(self.load(id)?.ok())
-    }
-
-    /// A new session with `T::default()`, which gets an id when it is committed with a change. No I/O.
-    pub fn fresh(&self) -> Session<T>
-    where
-        T: Default,
-    {
-        self.blank(Origin::New)
-    }
-
-    fn blank(&self, origin: Origin) -> Session<T>
-    where
-        T: Default,
-    {
-        let (mut envelope, now) = (Envelope::new(T::default()), self.0.clock.now());
-        envelope.created = now;
-        self.session(envelope, origin, None, now)
-    }
-
-    fn load(&self, id: &SessionId) -> Result<Result<Session<T>, Gone>> {
-        let inner = &*self.0;
-        let opened = match inner.store.read(id, inner.touch()) {
-            Ok(Found::Live(stored)) => inner.decode(&stored.payload).map(|envelope| (stored, envelope)),
-            Ok(Found::Renewed) => return Ok(Err(Gone::Renewed)),
-            Ok(Found::Absent) => return Ok(Err(Gone::Absent)),
-            Err(error) => Err(error),
-        };
-        let (mut stored, mut envelope) = match opened {
-            Ok(opened) => opened,
-            // From the codec, or from a step that cannot decrypt.
-            Err(error) if error.kind() == ErrorKind::Payload && inner.unreadable == Unreadable::StartFresh => {
-                log::warn!("session {} is left to expire: {}", inner.store.handle(id), error.in_full());
-                return Ok(Err(Gone::Absent));
-            }
-            Err(error) => return Err(error),
-        };
-        // A remembered session has an idle timeout of its own, which only its payload tells: it is touched once more, but
-        // not for less than a 64th of it.
-        if let (true, Some(_), Some(idle), Some(left)) =
-            (inner.touch_on_read, envelope.remembered, inner.remember_for, stored.expires_in)
-            && left < idle - idle / 64
-            && let Found::Live(again) = inner.store.read(id, Touch::Extend(idle))?
-        {
-            envelope = inner.decode(&again.payload)?;
-            stored = again;
-        }
-        let now = inner.clock.now();
-        let lifetime_left = inner.lifetime_left(&envelope, now);
-        if lifetime_left.is_some_and(|left| left.is_zero()) {
-            inner.store.delete(id)?;
-            return Ok(Err(Gone::Absent));
-        }
-        let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
-        let origin = Origin::Stored { id: *id, version: stored.version };
-        Ok(Ok(self.session(envelope, origin, expires_in, now)))
-    }
-
-    fn session(
-        &self,
-        envelope: Envelope<T>,
-        origin: Origin,
-        expires_in: Option<Duration>,
-        now: SystemTime,
-    ) -> Session<T> {
-        let cookie_id = match &origin {
-            Origin::Stored { id, .. } => Some((*id, envelope.remembered)),
-            Origin::New | Origin::Detached => None,
-        };
-        Session {
-            stored_principal: match origin {
-                Origin::Stored { .. } => envelope.bound.as_ref().map(|bound| bound.principal.clone()),
-                Origin::New | Origin::Detached => None,
-            },
-            envelope,
-            cookie_id,
-            origin,
-            change: Change::None,
-            on_conflict: self.0.on_conflict,
-            snapshot: None,
-            codec: self.0.codec.clone(),
-            now,
-            expires_in,
-        }
-    }
-}
-
-/// Why there is no session under an id.
-enum Gone {
-    Renewed,
-    Absent,
 }
 
 impl<T: 'static> Inner<T> {
-    fn touch(&self) -> Touch {
-        match self.idle_timeout {
-            Some(idle) if self.touch_on_read && self.remember_for.is_some() => Touch::Extend(idle),
-            Some(idle) if self.touch_on_read => Touch::Set(idle),
-            _ => Touch::No,
-        }
-    }
-
-    fn decode(&self, payload: &[u8]) -> Result<Envelope<T>> {
-        let decoded = self.codec.decode(payload);
-        decoded.map_err(|error| Error::new(ErrorKind::Payload, operation::DECODE).with_source(error))
-    }
-
     fn lifetime_left<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
         let age = now.duration_since(envelope.created).unwrap_or_default();
         self.lifetime.map(|lifetime| lifetime.saturating_sub(age))

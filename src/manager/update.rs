@@ -1,6 +1,7 @@
 use std::mem;
 
 use super::backoff::Backoff;
+use super::load::Loaded;
 use super::{Inner, OnConflict, SessionManager};
 use crate::session::{Change, Origin};
 use crate::store::{Created, Saved, Write};
@@ -32,9 +33,9 @@ impl<T: 'static> SessionManager<T> {
     /// As for [`open_id`](Self::open_id) and [`commit`](Self::commit); [`ErrorKind::Conflict`] if others kept changing the
     /// session for a second and 128 times. After [`ErrorKind::MayHaveHappened`] the change is there once or not at all.
     pub fn update<R>(&self, id: &SessionId, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
-        match self.load(id)? {
-            Ok(mut session) => self.0.contend(&mut session, None, change),
-            Err(_) => Ok(None),
+        match self.0.load(id)? {
+            Loaded::Live(mut session) => self.0.contend(&mut session, None, change),
+            Loaded::Renewed | Loaded::Absent => Ok(None),
         }
     }
 
