@@ -9,6 +9,7 @@ mod builder;
 mod commit;
 mod load;
 mod principals;
+mod save;
 mod update;
 
 use std::fmt;
@@ -25,11 +26,11 @@ use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
 use crate::{Clock, Codec, Handle, Json, Session, SessionStore};
 
-/// Opens and commits sessions with values of type `T`: all policy is here.
+/// Opens and commits sessions with values of type `T`, by the settings of the application.
 ///
-/// [`new`](Self::new) or [`builder`](Self::builder) makes one, for as long as the program runs; it is cheap to clone, and
-/// clones are the same manager. A request [`open`](Self::open)s its session and [`commit`](Self::commit)s it, which an adapter
-/// such as `threaded_sessions::rouille` does around a handler. By hand, or without HTTP, it is this:
+/// Create one with [`new`](Self::new) or [`builder`](Self::builder) when the program starts. It is cheap to clone, and clones
+/// are the same manager. A request [`open`](Self::open)s its session and [`commit`](Self::commit)s it, which an adapter such as
+/// `threaded_sessions::rouille` does around a handler. By hand, or without HTTP:
 ///
 /// ```
 /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
@@ -74,25 +75,24 @@ impl<T> Clone for SessionManager<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
-    /// A manager on this store with all settings as by default, which [`SessionManagerBuilder`] tells.
+    /// Creates a manager with the default settings of [`SessionManagerBuilder`].
     pub fn new(store: impl SessionStore) -> Self {
         Self::builder(store).build().expect("the default settings are valid")
     }
 
-    /// A manager on this store with other settings. Payloads are [`Json`], unless
-    /// [told otherwise](SessionManagerBuilder::codec).
+    /// Returns a builder for a manager with other settings. The codec defaults to [`Json`].
     pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
         Self::builder_with_codec(store, Json::new())
     }
 }
 
 impl<T: 'static> SessionManager<T> {
-    /// The same with a codec of one's own from the start, for a `T` that is not a serde type.
+    /// Returns a builder with a custom codec, for a `T` that is not a serde type.
     pub fn builder_with_codec(store: impl SessionStore, codec: impl Codec<T>) -> SessionManagerBuilder<T> {
         SessionManagerBuilder::new(store, codec)
     }
 
-    /// The store, for what it can do besides: its [`index`](SessionStore::index), its [`health`](SessionStore::health).
+    /// Returns the store, for its [`index`](SessionStore::index) and its [`health`](SessionStore::health).
     pub fn store(&self) -> &dyn SessionStore {
         &*self.0.store
     }
@@ -101,7 +101,7 @@ impl<T: 'static> SessionManager<T> {
         &*self.0.codec
     }
 
-    /// The handle under which a session can be shown in logs and pages; `None` if it is not stored.
+    /// Returns the handle under which logs and pages can show a session; `None` if the session is not stored.
     pub fn handle(&self, session: &Session<T>) -> Option<Handle> {
         session.id().map(|id| self.0.store.handle(id))
     }
@@ -115,6 +115,12 @@ impl<T: 'static> Inner<T> {
 
     fn idle_timeout<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
         envelope.remembered.and(self.remember_for).or(self.idle_timeout)
+    }
+
+    /// Returns the TTL of a session that is stored now.
+    fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+        let left = [self.idle_timeout(envelope), self.lifetime_left(envelope, self.clock.now())];
+        left.into_iter().flatten().min()
     }
 }
 
