@@ -1,3 +1,7 @@
+//! The settings of a session manager, their defaults and the rules between them.
+//!
+//! Applications build their manager here. A manager exists only if all rules hold, so the rest of `manager` relies on them.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,6 +178,28 @@ impl<T: 'static> Inner<T> {
             max_per_principal: None,
         }
     }
+
+    /// Checks the settings, except those of the cookie.
+    fn validate(&self) -> Result<()> {
+        let times = [self.idle_timeout, self.lifetime, self.remember_for];
+        let is_too_short = times.into_iter().flatten().any(|time| time < Duration::from_millis(1));
+        let outlives = |limit: Option<Duration>| self.remember_for.zip(limit).is_some_and(|(time, limit)| time > limit);
+        let rules = [
+            (is_too_short, "idle timeout, lifetime and remember_for are at least a millisecond, or not set"),
+            (
+                self.remember_for.is_some() && !outlives(self.idle_timeout),
+                "remember_for is to be longer than the idle timeout",
+            ),
+            (outlives(self.lifetime), "nobody is remembered for longer than the lifetime"),
+            (self.max_per_principal == Some(0), "a principal may have at least one session"),
+            (
+                self.max_per_principal.is_some() && self.store.index().is_none(),
+                "only a store with an index counts the sessions of a principal",
+            ),
+            (self.max_payload == 0, "no session fits into a payload of no bytes"),
+        ];
+        Error::first_broken(operation::BUILD_MANAGER, rules)
+    }
 }
 
 impl<T: 'static> SessionManagerBuilder<T> {
@@ -297,41 +323,23 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.clock = clock)
     }
 
-    /// The manager.
+    /// Builds the manager.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`], with the reason as its source: for a name, path or domain that no cookie can have,
-    /// attributes of the cookie that browsers would not accept together, times below a millisecond, payloads of no bytes, no
-    /// session for a principal or a limit to them on a store without an index, and a `remember_for` that is not longer than
-    /// the idle timeout, or is longer than the lifetime.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), with the rule as its source, if
+    ///
+    /// - the name, the path or the domain of the cookie is invalid, or browsers would reject the combination of its attributes;
+    /// - `idle_timeout`, `lifetime` or `remember_for` is shorter than 1 ms;
+    /// - `remember_for` is not longer than `idle_timeout`, or is longer than `lifetime`;
+    /// - `max_payload` or `max_per_principal` is 0;
+    /// - `max_per_principal` is set and the store has no index.
     pub fn build(self) -> Result<SessionManager<T>> {
         let mut inner = self.0;
-        let refuse = |why: &'static str| Err(Error::misconfigured(operation::BUILD_MANAGER, why));
-        let times = [inner.idle_timeout, inner.lifetime, inner.remember_for];
-        if times.into_iter().flatten().any(|time| time < Duration::from_millis(1)) {
-            return refuse("idle timeout, lifetime and remember_for are at least a millisecond, or not set");
-        }
-        if let Some(remember_for) = inner.remember_for
-            && inner.idle_timeout.is_none_or(|idle| idle >= remember_for)
-        {
-            return refuse("remember_for is to be longer than the idle timeout");
-        }
-        if inner.remember_for.zip(inner.lifetime).is_some_and(|(remember_for, lifetime)| remember_for > lifetime) {
-            return refuse("nobody is remembered for longer than the lifetime");
-        }
-        if inner.max_per_principal == Some(0) {
-            return refuse("a principal may have at least one session");
-        }
-        if inner.max_per_principal.is_some() && inner.store.index().is_none() {
-            return refuse("only a store with an index counts the sessions of a principal");
-        }
-        if inner.max_payload == 0 {
-            return refuse("no session fits into a payload of no bytes");
-        }
-        // Compared with what stores answer.
-        inner.remember_for = inner.remember_for.map(|time| time.min(MAX_TTL));
+        inner.validate()?;
         inner.cookie = inner.cookie.validate()?;
+        // Stores return the time left, and none of it is longer than `MAX_TTL`.
+        inner.remember_for = inner.remember_for.map(|time| time.min(MAX_TTL));
         Ok(SessionManager(Arc::new(inner)))
     }
 }
