@@ -1,21 +1,24 @@
+//! The pauses of the optimistic loop in `save`.
+//!
+//! A retry comes after a pause of random length, so that requests that lost to one winner do not retry in step. After a conflict
+//! another request's change is always stored, so all requests together make progress.
+
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::{Error, ErrorKind, Result, jitter, operation};
 
-/// How long a change is tried again while other requests keep changing the session: 1 second.
+/// How long a save is retried while other requests keep changing the session: 1 second.
 const RETRY_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often it is tried in any case. Each time somebody else's change was stored, so nobody gives up before this many
-/// others are through, even where a second is not long.
+/// How often a save is retried in any case. So no save gives up before this many others have succeeded, even where 1 second is
+/// short.
 const RETRY_ATTEMPTS: u32 = 128;
 
-/// The longest pause, at the beginning.
+/// The longest pause, before the first retry.
 const RETRY_PAUSE: Duration = Duration::from_micros(500);
 
-/// Several requests want to change a session: each that lost reads what the winner stored and tries again. Every time
-/// somebody's change was stored, so all together get on. Pauses of random length keep them from getting into step; they get
-/// shorter and shorter, so that who has waited longest has the best chances.
+/// The retries of one save. The pauses get shorter, so that the save that has waited longest has the best chances.
 pub(super) struct Backoff {
     began: Instant,
     attempts: u32,
@@ -26,11 +29,11 @@ impl Backoff {
         Self { began: Instant::now(), attempts: 0 }
     }
 
-    /// Pauses before another attempt.
+    /// Pauses before the next attempt.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Conflict`] when it has gone on for too long.
+    /// Returns [`ErrorKind::Conflict`] if [`RETRY_LIMIT`] and [`RETRY_ATTEMPTS`] are both used up.
     pub(super) fn wait(&mut self) -> Result<()> {
         if self.attempts >= RETRY_ATTEMPTS && self.began.elapsed() >= RETRY_LIMIT {
             let why = format!("others kept changing it for {RETRY_LIMIT:?}");

@@ -1,3 +1,8 @@
+//! The sessions of a principal: list them and end them.
+//!
+//! Applications use it for "where you are signed in" and "sign out everywhere". It needs a store with an index. A session that
+//! was ended stays ended, even if a request still holds it.
+
 use std::time::{Duration, SystemTime};
 
 use super::SessionManager;
