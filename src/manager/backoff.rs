@@ -1,7 +1,7 @@
 //! The pauses of the optimistic loop in `save`.
 //!
-//! A retry comes after a pause of random length, so that requests that lost to one winner do not retry in step. After a conflict
-//! another request's change is always stored, so all requests together make progress.
+//! A retry comes after a pause of random length, so that requests that lost to one winner do not retry in step. Each conflict
+//! means that the change of another request was stored, so all requests together make progress.
 
 use std::thread;
 use std::time::{Duration, Instant};

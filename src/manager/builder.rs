@@ -113,18 +113,24 @@ const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnConflict {
-    /// The top-level fields that this request changed go onto what is there now; the others keep what the other request
-    /// put there. Two requests that change different fields both get what they want. Of two that change the same field the
-    /// later one wins, so a counter or a list loses one change. A conflict that cannot be merged is an error of kind
-    /// [`ErrorKind::Conflict`]: because `T` is no struct or map, the result does not decode (two variants of an enum, if `T` is
-    /// one) or is too large, or others kept changing the session for a second and 128 times. The default, for it is right for
-    /// most sessions, refuses no request for a change that has nothing to do with it, and costs nothing where nothing
-    /// collides.
+    /// The top-level fields that this request changed are merged into the stored version. The other fields keep what the other
+    /// request stored.
+    ///
+    /// Two requests that change different fields both succeed. If two requests change the same field, the later one wins, so
+    /// a counter or a list loses one change.
+    ///
+    /// A conflict that cannot be merged fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): if `T` is no struct or
+    /// map, if the result does not decode (two variants of an enum, if `T` is one) or is too large, or if other requests kept
+    /// changing the session for 1 second and 128 attempts.
+    ///
+    /// This is the default, because it is right for most sessions, rejects no request for an unrelated change, and costs
+    /// nothing without a conflict.
     #[default]
     Merge,
-    /// This request overwrites the other's change.
+    /// The change of this request overwrites the change of the other request.
     LastWriteWins,
-    /// This request's change is refused with an error of kind [`ErrorKind::Conflict`], which the adapters answer as 409.
+    /// The change of this request is rejected with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict), which the adapters
+    /// turn into a 409.
     Fail,
 }
 
@@ -132,11 +138,12 @@ pub enum OnConflict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unreadable {
-    /// Opening it is an error of kind [`ErrorKind::Payload`]. The default, for it loses nothing.
+    /// Opening the session fails with [`ErrorKind::Payload`](crate::ErrorKind::Payload). This is the default, because it loses
+    /// nothing.
     #[default]
     Fail,
-    /// The visitor gets a new session, and opening it by its id answers `None`; what is stored is left to expire. A warning
-    /// is logged.
+    /// The visitor gets a new session, and opening the session by its id returns `None`. The stored payload is left to expire,
+    /// and a warning is logged.
     StartFresh,
 }
 
@@ -261,8 +268,10 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|settings| settings.unreadable = policy)
     }
 
-    /// The largest payload to store, in bytes. Defaults to 1 MiB. Committing a larger one is an error of kind
-    /// [`ErrorKind::Payload`], and what is stored stays. What is stored already is read whatever its size.
+    /// Sets the size of the largest payload to store, in bytes. Defaults to 1 MiB.
+    ///
+    /// Committing a larger one fails with [`ErrorKind::Payload`](crate::ErrorKind::Payload), and what is stored stays. A
+    /// stored payload is read whatever its size.
     pub fn max_payload(self, bytes: usize) -> Self {
         self.with(|inner| inner.max_payload = bytes)
     }
