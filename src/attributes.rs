@@ -1,3 +1,8 @@
+//! A session value with named attributes, for applications without a type of their own.
+//!
+//! Applications use it as `SessionManager<Attributes>`. Values are JSON; a value that cannot be read back the same is rejected
+//! when it is set.
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -38,9 +43,10 @@ impl Attributes {
     ///
     /// [`ErrorKind::Payload`] if the value is not a `V`.
     pub fn get<V: DeserializeOwned>(&self, name: &str) -> Result<Option<V>> {
-        // serde_json's own error quotes the value.
-        let refuse = |_| Error::new(ErrorKind::Payload, operation::READ_ATTRIBUTE).with_source("it is of another type");
-        self.0.get(name).map(V::deserialize).transpose().map_err(refuse)
+        // The error of serde_json quotes the value, so it is dropped.
+        let value = self.0.get(name).map(V::deserialize).transpose();
+        value
+            .map_err(|_| Error::new(ErrorKind::Payload, operation::READ_ATTRIBUTE).with_source("it is of another type"))
     }
 
     /// The same, and removes the attribute (scs `Pop`).
@@ -61,9 +67,8 @@ impl Attributes {
     /// [`ErrorKind::Payload`] if [JSON](crate::Json) has no form for the value, or it holds an integer of more than 64 bits.
     /// The attribute is as before then.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<()> {
-        let refuse = |source: BoxError| Error::new(ErrorKind::Payload, operation::SET_ATTRIBUTE).with_source(source);
-        Check::json(&value).map_err(|refused| refuse(refused.into()))?;
-        let value = serde_json::to_value(value).map_err(|_| refuse(NO_FORM.into()))?;
+        Check::json(&value).map_err(not_settable)?;
+        let value = serde_json::to_value(value).map_err(|_| not_settable(NO_FORM))?;
         self.0.insert(name.into(), value);
         Ok(())
     }
@@ -102,6 +107,10 @@ impl Attributes {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (&**name, value))
     }
+}
+
+fn not_settable(why: impl Into<BoxError>) -> Error {
+    Error::new(ErrorKind::Payload, operation::SET_ATTRIBUTE).with_source(why)
 }
 
 /// Shows the names only: values are the user's secrets.

@@ -1,3 +1,7 @@
+//! The source of the current time.
+//!
+//! The manager and the memory store read it. Times are whole milliseconds, so a time that is stored and read back is the same.
+
 use crate::sync;
 use std::fmt;
 use std::sync::{Arc, Mutex};

@@ -1,16 +1,21 @@
+//! The session cookie: from `Cookie` headers to an id, and from an id to a `Set-Cookie` header.
+//!
+//! The manager uses it. A cookie that the manager sends is one that browsers accept, because `validate` has checked its
+//! attributes against each other.
+
 use std::time::Duration;
 
 use ::cookie::{Cookie, SameSite};
 
 use crate::{Error, Result, SessionId, operation};
 
-/// How long browsers keep a cookie at most: 400 days (RFC 6265bis, 5.5).
-const MAX_AGE: Duration = Duration::from_secs(400 * 86_400);
+/// The longest time that browsers keep a cookie: 400 days (RFC 6265bis, 5.5).
+const COOKIE_MAX_AGE: Duration = Duration::from_secs(400 * 86_400);
 
-/// The cookie that carries a session id: a header becomes an id, an id a header.
+/// The attributes of the cookie that carries a session id.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionCookie {
-    /// `None`: [`DEFAULT_NAME`], with the strongest prefix that the other attributes allow.
+    /// `None`: [`DEFAULT_COOKIE_NAME`], with the strongest prefix that the other attributes allow.
     pub(crate) name: Option<String>,
     pub(crate) path: String,
     pub(crate) domain: Option<String>,
@@ -20,7 +25,7 @@ pub(crate) struct SessionCookie {
     pub(crate) partitioned: bool,
 }
 
-const DEFAULT_NAME: &str = "session";
+const DEFAULT_COOKIE_NAME: &str = "session";
 
 impl Default for SessionCookie {
     fn default() -> Self {
@@ -37,71 +42,81 @@ impl Default for SessionCookie {
 }
 
 impl SessionCookie {
-    /// Checks the attributes against each other and settles the name.
-    pub(crate) fn settle(mut self) -> Result<Self> {
-        let refuse = |why: &'static str| Err(Error::misconfigured(operation::NAME_COOKIE, why));
-        let hosted = self.secure && self.path == "/" && self.domain.is_none();
-        let name = self.name.take().unwrap_or_else(|| {
-            let prefix = match (hosted, self.secure) {
-                (true, _) => "__Host-",
-                (false, true) => "__Secure-",
-                (false, false) => "",
-            };
-            [prefix, DEFAULT_NAME].concat()
-        });
-        let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?={}".contains(c);
-        let is_value = |c: char| (' '..='~').contains(&c) && c != ';';
-        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if name.is_empty() || !name.chars().all(is_token) {
-            return refuse("the name of a cookie is made of letters, digits and !#$%&'*+-.^_`|~");
-        }
-        if !self.path.starts_with('/') || !self.path.chars().all(is_value) {
-            return refuse("the path begins with a slash and holds neither a semicolon nor anything but ASCII");
-        }
-        if self.domain.as_ref().is_some_and(|domain| domain.is_empty() || !domain.chars().all(is_host)) {
-            return refuse("the domain is the name of a host, of letters, digits, dots and hyphens");
-        }
-        // Browsers drop cookies that break one of these, and the visitor would never have a session.
-        let lower = name.to_ascii_lowercase();
-        if lower.starts_with("__host-") && !hosted {
-            return refuse("a __Host- cookie is Secure, has the path / and no domain");
-        }
-        if lower.starts_with("__secure-") && !self.secure {
-            return refuse("a __Secure- cookie is Secure");
-        }
-        if self.same_site == SameSite::None && !self.secure {
-            return refuse("a SameSite=None cookie is Secure");
-        }
-        if self.partitioned && !self.secure {
-            return refuse("a Partitioned cookie is Secure");
-        }
+    /// Checks the attributes against each other and sets the name.
+    pub(crate) fn validate(mut self) -> Result<Self> {
+        let name = self.name.take().unwrap_or_else(|| [self.strongest_prefix(), DEFAULT_COOKIE_NAME].concat());
+        Error::first_broken(operation::NAME_COOKIE, self.rules(&name))?;
         self.name = Some(name);
         Ok(self)
     }
 
-    pub(crate) fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(DEFAULT_NAME)
+    /// The rules for a cookie of this name: whether each is broken, and what it demands.
+    fn rules(&self, name: &str) -> [(bool, &'static str); 7] {
+        let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?={}".contains(c);
+        let is_value = |c: char| (' '..='~').contains(&c) && c != ';';
+        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let is_domain = |domain: &String| !domain.is_empty() && domain.chars().all(is_host);
+        let lower = name.to_ascii_lowercase();
+        [
+            (
+                name.is_empty() || !name.chars().all(is_token),
+                "the name of a cookie is made of letters, digits and !#$%&'*+-.^_`|~",
+            ),
+            (
+                !self.path.starts_with('/') || !self.path.chars().all(is_value),
+                "the path begins with a slash and holds neither a semicolon nor anything but ASCII",
+            ),
+            (
+                self.domain.as_ref().is_some_and(|domain| !is_domain(domain)),
+                "the domain is the name of a host, of letters, digits, dots and hyphens",
+            ),
+            // Browsers drop a cookie that breaks one of these rules, and the visitor would never have a session.
+            (
+                lower.starts_with("__host-") && !self.is_host_only(),
+                "a __Host- cookie is Secure, has the path / and no domain",
+            ),
+            (lower.starts_with("__secure-") && !self.secure, "a __Secure- cookie is Secure"),
+            (self.same_site == SameSite::None && !self.secure, "a SameSite=None cookie is Secure"),
+            (self.partitioned && !self.secure, "a Partitioned cookie is Secure"),
+        ]
     }
 
-    /// The first well-formed id that the `Cookie` headers of a request hold under our name. Browsers send the cookie with
-    /// the longer path first, and the older of two (RFC 6265, 5.4).
+    /// The strongest prefix of a name that browsers accept with the other attributes.
+    fn strongest_prefix(&self) -> &'static str {
+        match (self.is_host_only(), self.secure) {
+            (true, _) => "__Host-",
+            (false, true) => "__Secure-",
+            (false, false) => "",
+        }
+    }
+
+    fn is_host_only(&self) -> bool {
+        self.secure && self.path == "/" && self.domain.is_none()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(DEFAULT_COOKIE_NAME)
+    }
+
+    /// Returns the first well-formed id under this name in the `Cookie` headers of a request. Browsers send the cookie with the
+    /// longer path first, and of two with the same path the older one (RFC 6265, 5.4).
     pub(crate) fn find<'h>(&self, headers: impl IntoIterator<Item = &'h str>) -> Option<SessionId> {
         let cookies = headers.into_iter().flat_map(|header| header.split(';'));
         let ours = cookies.filter_map(|cookie| cookie.split_once('=')).filter(|(name, _)| name.trim() == self.name());
         ours.map(|(_, value)| value.trim()).find_map(|value| value.parse().ok())
     }
 
-    /// The `Set-Cookie` that gives the visitor this id: until the browser is closed, or for a time if the session is
+    /// Returns the `Set-Cookie` that gives the visitor this id: until the browser is closed, or for a time if the session is
     /// remembered.
     pub(crate) fn give(&self, id: &SessionId, remembered: Option<Duration>) -> String {
         let mut cookie = self.build(id.expose());
         if let Some(duration) = remembered {
-            cookie.set_max_age(seconds(duration.min(MAX_AGE)));
+            cookie.set_max_age(seconds(duration.min(COOKIE_MAX_AGE)));
         }
         cookie.to_string()
     }
 
-    /// The `Set-Cookie` that takes the id away again.
+    /// Returns the `Set-Cookie` that removes the cookie.
     pub(crate) fn take(&self) -> String {
         let mut cookie = self.build(String::new());
         cookie.make_removal();

@@ -1,16 +1,21 @@
+//! The error type of the crate, and the kinds of failure that a caller can act on.
+//!
+//! Every module returns it, and so do custom stores. No text of an error holds a session id, a payload, a password or a
+//! principal.
+
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What this crate's operations answer.
+/// A `Result` with [`Error`] as its default error type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A boxed error of any type, as codecs give them.
+/// A boxed error of any type, as codecs and steps return it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Why an operation failed: what to do about it is its [`kind`](Self::kind), what was behind it its
-/// [`source`](StdError::source).
+/// The error type of this crate.
 ///
-/// No text of an error, nor its `Debug`, holds a session id, a payload or a password. That a session does not exist is
+/// Match on [`kind`](Self::kind) to decide how to react. [`source`](StdError::source) returns the underlying cause, if there
+/// is one. No text of an error, nor its `Debug`, holds a session id, a payload or a password. A session that does not exist is
 /// never an error.
 ///
 /// ```
@@ -33,13 +38,14 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind` that came up while `operation` something ("reading a session"). For stores of one's own:
-    /// `operation` and `source` must not hold a secret.
+    /// Creates an error of this kind in an operation such as "reading a session".
+    ///
+    /// For custom stores. Neither `operation` nor the source may hold a secret.
     pub fn new(kind: ErrorKind, operation: &'static str) -> Self {
         Self { kind, operation, source: None }
     }
 
-    /// The same with what was behind it.
+    /// Sets the underlying cause. Defaults to none.
     pub fn with_source(self, source: impl Into<BoxError>) -> Self {
         Self { source: Some(source.into()), ..self }
     }
@@ -49,17 +55,28 @@ impl Error {
         Self::new(ErrorKind::Misconfigured, operation).with_source(why)
     }
 
+    /// Returns [`misconfigured`](Self::misconfigured) with the first rule that is broken, if any is.
+    pub(crate) fn first_broken(
+        operation: &'static str,
+        rules: impl IntoIterator<Item = (bool, &'static str)>,
+    ) -> Result<()> {
+        match rules.into_iter().find(|(is_broken, _)| *is_broken) {
+            Some((_, rule)) => Err(Self::misconfigured(operation, rule)),
+            None => Ok(()),
+        }
+    }
+
     /// An error about something that this store, or this server, cannot do.
     pub(crate) fn unsupported(operation: &'static str, why: impl Into<BoxError>) -> Self {
         Self::new(ErrorKind::Unsupported, operation).with_source(why)
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// With its cause, for the log.
+    /// Returns the text of the error with its cause, for the log.
     pub(crate) fn in_full(&self) -> String {
         self.source.as_ref().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
     }

@@ -1,3 +1,7 @@
+//! The id of a session, which is a secret, and its handle, which is not.
+//!
+//! Every part of the crate uses them. An id reaches text only through `expose`, and every session has one id in one spelling.
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -42,12 +46,12 @@ impl SessionId {
         self.expose_in(&mut [0; 36]).to_owned()
     }
 
-    /// The same without an allocation.
+    /// Writes the secret into a buffer, without an allocation.
     pub(crate) fn expose_in<'b>(&self, buffer: &'b mut [u8; 36]) -> &'b str {
         self.0.hyphenated().encode_lower(buffer)
     }
 
-    /// Which of `count` partitions the id lies in.
+    /// Returns the partition, of `count`, that the id lies in.
     pub(crate) fn partition(&self, count: u32) -> u32 {
         (self.0.as_u128() % u128::from(count.max(1))) as u32
     }

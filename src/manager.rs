@@ -1,7 +1,15 @@
+//! The session manager: all policy about sessions, on top of a store that only keeps payloads.
+//!
+//! Applications and adapters use it. One file has one part: `builder` the settings, `load` from an id to a session, `commit`
+//! from a session to an action, `update` changes that are retried, `save` the optimistic loop behind both, `principals` the
+//! sessions of an owner. A clone is the same manager: the settings never change after `build`.
+
+mod backoff;
 mod builder;
 mod commit;
-mod contest;
+mod load;
 mod principals;
+mod save;
 mod update;
 
 use std::fmt;
@@ -16,15 +24,13 @@ pub use self::commit::{Committed, Outcome};
 pub use self::principals::BoundSession;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
-use crate::session::{Change, Origin};
-use crate::store::{Found, Touch};
-use crate::{Clock, Codec, Error, ErrorKind, Handle, Json, Result, Session, SessionId, SessionStore, operation};
+use crate::{Clock, Codec, Handle, Json, Session, SessionStore};
 
-/// Opens and commits sessions with values of type `T`: all policy is here.
+/// Opens and commits sessions with values of type `T`, by the settings of the application.
 ///
-/// [`new`](Self::new) or [`builder`](Self::builder) makes one, for as long as the program runs; it is cheap to clone, and
-/// clones are the same manager. A request [`open`](Self::open)s its session and [`commit`](Self::commit)s it, which an adapter
-/// such as `threaded_sessions::rouille` does around a handler. By hand, or without HTTP, it is this:
+/// Create one with [`new`](Self::new) or [`builder`](Self::builder) when the program starts. It is cheap to clone, and clones
+/// are the same manager. A request [`open`](Self::open)s its session and [`commit`](Self::commit)s it, which an adapter such as
+/// `threaded_sessions::rouille` does around a handler. By hand, or without HTTP:
 ///
 /// ```
 /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
@@ -44,10 +50,10 @@ use crate::{Clock, Codec, Error, ErrorKind, Handle, Json, Result, Session, Sessi
 /// assert_eq!(*sessions.open_id(id)?.expect("it lives"), 1);
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
-pub struct SessionManager<T>(Arc<Policy<T>>);
+pub struct SessionManager<T>(Arc<Inner<T>>);
 
-/// Everything a manager was told.
-struct Policy<T> {
+/// The settings of a manager, and the store and the codec that it works with.
+struct Inner<T> {
     store: Box<dyn SessionStore>,
     codec: Arc<dyn Codec<T>>,
     cookie: SessionCookie,
@@ -69,25 +75,24 @@ impl<T> Clone for SessionManager<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
-    /// A manager on this store with all settings as by default, which [`SessionManagerBuilder`] tells.
+    /// Creates a manager with the default settings of [`SessionManagerBuilder`].
     pub fn new(store: impl SessionStore) -> Self {
         Self::builder(store).build().expect("the default settings are valid")
     }
 
-    /// A manager on this store with other settings. Payloads are [`Json`], unless
-    /// [told otherwise](SessionManagerBuilder::codec).
+    /// Returns a builder for a manager with other settings. The codec defaults to [`Json`].
     pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
         Self::builder_with_codec(store, Json::new())
     }
 }
 
 impl<T: 'static> SessionManager<T> {
-    /// The same with a codec of one's own from the start, for a `T` that is not a serde type.
+    /// Returns a builder with a custom codec, for a `T` that is not a serde type.
     pub fn builder_with_codec(store: impl SessionStore, codec: impl Codec<T>) -> SessionManagerBuilder<T> {
         SessionManagerBuilder::new(store, codec)
     }
 
-    /// The store, for what it can do besides: its [`index`](SessionStore::index), its [`health`](SessionStore::health).
+    /// Returns the store, for its [`index`](SessionStore::index) and its [`health`](SessionStore::health).
     pub fn store(&self) -> &dyn SessionStore {
         &*self.0.store
     }
@@ -96,150 +101,13 @@ impl<T: 'static> SessionManager<T> {
         &*self.0.codec
     }
 
-    /// The handle under which a session can be shown in logs and pages; `None` if it is not stored.
+    /// Returns the handle under which logs and pages can show a session; `None` if the session is not stored.
     pub fn handle(&self, session: &Session<T>) -> Option<Handle> {
         session.id().map(|id| self.0.store.handle(id))
     }
-
-    /// Opens the session of a request by its `Cookie` header, or its several `Cookie` headers.
-    ///
-    /// A visitor without a cookie, or with a malformed one, gets a new session and costs no command. Only `NAME=ID` with the
-    /// id in its [one form](SessionId) is well-formed: one that is quoted, percent-encoded, in upper case or in braces is
-    /// not, whatever else the headers hold and however long they are. Of several well-formed ids the first counts. If it is
-    /// unknown, expired or destroyed the session is new; the id is never adopted.
-    ///
-    /// Opening a session counts as using it, unless [`touch_on_read`](SessionManagerBuilder::touch_on_read) is off.
-    ///
-    /// # Errors
-    ///
-    /// That the store could not be asked, and [`ErrorKind::Payload`] if nothing can read what is stored, unless
-    /// [`Unreadable::StartFresh`] is set.
-    pub fn open<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
-    where
-        T: Default,
-    {
-        let Some(id) = self.0.cookie.find(cookie_headers) else { return Ok(self.fresh()) };
-        Ok(match self.load(&id)? {
-            Ok(session) => session,
-            Err(Gone::Renewed) => self.blank(Origin::Detached),
-            Err(Gone::Absent) => self.fresh(),
-        })
-    }
-
-    /// Opens a session by its id; `None` if there is none (any more). For programs without HTTP, and for jobs. Counts as use
-    /// as [`open`](Self::open) does.
-    ///
-    /// # Errors
-    ///
-    /// As for [`open`](Self::open).
-    pub fn open_id(&self, id: &SessionId) -> Result<Option<Session<T>>> {
-        Ok(self.load(id)?.ok())
-    }
-
-    /// A new session with `T::default()`, which gets an id when it is committed with a change. No I/O.
-    pub fn fresh(&self) -> Session<T>
-    where
-        T: Default,
-    {
-        self.blank(Origin::New)
-    }
-
-    fn blank(&self, origin: Origin) -> Session<T>
-    where
-        T: Default,
-    {
-        let (mut envelope, now) = (Envelope::new(T::default()), self.0.clock.now());
-        envelope.created = now;
-        self.session(envelope, origin, None, now)
-    }
-
-    fn load(&self, id: &SessionId) -> Result<Result<Session<T>, Gone>> {
-        let policy = &*self.0;
-        let opened = match policy.store.read(id, policy.touch()) {
-            Ok(Found::Live(stored)) => policy.decode(&stored.payload).map(|envelope| (stored, envelope)),
-            Ok(Found::Renewed) => return Ok(Err(Gone::Renewed)),
-            Ok(Found::Absent) => return Ok(Err(Gone::Absent)),
-            Err(error) => Err(error),
-        };
-        let (mut stored, mut envelope) = match opened {
-            Ok(opened) => opened,
-            // From the codec, or from a step that cannot decrypt.
-            Err(error) if error.kind() == ErrorKind::Payload && policy.unreadable == Unreadable::StartFresh => {
-                log::warn!("session {} is left to expire: {}", policy.store.handle(id), error.in_full());
-                return Ok(Err(Gone::Absent));
-            }
-            Err(error) => return Err(error),
-        };
-        // A remembered session has an idle timeout of its own, which only its payload tells: it is touched once more, but
-        // not for less than a 64th of it.
-        if let (true, Some(_), Some(idle), Some(left)) =
-            (policy.touch_on_read, envelope.remembered, policy.remember_for, stored.expires_in)
-            && left < idle - idle / 64
-            && let Found::Live(again) = policy.store.read(id, Touch::Extend(idle))?
-        {
-            envelope = policy.decode(&again.payload)?;
-            stored = again;
-        }
-        let now = policy.clock.now();
-        let lifetime_left = policy.lifetime_left(&envelope, now);
-        if lifetime_left.is_some_and(|left| left.is_zero()) {
-            policy.store.delete(id)?;
-            return Ok(Err(Gone::Absent));
-        }
-        let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
-        let origin = Origin::Stored { id: *id, version: stored.version };
-        Ok(Ok(self.session(envelope, origin, expires_in, now)))
-    }
-
-    fn session(
-        &self,
-        envelope: Envelope<T>,
-        origin: Origin,
-        expires_in: Option<Duration>,
-        now: SystemTime,
-    ) -> Session<T> {
-        let given = match &origin {
-            Origin::Stored { id, .. } => Some((*id, envelope.remembered)),
-            Origin::New | Origin::Detached => None,
-        };
-        Session {
-            owner: match origin {
-                Origin::Stored { .. } => envelope.bound.as_ref().map(|bound| bound.principal.clone()),
-                Origin::New | Origin::Detached => None,
-            },
-            envelope,
-            given,
-            origin,
-            change: Change::None,
-            on_conflict: self.0.on_conflict,
-            snapshot: None,
-            codec: self.0.codec.clone(),
-            now,
-            expires_in,
-        }
-    }
 }
 
-/// Why there is no session under an id.
-enum Gone {
-    Renewed,
-    Absent,
-}
-
-impl<T: 'static> Policy<T> {
-    fn touch(&self) -> Touch {
-        match self.idle_timeout {
-            Some(idle) if self.touch_on_read && self.remember_for.is_some() => Touch::Extend(idle),
-            Some(idle) if self.touch_on_read => Touch::Set(idle),
-            _ => Touch::No,
-        }
-    }
-
-    fn decode(&self, payload: &[u8]) -> Result<Envelope<T>> {
-        let decoded = self.codec.decode(payload);
-        decoded.map_err(|error| Error::new(ErrorKind::Payload, operation::DECODE).with_source(error))
-    }
-
+impl<T: 'static> Inner<T> {
     fn lifetime_left<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
         let age = now.duration_since(envelope.created).unwrap_or_default();
         self.lifetime.map(|lifetime| lifetime.saturating_sub(age))
@@ -247,6 +115,12 @@ impl<T: 'static> Policy<T> {
 
     fn idle_timeout<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
         envelope.remembered.and(self.remember_for).or(self.idle_timeout)
+    }
+
+    /// Returns the TTL of a session that is stored now.
+    fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+        let left = [self.idle_timeout(envelope), self.lifetime_left(envelope, self.clock.now())];
+        left.into_iter().flatten().min()
     }
 }
 
@@ -256,7 +130,7 @@ impl<T> fmt::Debug for SessionManager<T> {
     }
 }
 
-impl<T> fmt::Debug for Policy<T> {
+impl<T> fmt::Debug for Inner<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionManager")
             .field("store", &self.store)

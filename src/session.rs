@@ -1,3 +1,8 @@
+//! A session as a request handler holds it, and the record of what the handler does to it.
+//!
+//! Handlers change it, and the manager opens and commits it. It does no I/O. Every change passes through `record_change`,
+//! which takes a snapshot before the first one, so that a commit can tell whether the value really changed.
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -7,12 +12,14 @@ use crate::codec::{Binding, Envelope};
 use crate::store::Version;
 use crate::{BoxError, Codec, OnConflict, SessionId};
 
-/// What a request handler holds: the user's own `T`, to which it dereferences, and what is to become of the session.
+/// A visitor's session, opened for one request.
 ///
-/// It does no I/O. Everything done to it happens when it is [committed](crate::SessionManager::commit), and nothing if it is
-/// dropped, as when a handler panics. A session that was only read is not stored again, and one that never changed is not
-/// stored at all: changing it means that its value was borrowed mutably and is encoded differently afterwards. So what
-/// changes behind a shared reference, in a `Cell` or a `Mutex` of `T`, is not noticed.
+/// It dereferences to your value `T`. Changes take effect when the session is [committed](crate::SessionManager::commit).
+/// Dropping the session discards them, for example if the handler panics.
+///
+/// A session that was only read is not stored again, and a new session that did not change is not stored at all. A session has
+/// changed if its value was borrowed mutably and is encoded differently afterwards. A change behind a shared reference, in a
+/// `Cell` or a `Mutex` of `T`, is not noticed.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -45,15 +52,16 @@ use crate::{BoxError, Codec, OnConflict, SessionId};
 /// If `T` has methods of the same names, those of the session hide them; `(*session).renew()` reaches `T`'s.
 pub struct Session<T> {
     pub(crate) envelope: Envelope<T>,
-    /// The id that the visitor has in the cookie, if it is one that lives, and when that cookie was remembered.
-    pub(crate) given: Option<(SessionId, Option<SystemTime>)>,
-    /// The principal it belonged to when it was last read or stored.
-    pub(crate) owner: Option<String>,
+    /// The id in the visitor's cookie, if that session is live, and when that cookie was sent if it is persistent.
+    pub(crate) cookie_id: Option<(SessionId, Option<SystemTime>)>,
+    /// The principal that owned the session when it was last read or stored.
+    pub(crate) stored_principal: Option<String>,
     pub(crate) origin: Origin,
     pub(crate) change: Change,
     pub(crate) on_conflict: OnConflict,
-    /// The encoding before the first change, with a revision that is new since. What is stored has it too: the encoding
-    /// that is compared with the snapshot is the payload.
+    /// The session before its first change, encoded with a new revision. The changed session is encoded with that revision
+    /// too, so the encoding that is compared with the snapshot can be stored. `None` if the session could not be encoded, or
+    /// has no change.
     pub(crate) snapshot: Option<Vec<u8>>,
     pub(crate) codec: Arc<dyn Codec<T>>,
     pub(crate) now: SystemTime,
@@ -63,19 +71,19 @@ pub struct Session<T> {
 /// Where a session comes from.
 #[derive(Debug)]
 pub(crate) enum Origin {
-    /// From nowhere: it is stored nowhere yet.
+    /// The request: the session is not stored yet.
     New,
-    /// From the store.
+    /// The store.
     Stored { id: SessionId, version: Version },
-    /// From an id that was renewed by another request a moment ago.
+    /// An id that another request renewed a moment ago.
     Detached,
 }
 
-/// What is to become of a session, from the weakest to the strongest.
+/// The strongest change that a request made, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
     None,
-    /// Its value may have changed.
+    /// The value, the binding or the cookie may have changed.
     Value,
     Renew,
     Discard,
@@ -83,7 +91,7 @@ pub(crate) enum Change {
 }
 
 impl<T: 'static> Session<T> {
-    /// The id, unless the session is not stored (yet): a new one gets its id when it is committed.
+    /// Returns the id; `None` if the session is not stored. A new session gets its id when it is committed.
     pub fn id(&self) -> Option<&SessionId> {
         match &self.origin {
             Origin::Stored { id, .. } => Some(id),
@@ -126,7 +134,7 @@ impl<T: 'static> Session<T> {
     /// timeout of [`remember_for`](crate::SessionManagerBuilder::remember_for). The cookie lasts as long as the session would,
     /// but for 400 days at most, as browsers have it; it is sent again when half its time is over.
     pub fn remember(&mut self, remember: bool) {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         let since = self.envelope.remembered.unwrap_or(self.now);
         self.envelope.remembered = remember.then_some(since);
     }
@@ -138,13 +146,13 @@ impl<T: 'static> Session<T> {
     /// It takes a store with an index, the expiring Redis store or the memory store; with another the commit answers
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     pub fn bind(&mut self, principal: impl Into<String>, label: impl Into<String>) {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         self.envelope.bound = Some(Binding::new(principal, label));
     }
 
     /// The session belongs to nobody any more.
     pub fn unbind(&mut self) {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         self.envelope.bound = None;
     }
 
@@ -158,13 +166,14 @@ impl<T: 'static> Session<T> {
         self.envelope.bound.as_ref().map(|bound| &*bound.label)
     }
 
-    /// Gives the session a new id when it is committed, changed or not; the old one is dead then. A session that is new is
-    /// stored by it, also unchanged. To be called at every change of rights, above all at login: otherwise who planted the
-    /// id before, or saw it, is signed in as well (session fixation; OWASP Session Management Cheat Sheet, Ring's
-    /// `:recreate`). The session goes on otherwise: its value, [when it began](Self::created) and so its lifetime, and whom it
-    /// belongs to. For a lifetime that counts from the login, call [`restart_lifetime`](Self::restart_lifetime) as well.
+    /// Replaces the session id on commit and invalidates the old id.
+    ///
+    /// Call this whenever privileges change, above all at login, to prevent session fixation. The value, the
+    /// [creation time](Self::created) and the principal stay the same. A new session is stored even if its value did not
+    /// change. To restart the lifetime as well, call [`restart_lifetime`](Self::restart_lifetime). (OWASP Session Management
+    /// Cheat Sheet; Ring's `:recreate`.)
     pub fn renew(&mut self) {
-        self.mark(Change::Renew);
+        self.record_change(Change::Renew);
     }
 
     /// Begins the [lifetime](crate::SessionManagerBuilder::lifetime) anew with this request, when the session is committed;
@@ -186,7 +195,7 @@ impl<T: 'static> Session<T> {
     /// # sign_in(&mut sessions.fresh(), "ada", "laptop");
     /// ```
     pub fn restart_lifetime(&mut self) {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         self.envelope.created = self.now;
     }
 
@@ -198,7 +207,7 @@ impl<T: 'static> Session<T> {
 
     /// Drops all changes of this request, also those that are still to come, except for [`destroy`](Self::destroy).
     pub fn discard(&mut self) {
-        self.mark(Change::Discard);
+        self.record_change(Change::Discard);
     }
 
     /// Ends the session when it is committed, and clears the visitor's cookie; for logout. Changes of this request, also
@@ -207,11 +216,11 @@ impl<T: 'static> Session<T> {
     /// From outside the visitor's request, [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's
     /// sessions by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) any session by its id.
     pub fn destroy(&mut self) {
-        self.mark(Change::Destroy);
+        self.record_change(Change::Destroy);
     }
 
-    /// The one place that moves the status. A stronger change stays, in whatever order they come.
-    fn mark(&mut self, change: Change) {
+    /// Records a change. It is the only place that does so. A stronger change stays, in whatever order the changes come.
+    fn record_change(&mut self, change: Change) {
         if self.change == Change::None && change < Change::Discard {
             self.take_snapshot();
         }
@@ -223,9 +232,9 @@ impl<T: 'static> Session<T> {
         self.snapshot = self.encode().ok();
     }
 
-    /// Notes that the session is stored as it is now.
+    /// Records that the session is stored as it is now. A renewal stays due.
     pub(crate) fn forget_changes(&mut self) {
-        self.owner = self.principal().map(str::to_owned);
+        self.stored_principal = self.principal().map(str::to_owned);
         if self.change == Change::Value {
             self.change = Change::None;
         }
@@ -235,10 +244,10 @@ impl<T: 'static> Session<T> {
         }
     }
 
-    /// Whether the visitor's cookie does not say yet that this is the id, or that it is (not) remembered.
-    pub(crate) fn is_news(&self, id: &SessionId) -> bool {
-        self.given.is_none_or(|(given, remembered)| {
-            given != *id || (remembered != self.envelope.remembered && self.change != Change::Discard)
+    /// Returns `true` if the visitor's cookie has another id, or was not sent when the session was last remembered.
+    pub(crate) fn needs_cookie(&self, id: &SessionId) -> bool {
+        self.cookie_id.is_none_or(|(cookie_id, remembered)| {
+            cookie_id != *id || (remembered != self.envelope.remembered && self.change != Change::Discard)
         })
     }
 
@@ -249,14 +258,15 @@ impl<T: 'static> Session<T> {
         }
     }
 
-    /// The session as it is now.
+    /// Encodes the session as it is now.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, BoxError> {
         self.codec.encode(&self.envelope.by_ref())
     }
 
-    /// Whether value or remembering are encoded differently `now` than before the first change. What cannot be encoded
-    /// counts as different; storing it then says why it cannot. Compared within one request only: decoded anew, a `HashMap`
-    /// is encoded in another order.
+    /// Returns `true` if the session is encoded differently `now` than before its first change.
+    ///
+    /// A session that cannot be encoded counts as different, so that storing it reports why. The comparison holds within one
+    /// request only: a `HashMap` that is decoded again is encoded in another order.
     pub(crate) fn differs(&self, now: &Result<Vec<u8>, BoxError>) -> bool {
         match (&self.snapshot, now) {
             _ if self.change == Change::None => false,
@@ -276,7 +286,7 @@ impl<T> Deref for Session<T> {
 
 impl<T: 'static> DerefMut for Session<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.mark(Change::Value);
+        self.record_change(Change::Value);
         &mut self.envelope.data
     }
 }

@@ -1,16 +1,20 @@
+//! The settings of a session manager, their defaults and the rules between them.
+//!
+//! Applications build their manager here. A manager exists only if all rules hold, so the rest of `manager` relies on them.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Policy, SessionManager};
+use super::{Inner, SessionManager};
 use crate::cookie::SessionCookie;
 use crate::store::MAX_TTL;
 use crate::{Clock, Codec, Error, Result, SameSite, SessionStore, operation};
 
 /// One week, as rrss has it (604,800 seconds).
-const IDLE_TIMEOUT: Duration = Duration::from_secs(604_800);
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(604_800);
 
-const MAX_PAYLOAD: usize = 1024 * 1024;
+const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// What happens when another request changed the session since this one read it.
 ///
@@ -109,18 +113,24 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnConflict {
-    /// The top-level fields that this request changed go onto what is there now; the others keep what the other request
-    /// put there. Two requests that change different fields both get what they want. Of two that change the same field the
-    /// later one wins, so a counter or a list loses one change. A conflict that cannot be merged is an error of kind
-    /// [`ErrorKind::Conflict`]: because `T` is no struct or map, the result does not decode (two variants of an enum, if `T` is
-    /// one) or is too large, or others kept changing the session for a second and 128 times. The default, for it is right for
-    /// most sessions, refuses no request for a change that has nothing to do with it, and costs nothing where nothing
-    /// collides.
+    /// The top-level fields that this request changed are merged into the stored version. The other fields keep what the other
+    /// request stored.
+    ///
+    /// Two requests that change different fields both succeed. If two requests change the same field, the later one wins, so
+    /// a counter or a list loses one change.
+    ///
+    /// A conflict that cannot be merged fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): if `T` is no struct or
+    /// map, if the result does not decode (two variants of an enum, if `T` is one) or is too large, or if other requests kept
+    /// changing the session for 1 second and 128 attempts.
+    ///
+    /// This is the default, because it is right for most sessions, rejects no request for an unrelated change, and costs
+    /// nothing without a conflict.
     #[default]
     Merge,
-    /// This request overwrites the other's change.
+    /// The change of this request overwrites the change of the other request.
     LastWriteWins,
-    /// This request's change is refused with an error of kind [`ErrorKind::Conflict`], which the adapters answer as 409.
+    /// The change of this request is rejected with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict), which the adapters
+    /// turn into a 409.
     Fail,
 }
 
@@ -128,11 +138,12 @@ pub enum OnConflict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unreadable {
-    /// Opening it is an error of kind [`ErrorKind::Payload`]. The default, for it loses nothing.
+    /// Opening the session fails with [`ErrorKind::Payload`](crate::ErrorKind::Payload). This is the default, because it loses
+    /// nothing.
     #[default]
     Fail,
-    /// The visitor gets a new session, and opening it by its id answers `None`; what is stored is left to expire. A warning
-    /// is logged.
+    /// The visitor gets a new session, and opening the session by its id returns `None`. The stored payload is left to expire,
+    /// and a warning is logged.
     StartFresh,
 }
 
@@ -155,40 +166,62 @@ pub enum Unreadable {
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 #[must_use]
-pub struct SessionManagerBuilder<T>(Policy<T>);
+pub struct SessionManagerBuilder<T>(Inner<T>);
 
-impl<T: 'static> Policy<T> {
+impl<T: 'static> Inner<T> {
     fn new(store: impl SessionStore, codec: impl Codec<T>) -> Self {
         Self {
             store: Box::new(store),
             codec: Arc::new(codec),
             cookie: SessionCookie::default(),
             clock: Clock::system(),
-            idle_timeout: Some(IDLE_TIMEOUT),
+            idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             lifetime: None,
             remember_for: None,
             touch_on_read: true,
             on_conflict: OnConflict::Merge,
             unreadable: Unreadable::Fail,
-            max_payload: MAX_PAYLOAD,
+            max_payload: DEFAULT_MAX_PAYLOAD,
             max_per_principal: None,
         }
+    }
+
+    /// Checks the settings, except those of the cookie.
+    fn validate(&self) -> Result<()> {
+        let times = [self.idle_timeout, self.lifetime, self.remember_for];
+        let is_too_short = times.into_iter().flatten().any(|time| time < Duration::from_millis(1));
+        let outlives = |limit: Option<Duration>| self.remember_for.zip(limit).is_some_and(|(time, limit)| time > limit);
+        let rules = [
+            (is_too_short, "idle timeout, lifetime and remember_for are at least a millisecond, or not set"),
+            (
+                self.remember_for.is_some() && !outlives(self.idle_timeout),
+                "remember_for is to be longer than the idle timeout",
+            ),
+            (outlives(self.lifetime), "nobody is remembered for longer than the lifetime"),
+            (self.max_per_principal == Some(0), "a principal may have at least one session"),
+            (
+                self.max_per_principal.is_some() && self.store.index().is_none(),
+                "only a store with an index counts the sessions of a principal",
+            ),
+            (self.max_payload == 0, "no session fits into a payload of no bytes"),
+        ];
+        Error::first_broken(operation::BUILD_MANAGER, rules)
     }
 }
 
 impl<T: 'static> SessionManagerBuilder<T> {
     pub(super) fn new(store: impl SessionStore, codec: impl Codec<T>) -> Self {
-        Self(Policy::new(store, codec))
+        Self(Inner::new(store, codec))
     }
 
-    fn with(mut self, set: impl FnOnce(&mut Policy<T>)) -> Self {
+    fn with(mut self, set: impl FnOnce(&mut Inner<T>)) -> Self {
         set(&mut self.0);
         self
     }
 
     /// How a session becomes a payload. Defaults to [`Json`](crate::Json).
     pub fn codec(self, codec: impl Codec<T>) -> Self {
-        self.with(|policy| policy.codec = Arc::new(codec))
+        self.with(|inner| inner.codec = Arc::new(codec))
     }
 
     /// A session dies this long after its last use. Defaults to one week, as in rrss (`:duration`; ring-redis-session
@@ -196,7 +229,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// years.
     pub fn idle_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
-        self.with(|policy| policy.idle_timeout = timeout)
+        self.with(|inner| inner.idle_timeout = timeout)
     }
 
     /// A session dies this long after it was created, however busy it is (OWASP's absolute timeout), remembered or not. A
@@ -205,7 +238,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// application's [clock](Self::clock), which should not differ much between its processes.
     pub fn lifetime(self, lifetime: impl Into<Option<Duration>>) -> Self {
         let lifetime = lifetime.into();
-        self.with(|policy| policy.lifetime = lifetime)
+        self.with(|inner| inner.lifetime = lifetime)
     }
 
     /// The idle timeout of sessions that are [remembered](crate::Session::remember), and how long their cookie lasts.
@@ -215,13 +248,13 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// sessions short; and reading a remembered session takes a second round trip, about once in a 64th of this time.
     pub fn remember_for(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
-        self.with(|policy| policy.remember_for = timeout)
+        self.with(|inner| inner.remember_for = timeout)
     }
 
     /// Whether opening a session counts as using it (ring-redis-session `:reset-on-read`), and so moves its idle deadline, in
     /// the round trip that reads it. Defaults to true. With `false` only changes count, as in rrss.
     pub fn touch_on_read(self, touch: bool) -> Self {
-        self.with(|policy| policy.touch_on_read = touch)
+        self.with(|inner| inner.touch_on_read = touch)
     }
 
     /// What happens when two requests change a session at once. Defaults to [`OnConflict::Merge`]. For one session
@@ -235,104 +268,88 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|settings| settings.unreadable = policy)
     }
 
-    /// The largest payload to store, in bytes. Defaults to 1 MiB. Committing a larger one is an error of kind
-    /// [`ErrorKind::Payload`], and what is stored stays. What is stored already is read whatever its size.
+    /// Sets the size of the largest payload to store, in bytes. Defaults to 1 MiB.
+    ///
+    /// Committing a larger one fails with [`ErrorKind::Payload`](crate::ErrorKind::Payload), and what is stored stays. A
+    /// stored payload is read whatever its size.
     pub fn max_payload(self, bytes: usize) -> Self {
-        self.with(|policy| policy.max_payload = bytes)
+        self.with(|inner| inner.max_payload = bytes)
     }
 
     /// How many sessions a principal may have, at least 1; one more [`bind`](crate::Session::bind) ends the oldest. Defaults
     /// to no limit. It says nothing on a store without an index, where nothing can be bound.
     pub fn max_per_principal(self, sessions: impl Into<Option<u32>>) -> Self {
         let sessions = sessions.into();
-        self.with(|policy| policy.max_per_principal = sessions)
+        self.with(|inner| inner.max_per_principal = sessions)
     }
 
     /// The name of the cookie. Defaults to `__Host-session` where browsers allow it: `Secure`, with the path `/` and no
     /// domain; to `__Secure-session` if only `Secure`; otherwise to `session`.
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         let name = name.into();
-        self.with(|policy| policy.cookie.name = Some(name))
+        self.with(|inner| inner.cookie.name = Some(name))
     }
 
     /// The path of the cookie (Ring's `:root`): browsers send it for what is below. Defaults to `/`.
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
         let path = path.into();
-        self.with(|policy| policy.cookie.path = path)
+        self.with(|inner| inner.cookie.path = path)
     }
 
     /// The domain of the cookie, which then goes to its subdomains as well. Defaults to none: this host only.
     pub fn cookie_domain(self, domain: impl Into<String>) -> Self {
         let domain = domain.into();
-        self.with(|policy| policy.cookie.domain = Some(domain))
+        self.with(|inner| inner.cookie.domain = Some(domain))
     }
 
     /// Whether the cookie goes over HTTPS only. Defaults to true. `false` is for development over plain HTTP, where browsers
     /// drop such a cookie; behind a proxy that speaks HTTPS to the visitors, leave it.
     pub fn secure(self, secure: bool) -> Self {
-        self.with(|policy| policy.cookie.secure = secure)
+        self.with(|inner| inner.cookie.secure = secure)
     }
 
     /// Whether scripts in the page cannot see the cookie. Defaults to true.
     pub fn http_only(self, http_only: bool) -> Self {
-        self.with(|policy| policy.cookie.http_only = http_only)
+        self.with(|inner| inner.cookie.http_only = http_only)
     }
 
     /// Whether requests from other sites carry the cookie. Defaults to [`SameSite::Lax`]: only when a visitor follows a link.
     /// `SameSite::None` goes with [`secure`](Self::secure) only.
     pub fn same_site(self, same_site: SameSite) -> Self {
-        self.with(|policy| policy.cookie.same_site = same_site)
+        self.with(|inner| inner.cookie.same_site = same_site)
     }
 
     /// Whether browsers keep a cookie of its own for each site that embeds this one (`Partitioned`, CHIPS), so that no two of
     /// them see the same session. Defaults to false. For pages in frames of other sites, together with `SameSite::None`; it
     /// goes with [`secure`](Self::secure) only.
     pub fn partitioned(self, partitioned: bool) -> Self {
-        self.with(|policy| policy.cookie.partitioned = partitioned)
+        self.with(|inner| inner.cookie.partitioned = partitioned)
     }
 
     /// The clock for creation times and lifetimes. Defaults to the system's. The store has one of its own: a test that moves
     /// the time gives the same to [`MemorySessionStore::with_clock`](crate::MemorySessionStore::with_clock).
     pub fn clock(self, clock: Clock) -> Self {
-        self.with(|policy| policy.clock = clock)
+        self.with(|inner| inner.clock = clock)
     }
 
-    /// The manager.
+    /// Builds the manager.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`], with the reason as its source: for a name, path or domain that no cookie can have,
-    /// attributes of the cookie that browsers would not accept together, times below a millisecond, payloads of no bytes, no
-    /// session for a principal or a limit to them on a store without an index, and a `remember_for` that is not longer than
-    /// the idle timeout, or is longer than the lifetime.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), with the rule as its source, if
+    ///
+    /// - the name, the path or the domain of the cookie is invalid, or browsers would reject the combination of its attributes;
+    /// - `idle_timeout`, `lifetime` or `remember_for` is shorter than 1 ms;
+    /// - `remember_for` is not longer than `idle_timeout`, or is longer than `lifetime`;
+    /// - `max_payload` or `max_per_principal` is 0;
+    /// - `max_per_principal` is set and the store has no index.
     pub fn build(self) -> Result<SessionManager<T>> {
-        let mut policy = self.0;
-        let refuse = |why: &'static str| Err(Error::misconfigured(operation::BUILD_MANAGER, why));
-        let times = [policy.idle_timeout, policy.lifetime, policy.remember_for];
-        if times.into_iter().flatten().any(|time| time < Duration::from_millis(1)) {
-            return refuse("idle timeout, lifetime and remember_for are at least a millisecond, or not set");
-        }
-        if let Some(remember_for) = policy.remember_for
-            && policy.idle_timeout.is_none_or(|idle| idle >= remember_for)
-        {
-            return refuse("remember_for is to be longer than the idle timeout");
-        }
-        if policy.remember_for.zip(policy.lifetime).is_some_and(|(remember_for, lifetime)| remember_for > lifetime) {
-            return refuse("nobody is remembered for longer than the lifetime");
-        }
-        if policy.max_per_principal == Some(0) {
-            return refuse("a principal may have at least one session");
-        }
-        if policy.max_per_principal.is_some() && policy.store.index().is_none() {
-            return refuse("only a store with an index counts the sessions of a principal");
-        }
-        if policy.max_payload == 0 {
-            return refuse("no session fits into a payload of no bytes");
-        }
-        // Compared with what stores answer.
-        policy.remember_for = policy.remember_for.map(|time| time.min(MAX_TTL));
-        policy.cookie = policy.cookie.settle()?;
-        Ok(SessionManager(Arc::new(policy)))
+        let mut inner = self.0;
+        inner.validate()?;
+        inner.cookie = inner.cookie.validate()?;
+        // Stores return the time left, and none of it is longer than `MAX_TTL`.
+        inner.remember_for = inner.remember_for.map(|time| time.min(MAX_TTL));
+        Ok(SessionManager(Arc::new(inner)))
     }
 }
 

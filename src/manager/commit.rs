@@ -1,15 +1,20 @@
+//! Committing: from a [`Session`] that the handler is done with to an [`Outcome`] and the headers of the response.
+//!
+//! Adapters and applications commit here. `plan` decides what happens, and only reads the session; `execute` does it. A commit
+//! sends no command unless something must be stored or deleted, and a session that is gone stays gone.
+
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use super::contest::Contest;
-use super::{OnConflict, Policy, SessionManager};
+use super::save::{Save, SaveOutcome, conflict};
+use super::{Inner, OnConflict, SessionManager};
 use crate::codec::Envelope;
 use crate::session::{Change, Origin};
-use crate::store::{Bind, Found, Saved, Touch, Write};
-use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId, operation};
+use crate::store::{Found, Touch};
+use crate::{BoxError, Result, Session, SessionId};
 
-/// What became of a session, and the headers for the response.
+/// The outcome of a commit, and the headers for the response.
 #[derive(Clone)]
 #[must_use = "the response needs the headers, and the outcome tells whether the change was kept"]
 pub struct Committed {
@@ -18,44 +23,47 @@ pub struct Committed {
     pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
 }
 
-/// What became of the changes of a session.
+/// The outcome of a commit: whether the changes of the request were kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// There were none, or they were discarded.
+    /// There were no changes, or the request discarded them.
     Unchanged,
-    /// They are stored, perhaps merged with those of another request.
+    /// The changes are stored, perhaps merged with those of another request.
     Stored,
-    /// The session was destroyed, as asked.
+    /// The session was destroyed, as the request asked.
     Destroyed,
-    /// They were dropped: the session was destroyed, or expired, while this request had it.
+    /// The changes were dropped, because the session was destroyed or expired while this request held it.
     Dropped,
-    /// They were dropped: the session was renewed while this request had it, or just before.
+    /// The changes were dropped, because another request renewed the session while this request held it, or just before.
     Detached,
 }
 
 impl Outcome {
-    /// Whether a change was lost. Answering 200 would not be true then; 409 says so.
+    /// Returns `true` if a change was lost. The response should then be a 409, not a 200.
     pub fn is_lost(self) -> bool {
         matches!(self, Self::Dropped | Self::Detached)
     }
 }
 
 impl Committed {
-    /// What became of the changes.
+    /// Returns whether the changes were kept.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// The id under which the session is stored now; `None` if it is not. To name the session in a log, take its handle:
-    /// `sessions.store().handle(id)`.
+    /// Returns the id under which the session is stored now; `None` if it is not stored.
+    ///
+    /// To name the session in a log, use its handle: `sessions.store().handle(id)`.
     pub fn id(&self) -> Option<&SessionId> {
         self.id.as_ref()
     }
 
-    /// The headers for the response, names with values: `Set-Cookie` if the cookie changed, and always
-    /// `Cache-Control: no-store` and `Vary: Cookie`, for a page that merely reads the session is personal too. The adapters
-    /// leave out one of these two that the handler has set itself; who copies them by hand should do so as well.
+    /// Returns the headers for the response, as names and values.
+    ///
+    /// They are `Set-Cookie` if the cookie changed, and always `Cache-Control: no-store` and `Vary: Cookie`, because a page
+    /// that only reads the session is personal too. If the handler has set one of the last two itself, the adapters leave
+    /// theirs out. If you copy the headers by hand, do the same.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.headers.iter().map(|(name, value)| (*name, &**value))
     }
@@ -74,58 +82,27 @@ impl fmt::Debug for Committed {
 }
 
 impl<T: 'static> SessionManager<T> {
-    /// Does what was asked of the session, with one command if anything has to be stored, and none otherwise.
+    /// Stores or ends the session as the request asked, and returns the headers for the response.
+    ///
+    /// It sends one command if anything must be stored and no other request interferes, and none if nothing must be.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked or could not do it; [`ErrorKind::Payload`] if the value cannot be encoded or is
-    /// over the size limit; [`ErrorKind::Conflict`] if another request changed the session meanwhile, and the two changes
-    /// were not to be merged or could not be. Nothing was stored then, except that [`ErrorKind::MayHaveHappened`] leaves
+    /// Nothing is stored after an error, except that [`ErrorKind::MayHaveHappened`](crate::ErrorKind::MayHaveHappened) leaves
     /// it open.
+    ///
+    /// - Returns the error of the store if a store operation fails.
+    /// - Returns [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the value cannot be encoded or is over the size limit.
+    /// - Returns [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if another request changed the session, and the session
+    ///   rejects conflicts or the two changes cannot be merged.
     pub fn commit(&self, mut session: Session<T>) -> Result<Committed> {
-        let policy = &*self.0;
-        let id = session.id().copied();
-        // What is compared with the session as it was is what is stored. Nothing is, unless it may have changed.
-        let encode = |session: &Session<T>| match session.change {
-            Change::Value | Change::Renew => session.encode(),
-            Change::None | Change::Discard | Change::Destroy => Ok(Vec::new()),
-        };
-        let mut encoded = encode(&session);
-        let change = match session.change {
-            Change::Value if !session.differs(&encoded) => Change::None,
-            change => change,
-        };
-        let cookie_is_due = policy.cookie_is_due(&session);
-        if cookie_is_due && change != Change::None {
-            session.envelope.remembered = Some(session.now);
-            encoded = encode(&session);
-        }
-        let (outcome, id) = match (change, id) {
-            (Change::None, Some(id)) if cookie_is_due && policy.touch_on_read => policy.freshen(&mut session, &id)?,
-            (Change::None | Change::Discard, id) => (Outcome::Unchanged, id),
-            // Gone already: logged out by another request, which is as well, or renewed by one, which keeps its new id.
-            (Change::Destroy, Some(id)) if !policy.store.delete(&id)? && policy.was_renewed(&id)? => {
-                (Outcome::Detached, None)
-            }
-            (Change::Destroy, Some(_)) => (Outcome::Destroyed, None),
-            (Change::Destroy, None) if session.is_detached() => (Outcome::Detached, None),
-            (Change::Destroy, None) => (Outcome::Unchanged, None),
-            (Change::Value, None) if session.is_detached() => (Outcome::Detached, None),
-            (Change::Value | Change::Renew, None) => {
-                let payload = policy.payload(encoded)?;
-                let (id, _) = policy.create(policy.write(&session, &payload, false))?;
-                (Outcome::Stored, Some(id))
-            }
-            (Change::Value, Some(id)) => policy.replace(&mut session, &id, None, encoded)?,
-            (Change::Renew, Some(id)) => {
-                let new = policy.store.fresh_id(Some(&id));
-                policy.replace(&mut session, &id, Some(new), encoded)?
-            }
-        };
+        let inner = &*self.0;
+        let plan = inner.plan(&session);
+        let (outcome, id) = inner.execute(plan, &mut session)?;
         let cookie = match (outcome, &id) {
-            (Outcome::Destroyed, _) => Some(policy.cookie.take()),
-            (_, Some(id)) if session.is_news(id) => {
-                Some(policy.cookie.give(id, policy.cookie_lasts(&session.envelope)))
+            (Outcome::Destroyed, _) => Some(inner.cookie.take()),
+            (_, Some(id)) if session.needs_cookie(id) => {
+                Some(inner.cookie.give(id, inner.cookie_max_age(&session.envelope)))
             }
             _ => None,
         };
@@ -135,134 +112,149 @@ impl<T: 'static> SessionManager<T> {
     }
 }
 
-impl<T: 'static> Policy<T> {
-    /// A persistent cookie past half its life is sent again, which has to be stored.
-    fn cookie_is_due(&self, session: &Session<T>) -> bool {
-        let (Some(since), Origin::Stored { .. }) = (session.envelope.remembered, &session.origin) else { return false };
-        let age = session.now.duration_since(since).unwrap_or_default();
-        self.cookie_lasts(&session.envelope).is_some_and(|lasts| age > lasts / 2)
-    }
+/// What a commit does with a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// Stores nothing, because there is nothing to store.
+    Keep,
+    /// Stores nothing, because another request renewed the session. The changes are lost.
+    Detach,
+    /// Stores a session that did not change, because its cookie is sent again.
+    RefreshCookie(SessionId),
+    /// Stores a session that is not stored yet.
+    Create,
+    /// Stores the changes under the same id.
+    Save(SessionId),
+    /// Moves the session, with its changes, to a new id.
+    Rotate(SessionId),
+    /// Ends the session.
+    Delete(SessionId),
+}
 
-    /// Stores a session that did not change because its cookie is sent again. That somebody else changed it meanwhile is no
-    /// conflict: a later request sends the cookie then.
-    fn freshen(&self, session: &mut Session<T>, id: &SessionId) -> Result<(Outcome, Option<SessionId>)> {
-        let before = session.envelope.remembered.replace(session.now);
-        let payload = self.encode_anew(session)?;
-        let saved = self.store.save(id, self.write(session, &payload, false), session.version())?;
-        if !matches!(saved, Saved::Stored(_)) {
-            session.envelope.remembered = before;
-        }
-        Ok(match saved {
-            Saved::Stored(_) => (Outcome::Stored, Some(*id)),
-            Saved::Conflict(_) => (Outcome::Unchanged, Some(*id)),
-            Saved::Missing => (Outcome::Unchanged, None),
-        })
-    }
+/// An action, and what deciding on it brought to light.
+struct Plan {
+    action: Action,
+    /// The session, encoded. Empty if it cannot have changed, because encoding costs time.
+    encoded: Result<Vec<u8>, BoxError>,
+    cookie_is_due: bool,
+}
 
-    /// How long the cookie lasts, if not until the browser is closed.
-    fn cookie_lasts<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
-        envelope.remembered.map(|_| self.ttl(envelope).unwrap_or(Duration::MAX))
-    }
+/// What became of a session, and the id under which it is stored now.
+type Executed = (Outcome, Option<SessionId>);
 
-    /// How long a session lives that is stored now.
-    fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
-        let left = [self.idle_timeout(envelope), self.lifetime_left(envelope, self.clock.now())];
-        left.into_iter().flatten().min()
-    }
-
-    /// What was encoded, if it may be stored.
-    fn payload(&self, encoded: Result<Vec<u8>, BoxError>) -> Result<Vec<u8>> {
-        let refuse = |source| Error::new(ErrorKind::Payload, operation::ENCODE).with_source(source);
-        let payload = encoded.map_err(refuse)?;
-        if payload.len() > self.max_payload {
-            return Err(refuse(format!("{} bytes are over the limit of {}", payload.len(), self.max_payload).into()));
-        }
-        Ok(payload)
-    }
-
-    /// A payload that no other is equal to.
-    pub(super) fn encode_anew(&self, session: &mut Session<T>) -> Result<Vec<u8>> {
-        session.envelope.revise();
-        self.payload(session.encode())
-    }
-
-    /// What is stored of a session. `anew` says whom it belongs to even if that has not changed.
-    pub(super) fn write<'a>(&self, session: &'a Session<T>, payload: &'a [u8], anew: bool) -> Write<'a> {
-        let anew = anew && self.store.index().is_some();
-        let bind = match (session.principal(), session.owner.as_deref()) {
-            (now, before) if now == before && !anew => Bind::Keep,
-            (Some(principal), before) => {
-                Bind::To { principal, cap: self.max_per_principal.filter(|_| before != Some(principal)) }
-            }
-            (None, _) => Bind::Nobody,
+impl<T: 'static> Inner<T> {
+    /// Decides what a commit does. It does no I/O.
+    fn plan(&self, session: &Session<T>) -> Plan {
+        // The encoding that is compared with the session as it was is also the payload.
+        let encoded = match session.change {
+            Change::Value | Change::Renew => session.encode(),
+            Change::None | Change::Discard | Change::Destroy => Ok(Vec::new()),
         };
-        Write::new(payload, self.ttl(&session.envelope)).with_bind(bind)
+        let change = match session.change {
+            Change::Value if !session.differs(&encoded) => Change::None,
+            change => change,
+        };
+        let cookie_is_due = self.cookie_is_due(session);
+        let action = match (change, &session.origin) {
+            (Change::None, Origin::Stored { id, .. }) if cookie_is_due && self.touch_on_read => {
+                Action::RefreshCookie(*id)
+            }
+            (Change::None | Change::Discard, _) | (Change::Destroy, Origin::New) => Action::Keep,
+            (Change::Value | Change::Destroy, Origin::Detached) => Action::Detach,
+            (Change::Value, Origin::New) | (Change::Renew, Origin::New | Origin::Detached) => Action::Create,
+            (Change::Value, Origin::Stored { id, .. }) => Action::Save(*id),
+            (Change::Renew, Origin::Stored { id, .. }) => Action::Rotate(*id),
+            (Change::Destroy, Origin::Stored { id, .. }) => Action::Delete(*id),
+        };
+        Plan { action, encoded, cookie_is_due }
     }
 
-    /// Saves the session, under a new id if there is one.
-    fn replace(
+    /// Does what was planned, with one command if nothing interferes.
+    fn execute(&self, plan: Plan, session: &mut Session<T>) -> Result<Executed> {
+        let mut encoded = plan.encoded;
+        if plan.cookie_is_due && matches!(plan.action, Action::Save(_) | Action::Rotate(_)) {
+            session.envelope.remembered = Some(session.now);
+            encoded = session.encode();
+        }
+        match plan.action {
+            Action::Keep => Ok((Outcome::Unchanged, session.id().copied())),
+            Action::Detach => Ok((Outcome::Detached, None)),
+            Action::RefreshCookie(id) => self.refresh_cookie(session, id),
+            Action::Create => {
+                let (id, _) = self.create(session, &self.storable(encoded)?)?;
+                Ok((Outcome::Stored, Some(id)))
+            }
+            Action::Save(id) => self.save(session, id, None, encoded),
+            Action::Rotate(id) => self.save(session, id, Some(self.store.fresh_id(Some(&id))), encoded),
+            Action::Delete(id) => self.delete(&id),
+        }
+    }
+
+    /// Saves the changes of the session, under a new id if there is one.
+    fn save(
         &self,
         session: &mut Session<T>,
-        id: &SessionId,
-        new: Option<SessionId>,
+        id: SessionId,
+        new_id: Option<SessionId>,
         encoded: Result<Vec<u8>, BoxError>,
-    ) -> Result<(Outcome, Option<SessionId>)> {
-        let Origin::Stored { version, .. } = &session.origin else { unreachable!("it has an id") };
-        // A renewal that changes nothing overwrites nothing. (Of a change it was found out before that it is one.)
-        let modified = session.change == Change::Value || session.differs(&encoded);
-        let mine = self.payload(encoded)?;
-        let blind = modified && session.on_conflict == OnConflict::LastWriteWins;
-        let mut expected = (!blind).then(|| version.clone());
-        let mut merged = None;
-        let mut contest = Contest::new();
-        loop {
-            // Who overwrites what is there, whatever it is, cannot know whom it belongs to. And in a renewal it costs little to
-            // say so again, in case Redis has lost it.
-            let anew = blind || (new.is_some() && session.principal().is_some());
-            let write = self.write(session, merged.as_deref().unwrap_or(&mine), anew);
-            let saved = match &new {
-                Some(new) => self.store.rotate(id, new, write, expected.as_ref())?,
-                None => self.store.save(id, write, expected.as_ref())?,
-            };
-            let theirs = match saved {
-                Saved::Stored(_) => return Ok((Outcome::Stored, new.or(Some(*id)))),
-                Saved::Missing => {
-                    let lost = if self.was_renewed(id)? { Outcome::Detached } else { Outcome::Dropped };
-                    return Ok((lost, None));
-                }
-                Saved::Conflict(_) if modified && session.on_conflict == OnConflict::Fail => {
-                    return Err(Error::new(ErrorKind::Conflict, operation::SAVE));
-                }
-                Saved::Conflict(theirs) => theirs,
-            };
-            contest.again()?;
-            self.catch_up(session, modified.then_some(&mine), &theirs.payload)?;
-            merged = Some(self.encode_anew(session)?);
-            expected = Some(theirs.version);
+    ) -> Result<Executed> {
+        // A renewal without a change overwrites nothing. If the change is of the value, the plan has compared it.
+        let is_modified = session.change == Change::Value || session.differs(&encoded);
+        let payload = self.storable(encoded)?;
+        let mut save = Save::new(id, session, &*payload, is_modified.then_some(&*payload));
+        save.new_id = new_id;
+        if is_modified && session.on_conflict == OnConflict::LastWriteWins {
+            save.expected = None;
         }
+        match self.save_until_stored(session, save, |session| self.encode_revised(session))? {
+            SaveOutcome::Stored(id, _) => Ok((Outcome::Stored, Some(id))),
+            SaveOutcome::Missing => {
+                let lost = if self.was_renewed(&id)? { Outcome::Detached } else { Outcome::Dropped };
+                Ok((lost, None))
+            }
+            SaveOutcome::Conflict => Err(conflict()),
+        }
+    }
+
+    /// Stores a session that did not change, because its cookie is sent again. If another request changed it in between, a
+    /// later request sends the cookie.
+    fn refresh_cookie(&self, session: &mut Session<T>, id: SessionId) -> Result<Executed> {
+        let sent_before = session.envelope.remembered.replace(session.now);
+        let payload = self.encode_revised(session)?;
+        let save = Save { merges: false, ..Save::new(id, session, payload, None) };
+        let executed = match self.save_until_stored(session, save, |session| self.encode_revised(session))? {
+            SaveOutcome::Stored(id, _) => return Ok((Outcome::Stored, Some(id))),
+            SaveOutcome::Conflict => (Outcome::Unchanged, Some(id)),
+            SaveOutcome::Missing => (Outcome::Unchanged, None),
+        };
+        session.envelope.remembered = sent_before;
+        Ok(executed)
+    }
+
+    /// Ends a session. If it is gone already, another request has either ended it, which is as good, or renewed it. A renewed
+    /// session lives on under its new id.
+    fn delete(&self, id: &SessionId) -> Result<Executed> {
+        let outcome =
+            if self.store.delete(id)? || !self.was_renewed(id)? { Outcome::Destroyed } else { Outcome::Detached };
+        Ok((outcome, None))
     }
 
     fn was_renewed(&self, id: &SessionId) -> Result<bool> {
         Ok(matches!(self.store.read(id, Touch::No)?, Found::Renewed))
     }
 
-    /// Takes over what is there now, and puts what this request changed, `mine`, onto it.
-    pub(super) fn catch_up(&self, session: &mut Session<T>, mine: Option<&[u8]>, theirs: &[u8]) -> Result<()> {
-        let conflict = |why: &'static str| Error::new(ErrorKind::Conflict, operation::MERGE).with_source(why);
-        let there = self.decode(theirs)?;
-        session.owner = there.bound.as_ref().map(|bound| bound.principal.clone());
-        session.envelope = match (mine, &session.snapshot) {
-            (None, _) => there,
-            (Some(_), None) => return Err(conflict("what it was before could not be encoded")),
-            (Some(mine), Some(base)) => {
-                let merged = self.codec.merge(base, mine, theirs);
-                let merged = merged.ok_or_else(|| conflict("it has no fields to tell apart"))?;
-                if merged.len() > self.max_payload {
-                    return Err(conflict("the result is over the size limit"));
-                }
-                self.codec.decode(&merged).map_err(|_| conflict("the result is no value of its type"))?
-            }
-        };
-        Ok(())
+    /// Returns `true` if a persistent cookie is past half its life. It is sent again then, and the session stores when.
+    fn cookie_is_due(&self, session: &Session<T>) -> bool {
+        let (Some(since), Origin::Stored { .. }) = (session.envelope.remembered, &session.origin) else { return false };
+        let age = session.now.duration_since(since).unwrap_or_default();
+        self.cookie_max_age(&session.envelope).is_some_and(|max_age| age > max_age / 2)
+    }
+
+    /// Returns how long the cookie lasts; `None` if it ends with the browser.
+    fn cookie_max_age<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+        envelope.remembered.map(|_| self.ttl(envelope).unwrap_or(Duration::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,12 @@
+//! The sessions of a principal: list them and end them.
+//!
+//! Applications use it for "where you are signed in" and "sign out everywhere". It needs a store with an index. A session that
+//! was ended stays ended, even if a request still holds it.
+
 use std::time::{Duration, SystemTime};
 
-use super::SessionManager;
-use crate::store::{Ending, SessionIndex};
+use super::{Inner, SessionManager};
+use crate::store::{Belonging, Ending, SessionIndex};
 use crate::{Error, Handle, Result, Session, operation};
 
 /// A session that belongs to a principal, as one would show it to them; from [`SessionManager::list`].
@@ -22,10 +27,11 @@ pub struct BoundSession {
     pub expires_in: Option<Duration>,
 }
 
-/// Sessions that belong to somebody: "where you are signed in".
+/// The sessions of a principal: "where you are signed in".
 ///
-/// All of it takes a store with an index, and answers [`ErrorKind::Unsupported`] with another. What ended is absent for
-/// every request that begins after the call returned, and no request that still holds it brings it back.
+/// All methods need a store with an index, and fail with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on another
+/// store. A session that was ended is absent for every request that begins after the call returned, and no request that still
+/// holds it stores it again.
 ///
 /// ```
 /// use threaded_sessions::{MemorySessionStore, SessionManager};
@@ -42,59 +48,43 @@ pub struct BoundSession {
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 impl<T: 'static> SessionManager<T> {
-    /// The sessions of a principal that live, the newest first; 1000 of each partition at most. One that cannot
-    /// be decoded is left out.
+    /// Returns the live sessions of a principal, the newest first.
+    ///
+    /// The list has at most 1000 sessions of each partition, and leaves out a session that cannot be decoded.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked.
+    /// Returns an error if a store operation fails.
     #[doc(alias = "find_by_principal_name")]
     pub fn list(&self, principal: &str) -> Result<Vec<BoundSession>> {
-        let (policy, now) = (&*self.0, self.0.clock.now());
-        let sessions = self.index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?.into_iter().filter_map(
-            |belonging| {
-                let envelope = policy.decode(&belonging.payload).ok()?;
-                let lifetime_left = policy.lifetime_left(&envelope, now);
-                if lifetime_left.is_some_and(|left| left.is_zero()) {
-                    return None;
-                }
-                // Stored shortly before the end of its lifetime it lives until then, whenever that was.
-                let to_its_end =
-                    |left: Duration| lifetime_left.is_some_and(|end| left.abs_diff(end) < Duration::from_secs(1));
-                let left = belonging.expires_in.filter(|left| !to_its_end(*left));
-                let unused = left.and_then(|left| policy.idle_timeout(&envelope)?.checked_sub(left));
-                Some(BoundSession {
-                    handle: belonging.handle,
-                    label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
-                    created: envelope.created,
-                    last_used: unused.and_then(|unused| now.checked_sub(unused)),
-                    expires_in: [belonging.expires_in, lifetime_left].into_iter().flatten().min(),
-                })
-            },
-        );
-        Ok(sessions.collect())
+        let (inner, now) = (&*self.0, self.0.clock.now());
+        let stored = self.index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
+        Ok(stored.into_iter().filter_map(|belonging| inner.bound_session(belonging, now)).collect())
     }
 
-    /// Ends all sessions of a principal: "sign out everywhere", and after a change of password. Answers how many there
-    /// were.
+    /// Ends all sessions of a principal, and returns how many there were. For "sign out everywhere", and after a change of
+    /// password.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked. Some may have ended then; call it again.
+    /// Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call `end_all` again.
     pub fn end_all(&self, principal: &str) -> Result<u64> {
         self.index(operation::END)?.end(principal, Ending::All)
     }
 
-    /// Ends all sessions of the principal of this session but this one. Answers how many there were; none if it belongs to
-    /// nobody. If it will be theirs only with its commit, all that they have so far end.
+    /// Ends all other sessions of the principal of this session, and returns how many there were.
+    ///
+    /// It ends none if the session has no principal. If the session gets its principal only with its commit, it ends all
+    /// sessions that the principal has so far.
     ///
     /// # Errors
     ///
-    /// As for [`end_all`](Self::end_all). [`ErrorKind::Conflict`] if the session was renewed, ended or bound to another
-    /// meanwhile: nothing has ended then, or this session might have, under its new id.
+    /// - Returns the same errors as [`end_all`](Self::end_all).
+    /// - Returns [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if the session was renewed, ended or bound to another
+    ///   principal by another request. Then no session has ended, because this one, under its new id, might be among them.
     pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
         match (session.principal(), session.id()) {
-            (Some(principal), Some(id)) if session.owner.as_deref() == Some(principal) => {
+            (Some(principal), Some(id)) if session.stored_principal.as_deref() == Some(principal) => {
                 self.index(operation::END)?.end(principal, Ending::AllExcept(id))
             }
             (Some(principal), _) => self.end_all(principal),
@@ -102,25 +92,26 @@ impl<T: 'static> SessionManager<T> {
         }
     }
 
-    /// Ends the session with this handle, if it belongs to this principal, so that nobody can end another's session with a
-    /// form of their own making. Answers whether there was one.
+    /// Ends the session with this handle if it belongs to this principal, and returns whether there was one.
     ///
-    /// This is for the list of a principal's sessions; within a request [`Session::destroy`] ends the visitor's own and
-    /// clears the cookie, and [`SessionStore::delete`](crate::SessionStore::delete) ends one by its id.
+    /// Because the principal must match, no visitor can end the session of another with a forged form. The method is for the
+    /// list of a principal's sessions. Within a request [`Session::destroy`] ends the visitor's session and clears the cookie,
+    /// and [`SessionStore::delete`](crate::SessionStore::delete) ends a session by its id.
     ///
     /// # Errors
     ///
-    /// As for [`end_all`](Self::end_all).
+    /// Returns the same errors as [`end_all`](Self::end_all).
     pub fn end(&self, principal: &str, handle: Handle) -> Result<bool> {
         Ok(self.index(operation::END)?.end(principal, Ending::Only(handle))? > 0)
     }
 
-    /// Ends everybody's sessions, whether they belong to anybody or not: for an administrator, after a breach say. Answers how
-    /// many there were. Who calls it within a request may lose the session at hand as well.
+    /// Ends all sessions of the store, with or without a principal, and returns how many there were. For an administrator, for
+    /// example after a breach.
     ///
-    /// All that began before the call have ended when it returns, also those that were renewed meanwhile; those that begin
-    /// while it runs may live or not. Sessions that a Redis store lost from its index are not found:
-    /// [`verify`](SessionIndex::verify) first. [`on_expired`](crate::ReaperBuilder::on_expired) is told of none of them.
+    /// If you call it within a request, the session of that request ends too. When it returns, all sessions that began before
+    /// the call have ended, including those that were renewed during the call; sessions that begin during the call may live.
+    /// Sessions that a Redis store lost from its index are not found: call [`verify`](SessionIndex::verify) first.
+    /// [`on_expired`](crate::ReaperBuilder::on_expired) is called for none of them.
     ///
     /// ```
     /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
@@ -139,7 +130,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// As for [`end_all`](Self::end_all).
+    /// Returns the same errors as [`end_all`](Self::end_all).
     pub fn end_everybody(&self) -> Result<u64> {
         self.index(operation::END)?.end_everybody()
     }
@@ -148,6 +139,29 @@ impl<T: 'static> SessionManager<T> {
         self.0.store.index().ok_or_else(|| {
             let why = "the store has no index: use an expiring Redis store or a memory store";
             Error::unsupported(operation, why)
+        })
+    }
+}
+
+impl<T: 'static> Inner<T> {
+    /// Describes a session of a principal. Returns `None` if the session cannot be decoded or its lifetime is over.
+    fn bound_session(&self, belonging: Belonging, now: SystemTime) -> Option<BoundSession> {
+        let envelope = self.decode(&belonging.payload).ok()?;
+        let lifetime_left = self.lifetime_left(&envelope, now);
+        if lifetime_left.is_some_and(|left| left.is_zero()) {
+            return None;
+        }
+        // A session that is stored shortly before the end of its lifetime expires at that end, whenever it was used.
+        let expires_with_lifetime =
+            |left: &Duration| lifetime_left.is_some_and(|end| left.abs_diff(end) < Duration::from_secs(1));
+        let idle_left = belonging.expires_in.filter(|left| !expires_with_lifetime(left));
+        let unused_for = idle_left.and_then(|left| self.idle_timeout(&envelope)?.checked_sub(left));
+        Some(BoundSession {
+            handle: belonging.handle,
+            label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
+            created: envelope.created,
+            last_used: unused_for.and_then(|unused| now.checked_sub(unused)),
+            expires_in: [belonging.expires_in, lifetime_left].into_iter().flatten().min(),
         })
     }
 }

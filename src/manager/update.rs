@@ -1,17 +1,24 @@
+//! Updating: changes that are retried until they apply to the latest version, so that no update is lost.
+//!
+//! Applications call it for counters and lists, within a handler and outside. If nothing is stored, the caller's session is
+//! what it was before.
+
 use std::mem;
 
-use super::contest::Contest;
-use super::{OnConflict, Policy, SessionManager};
+use super::load::Loaded;
+use super::save::{Save, SaveOutcome, conflict, not_encodable};
+use super::{Inner, SessionManager};
 use crate::session::{Change, Origin};
-use crate::store::{Created, Saved, Write};
-use crate::{Error, ErrorKind, Result, Session, SessionId, operation};
+use crate::{Result, Session, SessionId};
 
 impl<T: 'static> SessionManager<T> {
-    /// Changes a session so that no change is lost, whatever others do to it at the same time: reads it, changes it, saves
-    /// it if nobody else did, and otherwise starts again with what is there then. Counters and lists come out exact.
+    /// Changes a session so that no update is lost, and returns what `change` returned.
     ///
-    /// Two commands if nobody interferes. `change` may be called several times, and is to do nothing but change its
-    /// argument. `None` if there is no such session; then nothing is stored.
+    /// It reads the session, changes it, and saves it on top of the version that it read. If another request stored a version
+    /// in between, it starts again from that one. Counters and lists come out exact.
+    ///
+    /// It sends two commands if no other request interferes. `change` may be called several times, so it must do nothing but
+    /// change its argument. Returns `None`, and stores nothing, if no live session has the id.
     ///
     /// ```
     /// # use threaded_sessions::{MemorySessionStore, SessionManager};
@@ -29,25 +36,30 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// As for [`open_id`](Self::open_id) and [`commit`](Self::commit); [`ErrorKind::Conflict`] if others kept changing the
-    /// session for a second and 128 times. After [`ErrorKind::MayHaveHappened`] the change is there once or not at all.
+    /// - Returns the same errors as [`open_id`](Self::open_id) and [`commit`](Self::commit).
+    /// - Returns [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if other requests kept changing the session for 1 second
+    ///   and 128 attempts.
+    /// - After [`ErrorKind::MayHaveHappened`](crate::ErrorKind::MayHaveHappened) the change is stored once or not at all.
     pub fn update<R>(&self, id: &SessionId, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
-        match self.load(id)? {
-            Ok(mut session) => self.0.contend(&mut session, None, change),
-            Err(_) => Ok(None),
+        match self.0.load(id)? {
+            Loaded::Live(mut session) => self.0.apply(&mut session, None, change),
+            Loaded::Renewed | Loaded::Absent => Ok(None),
         }
     }
 
-    /// The same for a session that is open, as within a handler: the change is stored at once, together with what was
-    /// changed in this session before, and the session has the value that was stored. A session that is new gets its id
-    /// now, and the visitor the cookie when it is committed. One command if nobody interferes.
+    /// Changes an open session so that no update is lost, and stores it at once.
     ///
-    /// `None`, and nothing stored, if the session was destroyed or renewed meanwhile, is [detached](Session::is_detached),
-    /// or was told to be discarded or destroyed. Then, and if it fails, the session has the value it had before. Otherwise it
-    /// has the value as it is read back: what `T` does not store, as with `#[serde(skip)]`, starts anew.
+    /// For use within a handler. What the request changed in this session before is stored with it, and the session then has
+    /// the value that was stored. A new session gets its id now, and the visitor gets the cookie at the commit. It sends one
+    /// command if no other request interferes.
     ///
-    /// What this session changed before is merged if another request changed the session, or refused with
-    /// [`OnConflict::Fail`].
+    /// Returns `None`, and stores nothing, if the session was destroyed or renewed by another request, is
+    /// [detached](Session::is_detached), or is to be discarded or destroyed. In these cases, and after an error, the session
+    /// keeps the value that it had. Otherwise it has the value as it is decoded: a part of `T` that is not stored, for example
+    /// with `#[serde(skip)]`, starts from its default.
+    ///
+    /// If another request changed the session, the earlier changes of this request are merged, or rejected with
+    /// [`OnConflict::Fail`](crate::OnConflict::Fail).
     ///
     /// ```
     /// use threaded_sessions::{MemorySessionStore, SessionManager};
@@ -65,78 +77,59 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// As for [`update`](Self::update).
+    /// Returns the same errors as [`update`](Self::update).
     pub fn update_in<R>(&self, session: &mut Session<T>, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
-        let policy = &*self.0;
+        let inner = &*self.0;
         if session.change >= Change::Discard || (session.is_detached() && session.change != Change::Renew) {
             return Ok(None);
         }
-        let before = session.encode();
-        let modified = session.differs(&before);
-        let before = before.map_err(|error| Error::new(ErrorKind::Payload, operation::ENCODE).with_source(error))?;
-        let mine = modified.then_some(&*before);
-        // Works on a copy. Decoded anew after a failure, a `HashMap` would look changed to the next merge.
-        let value = mem::replace(&mut session.envelope, policy.decode(&before)?);
-        let (version_before, owner) = (session.version().cloned(), session.owner.clone());
-        let result = policy.contend(session, mine, change);
-        if let Ok(Some(_)) = result {
-            session.forget_changes();
-        } else {
-            (session.envelope, session.owner) = (value, owner);
-            if let (Origin::Stored { version, .. }, Some(before)) = (&mut session.origin, version_before) {
-                *version = before;
-            }
+        let encoded = session.encode();
+        let is_modified = session.differs(&encoded);
+        let encoded = encoded.map_err(not_encodable)?;
+        // Work on a copy, and keep the value: decoded after a failure, a `HashMap` would look changed to the next merge.
+        let copy = inner.decode(&encoded)?;
+        let (kept, principal) = (mem::replace(&mut session.envelope, copy), session.stored_principal.clone());
+        let result = inner.apply(session, is_modified.then_some(&*encoded), change);
+        match result {
+            Ok(Some(_)) => session.forget_changes(),
+            _ => (session.envelope, session.stored_principal) = (kept, principal),
         }
         result
     }
 }
 
-impl<T: 'static> Policy<T> {
-    /// Changes the session and saves it, until it holds. `mine` is what the request changed before, if anything.
-    fn contend<R>(
+impl<T: 'static> Inner<T> {
+    /// Changes the session and saves it, until the change is stored. `mine` is what the request changed before, if anything.
+    /// Returns `None` if the session is missing.
+    fn apply<R>(
         &self,
         session: &mut Session<T>,
         mine: Option<&[u8]>,
         mut change: impl FnMut(&mut T) -> R,
     ) -> Result<Option<R>> {
-        let mut contest = Contest::new();
-        loop {
-            let answer = change(&mut session.envelope.data);
-            let payload = self.encode_anew(session)?;
-            let write = self.write(session, &payload, false);
-            let Origin::Stored { id, version } = &session.origin else {
-                let (id, version) = self.create(write)?;
+        let mut returned = None;
+        let mut changed_payload = |session: &mut Session<T>| {
+            returned = Some(change(&mut session.envelope.data));
+            self.encode_revised(session)
+        };
+        let payload = changed_payload(session)?;
+        let outcome = match session.id().copied() {
+            Some(id) => {
+                let save = Save::new(id, session, payload, mine);
+                self.save_until_stored(session, save, changed_payload)?
+            }
+            None => {
+                let (id, version) = self.create(session, &payload)?;
+                SaveOutcome::Stored(id, version)
+            }
+        };
+        match outcome {
+            SaveOutcome::Stored(id, version) => {
                 session.origin = Origin::Stored { id, version };
-                return Ok(Some(answer));
-            };
-            let id = *id;
-            let theirs = match self.store.save(&id, write, Some(version))? {
-                Saved::Stored(version) => {
-                    session.origin = Origin::Stored { id, version };
-                    return Ok(Some(answer));
-                }
-                Saved::Missing => return Ok(None),
-                Saved::Conflict(_) if mine.is_some() && session.on_conflict == OnConflict::Fail => {
-                    return Err(Error::new(ErrorKind::Conflict, operation::SAVE));
-                }
-                Saved::Conflict(theirs) => theirs,
-            };
-            contest.again()?;
-            self.catch_up(session, mine, &theirs.payload)?;
-            session.origin = Origin::Stored { id, version: theirs.version };
-        }
-    }
-
-    /// Stores a session that is stored nowhere yet.
-    pub(super) fn create(&self, write: Write<'_>) -> Result<(SessionId, crate::store::Version)> {
-        let id = self.store.fresh_id(None);
-        match self.store.create(&id, write)? {
-            Created::Stored(version) => Ok((id, version)),
-            // No two ids of 128 random bits are equal.
-            Created::Taken => Err(Error::misconfigured(
-                operation::CREATE,
-                "the key of a fresh id is taken: does the key mapper give every id its own?",
-            )),
+                Ok(returned)
+            }
+            SaveOutcome::Missing => Ok(None),
+            SaveOutcome::Conflict => Err(conflict()),
         }
     }
 }

@@ -1,0 +1,161 @@
+//! The table behind `plan`: each origin of a session, with each thing that a request can ask of it.
+
+use std::time::Duration;
+
+use super::{Action, Outcome};
+use crate::session::Origin;
+use crate::{Clock, MemorySessionStore, Session, SessionId, SessionManager};
+
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+type Ask = fn(&mut Session<u32>);
+type Expected = fn(SessionId) -> Action;
+
+struct PlanRow {
+    ask: Ask,
+    new: Expected,
+    stored: Expected,
+    /// The same as `stored`, of a remembered session whose cookie is past half its life.
+    cookie_due: Expected,
+    detached: Expected,
+}
+
+const KEEP: Expected = |_| Action::Keep;
+const DETACH: Expected = |_| Action::Detach;
+const CREATE: Expected = |_| Action::Create;
+
+const PLAN_TABLE: [(&str, PlanRow); 9] = [
+    ("nothing", PlanRow { ask: |_| (), new: KEEP, stored: KEEP, cookie_due: Action::RefreshCookie, detached: KEEP }),
+    (
+        "a borrow without a change",
+        PlanRow { ask: touch, new: KEEP, stored: KEEP, cookie_due: Action::RefreshCookie, detached: KEEP },
+    ),
+    ("a change", PlanRow { ask: add, new: CREATE, stored: Action::Save, cookie_due: Action::Save, detached: DETACH }),
+    (
+        "a renewal",
+        PlanRow {
+            ask: Session::renew,
+            new: CREATE,
+            stored: Action::Rotate,
+            cookie_due: Action::Rotate,
+            detached: CREATE,
+        },
+    ),
+    (
+        "a change and a renewal",
+        PlanRow { ask: both, new: CREATE, stored: Action::Rotate, cookie_due: Action::Rotate, detached: CREATE },
+    ),
+    ("a discard", PlanRow { ask: Session::discard, new: KEEP, stored: KEEP, cookie_due: KEEP, detached: KEEP }),
+    ("a discarded renewal", PlanRow { ask: discarded, new: KEEP, stored: KEEP, cookie_due: KEEP, detached: KEEP }),
+    (
+        "an end",
+        PlanRow {
+            ask: Session::destroy,
+            new: KEEP,
+            stored: Action::Delete,
+            cookie_due: Action::Delete,
+            detached: DETACH,
+        },
+    ),
+    (
+        "an end after a change and a renewal",
+        PlanRow { ask: ended, new: KEEP, stored: Action::Delete, cookie_due: Action::Delete, detached: DETACH },
+    ),
+];
+
+fn touch(session: &mut Session<u32>) {
+    **session += 0;
+}
+
+fn add(session: &mut Session<u32>) {
+    **session += 1;
+}
+
+fn both(session: &mut Session<u32>) {
+    add(session);
+    session.renew();
+}
+
+fn discarded(session: &mut Session<u32>) {
+    session.renew();
+    session.discard();
+}
+
+fn ended(session: &mut Session<u32>) {
+    both(session);
+    session.destroy();
+}
+
+struct World {
+    clock: Clock,
+    sessions: SessionManager<u32>,
+}
+
+fn world(touch_on_read: bool) -> World {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let builder = SessionManager::builder(store).clock(clock.clone()).touch_on_read(touch_on_read);
+    let sessions = builder.idle_timeout(IDLE_TIMEOUT).remember_for(10 * IDLE_TIMEOUT).build().unwrap();
+    World { clock, sessions }
+}
+
+impl World {
+    fn store(&self, remember: bool) -> SessionId {
+        let mut session = self.sessions.fresh();
+        session.renew();
+        session.remember(remember);
+        *self.sessions.commit(session).unwrap().id().unwrap()
+    }
+
+    fn open(&self, id: &SessionId) -> Session<u32> {
+        self.sessions.open_id(id).unwrap().unwrap()
+    }
+
+    fn detached(&self) -> Session<u32> {
+        let mut session = self.sessions.fresh();
+        session.origin = Origin::Detached;
+        session
+    }
+
+    fn plan(&self, mut session: Session<u32>, ask: Ask) -> Action {
+        ask(&mut session);
+        self.sessions.0.plan(&session).action
+    }
+}
+
+#[test]
+fn plan_follows_origin_and_change() {
+    let world = world(true);
+    let due = world.store(true);
+    world.clock.advance(6 * IDLE_TIMEOUT);
+    let stored = world.store(false);
+    for (asked, row) in PLAN_TABLE {
+        let planned = [world.sessions.fresh(), world.open(&stored), world.open(&due), world.detached()]
+            .map(|session| world.plan(session, row.ask));
+        let expected = [(row.new)(stored), (row.stored)(stored), (row.cookie_due)(due), (row.detached)(stored)];
+        assert_eq!(planned, expected, "{asked}");
+    }
+}
+
+#[test]
+fn due_cookie_waits_for_change_without_touch() {
+    let world = world(false);
+    let due = world.store(true);
+    world.clock.advance(6 * IDLE_TIMEOUT);
+    assert_eq!(world.plan(world.open(&due), |_| ()), Action::Keep);
+    assert_eq!(world.plan(world.open(&due), add), Action::Save(due));
+}
+
+#[test]
+fn plan_alone_leaves_stored_session_alone() {
+    let world = world(true);
+    let id = world.store(false);
+    for (asked, row) in PLAN_TABLE {
+        world.plan(world.open(&id), row.ask);
+        assert_eq!(*world.open(&id), 0, "{asked}");
+    }
+    let mut session = world.open(&id);
+    session.destroy();
+    assert_eq!(world.sessions.commit(session).unwrap().outcome(), Outcome::Destroyed);
+    assert!(world.sessions.open_id(&id).unwrap().is_none());
+}
