@@ -190,7 +190,7 @@ impl RedisSessionStore {
             let limit = limit.to_string();
             let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
             let args: Vec<&[u8]> = args.collect();
-            self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.everybody, partition, &args)
+            self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.end_all, partition, &args)
         };
         let mut ended = 0;
         // A walk finds every entry that is there from its beginning to its end, wherever the index has it. What it cannot
@@ -224,8 +224,13 @@ impl RedisSessionStore {
         let mut all = Vec::new();
         for partition in 0..self.keys.partitions() {
             let args = [owner.as_bytes(), at_once.as_bytes()];
-            let some: Vec<(String, Vec<u8>, i64, u64)> =
-                self.index_script(operation::LIST_BY_PRINCIPAL, Effect::Reads, &self.scripts.of, partition, &args)?;
+            let some: Vec<(String, Vec<u8>, i64, u64)> = self.index_script(
+                operation::LIST_BY_PRINCIPAL,
+                Effect::Reads,
+                &self.scripts.list_owned,
+                partition,
+                &args,
+            )?;
             all.extend(some.into_iter().map(|(key, payload, left, since)| {
                 let left = u64::try_from(left).ok().map(Duration::from_millis);
                 let handle = Handle::of_key(key.as_bytes());

@@ -47,8 +47,8 @@ macro_rules! scripts {
 }
 
 scripts! {
-    clobbered count create delete end everybody of page reap rotate save save_and_bind touch verify;
-    clock companions concerned need principals put there
+    clobbered count create delete end end_all list_owned page reap rotate save save_and_bind touch verify;
+    clock companions expect has_owner principals require_acl write
 }
 
 /// What scripts are put together for.

@@ -1,5 +1,5 @@
 -- Gives the companions of a session the deadline that it has: to the millisecond, for a script's clock does not stand still.
-local function accompany(key)
+local function companions_expire(key)
   local deadline = redis.call('PEXPIRETIME', key)
   for _, suffix in ipairs(suffixes) do
     if deadline == -1 then
@@ -12,7 +12,7 @@ end
 
 -- Stores the companions of a session. Behind payload and time to live ARGV has a value for each, '+' and the value or '='
 -- for the one that the session has so far, if it was renewed under its old key.
-local function carry(key, old)
+local function companions_store(key, old)
   for position, suffix in ipairs(suffixes) do
     local value = ARGV[2 + position]
     if value ~= '=' then
@@ -22,10 +22,10 @@ local function carry(key, old)
       redis.pcall('RENAME', old .. ':' .. suffix, key .. ':' .. suffix)
     end
   end
-  accompany(key)
+  companions_expire(key)
 end
 
 -- Deletes the companions of a session.
-local function leave(key)
+local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.call('DEL', key .. ':' .. suffix) end
 end

@@ -10,12 +10,12 @@ if there then
   if left < 0 or left > grace then return there == ARGV[1] and 1 or 0 end
   -- It expired and was not reaped yet. Otherwise there is nothing to delete, and nothing is: after a DEL Redis would take
   -- the SET also at maxmemory.
-  leave(key) -- companions
+  companions_delete(key) -- companions
 end
--- include concerned -- expiring
-local p = concerned and principals(index) -- expiring
-local had = p and p.prepare(key, owner, cap) -- expiring
--- include put
-if p then p.disown(key, had) end -- expiring
-if p then p.bind(key, owner, cap) end -- expiring
+-- include has_owner -- expiring
+local p = has_owner and principals(index) -- expiring
+local had = p and p.before_write(key, owner, cap) -- expiring
+-- include write
+if p then p.unbind(key, had) end -- expiring
+if p then p.after_write(key, owner, cap) end -- expiring
 return 1

@@ -13,7 +13,7 @@ local keys = which == 'only' and (owns and {key} or {}) or redis.call('ZRANGE', 
 for _, other in ipairs(keys) do
   if which ~= 'but' or other ~= key then
     looked = looked + 1
-    if p.finish(other, set) then ended = ended + 1 end
+    if p.end_session(other, set) then ended = ended + 1 end
   end
 end
 return {ended, which ~= 'only' and looked >= tonumber(ARGV[2]) and 1 or 0}

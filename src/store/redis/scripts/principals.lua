@@ -4,7 +4,7 @@
 -- Called only where somebody is concerned, for each function costs, called or not.
 local function principals(index)
   -- include clock
-  -- include need
+  -- include require_acl
   local base = string.sub(index, 1, -6)
   local owners, owned = base .. 'principals', base .. 'principal:'
   local p = {owned = owned}
@@ -26,36 +26,36 @@ local function principals(index)
   end
 
   -- A session that belonged to owner, if anybody, belongs to nobody any more.
-  function p.disown(key, owner)
+  function p.unbind(key, owner)
     if not owner then return end
     redis.pcall('HDEL', owners, key)
     redis.pcall('ZREM', owned .. owner, key)
   end
 
   -- The same for several sessions, whomever they belonged to.
-  function p.disown_all(keys)
-    for position, owner in ipairs(try('HMGET', owners, unpack(keys)) or {}) do p.disown(keys[position], owner) end
+  function p.unbind_all(keys)
+    for position, owner in ipairs(try('HMGET', owners, unpack(keys)) or {}) do p.unbind(keys[position], owner) end
   end
 
   -- Ends a session, which lies in this set if one is given. Answers whether it lived. What has expired is left to the
   -- reaper, which tells the application.
-  function p.finish(key, set)
+  function p.end_session(key, set)
     local left = redis.call('PTTL', key)
     local owner = p.owner_of(key)
     local lived = left == -1 or left > grace
     if lived then redis.call('DEL', key) end
     if lived or left == -2 then
-      leave(key) -- companions
+      companions_delete(key) -- companions
       try('ZREM', index, key)
     end
-    p.disown(key, owner)
+    p.unbind(key, owner)
     -- If the hash is lost, nothing leads from the session to its set.
     if set then try('ZREM', set, key) end
     return lived
   end
 
   -- The session belongs to owner, since then or since now. Ends their oldest sessions beyond the cap, but not this one.
-  local function own(key, owner, since, cap)
+  local function bind(key, owner, since, cap)
     local set = owned .. owner
     try('HSET', owners, key, owner)
     try('ZADD', set, since or clock(), key)
@@ -65,31 +65,31 @@ local function principals(index)
     for _, other in ipairs(oldest) do
       local left = redis.call('PTTL', other)
       if left == -2 then
-        p.finish(other, set)
+        p.end_session(other, set)
       elseif other ~= key and (left == -1 or left > grace) then
         alive[#alive + 1] = other
       end
     end
     if cap ~= '' then
-      for position = 1, #alive + 1 - cap do p.finish(alive[position], set) end
+      for position = 1, #alive + 1 - cap do p.end_session(alive[position], set) end
     end
   end
 
   -- Before a write: whom the session belongs to and since when. Fails if what comes after the write would.
-  function p.prepare(key, owner, cap)
-    if cap and cap ~= '' then need('DEL', key) end
+  function p.before_write(key, owner, cap)
+    if cap and cap ~= '' then require_acl('DEL', key) end
     local had, since = p.owner_of(key)
     if owner and owner ~= '' then try('EXISTS', owned .. owner) end
     return had, since
   end
 
   -- After it: without an owner the session stays theirs, under whatever key; '' takes it away, anything else is a new owner.
-  function p.bind(key, owner, cap, had, since, old)
-    p.disown(old or key, had)
+  function p.after_write(key, owner, cap, had, since, old)
+    p.unbind(old or key, had)
     if not owner then
-      if had then own(key, had, since, '') end
+      if had then bind(key, had, since, '') end
     elseif owner ~= '' then
-      own(key, owner, owner == had and since or nil, cap)
+      bind(key, owner, owner == had and since or nil, cap)
     end
   end
 

@@ -34,11 +34,11 @@ if payloads and #overdue > 0 then
   end
 end
 if #overdue > 0 then answer[1] = call('DEL', unpack(overdue)) end
-for _, key in ipairs(gone) do leave(key) end -- companions
+for _, key in ipairs(gone) do companions_delete(key) end -- companions
 -- At maxmemory Redis refuses ZADD unless the script has written something before, if only that no '' is in the index. What is
 -- not corrected would be due again in the next batch, and for ever in the way of all others.
 call('ZREM', index, '', unpack(gone))
 if #moved > 0 then redis.pcall('ZADD', index, unpack(moved)) end
-if p and #gone > 0 then p.disown_all(gone) end
+if p and #gone > 0 then p.unbind_all(gone) end
 if #due == tonumber(limit) then answer[2] = call('ZCOUNT', index, '-inf', now) end
 return answer

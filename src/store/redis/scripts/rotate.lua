@@ -3,7 +3,7 @@
 -- be and as what, and perhaps owner and cap.
 -- Answers 1: stored, 0: missing, -1: the new key is taken, or the payload in the way and the milliseconds it has left.
 -- include companions -- companions
--- include need
+-- include require_acl
 -- include principals -- expiring
 local old, new, mark, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local how, expected = ARGV[4 + companions], ARGV[5 + companions]
@@ -14,18 +14,18 @@ if taken then
   if left < 0 or left > grace then return taken == ARGV[1] and 1 or -1 end
 end
 local key = old
--- include there
+-- include expect
 -- What Redis may refuse comes first, so that it is refused whole. Beside a session that lives the mark means nothing.
-need('DEL', old)
--- include concerned -- expiring
-local p = concerned and principals(index) -- expiring
+require_acl('DEL', old)
+-- include has_owner -- expiring
+local p = has_owner and principals(index) -- expiring
 local had, since -- expiring
-if p then had, since = p.prepare(old, owner, cap) end -- expiring
+if p then had, since = p.before_write(old, owner, cap) end -- expiring
 redis.call('SET', mark, '', 'PX', ARGV[3 + companions])
 key = new
--- include put
+-- include write
 redis.call('DEL', old)
-leave(old) -- companions
+companions_delete(old) -- companions
 redis.pcall('ZREM', index, old) -- expiring
-if p then p.bind(new, owner, cap, had, since, old) end -- expiring
+if p then p.after_write(new, owner, cap, had, since, old) end -- expiring
 return 1

@@ -4,6 +4,6 @@
 -- include companions -- companions
 local key, index, old = KEYS[1], KEYS[2], nil
 local how, expected = ARGV[3 + companions], ARGV[4 + companions]
--- include there
--- include put
+-- include expect
+-- include write
 return 1

@@ -6,8 +6,8 @@
 local key, index, old = KEYS[1], KEYS[2], nil
 local how, expected = ARGV[3 + companions], ARGV[4 + companions]
 local owner, cap, p = ARGV[5 + companions], ARGV[6 + companions], principals(index)
--- include there
-local had, since = p.prepare(key, owner, cap)
--- include put
-p.bind(key, owner, cap, had, since)
+-- include expect
+local had, since = p.before_write(key, owner, cap)
+-- include write
+p.after_write(key, owner, cap, had, since)
 return 1

@@ -12,7 +12,7 @@ if left == -1 or left > lives then
 end
 local before = redis.call('PEXPIRETIME', key) -- expiring
 redis.call('PEXPIRE', key, ARGV[1])
-accompany(key) -- companions
+companions_expire(key) -- companions
 -- The index is told only when the deadline enters another 64th of the time to live: it lags by less than that, for every
 -- session in use, and most touches do not pay for it. The reaper looks at the data before it believes the index. (A second
 -- is added, for the clock does not stand still between two commands of a script.)

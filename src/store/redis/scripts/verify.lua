@@ -11,8 +11,8 @@ for position = 1, #ARGV do
   local entry = redis.call('ZSCORE', index, key)
   if redis.call('TYPE', key).ok ~= 'string' then
     dropped = dropped + redis.call('ZREM', index, key)
-    p.disown(key, (p.owner_of(key)))
-    leave(key) -- companions
+    p.unbind(key, (p.owner_of(key)))
+    companions_delete(key) -- companions
   else
     -- Also what is due belongs into the index, or no reaper would find it.
     local deadline = left == -1 and math.huge or now + left - grace

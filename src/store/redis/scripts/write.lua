@@ -5,7 +5,7 @@ if ARGV[2] == '' then
 else
   redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
 end
-carry(key, old) -- companions
+companions_store(key, old) -- companions
 -- Nothing fails any more that is written half.
 local deadline = redis.pcall('PEXPIRETIME', key) -- expiring
 deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf' -- expiring

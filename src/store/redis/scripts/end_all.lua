@@ -12,11 +12,11 @@ for position = first, #keys do
   local key = keys[position]
   local kind = redis.call('TYPE', key).ok
   if kind == 'string' or kind == 'none' then
-    if p.finish(key) then ended = ended + 1 end
+    if p.end_session(key) then ended = ended + 1 end
   else
     -- What is of another type is no session, and stays.
     redis.call('ZREM', index, key)
-    p.disown(key, (p.owner_of(key)))
+    p.unbind(key, (p.owner_of(key)))
   end
 end
 return {ended, #keys < limit and 0 or redis.call('ZCOUNT', index, since, '+inf')}
