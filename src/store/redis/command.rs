@@ -75,7 +75,7 @@ impl RedisSessionStore {
         }
     }
 
-    /// Runs a script that writes. `keys` get the index at their end.
+    /// Runs a script that writes. In an expiring store, the index is added to the keys and the key base to the arguments.
     pub(super) fn script(
         &self,
         operation: &'static str,
@@ -85,8 +85,10 @@ impl RedisSessionStore {
         args: Args<'_>,
     ) -> Result<Answer> {
         let index = self.expiring.then(|| self.keys.index_of(id));
+        let base = self.expiring.then(|| self.keys.base_of(id));
         let keys: Vec<&str> = keys.iter().copied().chain(index).collect();
-        self.pool.call(operation, Effect::Writes, To::Key(keys[0]), |connection| script.call(connection, &keys, &args))
+        self.pool
+            .call(operation, Effect::Writes, To::Key(keys[0]), |connection| script.call(connection, &keys, &args, base))
     }
 
     /// Reads a payload, and in the same go by another command what time it has left: nil if no session lives there.
@@ -146,11 +148,11 @@ impl Write<'_> {
     }
 }
 
-/// How a session is expected to be, as the scripts take it. Where a payload begins with a mark, that is enough to know it by.
+/// The compare mode of a script and the value that it expects. The revision is enough where a payload begins with one.
 pub(super) fn expected_args(expected: Option<&Version>) -> [Cow<'_, [u8]>; 2] {
     let Some(payload) = expected.map(Version::as_bytes) else { return [b"any".into(), b"".into()] };
     match codec::mark(payload) {
-        Some(mark) => [b"mark".into(), mark.into()],
+        Some(revision) => [b"revision".into(), revision.into()],
         None => [b"all".into(), payload.into()],
     }
 }

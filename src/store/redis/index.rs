@@ -20,7 +20,7 @@ const STEP: usize = 200;
 /// How many sessions of a principal are listed, or ended by one script.
 const AT_ONCE: usize = 1000;
 
-/// What `page.lua` answers of a session that is in the index only.
+/// The ms left that `page.lua` returns for a session that is in the index only.
 const GONE: i64 = -2;
 
 impl SessionIndex for RedisSessionStore {
@@ -249,9 +249,10 @@ impl RedisSessionStore {
         partition: u32,
         args: &[&[u8]],
     ) -> Result<A> {
-        let index = self.keys.index(partition);
-        let call =
-            self.pool.call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args));
+        let (index, base) = (self.keys.index(partition), Some(self.keys.base(partition)));
+        let call = self
+            .pool
+            .call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args, base));
         answered(operation, call?.value)
     }
 

@@ -1,14 +1,21 @@
--- Goes on only if a session lives under `key`, and is what is `expected`: 'any', what has this 'mark', which no other payload
--- begins with, or 'all' of a payload. A mark is compared without the payload, which would cost more in Lua than all the rest.
--- Answers otherwise 0 if there is no session, 1 if an earlier attempt has stored the payload ARGV[1], or what is there and the
--- milliseconds that it has left.
-local same = how == 'mark' and string.sub(redis.call('GETRANGE', key, '0', '63'), 1, #expected) == expected
-local there = not same and redis.call('GET', key)
-if not same and not there then return 0 end
-local left = redis.call('PTTL', key) -- expiring
-if left >= 0 and left <= grace then return 0 end -- expiring
-if not same and (how == 'mark' or how == 'all' and there ~= expected) then
-  if there == ARGV[1] then return 1 end
+-- Continues only if the session under `key` is live and is the expected one. The compare mode `how` is
+--   'any'       any live session will do;
+--   'revision'  the payload begins with the revision `expected`, which no other payload does. Only the beginning of the payload
+--               is read, because a whole payload would cost more in Lua than everything else in the script;
+--   'all'       the payload equals `expected`.
+-- Returns 0 = the session is not live
+-- Returns 1 = the payload ARGV[1] is stored already, by an earlier attempt
+-- Returns {payload, ms left} = conflict, with the session that is stored; ms left is -1 if it never expires
+-- It only reads, so nothing is written if a command fails. A key of another type fails with WRONGTYPE.
+local same = how == 'revision' and string.sub(redis.call('GETRANGE', key, '0', '63'), 1, #expected) == expected
+local stored = not same and redis.call('GET', key)
+if not same and not stored then return 0 end
+--#if expiring
+local left = redis.call('PTTL', key)
+if not is_live(left) then return 0 end
+--#end
+if not same and (how == 'revision' or how == 'all' and stored ~= expected) then
+  if stored == ARGV[1] then return 1 end
   local left = redis.call('PTTL', key)
-  return {there, left < 0 and -1 or left - grace}
+  return {stored, time_left(left)}
 end
