@@ -169,7 +169,7 @@ impl RedisSessionStore {
             let limit = limit.to_string();
             let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
             let args: Vec<&[u8]> = args.collect();
-            self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.everybody, partition, &args)
+            self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.end_all, partition, &args)
         };
         let mut ended = 0;
         // A walk finds every entry that is in the index from the beginning of the walk to its end. It can miss a session that
@@ -202,8 +202,13 @@ impl RedisSessionStore {
         let mut all = Vec::new();
         for partition in 0..self.keys.partitions() {
             let args = [owner.as_bytes(), owned_page.as_bytes()];
-            let some: Vec<(String, Vec<u8>, i64, u64)> =
-                self.index_script(operation::LIST_BY_PRINCIPAL, Effect::Reads, &self.scripts.of, partition, &args)?;
+            let some: Vec<(String, Vec<u8>, i64, u64)> = self.index_script(
+                operation::LIST_BY_PRINCIPAL,
+                Effect::Reads,
+                &self.scripts.list_owned,
+                partition,
+                &args,
+            )?;
             all.extend(some.into_iter().map(|(key, payload, left, since)| {
                 let left = decode_ttl(left);
                 let handle = Handle::of_key(key.as_bytes());
@@ -223,9 +228,10 @@ impl RedisSessionStore {
         partition: u32,
         args: &[&[u8]],
     ) -> Result<A> {
-        let index = self.keys.index(partition);
-        let call =
-            self.pool.call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args));
+        let (index, base) = (self.keys.index(partition), Some(self.keys.base(partition)));
+        let call = self
+            .pool
+            .call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args, base));
         decode(operation, call?.value)
     }
 

@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 use super::net::slots::{self, SLOTS};
 use crate::{Error, Handle, Result, SessionId, operation};
 
+/// The last part of the name of an index.
+const INDEX: &str = "index";
+
 /// How a session id becomes a key in Redis (rrss `:key-mapper`).
 #[derive(Clone, Default)]
 pub(super) enum KeyMapper {
@@ -70,7 +73,7 @@ impl Keys {
     fn named(prefix: String, mapper: KeyMapper, partitions: u32, tagged: bool) -> Self {
         let tags = if tagged { tags(partitions) } else { Vec::new() };
         let mut keys = Self { prefix, mapper, partitions, tags: tags.into(), indexes: Arc::new([]) };
-        keys.indexes = (0..partitions).map(|partition| keys.name(partition, "index")).collect();
+        keys.indexes = (0..partitions).map(|partition| keys.name(partition, INDEX)).collect();
         keys
     }
 
@@ -126,6 +129,12 @@ impl Keys {
         &self.indexes[partition as usize]
     }
 
+    /// The beginning of the names of everything in a partition, as the scripts take it.
+    pub(super) fn base(&self, partition: u32) -> &str {
+        let index = self.index(partition);
+        index.strip_suffix(INDEX).unwrap_or(index)
+    }
+
     /// The hash of a partition that maps keys of sessions to their owners.
     pub(super) fn owners(&self, partition: u32) -> String {
         self.name(partition, "principals")
@@ -134,6 +143,11 @@ impl Keys {
     /// The index that a session is in.
     pub(super) fn index_of(&self, id: &SessionId) -> &str {
         self.index(id.partition(self.partitions))
+    }
+
+    /// The key base of the partition that a session is in.
+    pub(super) fn base_of(&self, id: &SessionId) -> &str {
+        self.base(id.partition(self.partitions))
     }
 
     pub(super) fn handle(&self, id: &SessionId) -> Handle {

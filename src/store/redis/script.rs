@@ -1,7 +1,13 @@
+//! The scripts that run in the server, and how they are called. The Redis store uses them for each operation that takes more than
+//! one command. A script runs as a whole, to one hash slot, and nothing in it may fail after its first write.
+
+mod render;
+
 use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
+use self::render::Kind;
 use super::net::connection::RedisConnection;
 
 /// A script that runs in the server: sent by its hash, and whole if the server does not know it (yet, or any more).
@@ -10,93 +16,79 @@ use super::net::connection::RedisConnection;
 pub(super) struct Script {
     code: String,
     script: redis::Script,
+    /// `true` if the last argument is the key base of the partition.
+    takes_base: bool,
 }
 
 macro_rules! scripts {
-    ($($name:ident)*; $($part:ident)*) => {
-        /// The scripts of a store. What it was told once is a constant in them: `grace`, the milliseconds by which the data
+    (with_base: $($based:ident)*; without_base: $($other:ident)*; parts: $($part:ident)*) => {
+        /// The scripts of a store. The settings of the store are constants in them: `grace`, the milliseconds by which the data
         /// of a session outlives it, 0 in a plain store; `companions`, how many its sessions have, and their `suffixes`. In an
-        /// expiring store the last of their `KEYS` is the index. The time to live of the data is the truth and the index
+        /// expiring store the last of their `KEYS` is the index. The TTL of the data is the truth and the index
         /// follows from it, so an index that cannot be written (of another type, or at maxmemory) never fails an operation.
         ///
-        /// What costs in a script is, in this order: a payload that comes into Lua, for it is hashed byte by byte; a command;
-        /// a number that is made the text of a command; an argument; a function, called or not. So what is done with every
-        /// request is written straight on, `include`s what it has in common with others, and has no line that its store does
-        /// not need: those that end in `-- expiring` are for expiring stores, in `-- companions` for those with companions.
-        pub(super) struct Scripts { $(pub(super) $name: Script,)* }
+        /// The cost of a script comes, in this order, from: a payload that comes into Lua, because Lua hashes every byte of it; a
+        /// command; a number that becomes the text of a command; an argument; a function, called or not. So a script of
+        /// every request is straight-line code. It includes the parts that it shares with others, and it has only the lines that
+        /// its store needs. `render` documents the directives.
+        pub(super) struct Scripts {
+            $(pub(super) $based: Script,)*
+            $(pub(super) $other: Script,)*
+        }
 
         impl Scripts {
             pub(super) fn new(grace: Duration, suffixes: &[String]) -> Self {
-                let store = Store { expiring: !grace.is_zero(), companions: !suffixes.is_empty() };
-                let mut constants = format!("local grace, companions = {}, {}\n", grace.as_millis(), suffixes.len());
-                if store.companions {
-                    constants += &format!("local suffixes = {{'{}'}}\n", suffixes.join("', '"));
+                let kind = Kind { grace, suffixes };
+                Self {
+                    $($based: Script::new(&kind, stringify!($based), true),)*
+                    $($other: Script::new(&kind, stringify!($other), false),)*
                 }
-                Self { $($name: store.script(constants.clone(), stringify!($name)),)* }
             }
         }
 
-        fn text_of(name: &str) -> &'static str {
+        /// The source of a script or a part.
+        fn source(name: &str) -> Option<&'static str> {
             match name {
-                $(stringify!($name) => include_str!(concat!("scripts/", stringify!($name), ".lua")),)*
-                $(stringify!($part) => include_str!(concat!("scripts/", stringify!($part), ".lua")),)*
-                _ => unreachable!("scripts include parts that there are"),
+                $(stringify!($based) => Some(include_str!(concat!("scripts/", stringify!($based), ".lua"))),)*
+                $(stringify!($other) => Some(include_str!(concat!("scripts/", stringify!($other), ".lua"))),)*
+                $(stringify!($part) => Some(include_str!(concat!("scripts/", stringify!($part), ".lua"))),)*
+                _ => None,
             }
         }
+
+        #[cfg(test)]
+        const NAMES: &[&str] = &[$(stringify!($based),)* $(stringify!($other),)*];
+        #[cfg(test)]
+        const PARTS: &[&str] = &[$(stringify!($part),)*];
     };
 }
 
 scripts! {
-    clobbered count create delete end everybody of page reap rotate save save_and_bind touch verify;
-    clock companions concerned need principals put there
-}
-
-/// What scripts are put together for.
-struct Store {
-    expiring: bool,
-    companions: bool,
-}
-
-impl Store {
-    fn script(&self, mut code: String, name: &'static str) -> Script {
-        self.add(&mut code, &mut Vec::new(), name);
-        Script { script: redis::Script::new(&code), code }
-    }
-
-    /// Adds the lines of a script or a part, unless they are there already.
-    fn add(&self, code: &mut String, included: &mut Vec<&'static str>, name: &'static str) {
-        if included.contains(&name) {
-            return;
-        }
-        included.push(name);
-        for line in text_of(name).lines() {
-            let line = match line.trim_end().rsplit_once(" -- ") {
-                Some((line, "expiring")) if self.expiring => line,
-                Some((line, "companions")) if self.companions => line,
-                Some((_, "expiring" | "companions")) => continue,
-                _ => line,
-            };
-            if let Some(part) = line.trim_start().strip_prefix("-- include ") {
-                self.add(code, included, part);
-            } else if !line.trim_start().starts_with("--") {
-                code.push_str(line);
-                code.push('\n');
-            }
-        }
-    }
+    with_base: clobbered create delete end end_all list_owned reap rotate save_and_bind verify;
+    without_base: count page save touch;
+    parts: clock companions expect has_owner is_live principals require_acl write
 }
 
 impl Script {
+    fn new(kind: &Kind<'_>, name: &str, takes_base: bool) -> Self {
+        let code = render::render(kind, name, source).expect("a unit test renders every script");
+        Self { script: redis::Script::new(&code), code, takes_base }
+    }
+
+    /// Calls the script. `base` is the key base of the partition in an expiring store; a script that needs it gets it as its last
+    /// argument.
     pub(super) fn call(
         &self,
         connection: &mut RedisConnection,
         keys: &[&str],
         args: &[impl AsRef<[u8]>],
+        base: Option<&str>,
     ) -> RedisResult<Value> {
-        self.or_whole(|name, script| command(name, script, keys, args).query(connection))
+        let base = base.filter(|_| self.takes_base);
+        self.or_whole(|name, script| command(name, script, keys, args, base).query(connection))
     }
 
-    /// The same behind a command, in one go. What came of both.
+    /// Sends a command and calls the script behind it in one round trip. Returns both replies. Only for scripts without a base.
     pub(super) fn call_after(
         &self,
         before: &Cmd,
@@ -104,7 +96,8 @@ impl Script {
         keys: &[&str],
         args: &[impl AsRef<[u8]>],
     ) -> RedisResult<[Value; 2]> {
-        self.or_whole(|name, script| connection.pipeline2(before, &command(name, script, keys, args)))
+        debug_assert!(!self.takes_base, "the script needs a key base");
+        self.or_whole(|name, script| connection.pipeline2(before, &command(name, script, keys, args, None)))
     }
 
     fn or_whole<A>(&self, mut call: impl FnMut(&str, &str) -> RedisResult<A>) -> RedisResult<A> {
@@ -119,12 +112,16 @@ fn is_unknown(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-fn command(name: &str, script: &str, keys: &[&str], args: &[impl AsRef<[u8]>]) -> Cmd {
-    let room = keys.iter().map(|key| key.len()).chain(args.iter().map(|arg| arg.as_ref().len())).sum::<usize>();
-    let mut command = Cmd::with_capacity(3 + keys.len() + args.len(), script.len() + room + 64);
+fn command(name: &str, script: &str, keys: &[&str], args: &[impl AsRef<[u8]>], base: Option<&str>) -> Cmd {
+    let keys_len = keys.iter().map(|key| key.len()).sum::<usize>();
+    let args_len = args.iter().map(|arg| arg.as_ref().len()).sum::<usize>() + base.map_or(0, str::len);
+    let mut command = Cmd::with_capacity(4 + keys.len() + args.len(), script.len() + keys_len + args_len + 64);
     command.arg(name).arg(script).arg(keys.len()).arg(keys);
     for arg in args {
         command.arg(arg.as_ref());
+    }
+    if let Some(base) = base {
+        command.arg(base);
     }
     command
 }

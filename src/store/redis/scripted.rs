@@ -128,7 +128,7 @@ fn get_with_ttl(
     }
 }
 
-/// Runs a script that writes. In an expiring store, the index is the last of its keys.
+/// Runs a script that writes. In an expiring store, the index is the last key and the key base the last argument.
 fn run(
     store: &RedisSessionStore,
     operation: &'static str,
@@ -138,7 +138,10 @@ fn run(
     args: Args<'_>,
 ) -> Result<Answer> {
     let keys: Vec<&str> = keys.iter().copied().chain(store.index_key(id)).collect();
-    store.pool.call(operation, Effect::Writes, To::Key(keys[0]), |connection| script.call(connection, &keys, &args))
+    let base = store.expiring.then(|| store.keys.base_of(id));
+    store
+        .pool
+        .call(operation, Effect::Writes, To::Key(keys[0]), |connection| script.call(connection, &keys, &args, base))
 }
 
 /// Returns the TTL of a session's data in milliseconds, as the scripts take it.

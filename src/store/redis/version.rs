@@ -26,7 +26,7 @@ pub(super) fn version_of(payload: &[u8]) -> Version {
 pub(super) fn compare_args(expected: Option<&Version>) -> [Cow<'_, [u8]>; 2] {
     let Some(payload) = expected.map(Version::as_bytes) else { return [b"any".into(), b"".into()] };
     match revision_prefix(payload) {
-        Some(prefix) => [b"mark".into(), prefix.into()],
+        Some(prefix) => [b"revision".into(), prefix.into()],
         None => [b"all".into(), payload.into()],
     }
 }

@@ -1,10 +1,13 @@
--- KEYS: index. ARGV: perhaps what to put behind the name of what is moved aside.
--- Answers the names under which there is something else than the index, or than the list of whom its sessions belong to, and
--- moves it aside if told to.
-local index, clobbered = KEYS[1], {}
-for name, kind in pairs({[index] = 'zset', [string.sub(index, 1, -6) .. 'principals'] = 'hash'}) do
+-- Finds names of the store under which there is a key of another type, and moves such keys aside if a suffix is given.
+-- KEYS[1] index
+-- ARGV[1] suffix for the names of keys that are moved aside (optional)
+-- ARGV[#ARGV] key base of the partition
+-- Returns the names under which there is, or was, a key of another type
+-- Nothing is moved if RENAMENX fails or if the new name is taken. A failure for the second name leaves the first one moved.
+local index, base, suffix, clobbered = KEYS[1], ARGV[#ARGV], #ARGV > 1 and ARGV[1], {}
+for name, kind in pairs({[index] = 'zset', [base .. 'principals'] = 'hash'}) do
   local found = redis.call('TYPE', name).ok
-  if found ~= kind and found ~= 'none' and (not ARGV[1] or redis.call('RENAMENX', name, name .. ARGV[1]) == 1) then
+  if found ~= kind and found ~= 'none' and (not suffix or redis.call('RENAMENX', name, name .. suffix) == 1) then
     table.insert(clobbered, name)
   end
 end

@@ -1,21 +1,47 @@
--- KEYS: session, index. ARGV: payload, milliseconds that the data lives, companions, and perhaps owner and cap.
--- Answers 1: stored, 0: taken.
--- include companions -- companions
--- include principals -- expiring
+-- Creates a session under a key that has no live session.
+-- KEYS[1] session
+-- KEYS[2] index (expiring store only)
+-- ARGV[1] payload
+-- ARGV[2] data TTL in ms, '' = never expires
+-- ARGV[3] to ARGV[2 + companions] one value for each companion
+-- ARGV[3 + companions] owner (optional; expiring store only)
+-- ARGV[4 + companions] cap of the owner's sessions, '' = none (only with an owner)
+-- ARGV[#ARGV] key base of the partition (expiring store only)
+-- Returns 1 = stored, now or by an earlier attempt
+-- Returns 0 = the key is taken
+-- Fails before the first write if the key has another type, or if the user must not delete sessions beyond a cap. SET may fail,
+-- for example at maxmemory; then no session is stored. After SET no failure of the index or of the owners aborts the script.
+--#include is_live (defines is_live, time_left)
+--#if companions
+--#include companions (defines companions_expire, companions_store, companions_delete)
+--#end
+--#if expiring
+--#include principals (defines principals)
+--#end
 local key, index, old = KEYS[1], KEYS[2], nil
-local owner, cap = ARGV[3 + companions], ARGV[4 + companions] -- expiring
-local there = redis.call('GET', key)
-if there then
+--#if expiring
+local base, cap = ARGV[#ARGV], ARGV[4 + companions]
+-- Owner and cap come together. Without them the key base stands where the owner would.
+local owner = cap and ARGV[3 + companions]
+--#end
+local stored = redis.call('GET', key)
+if stored then
   local left = redis.call('PTTL', key)
-  if left < 0 or left > grace then return there == ARGV[1] and 1 or 0 end
-  -- It expired and was not reaped yet. Otherwise there is nothing to delete, and nothing is: after a DEL Redis would take
-  -- the SET also at maxmemory.
-  leave(key) -- companions
+  if is_live(left) then return stored == ARGV[1] and 1 or 0 end
+  --#if companions
+  -- The session expired and the reaper has not removed it yet. Delete its companions, but only if there is such a session: after
+  -- a DEL Redis would accept the SET even at maxmemory.
+  companions_delete(key)
+  --#end
 end
--- include concerned -- expiring
-local p = concerned and principals(index) -- expiring
-local had = p and p.prepare(key, owner, cap) -- expiring
--- include put
-if p then p.disown(key, had) end -- expiring
-if p then p.bind(key, owner, cap) end -- expiring
+--#if expiring
+--#include has_owner (uses owner, base, key; defines has_owner)
+local p = has_owner and principals(index, base)
+local had = p and p.before_write(key, owner, cap)
+--#end
+--#include write (uses key, old, index, ARGV; defines deadline)
+--#if expiring
+if p then p.unbind(key, had) end
+if p then p.after_write(key, owner, cap) end
+--#end
 return 1

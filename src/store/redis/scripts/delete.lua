@@ -1,16 +1,36 @@
--- KEYS: session, index. Answers 1 if the session lived, otherwise 0.
--- include companions -- companions
--- include principals -- expiring
-local key, index, owner = KEYS[1], KEYS[2], nil
--- What is of another type is no session, and stays.
+-- Deletes a session.
+-- KEYS[1] session
+-- KEYS[2] index (expiring store only)
+-- ARGV[1] key base of the partition (expiring store only)
+-- Returns 1 = the session was live and is deleted
+-- Returns 0 = the session is not live
+-- Fails before the first write if the key has another type. If the user must not run DEL, nothing is written. After DEL no
+-- failure of the index or of the owners aborts the script.
+--#if expiring
+--#include is_live (defines is_live, time_left)
+--#end
+--#if companions
+--#include companions (defines companions_expire, companions_store, companions_delete)
+--#end
+--#if expiring
+--#include principals (defines principals)
+--#end
+local key, index, owner, base = KEYS[1], KEYS[2], nil, ARGV[1]
+-- A key of another type is no session and stays. GET fails with WRONGTYPE.
 local kind = redis.call('TYPE', key).ok
 if kind ~= 'string' and kind ~= 'none' then return redis.call('GET', key) end
--- include concerned -- expiring
-if concerned then return principals(index).finish(key) and 1 or 0 end -- expiring
--- What has expired is left to the reaper, which tells the application.
-local left = redis.call('PTTL', key) -- expiring
-if left >= 0 and left <= grace then return 0 end -- expiring
-local lived = redis.call('DEL', key)
-leave(key) -- companions
-redis.pcall('ZREM', index, key) -- expiring
-return lived
+--#if expiring
+--#include has_owner (uses owner, base, key; defines has_owner)
+if has_owner then return principals(index, base).end_session(key) and 1 or 0 end
+-- An expired session stays for the reaper, which reports it to the application. Without a key, an entry of the index may be left.
+local left = redis.call('PTTL', key)
+if left ~= -2 and not is_live(left) then return 0 end
+--#end
+local was_live = redis.call('DEL', key)
+--#if companions
+companions_delete(key)
+--#end
+--#if expiring
+redis.pcall('ZREM', index, key)
+--#end
+return was_live

@@ -1,21 +1,31 @@
--- KEYS: index. ARGV: entries to look at, '1' for payloads.
--- Answers how many sessions were removed, how many entries are still due, and for payloads key and payload of each.
--- One command for each entry, whether it is overdue, is half of what this costs: all else is done for all of them at once.
--- include companions -- companions
--- include clock
--- include principals
-local index, limit, payloads = KEYS[1], ARGV[1], ARGV[2] == '1'
-local call, now, answer = redis.call, clock(), {0, 0}
+-- Removes expired sessions of a partition, and corrects entries of the index that lag.
+-- KEYS[1] index
+-- ARGV[1] number of entries to look at
+-- ARGV[2] '1' = return the payloads
+-- ARGV[3] key base of the partition
+-- Returns {number of sessions removed, number of entries still due, key, payload, key, payload, …}; the second is 0 unless as many
+-- entries were due as it looked at, and there are no keys and payloads unless ARGV[2] is '1'
+-- DEL may fail if the user must not run it; then nothing has changed. A failure of ZREM leaves entries behind, which the next
+-- batch removes.
+-- One PTTL for each entry is half of the cost. So all other work is done once for all entries.
+--#include is_live (defines is_live, time_left)
+--#if companions
+--#include companions (defines companions_expire, companions_store, companions_delete)
+--#end
+--#include clock (defines clock)
+--#include principals (defines principals)
+local index, limit, payloads, base = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3]
+local call, now, reply = redis.call, clock(), {0, 0}
 local due = call('ZRANGE', index, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
-if #due == 0 then return answer end
+if #due == 0 then return reply end
 
-local p = call('EXISTS', string.sub(index, 1, -6) .. 'principals') == 1 and principals(index)
+local p = call('EXISTS', base .. 'principals') == 1 and principals(index, base)
 local moved, gone, overdue = {}, {}, {}
 for _, key in ipairs(due) do
   local left = call('PTTL', key)
-  -- What has no time to live may be somebody else's, such as rrss's, and is not deleted.
-  if left > grace or (left == -1 and call('TYPE', key).ok == 'string') then
-    -- Used meanwhile: the index lagged.
+  -- A key without a TTL may belong to another library, such as rrss, and is not deleted.
+  if is_live(left) and (left ~= -1 or call('TYPE', key).ok == 'string') then
+    -- The session was used since, and the index lags.
     moved[#moved + 1] = left == -1 and '+inf' or now + left - grace
     moved[#moved + 1] = key
   else
@@ -26,19 +36,21 @@ end
 
 if payloads and #overdue > 0 then
   for position, payload in ipairs(call('MGET', unpack(overdue))) do
-    -- There is none of what is not a string, and so no session.
+    -- MGET returns no payload for a key of another type, which is no session.
     if payload then
-      answer[#answer + 1] = overdue[position]
-      answer[#answer + 1] = payload
+      reply[#reply + 1] = overdue[position]
+      reply[#reply + 1] = payload
     end
   end
 end
-if #overdue > 0 then answer[1] = call('DEL', unpack(overdue)) end
-for _, key in ipairs(gone) do leave(key) end -- companions
--- At maxmemory Redis refuses ZADD unless the script has written something before, if only that no '' is in the index. What is
--- not corrected would be due again in the next batch, and for ever in the way of all others.
+if #overdue > 0 then reply[1] = call('DEL', unpack(overdue)) end
+--#if companions
+for _, key in ipairs(gone) do companions_delete(key) end
+--#end
+-- At maxmemory Redis rejects ZADD unless the script has written before. So ZREM always runs, with '' at least, which is never in
+-- the index. An entry that is not corrected would be due again in each batch and keep the reaper from the others.
 call('ZREM', index, '', unpack(gone))
 if #moved > 0 then redis.pcall('ZADD', index, unpack(moved)) end
-if p and #gone > 0 then p.disown_all(gone) end
-if #due == tonumber(limit) then answer[2] = call('ZCOUNT', index, '-inf', now) end
-return answer
+if p and #gone > 0 then p.unbind_all(gone) end
+if #due == tonumber(limit) then reply[2] = call('ZCOUNT', index, '-inf', now) end
+return reply

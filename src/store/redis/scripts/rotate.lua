@@ -1,31 +1,63 @@
--- KEYS: old session, new session, mark of the old one, index.
--- ARGV: payload, milliseconds that the data lives, companions, milliseconds the mark stays, how the old session is expected to
--- be and as what, and perhaps owner and cap.
--- Answers 1: stored, 0: missing, -1: the new key is taken, or the payload in the way and the milliseconds it has left.
--- include companions -- companions
--- include need
--- include principals -- expiring
-local old, new, mark, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- Moves a live session to a new id and leaves a tombstone under the old one.
+-- KEYS[1] old session
+-- KEYS[2] new session
+-- KEYS[3] tombstone of the old session
+-- KEYS[4] index (expiring store only)
+-- ARGV[1] payload
+-- ARGV[2] data TTL in ms, '' = never expires
+-- ARGV[3] to ARGV[2 + companions] one value for each companion
+-- ARGV[3 + companions] tombstone TTL in ms
+-- ARGV[4 + companions] compare mode: 'any', 'revision' or 'all'
+-- ARGV[5 + companions] expected revision or payload
+-- ARGV[6 + companions] owner (optional; expiring store only)
+-- ARGV[7 + companions] cap of the owner's sessions, '' = none (only with an owner)
+-- ARGV[#ARGV] key base of the partition (expiring store only)
+-- Returns 1 = stored, now or by an earlier attempt
+-- Returns 0 = the old session is not live
+-- Returns -1 = the new key is taken
+-- Returns {payload, ms left} = conflict, with the session that is stored; ms left is -1 if it never expires
+-- Fails before the first write if a key has another type, or if the user must not run DEL. The first SET, of the tombstone, may
+-- fail, for example at maxmemory; then nothing has changed. After it no failure of the index or of the owners aborts the script.
+--#include is_live (defines is_live, time_left)
+--#if companions
+--#include companions (defines companions_expire, companions_store, companions_delete)
+--#end
+--#include require_acl (defines require_acl)
+--#if expiring
+--#include principals (defines principals)
+--#end
+local old, new, tombstone, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local how, expected = ARGV[4 + companions], ARGV[5 + companions]
-local owner, cap = ARGV[6 + companions], ARGV[7 + companions] -- expiring
+--#if expiring
+local base, cap = ARGV[#ARGV], ARGV[7 + companions]
+-- Owner and cap come together. Without them the key base stands where the owner would.
+local owner = cap and ARGV[6 + companions]
+--#end
 local taken = redis.call('GET', new)
 if taken then
   local left = redis.call('PTTL', new)
-  if left < 0 or left > grace then return taken == ARGV[1] and 1 or -1 end
+  if is_live(left) then return taken == ARGV[1] and 1 or -1 end
 end
 local key = old
--- include there
--- What Redis may refuse comes first, so that it is refused whole. Beside a session that lives the mark means nothing.
-need('DEL', old)
--- include concerned -- expiring
-local p = concerned and principals(index) -- expiring
-local had, since -- expiring
-if p then had, since = p.prepare(old, owner, cap) end -- expiring
-redis.call('SET', mark, '', 'PX', ARGV[3 + companions])
+--#include expect (uses key, how, expected, ARGV; may return)
+-- Run everything that Redis may reject before the first real write. Writing the tombstone first is harmless, because it is
+-- ignored while the old session is live.
+require_acl('DEL', old)
+--#if expiring
+--#include has_owner (uses owner, base, key; defines has_owner)
+local p = has_owner and principals(index, base)
+local had, since
+if p then had, since = p.before_write(old, owner, cap) end
+--#end
+redis.call('SET', tombstone, '', 'PX', ARGV[3 + companions])
 key = new
--- include put
+--#include write (uses key, old, index, ARGV; defines deadline)
 redis.call('DEL', old)
-leave(old) -- companions
-redis.pcall('ZREM', index, old) -- expiring
-if p then p.bind(new, owner, cap, had, since, old) end -- expiring
+--#if companions
+companions_delete(old)
+--#end
+--#if expiring
+redis.pcall('ZREM', index, old)
+if p then p.after_write(new, owner, cap, had, since, old) end
+--#end
 return 1

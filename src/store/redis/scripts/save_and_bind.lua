@@ -1,13 +1,29 @@
--- KEYS: session, index. ARGV: payload, milliseconds that the data lives, companions, how the session is expected to be and as
--- what, owner, cap.
--- Answers 1: stored, 0: missing, or the payload in the way and the milliseconds it has left.
--- include companions -- companions
--- include principals
+-- Replaces the payload of a live session and changes its owner. Only an expiring store runs it.
+-- KEYS[1] session
+-- KEYS[2] index
+-- ARGV[1] payload
+-- ARGV[2] data TTL in ms, '' = never expires
+-- ARGV[3] to ARGV[2 + companions] one value for each companion
+-- ARGV[3 + companions] compare mode: 'any', 'revision' or 'all'
+-- ARGV[4 + companions] expected revision or payload
+-- ARGV[5 + companions] owner, '' = none any more
+-- ARGV[6 + companions] cap of the owner's sessions, '' = none
+-- ARGV[7 + companions] key base of the partition
+-- Returns 1 = stored, now or by an earlier attempt
+-- Returns 0 = the session is not live
+-- Returns {payload, ms left} = conflict, with the session that is stored; ms left is -1 if it never expires
+-- Fails before the first write if the key has another type, or if the user must not delete sessions beyond a cap. SET may fail,
+-- for example at maxmemory; then the session is unchanged. After SET no failure of the index or of the owners aborts the script.
+--#include is_live (defines is_live, time_left)
+--#if companions
+--#include companions (defines companions_expire, companions_store, companions_delete)
+--#end
+--#include principals (defines principals)
 local key, index, old = KEYS[1], KEYS[2], nil
 local how, expected = ARGV[3 + companions], ARGV[4 + companions]
-local owner, cap, p = ARGV[5 + companions], ARGV[6 + companions], principals(index)
--- include there
-local had, since = p.prepare(key, owner, cap)
--- include put
-p.bind(key, owner, cap, had, since)
+local owner, cap, p = ARGV[5 + companions], ARGV[6 + companions], principals(index, ARGV[7 + companions])
+--#include expect (uses key, how, expected, ARGV; may return)
+local had, since = p.before_write(key, owner, cap)
+--#include write (uses key, old, index, ARGV; defines deadline)
+p.after_write(key, owner, cap, had, since)
 return 1

@@ -1,0 +1,6 @@
+-- Defines when a session is live. `left` is the reply of PTTL for the key of the session: the ms until Redis drops the data, -1 if
+-- the data never expires, -2 if there is no key. The data outlives the session by `grace` ms, which is 0 in a plain store.
+-- These are textual, because a function costs time in every call of a script.
+--#define is_live(left) left == -1 or left > grace
+-- The ms that a live session has left, -1 if it never expires.
+--#define time_left(left) left == -1 and -1 or left - grace

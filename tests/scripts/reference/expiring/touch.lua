@@ -1,0 +1,14 @@
+local grace, companions = 86400000, 0
+local key, index, lives = KEYS[1], KEYS[2], ARGV[1] + 0
+local left = redis.call('PTTL', key)
+if left ~= -1 and left <= grace then return nil end
+if left == -1 or left > lives then
+  if ARGV[2] then return left == -1 and -1 or left - grace end
+  if redis.call('TYPE', key).ok ~= 'string' then return nil end
+end
+local before = redis.call('PEXPIRETIME', key)
+redis.call('PEXPIRE', key, ARGV[1])
+local by = lives - left + 1000
+local same = left ~= -1 and by >= 1000 and (before - grace + by) % ((lives - grace) / 64) >= by
+if not same then redis.pcall('ZADD', index, redis.call('PEXPIRETIME', key) - grace, key) end
+return lives - grace
