@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::check::Check;
-pub(crate) use self::envelope::mark;
+pub(crate) use self::envelope::revision_prefix;
 pub use self::envelope::{Binding, Envelope};
 pub(crate) use self::json::NO_FORM;
 pub use self::json::{Json, JsonFormat};

@@ -162,7 +162,7 @@ pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
 
 /// What a payload begins with that no other payload begins with: all up to its revision, if it is one of the formats of this
 /// crate. At most 64 bytes.
-pub(crate) fn mark(payload: &[u8]) -> Option<&[u8]> {
+pub(crate) fn revision_prefix(payload: &[u8]) -> Option<&[u8]> {
     const JSON: &[u8] = b"{\"v\":1,\"rev\":";
     // A map of 4 to 6 fields, and a number of 64 bits.
     const MESSAGE_PACK: &[u8] = b"\xa1v\x01\xa3rev\xcf";
@@ -213,22 +213,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_marked_by_its_revision_in_every_format_of_the_crate() {
+    fn every_format_begins_with_a_unique_revision_prefix() {
         fn check<F: Format>() {
-            let marks: HashSet<Vec<u8>> = (0..100)
+            let prefixes: HashSet<Vec<u8>> = (0..100)
                 .map(|n: u32| {
                     let mut envelope = Envelope::new(n % 2);
                     envelope.revision |= 1 << 63;
                     envelope.bound = n.is_multiple_of(3).then(|| Binding::new("ada", "phone"));
                     envelope.remembered = n.is_multiple_of(5).then_some(envelope.created);
                     let payload = F::to_vec(&envelope).unwrap();
-                    let mark = mark(&payload).unwrap();
-                    assert!(mark.len() <= 64);
-                    assert_eq!(super::mark(mark), Some(mark), "a mark is marked by itself");
-                    mark.to_vec()
+                    let prefix = revision_prefix(&payload).unwrap();
+                    assert!(prefix.len() <= 64);
+                    assert_eq!(revision_prefix(prefix), Some(prefix), "a prefix is its own prefix");
+                    prefix.to_vec()
                 })
                 .collect();
-            assert_eq!(marks.len(), 100);
+            assert_eq!(prefixes.len(), 100);
         }
         check::<crate::codec::JsonFormat>();
         #[cfg(feature = "msgpack")]
@@ -236,9 +236,9 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_revision_at_its_beginning_has_no_mark() {
+    fn payload_without_leading_revision_has_no_prefix() {
         let json = |rev: &str| format!("{{\"v\":1,\"rev\":{rev},\"data\":0}}").into_bytes();
-        assert_eq!(mark(&json("7")), Some(&b"{\"v\":1,\"rev\":7,"[..]));
+        assert_eq!(revision_prefix(&json("7")), Some(&b"{\"v\":1,\"rev\":7,"[..]));
         let others = [
             b"".to_vec(),
             b"1".to_vec(),
@@ -251,7 +251,7 @@ mod tests {
             .iter()
             .chain([&b"\x84\xa1v\x01\xa3rev\xcf1234567".to_vec(), &b"\x84\xa1v\x01\xa3rev\xce12345678".to_vec()])
         {
-            assert_eq!(mark(other), None, "{other:?}");
+            assert_eq!(revision_prefix(other), None, "{other:?}");
         }
     }
 

@@ -146,18 +146,18 @@ impl Write<'_> {
     }
 }
 
-/// How a session is expected to be, as the scripts take it. Where a payload begins with a mark, that is enough to know it by.
+/// How a session is expected to be, as the scripts take it. A revision prefix identifies its payload.
 pub(super) fn expected_args(expected: Option<&Version>) -> [Cow<'_, [u8]>; 2] {
     let Some(payload) = expected.map(Version::as_bytes) else { return [b"any".into(), b"".into()] };
-    match codec::mark(payload) {
-        Some(mark) => [b"mark".into(), mark.into()],
+    match codec::revision_prefix(payload) {
+        Some(prefix) => [b"mark".into(), prefix.into()],
         None => [b"all".into(), payload.into()],
     }
 }
 
-/// The version of a payload that was written: its mark, if it has one, for that is all that `expected_args` takes.
+/// The version of a payload that was written: its revision prefix if it has one, because `expected_args` takes no more.
 pub(super) fn version_of(payload: &[u8]) -> Version {
-    Version::new(codec::mark(payload).unwrap_or(payload))
+    Version::new(codec::revision_prefix(payload).unwrap_or(payload))
 }
 
 /// `SET key payload PX ttl`, without the conditions.
