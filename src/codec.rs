@@ -83,7 +83,7 @@ pub trait Codec<T>: Send + Sync + 'static {
 }
 
 /// Bytes that an ordinary payload fits into, so that writing it needs no more memory on the way.
-const ENOUGH: usize = 1024;
+const PAYLOAD_CAPACITY_BYTES: usize = 1024;
 
 /// A serde format, to make a [`Codec`] of with [`SerdeCodec`].
 pub trait Format: Send + Sync + 'static {

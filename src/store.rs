@@ -68,7 +68,7 @@ pub const RENEWED_FOR: Duration = Duration::from_secs(30);
 
 /// By how much the data of a session outlives it in a store with an index: 24 hours. Nobody sees it then; it is how long a
 /// reaper has to come by and tell the application what expired.
-const GRACE: Duration = Duration::from_secs(86_400);
+const DATA_GRACE_PERIOD: Duration = Duration::from_secs(86_400);
 
 /// Where payloads live. The [module](crate::store) tells the contract.
 pub trait SessionStore: fmt::Debug + Send + Sync + 'static {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::check::Check;
-use super::{ENOUGH, Format, SerdeCodec};
+use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
 use crate::BoxError;
 
 /// Payloads as JSON, the default: what is in Redis can be read and searched by anybody who may.
@@ -26,7 +26,7 @@ impl Format for JsonFormat {
 
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
         Check::json(data)?;
-        let mut bytes = Vec::with_capacity(ENOUGH);
+        let mut bytes = Vec::with_capacity(PAYLOAD_CAPACITY_BYTES);
         serde_json::to_writer(&mut bytes, data).map_err(|_| NO_FORM)?;
         Ok(bytes)
     }

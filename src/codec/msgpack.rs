@@ -4,7 +4,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, MAX_DEPTH};
-use super::{ENOUGH, Format, SerdeCodec};
+use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
 use crate::BoxError;
 
 /// Payloads as MessagePack with field names: somewhat smaller than JSON, quicker to decode, and any serde type.
@@ -20,7 +20,7 @@ impl Format for MessagePackFormat {
 
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
         Check::message_pack(data)?;
-        let mut bytes = Vec::with_capacity(ENOUGH);
+        let mut bytes = Vec::with_capacity(PAYLOAD_CAPACITY_BYTES);
         rmp_serde::encode::write_named(&mut bytes, data).map_err(|_| "the value cannot be written as MessagePack")?;
         Ok(bytes)
     }

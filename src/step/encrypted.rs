@@ -10,9 +10,9 @@ use crate::store::Bytes;
 use crate::{Error, ErrorKind, Handle, Result, operation};
 
 /// The first byte of what this step writes; no JSON or MessagePack envelope begins with it.
-const VERSION: u8 = 0xE1;
-const KEY_ID: usize = 4;
-const NONCE: usize = 24;
+const FORMAT_VERSION: u8 = 0xE1;
+const KEY_ID_BYTES: usize = 4;
+const NONCE_BYTES: usize = 24;
 
 /// Encrypts payloads with XChaCha20-Poly1305, so that a copy of the database tells nobody what is in the sessions.
 ///
@@ -63,7 +63,7 @@ impl Step for Encrypted {
     }
 
     fn restore(&self, session: &Subject<'_>, payload: Bytes) -> Result<Bytes> {
-        let Some((&[VERSION, a, b, c, d], sealed)) = payload.split_first_chunk() else {
+        let Some((&[FORMAT_VERSION, a, b, c, d], sealed)) = payload.split_first_chunk() else {
             return Err(refuse("it is not encrypted"));
         };
         let mut keys = std::iter::once(&self.newest).chain(&self.old).filter(|key| key.id == [a, b, c, d]).peekable();
@@ -78,7 +78,7 @@ impl Step for Encrypted {
 /// A key of 256 bits for [`Encrypted`]. `Debug` shows nothing of it but the short id that payloads carry.
 #[derive(Clone)]
 pub struct EncryptionKey {
-    id: [u8; KEY_ID],
+    id: [u8; KEY_ID_BYTES],
     cipher: XChaCha20Poly1305,
     nonces: Hmac<Sha256>,
 }
@@ -117,18 +117,18 @@ impl EncryptionKey {
         let [nonce @ .., _, _, _, _, _, _, _, _] = mac(&self.nonces, &[&bound_to, payload]);
         let sealed = self.cipher.encrypt(&XNonce::from(nonce), Payload { msg: payload, aad: &bound_to });
         let sealed = sealed.map_err(|_| Error::new(ErrorKind::Payload, operation::ENCRYPT))?;
-        Ok([&[VERSION], &self.id[..], &nonce, &sealed].concat())
+        Ok([&[FORMAT_VERSION], &self.id[..], &nonce, &sealed].concat())
     }
 
     fn decrypt(&self, handle: Handle, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let message = Payload { msg: sealed, aad: &self.bound_to(handle) };
         self.cipher.decrypt(&XNonce::from(*nonce), message).ok()
     }
 
     /// What a payload must come with again, besides itself.
     fn bound_to(&self, handle: Handle) -> Vec<u8> {
-        [&[VERSION], &self.id[..], handle.as_bytes()].concat()
+        [&[FORMAT_VERSION], &self.id[..], handle.as_bytes()].concat()
     }
 }
 

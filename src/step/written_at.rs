@@ -4,7 +4,7 @@ use super::{Next, Step, WriteOperation, Written};
 use crate::{Clock, Error, ErrorKind, Result, SessionId, SessionStore, operation};
 
 /// What the key of the companion ends with, as in rrss.
-const SUFFIX: &str = "written-at";
+const COMPANION_SUFFIX: &str = "written-at";
 
 /// Keeps the time of the last write of each session (rrss `time-sessions-step`) in a companion `written-at`: milliseconds
 /// since 1970, as text. It costs no command, and goes with the session, however that ends.
@@ -47,7 +47,7 @@ impl WrittenAt {
     /// That the store could not be asked; [`ErrorKind::Unsupported`] if it keeps no companions; [`ErrorKind::Payload`] if
     /// something else is stored there.
     pub fn of(store: &dyn SessionStore, id: &SessionId) -> Result<Option<SystemTime>> {
-        let Some(value) = store.companion(id, SUFFIX)? else { return Ok(None) };
+        let Some(value) = store.companion(id, COMPANION_SUFFIX)? else { return Ok(None) };
         let millis = str::from_utf8(&value).ok().and_then(|millis| millis.parse().ok());
         let time = millis.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
         let refuse = || Error::new(ErrorKind::Payload, operation::READ_WRITTEN_AT).with_source("it is no time");
@@ -57,12 +57,12 @@ impl WrittenAt {
 
 impl Step for WrittenAt {
     fn companions(&self) -> Vec<String> {
-        vec![SUFFIX.to_owned()]
+        vec![COMPANION_SUFFIX.to_owned()]
     }
 
     fn write(&self, operation: &mut WriteOperation<'_>, next: Next<'_>) -> Result<Written> {
         let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        operation.set_companion(SUFFIX, now.to_string());
+        operation.set_companion(COMPANION_SUFFIX, now.to_string());
         next.write(operation)
     }
 }

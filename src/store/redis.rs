@@ -24,8 +24,8 @@ pub use self::net::pool::RedisPool;
 use self::net::pool::{Answer, To};
 use self::script::Scripts;
 use super::{
-    Created, Found, GRACE, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Touch, Version, Write, companion,
-    ttl_millis,
+    Created, DATA_GRACE_PERIOD, Found, Health, RENEWED_FOR, Saved, SessionIndex, SessionStore, Touch, Version, Write,
+    companion, ttl_millis,
 };
 use crate::{Error, Handle, Result, SessionId, operation};
 
@@ -269,5 +269,5 @@ impl fmt::Debug for RedisSessionStore {
 
 /// By how much the data of a session outlives it.
 fn grace(expiring: bool) -> Duration {
-    if expiring { GRACE } else { Duration::ZERO }
+    if expiring { DATA_GRACE_PERIOD } else { Duration::ZERO }
 }

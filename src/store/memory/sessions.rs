@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::{handle, stored};
 use crate::SessionId;
-use crate::store::{Bind, Bytes, Companion, Expired, GRACE, Saved, Version, Write};
+use crate::store::{Bind, Bytes, Companion, DATA_GRACE_PERIOD, Expired, Saved, Version, Write};
 
 /// Sessions and tombstones of renewed ids, each with its deadline in milliseconds since 1970.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Sessions {
                 }
             }
         }
-        let forgotten = now.saturating_sub(GRACE.as_millis() as u64);
+        let forgotten = now.saturating_sub(DATA_GRACE_PERIOD.as_millis() as u64);
         while self.expired.front().is_some_and(|&(deadline, _)| deadline < forgotten) {
             self.expired.pop_front();
         }
