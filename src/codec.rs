@@ -82,7 +82,7 @@ pub trait Codec<T>: Send + Sync + 'static {
     }
 }
 
-/// Bytes that an ordinary payload fits into, so that writing it needs no more memory on the way.
+/// The initial capacity of an encoding. An ordinary payload fits, so the buffer does not grow.
 const PAYLOAD_CAPACITY_BYTES: usize = 1024;
 
 /// A serde format, to make a [`Codec`] of with [`SerdeCodec`].

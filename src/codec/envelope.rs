@@ -1,3 +1,8 @@
+//! The envelope that every format stores around the value of the application, and the revision prefix of a payload.
+//!
+//! Codecs encode it, the manager fills it in, and the Redis store compares the revision prefix. Every stored encoding has a
+//! revision of its own, so no two payloads are equal.
+
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -51,7 +56,7 @@ impl Binding {
     }
 }
 
-/// Principals are people.
+/// Hides the principal, because it identifies a person.
 impl fmt::Debug for Binding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Binding(..)")
@@ -71,7 +76,7 @@ impl<D> Envelope<D> {
         }
     }
 
-    /// The same around a reference.
+    /// An envelope around a reference to the value.
     pub(crate) fn by_ref(&self) -> Envelope<&D> {
         Envelope {
             version: LayoutVersion,
@@ -94,14 +99,14 @@ impl<D> Envelope<D> {
         })
     }
 
-    /// Makes it another encoding than any before.
+    /// Draws a new revision, so that the encoding differs from all earlier ones.
     pub(crate) fn revise(&mut self) {
         self.revision = fresh_revision();
     }
 }
 
-/// A revision is to be unique, but it is no secret, so it need not cost the system call that random numbers do: it is a
-/// hash of a count under keys that are random in every thread, and of the time, for a process that forks has its keys twice.
+/// Returns a unique revision. A revision is no secret, so it avoids the system call of a random number: it is a hash of a count
+/// and of the time, under keys that are random in every thread. The time is included because a fork copies the keys.
 fn fresh_revision() -> u64 {
     thread_local! {
         static KEYS: RandomState = RandomState::new();
@@ -111,7 +116,7 @@ fn fresh_revision() -> u64 {
     KEYS.with(|keys| keys.hash_one((count, SystemTime::now())))
 }
 
-/// Does not show the value: it is the user's secret.
+/// Hides the value, because it may be secret.
 impl<D> fmt::Debug for Envelope<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Envelope")
@@ -121,7 +126,7 @@ impl<D> fmt::Debug for Envelope<D> {
     }
 }
 
-/// The one version of the layout there is, as a type that cannot be decoded from another.
+/// The only layout version, as a type that decodes from no other number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LayoutVersion;
 
@@ -144,8 +149,8 @@ impl<'de> Deserialize<'de> for LayoutVersion {
     }
 }
 
-/// Says so if a payload that could not be decoded is of another layout version. (Errors of formats are not passed on,
-/// they quote what they found.)
+/// Fails if a payload that could not be decoded has another layout version. Errors of formats are not passed on, because they
+/// quote the payload.
 pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
     #[derive(Deserialize)]
     struct Head {
@@ -160,11 +165,11 @@ pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
     }
 }
 
-/// What a payload begins with that no other payload begins with: all up to its revision, if it is one of the formats of this
-/// crate. At most 64 bytes.
+/// Returns the beginning of a payload up to its revision, which no other payload shares, or `None` if the payload has none of
+/// the formats of this crate. At most 64 bytes.
 pub(crate) fn revision_prefix(payload: &[u8]) -> Option<&[u8]> {
     const JSON: &[u8] = b"{\"v\":1,\"rev\":";
-    // A map of 4 to 6 fields, and a number of 64 bits.
+    // The envelope is a map of 4 to 6 fields. The revision is a number of 64 bits.
     const MESSAGE_PACK: &[u8] = b"\xa1v\x01\xa3rev\xcf";
     let end = if let Some(rest) = payload.strip_prefix(JSON) {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -1,9 +1,14 @@
+//! The step [`WrittenAt`], which records when each session was last written.
+//!
+//! Applications add it to a [`StepStore`](crate::StepStore). The time is a companion, so it is written in the same command as its
+//! session and ends with it.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Next, Step, WriteOperation, Written};
 use crate::{Clock, Error, ErrorKind, Result, SessionId, SessionStore, operation};
 
-/// What the key of the companion ends with, as in rrss.
+/// The suffix of the companion, as in rrss.
 const COMPANION_SUFFIX: &str = "written-at";
 
 /// Keeps the time of the last write of each session (rrss `time-sessions-step`) in a companion `written-at`: milliseconds
@@ -50,8 +55,10 @@ impl WrittenAt {
         let Some(value) = store.companion(id, COMPANION_SUFFIX)? else { return Ok(None) };
         let millis = str::from_utf8(&value).ok().and_then(|millis| millis.parse().ok());
         let time = millis.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
-        let refuse = || Error::new(ErrorKind::Payload, operation::READ_WRITTEN_AT).with_source("it is no time");
-        time.map(Some).ok_or_else(refuse)
+        match time {
+            Some(time) => Ok(Some(time)),
+            None => Err(Error::new(ErrorKind::Payload, operation::READ_WRITTEN_AT).with_source("it is no time")),
+        }
     }
 }
 

@@ -1,3 +1,8 @@
+//! [`MemorySessionStore`], a store in the memory of the process.
+//!
+//! Development, tests and programs of one process use it. One lock guards all sessions, so every operation is atomic, and every
+//! operation removes expired sessions before it looks at one.
+
 mod sessions;
 
 use std::fmt;
@@ -48,16 +53,16 @@ impl MemorySessionStore {
         Self { capacity: Some(sessions), ..self }
     }
 
-    /// The sessions as of now, without what has expired.
+    /// Locks the live sessions and returns the time in milliseconds since 1970.
     fn open(&self) -> (MutexGuard<'_, Sessions>, u64) {
         let (mut sessions, now) = self.lock();
         sessions.evict(now);
         (sessions, now)
     }
 
+    /// Locks all sessions, including expired ones that are not removed yet.
     fn lock(&self) -> (MutexGuard<'_, Sessions>, u64) {
         let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        // No operation panics halfway, so a poisoned lock guards whole data.
         (sync::lock(&self.sessions), now)
     }
 }
@@ -111,8 +116,8 @@ impl SessionStore for MemorySessionStore {
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         companion::check_kept(&self.companions, write.companions)?;
         let (mut sessions, now) = self.open();
-        Ok(match sessions.may_replace(id, write, expected, now) {
-            Some(refused) => refused,
+        Ok(match sessions.outcome_without_write(id, write, expected, now) {
+            Some(outcome) => outcome,
             None => {
                 let extras = sessions.extras_of(id);
                 Saved::Stored(sessions.put_session(*id, write, extras, now))
@@ -127,8 +132,8 @@ impl SessionStore for MemorySessionStore {
             let own = **payload == *write.payload;
             return Ok(if own { Saved::Stored(Version(payload.clone())) } else { Saved::Missing });
         }
-        Ok(match sessions.may_replace(old, write, expected, now) {
-            Some(refused) => refused,
+        Ok(match sessions.outcome_without_write(old, write, expected, now) {
+            Some(outcome) => outcome,
             None => {
                 let extras = sessions.extras_of(old);
                 sessions.put(*old, Some(now + ttl_millis(RENEWED_FOR)), Entry::Renewed);
@@ -161,9 +166,9 @@ impl SessionStore for MemorySessionStore {
 }
 
 impl SessionIndex for MemorySessionStore {
-    /// What expires from now on is kept until it is reaped, for 24 hours at most, though nobody can see it any more.
+    /// Keeps sessions that expire from now on until they are reaped, for 24 hours at most. They are absent for all operations.
     fn keep_expired(&self) {
-        // Not open(), which drops what has expired by now.
+        // Do not call `open`, because it drops sessions that have expired by now.
         self.lock().0.keep_expired = true;
     }
 
@@ -236,7 +241,7 @@ impl SessionIndex for MemorySessionStore {
         Ok(ids.len() as u64)
     }
 
-    /// There is nothing that could disagree.
+    /// Finds nothing, because the index and the sessions share one table.
     fn verify(&self) -> Result<Verified> {
         Ok(Verified::default())
     }

@@ -1,3 +1,8 @@
+//! The tables of the memory store: entries, deadlines, owners and expired sessions.
+//!
+//! Only [`MemorySessionStore`](crate::MemorySessionStore) uses them. `deadlines`, `owned` and `tombstones` always follow from
+//! `entries`; all changes go through `put` and `take`, which keep them so.
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -9,12 +14,12 @@ use crate::store::{Bind, Bytes, Companion, DATA_GRACE_PERIOD, Expired, Saved, Ve
 #[derive(Default)]
 pub(super) struct Sessions {
     pub(super) entries: HashMap<SessionId, (Option<u64>, Entry)>,
-    /// Exactly the entries that have a deadline, the next to expire first.
+    /// The entries that have a deadline, the next to expire first.
     deadlines: BTreeSet<(u64, SessionId)>,
     tombstones: usize,
-    /// The sessions of each principal, and since when they have them.
+    /// The sessions of each principal, each with the time of its binding.
     pub(super) owned: HashMap<Arc<str>, BTreeSet<(u64, SessionId)>>,
-    /// Whether somebody reaps, and sessions that have expired wait in `expired` for it.
+    /// Whether expired sessions wait in `expired` for a reaper.
     pub(super) keep_expired: bool,
     pub(super) expired: VecDeque<(u64, Expired)>,
 }
@@ -24,14 +29,14 @@ pub(super) enum Entry {
     Renewed,
 }
 
-/// What a session keeps when it is written again.
+/// The owner and the companions of a session, which a write without them keeps.
 #[derive(Clone, Default)]
 pub(super) struct Extras {
     owner: Option<Owner>,
     pub(super) companions: Vec<Companion>,
 }
 
-/// Whom a session belongs to, and since when.
+/// The principal of a session, and the time of the binding.
 #[derive(Clone)]
 struct Owner {
     principal: Arc<str>,
@@ -43,7 +48,7 @@ impl Sessions {
         self.entries.len() - self.tombstones
     }
 
-    /// Removes what has expired, and answers how many sessions that were.
+    /// Removes expired entries and returns how many of them were sessions.
     pub(super) fn evict(&mut self, now: u64) -> u64 {
         let mut evicted = 0;
         while let Some(&(deadline, id)) = self.deadlines.first()
@@ -126,7 +131,7 @@ impl Sessions {
         Version(payload)
     }
 
-    /// Ends the oldest sessions of a principal beyond the cap, but not this one.
+    /// Ends the oldest sessions of a principal until `cap` are left. Never ends `kept`.
     fn enforce_cap(&mut self, principal: &str, cap: usize, kept: &SessionId) {
         let Some(sessions) = self.owned.get(principal) else { return };
         let excess = sessions.len().saturating_sub(cap);
@@ -136,8 +141,9 @@ impl Sessions {
         }
     }
 
-    /// What a `save` or `rotate` of this session must answer instead of storing, if anything.
-    pub(super) fn may_replace(
+    /// Returns the outcome of a `save` or `rotate` that must store nothing: the session is missing, has another version, or has
+    /// this payload already. `None` allows the write.
+    pub(super) fn outcome_without_write(
         &self,
         id: &SessionId,
         write: Write<'_>,
@@ -167,7 +173,7 @@ mod tests {
     use crate::{Clock, MemorySessionStore};
 
     impl Sessions {
-        /// What is kept beside the entries follows from the entries.
+        /// Asserts that the derived tables follow from the entries.
         fn assert_exact(&self) {
             let mut exact = Self::default();
             for (id, (deadline, entry)) in &self.entries {
