@@ -154,7 +154,7 @@ pub(super) fn companions_end_with_their_session(tested: &Tested<'_>) {
     }
 }
 
-/// What [`create_both`] has.
+/// The companions that [`create_both`] writes.
 fn both() -> [Option<Vec<u8>>; 2] {
     [Some(b"1".to_vec()), Some(b"2".to_vec())]
 }

@@ -1,7 +1,7 @@
 //! Checks of the index: counting, listing, reaping, verifying, and the end of all sessions.
 //!
-//! The list of [checks](super::checks) names each function with its promise. All of them run without another run of the suite
-//! beside them, because they look at the whole store.
+//! The list of [checks](super::checks) names each function with its promise. They run while no
+//! other run of the suite uses the store, because they look at the whole store.
 
 use std::array;
 use std::time::Duration;
@@ -310,7 +310,7 @@ fn told(store: &dyn SessionStore, expired: &[Expired], ids: &[SessionId]) -> Vec
     expired.iter().filter_map(one).collect()
 }
 
-/// The index, for a thread: threads can share a store but not its index.
+/// Returns the index inside a thread. Threads can share a store, but not its index.
 fn index_of(store: &dyn SessionStore) -> &dyn SessionIndex {
     store.index().expect("the store has an index")
 }

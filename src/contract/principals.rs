@@ -1,7 +1,7 @@
 //! Checks of principals, the owners of sessions.
 //!
-//! The list of [checks](super::checks) names each function with its promise. Every check makes principals of its own, so runs
-//! beside each other do not meet.
+//! The list of [checks](super::checks) names each function with its promise. Every check makes its principals, so concurrent runs
+//! do not meet.
 
 use super::kit::{
     HOUR, SHORT, Tested, assert_absent, assert_created, assert_missing, assert_stored, at_once, is_live, live, ok,

@@ -1,7 +1,7 @@
 //! Checks of the operations on single sessions.
 //!
-//! The list of [checks](super::checks) names each function with its promise. Every check makes sessions of its own, so runs
-//! beside each other do not meet.
+//! The list of [checks](super::checks) names each function with its promise. Every check makes its sessions, so concurrent runs
+//! do not meet.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ pub(super) struct Sessions {
     tombstones: usize,
     /// The sessions of each principal, each with the time of its binding.
     pub(super) owned: HashMap<Arc<str>, BTreeSet<(u64, SessionId)>>,
-    /// Whether expired sessions wait in `expired` for a reaper.
+    /// `true` if expired sessions wait in `expired` for a reaper.
     pub(super) keep_expired: bool,
     pub(super) expired: VecDeque<(u64, Expired)>,
 }
