@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::check::Check;
-pub(crate) use self::envelope::mark;
+pub(crate) use self::envelope::revision_prefix;
 pub use self::envelope::{Binding, Envelope};
 pub(crate) use self::json::NO_FORM;
 pub use self::json::{Json, JsonFormat};
@@ -82,8 +82,8 @@ pub trait Codec<T>: Send + Sync + 'static {
     }
 }
 
-/// Bytes that an ordinary payload fits into, so that writing it needs no more memory on the way.
-const ENOUGH: usize = 1024;
+/// The initial capacity of an encoding. An ordinary payload fits, so the buffer does not grow.
+const PAYLOAD_CAPACITY_BYTES: usize = 1024;
 
 /// A serde format, to make a [`Codec`] of with [`SerdeCodec`].
 pub trait Format: Send + Sync + 'static {

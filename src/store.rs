@@ -66,9 +66,9 @@ pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How long an id that was renewed is known as renewed: 30 seconds.
 pub const RENEWED_FOR: Duration = Duration::from_secs(30);
 
-/// By how much the data of a session outlives it in a store with an index: 24 hours. Nobody sees it then; it is how long a
-/// reaper has to come by and tell the application what expired.
-const GRACE: Duration = Duration::from_secs(86_400);
+/// How long a store with an index keeps the data of an expired session: 24 hours. The session is absent during this time; a reaper
+/// still gets its payload.
+const DATA_GRACE_PERIOD: Duration = Duration::from_secs(86_400);
 
 /// Where payloads live. The [module](crate::store) tells the contract.
 pub trait SessionStore: fmt::Debug + Send + Sync + 'static {

@@ -44,7 +44,7 @@ fn code_spans(text: &str) -> Vec<String> {
 
 #[test]
 fn every_test_that_a_document_names_exists() {
-    let (mut named, suite) = (0, read("src/contract.rs"));
+    let (mut named, suite) = (0, read("src/contract/checks.rs"));
     for document in documents() {
         for span in code_spans(&read(&document)) {
             let Some((file, test)) = span.split_once(".rs: ") else { continue };
@@ -52,9 +52,9 @@ fn every_test_that_a_document_names_exists() {
             let source = read(format!("{file}.rs"));
             let at = source.find(&format!("fn {test}("));
             let at = at.unwrap_or_else(|| panic!("{}: no {test} in {file}.rs", document.display()));
-            // The functions of the contract are called by the tests of every store.
+            // The list of checks runs in the tests of every store.
             let is_test = source[..at].trim_end().ends_with("#[test]");
-            let of_contract = file.starts_with("src/contract/") && suite.contains(&format!("    {test}(store"));
+            let of_contract = file.starts_with("src/contract/") && suite.contains(&format!("::{test}: \""));
             assert!(is_test || of_contract, "{}: {span} is no test", document.display());
         }
     }

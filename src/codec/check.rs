@@ -1,12 +1,17 @@
+//! A dry run of serialisation, which rejects values that a format can write but not read.
+//!
+//! The formats run it before they encode, and [`Attributes`](crate::Attributes) before it takes a value. A value that passes can
+//! be read again. The error never quotes the value.
+
 use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-/// How deep a payload may nest, its envelope included. serde_json reads no deeper, and MessagePack is read no deeper either.
+/// The deepest nesting of a payload, with its envelope. serde_json reads no deeper, and the MessagePack format has the same limit.
 pub(super) const MAX_DEPTH: usize = 127;
 
-/// Walks through a value as a serde format does when it writes it, and refuses what the format would write but never
-/// read again: a session that was stored so could not be opened any more.
+/// Walks through a value as a serde format does when it writes. Rejects a value that the format could write but not read,
+/// because the session of such a value could not be opened again.
 pub(crate) struct Check {
     human_readable: bool,
     finite: bool,
@@ -14,7 +19,7 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// JSON writes a float that is not a number, or infinite, as `null`.
+    /// Rejects infinite floats and NaN as well, because JSON writes them as `null`.
     pub(crate) fn json(value: &impl Serialize) -> Result<(), Refused> {
         value.serialize(&mut Self { human_readable: true, finite: true, depth: 0 })
     }
@@ -39,7 +44,7 @@ impl Check {
     }
 }
 
-/// Why a value cannot be stored. Does not quote it.
+/// The reason why a value cannot be stored. It does not quote the value.
 #[derive(Debug)]
 pub(crate) struct Refused(&'static str);
 

@@ -1,3 +1,8 @@
+//! The envelope that every format stores around the value of the application, and the revision prefix of a payload.
+//!
+//! Codecs encode it, the manager fills it in, and the Redis store compares the revision prefix. Every stored encoding has a
+//! revision of its own, so no two payloads are equal.
+
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -51,7 +56,7 @@ impl Binding {
     }
 }
 
-/// Principals are people.
+/// Hides the principal, because it identifies a person.
 impl fmt::Debug for Binding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Binding(..)")
@@ -71,7 +76,7 @@ impl<D> Envelope<D> {
         }
     }
 
-    /// The same around a reference.
+    /// An envelope around a reference to the value.
     pub(crate) fn by_ref(&self) -> Envelope<&D> {
         Envelope {
             version: LayoutVersion,
@@ -94,14 +99,14 @@ impl<D> Envelope<D> {
         })
     }
 
-    /// Makes it another encoding than any before.
+    /// Draws a new revision, so that the encoding differs from all earlier ones.
     pub(crate) fn revise(&mut self) {
         self.revision = fresh_revision();
     }
 }
 
-/// A revision is to be unique, but it is no secret, so it need not cost the system call that random numbers do: it is a
-/// hash of a count under keys that are random in every thread, and of the time, for a process that forks has its keys twice.
+/// Returns a unique revision. A revision is no secret, so it avoids the system call of a random number: it is a hash of a count
+/// and of the time, under keys that are random in every thread. The time is included because a fork copies the keys.
 fn fresh_revision() -> u64 {
     thread_local! {
         static KEYS: RandomState = RandomState::new();
@@ -111,7 +116,7 @@ fn fresh_revision() -> u64 {
     KEYS.with(|keys| keys.hash_one((count, SystemTime::now())))
 }
 
-/// Does not show the value: it is the user's secret.
+/// Hides the value, because it may be secret.
 impl<D> fmt::Debug for Envelope<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Envelope")
@@ -121,7 +126,7 @@ impl<D> fmt::Debug for Envelope<D> {
     }
 }
 
-/// The one version of the layout there is, as a type that cannot be decoded from another.
+/// The only layout version, as a type that decodes from no other number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LayoutVersion;
 
@@ -144,8 +149,8 @@ impl<'de> Deserialize<'de> for LayoutVersion {
     }
 }
 
-/// Says so if a payload that could not be decoded is of another layout version. (Errors of formats are not passed on,
-/// they quote what they found.)
+/// Fails if a payload that could not be decoded has another layout version. Errors of formats are not passed on, because they
+/// quote the payload.
 pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
     #[derive(Deserialize)]
     struct Head {
@@ -160,11 +165,11 @@ pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
     }
 }
 
-/// What a payload begins with that no other payload begins with: all up to its revision, if it is one of the formats of this
-/// crate. At most 64 bytes.
-pub(crate) fn mark(payload: &[u8]) -> Option<&[u8]> {
+/// Returns the beginning of a payload up to its revision, which no other payload shares, or `None` if the payload has none of
+/// the formats of this crate. At most 64 bytes.
+pub(crate) fn revision_prefix(payload: &[u8]) -> Option<&[u8]> {
     const JSON: &[u8] = b"{\"v\":1,\"rev\":";
-    // A map of 4 to 6 fields, and a number of 64 bits.
+    // The envelope is a map of 4 to 6 fields. The revision is a number of 64 bits.
     const MESSAGE_PACK: &[u8] = b"\xa1v\x01\xa3rev\xcf";
     let end = if let Some(rest) = payload.strip_prefix(JSON) {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -213,22 +218,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_marked_by_its_revision_in_every_format_of_the_crate() {
+    fn every_format_begins_with_a_unique_revision_prefix() {
         fn check<F: Format>() {
-            let marks: HashSet<Vec<u8>> = (0..100)
+            let prefixes: HashSet<Vec<u8>> = (0..100)
                 .map(|n: u32| {
                     let mut envelope = Envelope::new(n % 2);
                     envelope.revision |= 1 << 63;
                     envelope.bound = n.is_multiple_of(3).then(|| Binding::new("ada", "phone"));
                     envelope.remembered = n.is_multiple_of(5).then_some(envelope.created);
                     let payload = F::to_vec(&envelope).unwrap();
-                    let mark = mark(&payload).unwrap();
-                    assert!(mark.len() <= 64);
-                    assert_eq!(super::mark(mark), Some(mark), "a mark is marked by itself");
-                    mark.to_vec()
+                    let prefix = revision_prefix(&payload).unwrap();
+                    assert!(prefix.len() <= 64);
+                    assert_eq!(revision_prefix(prefix), Some(prefix), "a prefix is its own prefix");
+                    prefix.to_vec()
                 })
                 .collect();
-            assert_eq!(marks.len(), 100);
+            assert_eq!(prefixes.len(), 100);
         }
         check::<crate::codec::JsonFormat>();
         #[cfg(feature = "msgpack")]
@@ -236,9 +241,9 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_revision_at_its_beginning_has_no_mark() {
+    fn payload_without_leading_revision_has_no_prefix() {
         let json = |rev: &str| format!("{{\"v\":1,\"rev\":{rev},\"data\":0}}").into_bytes();
-        assert_eq!(mark(&json("7")), Some(&b"{\"v\":1,\"rev\":7,"[..]));
+        assert_eq!(revision_prefix(&json("7")), Some(&b"{\"v\":1,\"rev\":7,"[..]));
         let others = [
             b"".to_vec(),
             b"1".to_vec(),
@@ -251,7 +256,7 @@ mod tests {
             .iter()
             .chain([&b"\x84\xa1v\x01\xa3rev\xcf1234567".to_vec(), &b"\x84\xa1v\x01\xa3rev\xce12345678".to_vec()])
         {
-            assert_eq!(mark(other), None, "{other:?}");
+            assert_eq!(revision_prefix(other), None, "{other:?}");
         }
     }
 

@@ -1,3 +1,8 @@
+//! The JSON format, the default of [`SerdeCodec`].
+//!
+//! Managers use it unless they get another codec. No error text quotes a value or a payload, and what JSON writes it can also
+//! read.
+
 use std::fmt;
 
 use serde::de::DeserializeOwned;
@@ -5,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::check::Check;
-use super::{ENOUGH, Format, SerdeCodec};
+use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
 use crate::BoxError;
 
 /// Payloads as JSON, the default: what is in Redis can be read and searched by anybody who may.
@@ -26,19 +31,20 @@ impl Format for JsonFormat {
 
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
         Check::json(data)?;
-        let mut bytes = Vec::with_capacity(ENOUGH);
+        let mut bytes = Vec::with_capacity(PAYLOAD_CAPACITY_BYTES);
         serde_json::to_writer(&mut bytes, data).map_err(|_| NO_FORM)?;
         Ok(bytes)
     }
 
     fn from_slice<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, BoxError> {
-        // To look for UTF-8 once is a sixth faster than to do it for each string. Where it is not, serde_json says so.
+        // One UTF-8 check of the whole payload is a sixth faster than one for each string. If the check fails, serde_json reports
+        // the place.
         let decoded = str::from_utf8(bytes).map_or_else(|_| serde_json::from_slice(bytes), serde_json::from_str);
         decoded.map_err(|error| describe(&error))
     }
 }
 
-/// What serde_json means when it refuses to write, without its text, which may quote the value.
+/// The error of a value that JSON cannot express. It replaces the text of serde_json, which may quote the value.
 pub(crate) const NO_FORM: &str = "JSON has no form for the value, a key of a map perhaps";
 
 /// A JSON value as its text: copied without loss, whatever its numbers are.
@@ -58,7 +64,7 @@ impl PartialEq for Raw {
     }
 }
 
-/// What is wrong and where, without the text of serde_json, which quotes what it found.
+/// Describes an error and its place without the text of serde_json, which quotes the payload.
 fn describe(error: &serde_json::Error) -> BoxError {
     let what = match error.classify() {
         serde_json::error::Category::Io => "cannot be written",

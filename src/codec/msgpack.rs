@@ -1,10 +1,15 @@
+//! The MessagePack format of [`SerdeCodec`], with feature `msgpack`.
+//!
+//! Applications choose it with [`MessagePack`]. No payload makes the decoder nest deeper than [`MAX_DEPTH`], and no error text
+//! quotes a payload.
+
 use std::fmt;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, MAX_DEPTH};
-use super::{ENOUGH, Format, SerdeCodec};
+use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
 use crate::BoxError;
 
 /// Payloads as MessagePack with field names: somewhat smaller than JSON, quicker to decode, and any serde type.
@@ -20,28 +25,28 @@ impl Format for MessagePackFormat {
 
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
         Check::message_pack(data)?;
-        let mut bytes = Vec::with_capacity(ENOUGH);
+        let mut bytes = Vec::with_capacity(PAYLOAD_CAPACITY_BYTES);
         rmp_serde::encode::write_named(&mut bytes, data).map_err(|_| "the value cannot be written as MessagePack")?;
         Ok(bytes)
     }
 
     fn from_slice<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, BoxError> {
-        // rmp_serde counts no level of an enum: a type that nests in one would be read until the stack of the thread ends, for
-        // which 15 KB are enough. It counts every level of what it ignores. But each level begins with a byte of its own, and
-        // most payloads have too few of those to be looked through.
+        // rmp_serde does not count levels inside an enum, so 15 KB of nested enums overflow the stack. It does count the levels of
+        // a value that it ignores, so ignore the whole payload first. Most payloads skip this pass, because they have too few
+        // bytes that can begin a level.
         let looked_through = if beginnings(bytes) > MAX_DEPTH { look_through(bytes) } else { Ok(()) };
         let decoded = looked_through.and_then(|()| rmp_serde::from_slice(bytes));
         decoded.map_err(|_| "the payload is not MessagePack of the right shape".into())
     }
 }
 
-/// In how many places a map or an array may begin. (Counted in bytes, many of which are added at once.)
+/// Counts the bytes that can begin a map or an array. Sums of 255 bytes fit into a byte, which the compiler vectorises.
 fn beginnings(bytes: &[u8]) -> usize {
     let begins = |byte: &u8| u8::from(matches!(byte, 0x80..=0x9f | 0xdc..=0xdf));
     bytes.chunks(255).map(|some| usize::from(some.iter().map(begins).sum::<u8>())).sum()
 }
 
-/// Fails if it nests too deep.
+/// Fails if the payload nests too deep.
 fn look_through(bytes: &[u8]) -> Result<(), rmp_serde::decode::Error> {
     let mut whole = rmp_serde::Deserializer::from_read_ref(bytes);
     whole.set_max_depth(MAX_DEPTH + 1);
@@ -53,7 +58,7 @@ fn look_through(bytes: &[u8]) -> Result<(), rmp_serde::decode::Error> {
 #[serde(transparent)]
 pub struct Packed(rmpv::Value);
 
-/// By the encoding: a float that is not a number is the same as before.
+/// Compares encodings, so that NaN equals itself.
 impl PartialEq for Packed {
     fn eq(&self, other: &Self) -> bool {
         let [mine, theirs] = [self, other].map(MessagePackFormat::to_vec);

@@ -1,45 +1,21 @@
-//! What goes with a session.
+//! Checks of companions, the values that go with a session.
+//!
+//! The list of [checks](super::checks) names each function with its promise. The checks write only to sessions and suffixes of
+//! their own.
 
 use std::array;
 use std::fmt::Debug;
-use std::time::Duration;
 
 use super::kit::{
-    HOUR, SHORT, alone, assert_absent, assert_conflict, assert_created, assert_missing, assert_stored, create, expire,
+    HOUR, SHORT, Tested, assert_absent, assert_conflict, assert_created, assert_missing, assert_stored, create, expire,
     is_live, is_stored, live, ok, used_in_time,
 };
 use super::principals::{create_for, principal};
 use crate::store::{Bind, Companion, Created, Ending, SessionStore, Touch, Write};
 use crate::{Error, ErrorKind, SessionId};
 
-/// Checks what the store does with [companions](Companion). It keeps two more of them from now on, so take a store that
-/// nobody else has yet, and sessions that nobody else ends. If it keeps none, that is checked.
-///
-/// Not a part of [`all`](super::all), because a store may work in other ways once it has companions: run that before,
-/// and once more after.
-///
-/// # Panics
-///
-/// If the store breaks the contract.
-pub fn companions(store: &mut dyn SessionStore, wait: impl Fn(Duration)) {
-    let _alone = alone();
-    let suffixes = ["one", "two"].map(|name| format!("{name}-{}", SessionId::random().expose()));
-    match store.keep_companions(&suffixes) {
-        Err(error) if error.kind() == ErrorKind::Unsupported => return companions_are_unsupported(store),
-        kept => ok(kept),
-    }
-    suffixes_are_not_shared(store, &suffixes[1]);
-    let suffixes = suffixes.each_ref().map(String::as_str);
-    undeclared_companions_are_refused(store);
-    companions_are_written_with_their_session(store, suffixes);
-    companions_move_with_their_session(store, suffixes);
-    refused_writes_leave_companions_alone(store, suffixes);
-    companions_live_as_long_as_their_session(store, suffixes, &wait);
-    companions_end_with_their_session(store, suffixes, &wait);
-}
-
-/// A companion that the store was not told to keep is refused, and with it the whole write.
-pub fn undeclared_companions_are_refused(store: &dyn SessionStore) {
+pub(super) fn undeclared_companions_are_refused(tested: &Tested<'_>) {
+    let store = tested.store;
     let undeclared = [Companion::new("undeclared", "1")];
     let write = |payload| Write::new(payload, HOUR).with_companions(&undeclared);
     let id = store.fresh_id(None);
@@ -53,20 +29,20 @@ pub fn undeclared_companions_are_refused(store: &dyn SessionStore) {
     assert_absent(store, &new);
 }
 
-/// A store that keeps no companions says so to who asks for one.
-pub fn companions_are_unsupported(store: &dyn SessionStore) {
+pub(super) fn companions_are_unsupported(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = create(store, b"v", HOUR);
     assert_unsupported(store.companion(&id, "one"));
 }
 
-/// A suffix that somebody else was given is refused: each would take the other's companion for its own.
-pub fn suffixes_are_not_shared(store: &mut dyn SessionStore, suffix: &str) {
-    let error = store.keep_companions(&[suffix.to_owned()]).expect_err("the suffix is given away twice");
+pub(super) fn suffixes_are_not_shared(tested: &Tested<'_>) {
+    let error = tested.given_twice().as_ref().expect_err("the suffix is given away twice");
     assert_eq!(error.kind(), ErrorKind::Misconfigured);
 }
 
-/// A companion is written with its session, is read as it was written, and stays until it is written again.
-pub fn companions_are_written_with_their_session(store: &dyn SessionStore, suffixes: [&str; 2]) {
+pub(super) fn companions_are_written_with_their_session(tested: &Tested<'_>) {
+    let store = tested.store;
+    let suffixes = tested.suffixes();
     let [one, two] = suffixes;
     let every_byte: Vec<u8> = (0..=255).collect();
     for value in [&every_byte[..], b""] {
@@ -87,8 +63,9 @@ pub fn companions_are_written_with_their_session(store: &dyn SessionStore, suffi
     assert_eq!(read(store, &store.fresh_id(None), suffixes), [None, None], "there is no session");
 }
 
-/// Companions move to the new id with their session, but for those that are written anew.
-pub fn companions_move_with_their_session(store: &dyn SessionStore, suffixes: [&str; 2]) {
+pub(super) fn companions_move_with_their_session(tested: &Tested<'_>) {
+    let store = tested.store;
+    let suffixes = tested.suffixes();
     let old = create_both(store, suffixes);
     let new = store.fresh_id(Some(&old));
     let changed = [Companion::new(suffixes[1].to_owned(), "3")];
@@ -97,8 +74,9 @@ pub fn companions_move_with_their_session(store: &dyn SessionStore, suffixes: [&
     assert_eq!(read(store, &old, suffixes), [None, None], "under the old id");
 }
 
-/// A write that is not carried out changes no companion.
-pub fn refused_writes_leave_companions_alone(store: &dyn SessionStore, suffixes: [&str; 2]) {
+pub(super) fn refused_writes_leave_companions_alone(tested: &Tested<'_>) {
+    let store = tested.store;
+    let suffixes = tested.suffixes();
     let id = create_both(store, suffixes);
     let outdated = live(store, &id, Touch::No).version;
     assert_stored(store.save(&id, Write::new(b"2", HOUR), None));
@@ -114,12 +92,9 @@ pub fn refused_writes_leave_companions_alone(store: &dyn SessionStore, suffixes:
     assert_eq!(read(store, &new, suffixes), [None, None], "there is no session");
 }
 
-/// Whatever moves the deadline of a session moves that of its companions.
-pub fn companions_live_as_long_as_their_session(
-    store: &dyn SessionStore,
-    suffixes: [&str; 2],
-    wait: &dyn Fn(Duration),
-) {
+pub(super) fn companions_live_as_long_as_their_session(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let suffixes = tested.suffixes();
     let values = suffixes.map(|suffix| Companion::new(suffix.to_owned(), "1"));
     let create_some = |ttl| {
         array::from_fn(|_| {
@@ -149,8 +124,9 @@ pub fn companions_live_as_long_as_their_session(
     }
 }
 
-/// However a session ends, its companions end with it, and another one under its id has none.
-pub fn companions_end_with_their_session(store: &dyn SessionStore, suffixes: [&str; 2], wait: &dyn Fn(Duration)) {
+pub(super) fn companions_end_with_their_session(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let suffixes = tested.suffixes();
     let [deleted, expired] = array::from_fn(|_| create_both(store, suffixes));
     assert!(ok(store.delete(&deleted)));
     expire(store, &[expired], wait);
@@ -166,7 +142,7 @@ pub fn companions_end_with_their_session(store: &dyn SessionStore, suffixes: [&s
         bind(store, &ended, &ada);
         assert_eq!(ok(index.end(&ada, Ending::All)), 1);
         bind(store, &capped, &ada);
-        // Or both would be as old.
+        // The next session must be newer, because the cap ends the oldest one.
         wait(SHORT);
         let _ = create_for(store, &ada, Some(1));
         gone.extend([(ended, "was ended"), (capped, "was one too many"), (reaped, "was reaped")]);
@@ -178,7 +154,7 @@ pub fn companions_end_with_their_session(store: &dyn SessionStore, suffixes: [&s
     }
 }
 
-/// What [`create_both`] has.
+/// The companions that [`create_both`] writes.
 fn both() -> [Option<Vec<u8>>; 2] {
     [Some(b"1".to_vec()), Some(b"2".to_vec())]
 }

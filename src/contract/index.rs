@@ -1,10 +1,13 @@
-//! Counting, listing, reaping and verifying.
+//! Checks of the index: counting, listing, reaping, verifying, and the end of all sessions.
+//!
+//! The list of [checks](super::checks) names each function with its promise. They run while no
+//! other run of the suite uses the store, because they look at the whole store.
 
 use std::array;
 use std::time::Duration;
 
 use super::kit::{
-    HOUR, MILLISECOND, SHORT, alone, assert_absent, assert_created, assert_missing, assert_stored, at_once, comes_to,
+    HOUR, MILLISECOND, SHORT, Tested, assert_absent, assert_created, assert_missing, assert_stored, at_once, comes_to,
     create, expire, is_live, is_stored, live, ok, used_in_time,
 };
 use super::principals::{create_for, handles, principal};
@@ -12,8 +15,9 @@ use super::sessions::expiry_is_exact;
 use crate::SessionId;
 use crate::store::{Entry, Expired, SessionIndex, SessionStore, Touch, Verified, Write};
 
-/// Every session that lives is counted, and nothing else.
-pub fn the_index_counts_what_lives(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn the_index_counts_what_lives(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     let difference = |act: &dyn Fn()| {
         let before = ok(index.count()) as i64;
         act();
@@ -44,8 +48,9 @@ pub fn the_index_counts_what_lives(store: &dyn SessionStore, index: &dyn Session
     });
 }
 
-/// Every session that lives is listed once, the one that expires last first, and nothing else is.
-pub fn the_index_lists_what_lives(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn the_index_lists_what_lives(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     let [two, three, five] = [2, 3, 5].map(|hours| create(store, b"v", HOUR * hours));
     let [touched, saved, old, deleted, expired] = array::from_fn(|_| create(store, b"v", HOUR));
     let (new, for_ever) = (store.fresh_id(Some(&old)), create(store, b"v", None));
@@ -67,8 +72,9 @@ pub fn the_index_lists_what_lives(store: &dyn SessionStore, index: &dyn SessionI
     });
 }
 
-/// Pages are pieces of one list, whatever their size.
-pub fn pages_are_pieces_of_one_list(store: &dyn SessionStore, index: &dyn SessionIndex) {
+pub(super) fn pages_are_pieces_of_one_list(tested: &Tested<'_>) {
+    let store = tested.store;
+    let index = tested.index();
     for hours in 1..=7 {
         create(store, b"v", HOUR * hours);
     }
@@ -87,17 +93,16 @@ pub fn pages_are_pieces_of_one_list(store: &dyn SessionStore, index: &dyn Sessio
     assert_eq!(handles(usize::MAX, 10), [], "beyond the end");
 }
 
-/// While what has expired waits for a reaper it is as absent as ever.
-pub fn what_waits_for_a_reaper_is_absent(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
-    index.keep_expired();
-    expiry_is_exact(store, wait);
-    the_index_counts_what_lives(store, index, wait);
-    the_index_lists_what_lives(store, index, wait);
+pub(super) fn what_waits_for_a_reaper_is_absent(tested: &Tested<'_>) {
+    tested.index().keep_expired();
+    expiry_is_exact(tested);
+    the_index_counts_what_lives(tested);
+    the_index_lists_what_lives(tested);
 }
 
-/// What has expired is removed and told once, with the handle and the payload that it had last. Nothing else is: no
-/// session that lives, none that was deleted, and no id that was renewed.
-pub fn reaping_tells_what_expired_once(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn reaping_tells_what_expired_once(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     index.keep_expired();
     let [idle, saved, old, deleted, lives, for_ever] = array::from_fn(|_| create_own(store, None, HOUR));
     let new = store.fresh_id(Some(&old));
@@ -120,13 +125,14 @@ pub fn reaping_tells_what_expired_once(store: &dyn SessionStore, index: &dyn Ses
     }
 }
 
-/// One reaping removes as many as it may, the longest overdue first, and says whether there are more.
-pub fn reaping_keeps_its_limit(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn reaping_keeps_its_limit(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     index.keep_expired();
-    // What others have left there.
+    // Other runs may have left overdue sessions.
     let _ = reap(index, 1000, false);
     let first = create_own(store, None, HOUR);
-    // In the same partition.
+    // All five share a partition, because each partition has its own order.
     let ids: [SessionId; 5] = array::from_fn(|n| if n == 0 { first } else { create_own(store, Some(&first), HOUR) });
     for (id, later) in ids.iter().zip(0..) {
         let _ = live(store, id, Touch::Set(SHORT + MILLISECOND * later));
@@ -137,20 +143,22 @@ pub fn reaping_keeps_its_limit(store: &dyn SessionStore, index: &dyn SessionInde
     assert_eq!(told, [0, 1, 2, 3, 4], "all are told, the longest overdue first");
 }
 
-/// Who does not ask for what was removed is told nothing, and nobody else is told later.
-pub fn reaping_tells_who_asks(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn reaping_tells_who_asks(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     index.keep_expired();
     let ids = [(); 3].map(|()| create_own(store, None, HOUR));
     expire(store, &ids, wait);
     let (removed, unasked) = reap(index, 1000, false);
     let (_, later) = reap(index, 1000, true);
     assert!(removed >= 3, "{removed} of 3 are counted as removed");
-    assert!(unasked.is_empty(), "nobody asked for what was removed");
+    assert!(unasked.is_empty(), "payloads were returned without a request for them");
     assert_eq!(told(store, &later, &ids), [], "it was removed before");
 }
 
-/// A session that was used in time is not removed, whatever its deadline was before.
-pub fn reaping_spares_what_was_used(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn reaping_spares_what_was_used(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     index.keep_expired();
     let create_some = |ttl| array::from_fn(|_| create_own(store, None, ttl));
     let ids = used_in_time(wait, create_some, |[touched, extended, saved, renewed]| {
@@ -161,7 +169,7 @@ pub fn reaping_spares_what_was_used(store: &dyn SessionStore, index: &dyn Sessio
             && is_stored(store.save(saved, Write::new(again(saved).as_bytes(), None), None))
             && is_stored(store.rotate(&old, &new, Write::new(own(&new).as_bytes(), HOUR), None))
     });
-    // Somebody else has the id of one that expired.
+    // Another session takes the id of one that expired.
     let reused = create_own(store, None, HOUR);
     expire(store, &[reused], wait);
     assert_created(store.create(&reused, Write::new(b"another", HOUR)));
@@ -173,15 +181,15 @@ pub fn reaping_spares_what_was_used(store: &dyn SessionStore, index: &dyn Sessio
     }
 }
 
-/// A session that is used just when its time has passed, while a reaper is at work, either lives or is told, and never
-/// both.
-pub fn a_session_is_used_or_reaped(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn a_session_is_used_or_reaped(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     index.keep_expired();
     let ids: Vec<SessionId> = (0..60).map(|_| create_own(store, None, HOUR)).collect();
     for (id, later) in ids.iter().zip(0..) {
         let _ = live(store, id, Touch::Set(SHORT + MILLISECOND * later));
     }
-    // For half of them.
+    // About half of the sessions expire.
     wait(SHORT + MILLISECOND * 30);
     let rounds = ids.len() / index.partitions().max(1) as usize + 1;
     let outcomes = at_once(2, |thread| match thread {
@@ -200,8 +208,9 @@ pub fn a_session_is_used_or_reaped(store: &dyn SessionStore, index: &dyn Session
     }
 }
 
-/// Of several that reap at once exactly one is told of each session.
-pub fn one_of_many_reapers_is_told(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn one_of_many_reapers_is_told(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     index.keep_expired();
     let ids: Vec<SessionId> = (0..40).map(|_| create_own(store, None, HOUR)).collect();
     expire(store, &ids, wait);
@@ -211,18 +220,15 @@ pub fn one_of_many_reapers_is_told(store: &dyn SessionStore, index: &dyn Session
     assert_eq!(told, (0..ids.len()).collect::<Vec<_>>(), "each session is told to one");
 }
 
-/// Verifying an index that has nothing wrong changes nothing, and what waits for a reaper goes on waiting.
-pub fn verifying_leaves_a_healthy_index_alone(
-    store: &dyn SessionStore,
-    index: &dyn SessionIndex,
-    wait: &dyn Fn(Duration),
-) {
+pub(super) fn verifying_leaves_a_healthy_index_alone(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     index.keep_expired();
     let ada = principal("ada");
     let (hers, for_ever, expired) =
         (create_for(store, &ada, None), create(store, b"v", None), create_own(store, None, HOUR));
     expire(store, &[expired], wait);
-    // What others left there may have been out of order.
+    // The first call may mend what other runs left.
     comes_to(Verified::default(), "there is nothing to mend", || ok(index.verify()));
     assert_eq!(handles(index, &ada), [store.handle(&hers)]);
     for id in [&hers, &for_ever] {
@@ -232,24 +238,15 @@ pub fn verifying_leaves_a_healthy_index_alone(
     assert_eq!(told(store, &reap(index, 1000, true).1, &ids), [(0, own(&expired))], "it still waits for a reaper");
 }
 
-/// Ending everybody's sessions ends all that live, whose ever they are, and none that begins later; what has expired is left to
-/// the reaper. If the store has no index there is nothing to check.
-///
-/// Not a part of [`all`](super::all), because it does what it says: take a store that nobody uses meanwhile, with sessions that
-/// nobody needs any more.
-///
-/// # Panics
-///
-/// If the store breaks the contract.
-pub fn everybody(store: &dyn SessionStore, wait: impl Fn(Duration)) {
-    let Some(index) = store.index() else { return };
-    let _alone = alone();
+pub(super) fn ending_all_ends_what_lives(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     index.keep_expired();
     let ada = principal("ada");
     let [expired, hers, renewed] = array::from_fn(|_| create_for(store, &ada, None));
     let new = store.fresh_id(Some(&renewed));
     assert_stored(store.rotate(&renewed, &new, Write::new(b"v", HOUR), None));
-    expire(store, &[expired], &wait);
+    expire(store, &[expired], wait);
     let ids = [expired, hers, new, create(store, b"v", HOUR), create(store, b"v", None)];
     let ended = ok(index.end_everybody());
     assert!(ended >= 4, "{ended} sessions ended, of 4 at least");
@@ -257,18 +254,19 @@ pub fn everybody(store: &dyn SessionStore, wait: impl Fn(Duration)) {
         assert_absent(store, id);
         assert_missing(store.save(id, Write::new(b"late", HOUR), None));
     }
-    assert_eq!(handles(index, &ada), [], "the sessions of a principal end with everybody's");
-    assert_eq!(ok(index.end_everybody()), 0, "nobody's session is left to end");
+    assert_eq!(handles(index, &ada), [], "the sessions of a principal end as well");
+    assert_eq!(ok(index.end_everybody()), 0, "no session is left to end");
     let told = told(store, &reap(index, 1000, true).1, &ids);
     assert_eq!(told, [(0, own(&expired))], "what has expired is left to the reaper, and what was ended is not");
     assert!(is_live(store, &create_for(store, &ada, None), Touch::No), "what begins later lives");
 }
 
-/// The payload of a session by which it is recognised, and another one.
+/// A payload that identifies its session.
 fn own(id: &SessionId) -> String {
     id.expose()
 }
 
+/// A second payload that identifies its session.
 fn again(id: &SessionId) -> String {
     format!("{} again", id.expose())
 }
@@ -280,8 +278,8 @@ fn create_own(store: &dyn SessionStore, near: Option<&SessionId>, ttl: Duration)
     id
 }
 
-/// Reaps until nothing is due in any partition, at most so many at a time. Answers how many were removed, and what was
-/// told.
+/// Reaps all partitions until none has a backlog, `limit` sessions at a time. Returns the number of removed sessions and those
+/// that the store reported.
 #[track_caller]
 fn reap(index: &dyn SessionIndex, limit: usize, payloads: bool) -> (u64, Vec<Expired>) {
     let (mut removed, mut told) = (0, Vec::new());
@@ -302,7 +300,7 @@ fn reap(index: &dyn SessionIndex, limit: usize, payloads: bool) -> (u64, Vec<Exp
     (removed, told)
 }
 
-/// Which of these sessions were told, by their position, and with what payload.
+/// Returns the position and the payload of each session in `expired` that is one of `ids`.
 fn told(store: &dyn SessionStore, expired: &[Expired], ids: &[SessionId]) -> Vec<(usize, String)> {
     let handles: Vec<_> = ids.iter().map(|id| store.handle(id)).collect();
     let one = |expired: &Expired| {
@@ -312,7 +310,7 @@ fn told(store: &dyn SessionStore, expired: &[Expired], ids: &[SessionId]) -> Vec
     expired.iter().filter_map(one).collect()
 }
 
-/// For threads, which can share a store and not its index.
+/// Returns the index inside a thread. Threads can share a store, but not its index.
 fn index_of(store: &dyn SessionStore) -> &dyn SessionIndex {
     store.index().expect("the store has an index")
 }

@@ -1,31 +1,69 @@
-//! What the checks have in common.
+//! The tools of the checks: the store under test, locks between runs, and assertions.
+//!
+//! Every check uses them. An assertion panics with the place of its caller, and [`run`](super::checks::run) adds the promise.
 
 use std::fmt::Debug;
+use std::panic::resume_unwind;
 use std::sync::{Barrier, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
 
-use crate::store::{Created, Found, Saved, SessionStore, Stored, Touch, Version, Write};
-use crate::{Error, SessionId, sync};
+use crate::store::{Created, Found, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write};
+use crate::{Error, Result, SessionId, sync};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const SHORT: Duration = Duration::from_millis(10);
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Other runs of the suite in this process may be in the same store.
+/// The store under test, as every check gets it.
+#[derive(Clone, Copy)]
+pub(super) struct Tested<'a> {
+    pub(super) store: &'a dyn SessionStore,
+    /// Lets time pass for the store.
+    pub(super) wait: &'a dyn Fn(Duration),
+    pub(super) declared: Option<&'a Declared>,
+}
+
+/// The companions that the suite made the store keep.
+pub(super) struct Declared {
+    pub(super) suffixes: [String; 2],
+    /// The result of declaring a suffix a second time.
+    pub(super) given_twice: Result<()>,
+}
+
+impl<'a> Tested<'a> {
+    pub(super) fn index(&self) -> &'a dyn SessionIndex {
+        self.store.index().expect("the store has an index")
+    }
+
+    pub(super) fn suffixes(&self) -> [&'a str; 2] {
+        self.declared().suffixes.each_ref().map(String::as_str)
+    }
+
+    pub(super) fn given_twice(&self) -> &'a Result<()> {
+        &self.declared().given_twice
+    }
+
+    fn declared(&self) -> &'a Declared {
+        self.declared.expect("checks of companions run after their declaration")
+    }
+}
+
+/// Runs of the suite in this process may share a store: checks of single sessions hold it to read, checks of the whole store
+/// to write.
 static RUNS: RwLock<()> = RwLock::new(());
 
-/// While this is held others may use the store as well.
+/// While the guard lives, other runs may use the store as well.
 pub(super) fn beside_others() -> RwLockReadGuard<'static, ()> {
     sync::read(&RUNS)
 }
 
-/// While this is held no other run does: for what concerns the whole store.
+/// While the guard lives, no other run uses the store.
 pub(super) fn alone() -> RwLockWriteGuard<'static, ()> {
     sync::write(&RUNS)
 }
 
-/// Others who use the store may be in the way of a look at the whole of it, but not of every look.
+/// Looks until it sees the expected value. Other users of the store can disturb one look at the whole store, but not every look.
 #[track_caller]
 pub(super) fn comes_to<V: PartialEq + Debug>(expected: V, what: &str, look: impl Fn() -> V) {
     let mut seen = look();
@@ -49,7 +87,7 @@ pub(super) fn at_once<R: Send>(threads: usize, act: impl Fn(usize) -> R + Sync) 
             })
         };
         let running: Vec<_> = (0..threads).map(spawn).collect();
-        running.into_iter().map(|thread| thread.join().expect("it did not panic")).collect()
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     })
 }
 
@@ -65,7 +103,7 @@ pub(super) fn create(store: &dyn SessionStore, payload: &[u8], ttl: impl Into<Op
     id
 }
 
-/// Lets the time of these sessions pass, which live.
+/// Lets these live sessions expire.
 #[track_caller]
 pub(super) fn expire(store: &dyn SessionStore, ids: &[SessionId], wait: &dyn Fn(Duration)) {
     for id in ids {
@@ -74,8 +112,8 @@ pub(super) fn expire(store: &dyn SessionStore, ids: &[SessionId], wait: &dyn Fn(
     wait(SHORT * 2);
 }
 
-/// Creates sessions of little time, and uses them before it has passed: with the first time that is not too short for
-/// this machine. Lets that pass, and answers them.
+/// Creates sessions with a short TTL, uses them before it has passed, and returns them after it has passed. If this machine is
+/// too slow for a TTL, the function tries one that is twice as long.
 #[track_caller]
 pub(super) fn used_in_time<const N: usize>(
     wait: &dyn Fn(Duration),
@@ -90,7 +128,7 @@ pub(super) fn used_in_time<const N: usize>(
             return ids;
         }
         ttl *= 2;
-        assert!(ttl < HOUR, "sessions were absent before their time had passed");
+        assert!(ttl < HOUR, "sessions were absent before their TTL had passed");
     }
 }
 
@@ -146,10 +184,10 @@ pub(super) fn assert_conflict(saved: Result<Saved, Error>) -> Stored {
     }
 }
 
-/// The time left is what was asked for, but for the minute that a slow machine may have taken.
+/// The time left is the expected TTL, less the minute that a slow machine may have taken.
 #[track_caller]
 pub(super) fn assert_left(stored: Stored, expected: Duration) {
-    let left = stored.expires_in.unwrap_or_else(|| panic!("the time left is told"));
+    let left = stored.expires_in.unwrap_or_else(|| panic!("the session has no deadline"));
     let range = expected.saturating_sub(Duration::from_secs(60))..=expected;
     assert!(range.contains(&left), "{left:?} left of {expected:?}");
 }

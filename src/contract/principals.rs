@@ -1,15 +1,17 @@
-//! Whom sessions belong to.
-
-use std::time::Duration;
+//! Checks of principals, the owners of sessions.
+//!
+//! The list of [checks](super::checks) names each function with its promise. Every check makes its principals, so concurrent runs
+//! do not meet.
 
 use super::kit::{
-    HOUR, SHORT, assert_absent, assert_created, assert_missing, assert_stored, at_once, is_live, live, ok,
+    HOUR, SHORT, Tested, assert_absent, assert_created, assert_missing, assert_stored, at_once, is_live, live, ok,
 };
 use crate::store::{Bind, Ending, SessionIndex, SessionStore, Touch, Write};
 use crate::{ErrorKind, Handle, SessionId};
 
-/// A session belongs to whom it was bound to, through saves and rotations, until it is bound to another or to nobody.
-pub fn principals_keep_their_sessions(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn principals_keep_their_sessions(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     let (ada, bob) = (principal("ada"), principal("bob"));
     let id = create_for(store, &ada, None);
     assert_eq!(handles(index, &ada), [store.handle(&id)]);
@@ -29,8 +31,9 @@ pub fn principals_keep_their_sessions(store: &dyn SessionStore, index: &dyn Sess
     assert_eq!(handles(index, &bob), []);
 }
 
-/// A principal loses a session with the session itself, however it ends, and only then.
-pub fn principals_lose_what_ends(store: &dyn SessionStore, index: &dyn SessionIndex, wait: &dyn Fn(Duration)) {
+pub(super) fn principals_lose_what_ends(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
     let ada = principal("ada");
     let [deleted, expired, stays] = std::array::from_fn(|_| create_for(store, &ada, None));
     assert!(ok(store.delete(&deleted)));
@@ -39,12 +42,13 @@ pub fn principals_lose_what_ends(store: &dyn SessionStore, index: &dyn SessionIn
     assert_eq!(handles(index, &ada), [store.handle(&stays)]);
 }
 
-/// Ending a principal's sessions ends those that were meant, and no others.
-pub fn principals_end_their_sessions(store: &dyn SessionStore, index: &dyn SessionIndex) {
+pub(super) fn principals_end_their_sessions(tested: &Tested<'_>) {
+    let store = tested.store;
+    let index = tested.index();
     let (ada, bob) = (principal("ada"), principal("bob"));
     let bobs = create_for(store, &bob, None);
     let [first, second, third] = std::array::from_fn(|_| create_for(store, &ada, None));
-    assert_eq!(ok(index.end(&ada, Ending::Only(store.handle(&bobs)))), 0, "it is another's");
+    assert_eq!(ok(index.end(&ada, Ending::Only(store.handle(&bobs)))), 0, "the session belongs to another principal");
     assert_eq!(ok(index.end(&ada, Ending::Only(store.handle(&first)))), 1);
     assert_absent(store, &first);
     assert_eq!(ok(index.end(&ada, Ending::AllExcept(&third))), 1);
@@ -57,24 +61,25 @@ pub fn principals_end_their_sessions(store: &dyn SessionStore, index: &dyn Sessi
     assert_eq!(handles(index, &bob), [store.handle(&bobs)]);
 }
 
-/// Of several sessions bound at once to a principal with a cap, as many as the cap live.
-pub fn the_cap_ends_the_oldest(store: &dyn SessionStore, index: &dyn SessionIndex) {
+pub(super) fn the_cap_ends_the_oldest(tested: &Tested<'_>) {
+    let store = tested.store;
+    let index = tested.index();
     let ada = principal("ada");
     let ids = at_once(10, |_| create_for(store, &ada, Some(3)));
     let lives = ids.iter().filter(|id| is_live(store, id, Touch::No)).count();
     assert_eq!((lives, handles(index, &ada).len()), (3, 3));
 }
 
-/// A store without an index refuses to bind a session, and stores nothing.
-pub fn principals_are_unsupported(store: &dyn SessionStore) {
+pub(super) fn principals_are_unsupported(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = store.fresh_id(None);
     let write = Write::new(b"v", HOUR).with_bind(Bind::To { principal: "ada", cap: None });
-    let error = store.create(&id, write).expect_err("it has no index");
+    let error = store.create(&id, write).expect_err("a store without an index bound a session");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_absent(store, &id);
 }
 
-/// A principal that no other run of the suite has.
+/// A principal that no other run of the suite uses.
 pub(super) fn principal(name: &str) -> String {
     format!("{name} {}", SessionId::random().expose())
 }

@@ -1,16 +1,19 @@
-//! The operations on single sessions.
+//! Checks of the operations on single sessions.
+//!
+//! The list of [checks](super::checks) names each function with its promise. Every check makes its sessions, so concurrent runs
+//! do not meet.
 
 use std::time::Duration;
 
 use super::kit::{
-    HOUR, SHORT, assert_absent, assert_conflict, assert_left, assert_missing, assert_stored, at_once, create, is_live,
-    live, ok,
+    HOUR, SHORT, Tested, assert_absent, assert_conflict, assert_left, assert_missing, assert_stored, at_once, create,
+    is_live, live, ok,
 };
 use crate::SessionId;
-use crate::store::{Created, Found, MAX_TTL, Saved, SessionStore, Touch, Write};
+use crate::store::{Created, Found, MAX_TTL, Saved, Touch, Write};
 
-/// Any operation on an id that never was answers that there is none.
-pub fn absent_is_an_outcome(store: &dyn SessionStore) {
+pub(super) fn absent_is_an_outcome(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = store.fresh_id(None);
     assert_absent(store, &id);
     assert_missing(store.save(&id, Write::new(b"v", HOUR), None));
@@ -19,8 +22,8 @@ pub fn absent_is_an_outcome(store: &dyn SessionStore) {
     assert_absent(store, &id);
 }
 
-/// A payload comes back as it was, whatever bytes it has.
-pub fn what_was_stored_is_read(store: &dyn SessionStore) {
+pub(super) fn what_was_stored_is_read(tested: &Tested<'_>) {
+    let store = tested.store;
     let every_byte: Vec<u8> = (0..=255).collect();
     let large = vec![7; 100_000];
     for payload in [b"v".as_slice(), b"", &every_byte, &large] {
@@ -29,23 +32,23 @@ pub fn what_was_stored_is_read(store: &dyn SessionStore) {
     }
 }
 
-/// A second session under the same id is refused, and the first stays.
-pub fn create_never_overwrites(store: &dyn SessionStore) {
+pub(super) fn create_never_overwrites(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = create(store, b"first", HOUR);
     let second = ok(store.create(&id, Write::new(b"second", HOUR)));
     assert!(matches!(second, Created::Taken), "{second:?}");
     assert_eq!(&*live(store, &id, Touch::No).payload, b"first");
 }
 
-/// A save replaces the whole payload.
-pub fn save_replaces(store: &dyn SessionStore) {
+pub(super) fn save_replaces(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = create(store, b"a long first payload", HOUR);
     assert_stored(store.save(&id, Write::new(b"short", HOUR), None));
     assert_eq!(&*live(store, &id, Touch::No).payload, b"short");
 }
 
-/// After a session was deleted or renewed, a save under its id stores nothing, with or without a version.
-pub fn save_never_brings_back(store: &dyn SessionStore) {
+pub(super) fn save_never_brings_back(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = create(store, b"v", HOUR);
     let version = live(store, &id, Touch::No).version;
     assert!(ok(store.delete(&id)));
@@ -63,8 +66,8 @@ pub fn save_never_brings_back(store: &dyn SessionStore) {
     assert_eq!(&*live(store, &new, Touch::No).payload, b"w");
 }
 
-/// A save with a version succeeds while the session has it, and otherwise changes nothing and answers what is there.
-pub fn save_if_unchanged(store: &dyn SessionStore) {
+pub(super) fn save_if_unchanged(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = create(store, b"1", HOUR);
     let first = live(store, &id, Touch::No).version;
     let second = assert_stored(store.save(&id, Write::new(b"2", HOUR), Some(&first)));
@@ -77,8 +80,8 @@ pub fn save_if_unchanged(store: &dyn SessionStore) {
     assert_eq!(&*live(store, &id, Touch::No).payload, b"6");
 }
 
-/// After a rotation the new id lives, with the new payload, and the old id is known as renewed.
-pub fn rotate_moves(store: &dyn SessionStore) {
+pub(super) fn rotate_moves(tested: &Tested<'_>) {
+    let store = tested.store;
     let old = create(store, b"before", HOUR);
     let new = store.fresh_id(Some(&old));
     assert_stored(store.rotate(&old, &new, Write::new(b"after", HOUR), None));
@@ -87,8 +90,8 @@ pub fn rotate_moves(store: &dyn SessionStore) {
     assert!(!ok(store.delete(&old)), "the old id lives");
 }
 
-/// A rotation with a version that the session does not have changes nothing and answers what is there.
-pub fn rotate_if_unchanged(store: &dyn SessionStore) {
+pub(super) fn rotate_if_unchanged(tested: &Tested<'_>) {
+    let store = tested.store;
     let old = create(store, b"1", HOUR);
     let first = live(store, &old, Touch::No).version;
     assert_stored(store.save(&old, Write::new(b"2", HOUR), None));
@@ -100,8 +103,8 @@ pub fn rotate_if_unchanged(store: &dyn SessionStore) {
     assert_eq!(&*live(store, &new, Touch::No).payload, b"4");
 }
 
-/// A deleted session is gone, for every operation and at once.
-pub fn delete_ends(store: &dyn SessionStore) {
+pub(super) fn delete_ends(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = create(store, b"v", HOUR);
     assert!(ok(store.delete(&id)), "there was a session");
     assert_absent(store, &id);
@@ -109,8 +112,8 @@ pub fn delete_ends(store: &dyn SessionStore) {
     assert_missing(store.rotate(&id, &store.fresh_id(Some(&id)), Write::new(b"late", HOUR), None));
 }
 
-/// The same write sent again, as after a lost answer, succeeds again and changes nothing.
-pub fn repeated_writes_know_their_own_success(store: &dyn SessionStore) {
+pub(super) fn repeated_writes_know_their_own_success(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = create(store, b"1", HOUR);
     let again = ok(store.create(&id, Write::new(b"1", HOUR)));
     assert!(matches!(again, Created::Stored(_)), "{again:?}");
@@ -127,8 +130,8 @@ pub fn repeated_writes_know_their_own_success(store: &dyn SessionStore) {
     assert_eq!(&*live(store, &new, Touch::No).payload, b"3");
 }
 
-/// A session whose time has passed is absent for every operation, and its id is free.
-pub fn expiry_is_exact(store: &dyn SessionStore, wait: &dyn Fn(Duration)) {
+pub(super) fn expiry_is_exact(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
     let (read, saved, rotated, created, deleted) = (
         create(store, b"v", SHORT),
         create(store, b"v", SHORT),
@@ -151,9 +154,8 @@ pub fn expiry_is_exact(store: &dyn SessionStore, wait: &dyn Fn(Duration)) {
     assert_eq!(&*live(store, &stays, Touch::No).payload, b"v");
 }
 
-/// `Set` moves the deadline both ways, `Extend` only further away, a save moves it as it says, and no touch changes
-/// anything.
-pub fn touch_moves_the_deadline(store: &dyn SessionStore, wait: &dyn Fn(Duration)) {
+pub(super) fn touch_moves_the_deadline(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
     let shortened = create(store, b"v", HOUR);
     let _ = live(store, &shortened, Touch::Set(SHORT));
     let lengthened = create(store, b"v", HOUR);
@@ -178,8 +180,8 @@ pub fn touch_moves_the_deadline(store: &dyn SessionStore, wait: &dyn Fn(Duration
     }
 }
 
-/// A time to live of zero counts as a millisecond, one of ages as [`MAX_TTL`].
-pub fn extreme_times_to_live(store: &dyn SessionStore, wait: &dyn Fn(Duration)) {
+pub(super) fn extreme_times_to_live(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
     let (at_once, touched) = (create(store, b"v", Duration::ZERO), create(store, b"v", HOUR));
     let _ = live(store, &touched, Touch::Set(Duration::ZERO));
     let (a_century, ages) = (create(store, b"v", MAX_TTL), create(store, b"v", Duration::MAX));
@@ -192,8 +194,8 @@ pub fn extreme_times_to_live(store: &dyn SessionStore, wait: &dyn Fn(Duration)) 
     }
 }
 
-/// Of several that save at once expecting the same version, exactly one succeeds.
-pub fn one_of_many_writers_wins(store: &dyn SessionStore) {
+pub(super) fn one_of_many_writers_wins(tested: &Tested<'_>) {
+    let store = tested.store;
     let id = create(store, b"start", HOUR);
     let start = live(store, &id, Touch::No).version;
     let outcomes = at_once(8, |n| ok(store.save(&id, Write::new(format!("by {n}").as_bytes(), HOUR), Some(&start))));
@@ -201,8 +203,8 @@ pub fn one_of_many_writers_wins(store: &dyn SessionStore) {
     assert_eq!(won, 1, "{outcomes:?}");
 }
 
-/// Of several that rotate a session at once exactly one succeeds, and exactly one new id lives.
-pub fn one_of_many_rotations_wins(store: &dyn SessionStore) {
+pub(super) fn one_of_many_rotations_wins(tested: &Tested<'_>) {
+    let store = tested.store;
     let old = create(store, b"start", HOUR);
     let new: Vec<SessionId> = (0..8).map(|_| store.fresh_id(Some(&old))).collect();
     let outcomes =

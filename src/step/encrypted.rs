@@ -1,3 +1,8 @@
+//! The step [`Encrypted`], which encrypts payloads with XChaCha20-Poly1305.
+//!
+//! Applications add it to a [`StepStore`](crate::StepStore). A payload decrypts only with its key and under its own session, and
+//! one payload of one session always encrypts to the same bytes, because a store recognises a repeated write by its bytes.
+
 use std::fmt;
 
 use chacha20poly1305::aead::{Aead, Payload};
@@ -9,10 +14,10 @@ use super::{Next, Step, Subject, WriteOperation, Written};
 use crate::store::Bytes;
 use crate::{Error, ErrorKind, Handle, Result, operation};
 
-/// The first byte of what this step writes; no JSON or MessagePack envelope begins with it.
-const VERSION: u8 = 0xE1;
-const KEY_ID: usize = 4;
-const NONCE: usize = 24;
+/// The first byte of an encrypted payload. No JSON or MessagePack envelope begins with it.
+const FORMAT_VERSION: u8 = 0xE1;
+const KEY_ID_BYTES: usize = 4;
+const NONCE_BYTES: usize = 24;
 
 /// Encrypts payloads with XChaCha20-Poly1305, so that a copy of the database tells nobody what is in the sessions.
 ///
@@ -63,22 +68,22 @@ impl Step for Encrypted {
     }
 
     fn restore(&self, session: &Subject<'_>, payload: Bytes) -> Result<Bytes> {
-        let Some((&[VERSION, a, b, c, d], sealed)) = payload.split_first_chunk() else {
-            return Err(refuse("it is not encrypted"));
+        let Some((&[FORMAT_VERSION, a, b, c, d], sealed)) = payload.split_first_chunk() else {
+            return Err(undecryptable("it is not encrypted"));
         };
         let mut keys = std::iter::once(&self.newest).chain(&self.old).filter(|key| key.id == [a, b, c, d]).peekable();
         if keys.peek().is_none() {
-            return Err(refuse("it is encrypted with a key that is not here"));
+            return Err(undecryptable("it is encrypted with a key that is not here"));
         }
         let decrypted = keys.find_map(|key| key.decrypt(session.handle(), sealed));
-        decrypted.map(Into::into).ok_or_else(|| refuse("it was altered, or belongs to another session"))
+        decrypted.map(Into::into).ok_or_else(|| undecryptable("it was altered, or belongs to another session"))
     }
 }
 
 /// A key of 256 bits for [`Encrypted`]. `Debug` shows nothing of it but the short id that payloads carry.
 #[derive(Clone)]
 pub struct EncryptionKey {
-    id: [u8; KEY_ID],
+    id: [u8; KEY_ID_BYTES],
     cipher: XChaCha20Poly1305,
     nonces: Hmac<Sha256>,
 }
@@ -86,7 +91,7 @@ pub struct EncryptionKey {
 impl EncryptionKey {
     /// The key of these bytes, which are to be random: `openssl rand -hex 32` makes some.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        // Nothing is used for two things: each part is a key of its own, and none tells about another.
+        // Derive one key for each purpose, so that no key reveals anything about the others.
         let part = |name: &[u8]| -> [u8; 32] { mac(&hmac(&bytes), &[b"threaded-sessions ", name]) };
         let [a, b, c, d, ..] = part(b"id");
         Self {
@@ -109,26 +114,26 @@ impl EncryptionKey {
         })
     }
 
-    /// The same payload of the same session is encrypted to the same bytes, because a store recognises its own earlier
-    /// success by them. So the nonce follows from both, as in the modes called SIV: two different payloads never share
-    /// one. It gives nothing away, for no two payloads of a session are equal.
+    /// Encrypts deterministically: the nonce follows from session and payload, as in SIV modes. A store recognises a repeated
+    /// write by its bytes, so one payload of one session must always encrypt to the same bytes. Different payloads get
+    /// different nonces. Determinism reveals nothing, because no two payloads of a session are equal.
     fn encrypt(&self, handle: Handle, payload: &[u8]) -> Result<Vec<u8>> {
         let bound_to = self.bound_to(handle);
         let [nonce @ .., _, _, _, _, _, _, _, _] = mac(&self.nonces, &[&bound_to, payload]);
         let sealed = self.cipher.encrypt(&XNonce::from(nonce), Payload { msg: payload, aad: &bound_to });
         let sealed = sealed.map_err(|_| Error::new(ErrorKind::Payload, operation::ENCRYPT))?;
-        Ok([&[VERSION], &self.id[..], &nonce, &sealed].concat())
+        Ok([&[FORMAT_VERSION], &self.id[..], &nonce, &sealed].concat())
     }
 
     fn decrypt(&self, handle: Handle, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let message = Payload { msg: sealed, aad: &self.bound_to(handle) };
         self.cipher.decrypt(&XNonce::from(*nonce), message).ok()
     }
 
-    /// What a payload must come with again, besides itself.
+    /// The associated data: a payload decrypts only with this version, this key and this handle.
     fn bound_to(&self, handle: Handle) -> Vec<u8> {
-        [&[VERSION], &self.id[..], handle.as_bytes()].concat()
+        [&[FORMAT_VERSION], &self.id[..], handle.as_bytes()].concat()
     }
 }
 
@@ -150,6 +155,6 @@ fn mac(hmac: &Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
     hmac.finalize().into_bytes().into()
 }
 
-fn refuse(why: &'static str) -> Error {
+fn undecryptable(why: &'static str) -> Error {
     Error::new(ErrorKind::Payload, operation::DECRYPT).with_source(why)
 }

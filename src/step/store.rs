@@ -1,3 +1,8 @@
+//! [`StepStore`], a store that runs a chain of steps around another store.
+//!
+//! Managers, reapers and adapters use it as any other store. Every operation on a single session and every payload that the inner
+//! store returns passes through all steps.
+
 use super::Step;
 use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
 use crate::store::{
@@ -26,7 +31,7 @@ use crate::{Error, ErrorKind, Handle, Result, SessionId, operation};
 #[derive(Debug)]
 pub struct StepStore<S> {
     store: S,
-    /// The outermost last.
+    /// The outermost step is the last.
     steps: Vec<Box<dyn Step>>,
 }
 
@@ -142,7 +147,7 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
         }
     }
 
-    /// What was removed passes the steps, so the payloads are asked for also if the caller wants none.
+    /// Asks for payloads even if the caller wants none, because the steps see each removed session.
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
         let reaped = self.inner_index(operation::REAP)?.reap(partition, limit, payloads || !self.steps.is_empty())?;
         let tell = |expired: Expired| {
@@ -168,8 +173,8 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
     }
 
     fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
-        let his = self.inner_index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
-        Ok(his.into_iter().filter_map(|belonging| self.restored(belonging)).collect())
+        let theirs = self.inner_index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
+        Ok(theirs.into_iter().filter_map(|belonging| self.restored(belonging)).collect())
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
@@ -186,7 +191,8 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
 }
 
 impl<S: SessionStore> StepStore<S> {
-    /// A session of a list, unless a step cannot restore it: the others are to be seen all the same.
+    /// Returns the session of a list with its payload restored, or `None` if a step cannot restore it. One unreadable session
+    /// must not hide the others.
     fn restored(&self, belonging: Belonging) -> Option<Belonging> {
         let session = Subject::shown(&self.store, belonging.handle);
         let restored =

@@ -1,3 +1,7 @@
+//! Values that steps pass to each other along one operation.
+//!
+//! Every operation carries one [`Values`]. It holds at most one value of each type, and its `Debug` shows none of them.
+
 use std::any::Any;
 use std::fmt;
 

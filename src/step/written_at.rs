@@ -1,10 +1,15 @@
+//! The step [`WrittenAt`], which records when each session was last written.
+//!
+//! Applications add it to a [`StepStore`](crate::StepStore). The time is a companion, so it is written in the same command as its
+//! session and ends with it.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Next, Step, WriteOperation, Written};
 use crate::{Clock, Error, ErrorKind, Result, SessionId, SessionStore, operation};
 
-/// What the key of the companion ends with, as in rrss.
-const SUFFIX: &str = "written-at";
+/// The suffix of the companion, as in rrss.
+const COMPANION_SUFFIX: &str = "written-at";
 
 /// Keeps the time of the last write of each session (rrss `time-sessions-step`) in a companion `written-at`: milliseconds
 /// since 1970, as text. It costs no command, and goes with the session, however that ends.
@@ -47,22 +52,24 @@ impl WrittenAt {
     /// That the store could not be asked; [`ErrorKind::Unsupported`] if it keeps no companions; [`ErrorKind::Payload`] if
     /// something else is stored there.
     pub fn of(store: &dyn SessionStore, id: &SessionId) -> Result<Option<SystemTime>> {
-        let Some(value) = store.companion(id, SUFFIX)? else { return Ok(None) };
+        let Some(value) = store.companion(id, COMPANION_SUFFIX)? else { return Ok(None) };
         let millis = str::from_utf8(&value).ok().and_then(|millis| millis.parse().ok());
         let time = millis.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
-        let refuse = || Error::new(ErrorKind::Payload, operation::READ_WRITTEN_AT).with_source("it is no time");
-        time.map(Some).ok_or_else(refuse)
+        match time {
+            Some(time) => Ok(Some(time)),
+            None => Err(Error::new(ErrorKind::Payload, operation::READ_WRITTEN_AT).with_source("it is no time")),
+        }
     }
 }
 
 impl Step for WrittenAt {
     fn companions(&self) -> Vec<String> {
-        vec![SUFFIX.to_owned()]
+        vec![COMPANION_SUFFIX.to_owned()]
     }
 
     fn write(&self, operation: &mut WriteOperation<'_>, next: Next<'_>) -> Result<Written> {
         let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        operation.set_companion(SUFFIX, now.to_string());
+        operation.set_companion(COMPANION_SUFFIX, now.to_string());
         next.write(operation)
     }
 }

@@ -1,3 +1,8 @@
+//! Companions, the values that go with a session, and the rules for their suffixes.
+//!
+//! Steps write companions, and both stores check them here. A store keeps a companion only under a suffix that was declared
+//! before.
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -40,7 +45,7 @@ pub(super) fn keep(kept: &mut Vec<String>, suffixes: &[String]) -> Result<()> {
         let why = if suffix.is_empty() || !suffix.chars().all(plain) {
             "is not made of letters, digits, - and _"
         } else if suffix == "renewed" {
-            "is what the mark of a renewed session has"
+            "is reserved for the tombstone of a renewed session"
         } else if kept.contains(suffix) {
             "is in use already"
         } else {
@@ -53,7 +58,7 @@ pub(super) fn keep(kept: &mut Vec<String>, suffixes: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A write may only bring companions that the store keeps: others would stay behind when the session ends.
+/// Rejects a write with a companion that the store does not keep, because it would outlive its session.
 pub(super) fn check_kept(kept: &[String], companions: &[Companion]) -> Result<()> {
     match companions.iter().find(|companion| !kept.iter().any(|suffix| *suffix == companion.suffix)) {
         None => Ok(()),

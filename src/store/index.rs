@@ -1,4 +1,6 @@
-//! What a store that has an index can do besides the operations on single sessions.
+//! The index of a store: counting, listing, reaping, principals and verification.
+//!
+//! Managers and reapers use it; both stores implement it. The sessions decide, and the index follows from them and may lag.
 
 use std::fmt;
 use std::time::Duration;
@@ -189,7 +191,7 @@ pub enum Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// What [`AllExcept`](Self::AllBut) answers if that one is not theirs.
+    /// The error of [`AllExcept`](Self::AllExcept) if the session to keep does not belong to the principal.
     pub(super) fn not_theirs(operation: &'static str) -> Error {
         Error::new(ErrorKind::Conflict, operation)
             .with_source("the session to be kept does not belong to the principal (any more)")

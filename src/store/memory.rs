@@ -1,10 +1,15 @@
-mod shelf;
+//! [`MemorySessionStore`], a store in the memory of the process.
+//!
+//! Development, tests and programs of one process use it. One lock guards all sessions, so every operation is atomic, and every
+//! operation removes expired sessions before it looks at one.
+
+mod sessions;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
-use self::shelf::{Attached, Entry, Shelf};
+use self::sessions::{Entry, Extras, Sessions};
 use super::{
     Belonging, Bytes, Created, Ending, Found, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch,
     Verified, Version, Write, companion, index, ttl_millis,
@@ -28,7 +33,7 @@ pub struct MemorySessionStore {
     clock: Clock,
     capacity: Option<usize>,
     companions: Vec<String>,
-    shelf: Arc<Mutex<Shelf>>,
+    sessions: Arc<Mutex<Sessions>>,
 }
 
 impl MemorySessionStore {
@@ -48,24 +53,24 @@ impl MemorySessionStore {
         Self { capacity: Some(sessions), ..self }
     }
 
-    /// The sessions as of now, without what has expired.
-    fn open(&self) -> (MutexGuard<'_, Shelf>, u64) {
-        let (mut shelf, now) = self.lock();
-        shelf.evict(now);
-        (shelf, now)
+    /// Locks the live sessions and returns the time in milliseconds since 1970.
+    fn open(&self) -> (MutexGuard<'_, Sessions>, u64) {
+        let (mut sessions, now) = self.lock();
+        sessions.evict(now);
+        (sessions, now)
     }
 
-    fn lock(&self) -> (MutexGuard<'_, Shelf>, u64) {
+    /// Locks all sessions, including expired ones that are not removed yet.
+    fn lock(&self) -> (MutexGuard<'_, Sessions>, u64) {
         let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        // No operation panics halfway, so a poisoned lock guards whole data.
-        (sync::lock(&self.shelf), now)
+        (sync::lock(&self.sessions), now)
     }
 }
 
 impl fmt::Debug for MemorySessionStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemorySessionStore")
-            .field("sessions", &self.open().0.sessions())
+            .field("sessions", &self.open().0.count())
             .field("capacity", &self.capacity)
             .field("clock", &self.clock)
             .finish()
@@ -79,20 +84,20 @@ impl SessionStore for MemorySessionStore {
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
         companion::check_kept(&self.companions, write.companions)?;
-        let (mut shelf, now) = self.open();
-        if let Some(Entry::Session { payload, .. }) = shelf.entries.get(id).map(|(_, entry)| entry) {
+        let (mut sessions, now) = self.open();
+        if let Some(Entry::Session { payload, .. }) = sessions.entries.get(id).map(|(_, entry)| entry) {
             let own = **payload == *write.payload;
             return Ok(if own { Created::Stored(Version(payload.clone())) } else { Created::Taken });
         }
-        if self.capacity.is_some_and(|capacity| shelf.sessions() >= capacity) {
+        if self.capacity.is_some_and(|capacity| sessions.count() >= capacity) {
             return Err(Error::new(ErrorKind::OutOfMemory, operation::CREATE));
         }
-        Ok(Created::Stored(shelf.put_session(*id, write, Attached::default(), now)))
+        Ok(Created::Stored(sessions.put_session(*id, write, Extras::default(), now)))
     }
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
-        let (mut shelf, now) = self.open();
-        let (deadline, payload) = match shelf.entries.get(id) {
+        let (mut sessions, now) = self.open();
+        let (deadline, payload) = match sessions.entries.get(id) {
             None => return Ok(Found::Absent),
             Some((_, Entry::Renewed)) => return Ok(Found::Renewed),
             Some((deadline, Entry::Session { payload, .. })) => (*deadline, payload.clone()),
@@ -103,45 +108,45 @@ impl SessionStore for MemorySessionStore {
             Touch::Extend(ttl) => deadline.map(|deadline| deadline.max(now + ttl_millis(ttl))),
         };
         if touched != deadline {
-            shelf.touch(id, touched);
+            sessions.touch(id, touched);
         }
         Ok(Found::Live(stored(payload, touched, now)))
     }
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         companion::check_kept(&self.companions, write.companions)?;
-        let (mut shelf, now) = self.open();
-        Ok(match shelf.may_replace(id, write, expected, now) {
-            Some(refused) => refused,
+        let (mut sessions, now) = self.open();
+        Ok(match sessions.outcome_without_write(id, write, expected, now) {
+            Some(outcome) => outcome,
             None => {
-                let attached = shelf.attached(id);
-                Saved::Stored(shelf.put_session(*id, write, attached, now))
+                let extras = sessions.extras_of(id);
+                Saved::Stored(sessions.put_session(*id, write, extras, now))
             }
         })
     }
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         companion::check_kept(&self.companions, write.companions)?;
-        let (mut shelf, now) = self.open();
-        if let Some((_, Entry::Session { payload, .. })) = shelf.entries.get(new) {
+        let (mut sessions, now) = self.open();
+        if let Some((_, Entry::Session { payload, .. })) = sessions.entries.get(new) {
             let own = **payload == *write.payload;
             return Ok(if own { Saved::Stored(Version(payload.clone())) } else { Saved::Missing });
         }
-        Ok(match shelf.may_replace(old, write, expected, now) {
-            Some(refused) => refused,
+        Ok(match sessions.outcome_without_write(old, write, expected, now) {
+            Some(outcome) => outcome,
             None => {
-                let attached = shelf.attached(old);
-                shelf.put(*old, Some(now + ttl_millis(RENEWED_FOR)), Entry::Renewed);
-                Saved::Stored(shelf.put_session(*new, write, attached, now))
+                let extras = sessions.extras_of(old);
+                sessions.put(*old, Some(now + ttl_millis(RENEWED_FOR)), Entry::Renewed);
+                Saved::Stored(sessions.put_session(*new, write, extras, now))
             }
         })
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
-        let (mut shelf, _) = self.open();
-        let lives = matches!(shelf.entries.get(id), Some((_, Entry::Session { .. })));
+        let (mut sessions, _) = self.open();
+        let lives = matches!(sessions.entries.get(id), Some((_, Entry::Session { .. })));
         if lives {
-            shelf.take(id);
+            sessions.take(id);
         }
         Ok(lives)
     }
@@ -151,7 +156,7 @@ impl SessionStore for MemorySessionStore {
     }
 
     fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
-        let companions = self.open().0.attached(id).companions;
+        let companions = self.open().0.extras_of(id).companions;
         Ok(companions.into_iter().find(|companion| companion.suffix == suffix).map(|companion| companion.value))
     }
 
@@ -161,32 +166,32 @@ impl SessionStore for MemorySessionStore {
 }
 
 impl SessionIndex for MemorySessionStore {
-    /// What expires from now on is kept until it is reaped, for 24 hours at most, though nobody can see it any more.
+    /// Keeps sessions that expire from now on until they are reaped, for 24 hours at most. They are absent for all operations.
     fn keep_expired(&self) {
-        // Not open(), which drops what has expired by now.
+        // Do not call `open`, because it drops sessions that have expired by now.
         self.lock().0.keep_expired = true;
     }
 
     fn reap(&self, _partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
-        let (mut shelf, now) = self.lock();
-        shelf.keep_expired |= payloads;
-        let evicted = shelf.evict(now);
-        if !shelf.keep_expired {
+        let (mut sessions, now) = self.lock();
+        sessions.keep_expired |= payloads;
+        let evicted = sessions.evict(now);
+        if !sessions.keep_expired {
             return Ok(Reaped { removed: evicted, ..Reaped::default() });
         }
-        let count = limit.min(shelf.expired.len());
-        let expired = shelf.expired.drain(..count).map(|(_, expired)| expired);
-        let sessions = expired.filter(|_| payloads).collect();
-        Ok(Reaped { removed: count as u64, backlog: shelf.expired.len() as u64, sessions })
+        let count = limit.min(sessions.expired.len());
+        let expired = sessions.expired.drain(..count).map(|(_, expired)| expired);
+        let reaped = expired.filter(|_| payloads).collect();
+        Ok(Reaped { removed: count as u64, backlog: sessions.expired.len() as u64, sessions: reaped })
     }
 
     fn count(&self) -> Result<u64> {
-        Ok(self.open().0.sessions() as u64)
+        Ok(self.open().0.count() as u64)
     }
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<index::Entry>> {
-        let (shelf, now) = self.open();
-        let live = shelf.entries.iter().filter(|(_, (_, entry))| matches!(entry, Entry::Session { .. }));
+        let (sessions, now) = self.open();
+        let live = sessions.entries.iter().filter(|(_, (_, entry))| matches!(entry, Entry::Session { .. }));
         let mut deadlines: Vec<_> = live.map(|(id, (deadline, _))| (deadline.unwrap_or(u64::MAX), *id)).collect();
         deadlines.sort_unstable_by_key(|&deadline| std::cmp::Reverse(deadline));
         let page = deadlines.into_iter().skip(offset).take(limit);
@@ -195,25 +200,25 @@ impl SessionIndex for MemorySessionStore {
     }
 
     fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
-        let (shelf, now) = self.open();
+        let (sessions, now) = self.open();
         let of = |&(since, id): &(u64, SessionId)| {
-            let stored = match shelf.entries.get(&id)? {
+            let stored = match sessions.entries.get(&id)? {
                 (deadline, Entry::Session { payload, .. }) => stored(payload.clone(), *deadline, now),
                 (_, Entry::Renewed) => return None,
             };
             Some(Belonging::new(handle(&id), stored.payload, stored.expires_in, since))
         };
-        Ok(shelf.owned.get(principal).into_iter().flatten().rev().filter_map(of).collect())
+        Ok(sessions.owned.get(principal).into_iter().flatten().rev().filter_map(of).collect())
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
-        let (mut shelf, _) = self.open();
+        let (mut sessions, _) = self.open();
         let ends = |id: &SessionId| match which {
             Ending::All => true,
             Ending::AllExcept(kept) => id != kept,
             Ending::Only(wanted) => handle(id) == wanted,
         };
-        let ids: Vec<SessionId> = shelf.owned.get(principal).into_iter().flatten().map(|(_, id)| *id).collect();
+        let ids: Vec<SessionId> = sessions.owned.get(principal).into_iter().flatten().map(|(_, id)| *id).collect();
         if let Ending::AllExcept(kept) = which
             && !ids.contains(kept)
         {
@@ -221,22 +226,22 @@ impl SessionIndex for MemorySessionStore {
         }
         let ended: Vec<SessionId> = ids.into_iter().filter(ends).collect();
         for id in &ended {
-            shelf.take(id);
+            sessions.take(id);
         }
         Ok(ended.len() as u64)
     }
 
     fn end_everybody(&self) -> Result<u64> {
-        let (mut shelf, _) = self.open();
-        let live = shelf.entries.iter().filter(|(_, (_, entry))| matches!(entry, Entry::Session { .. }));
+        let (mut sessions, _) = self.open();
+        let live = sessions.entries.iter().filter(|(_, (_, entry))| matches!(entry, Entry::Session { .. }));
         let ids: Vec<SessionId> = live.map(|(id, _)| *id).collect();
         for id in &ids {
-            shelf.take(id);
+            sessions.take(id);
         }
         Ok(ids.len() as u64)
     }
 
-    /// There is nothing that could disagree.
+    /// Finds nothing, because the index and the sessions share one table.
     fn verify(&self) -> Result<Verified> {
         Ok(Verified::default())
     }

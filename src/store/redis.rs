@@ -32,7 +32,8 @@ pub use self::net::pool::RedisPool;
 use self::net::pool::{Answer, To};
 use self::script::Scripts;
 use super::{
-    Bind, Created, Found, GRACE, Health, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write, companion,
+    Bind, Created, DATA_GRACE_PERIOD, Found, Health, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
+    companion,
 };
 use crate::{Error, Handle, Result, SessionId, operation};
 
@@ -261,5 +262,5 @@ impl fmt::Debug for RedisSessionStore {
 
 /// Returns by how much the data of a session outlives it.
 fn grace(expiring: bool) -> Duration {
-    if expiring { GRACE } else { Duration::ZERO }
+    if expiring { DATA_GRACE_PERIOD } else { Duration::ZERO }
 }

@@ -1,4 +1,4 @@
-//! Stores that break one promise each: the suite says so of every one of them.
+//! Stores that break one promise each. The suite must name the broken promise and what it saw.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -341,7 +341,7 @@ impl SessionIndex for Broken {
     }
 }
 
-/// What the suite says of the store with this fault.
+/// Returns the text with which the suite rejects a store with this fault.
 fn complaint(fault: Fault) -> Option<String> {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
@@ -359,44 +359,49 @@ fn complaint(fault: Fault) -> Option<String> {
 #[test]
 fn no_broken_promise_goes_unnoticed() {
     assert_eq!(complaint(Fault::None), None);
-    for (fault, says) in [
-        (Fault::CountsWhatIsGone, "is not counted"),
-        (Fault::CountsWhatWasRenewed, "is one session"),
-        (Fault::ListsWhatIsGone, "sessions are listed"),
-        (Fault::ListsOnlyWhatExpires, "sessions are listed"),
-        (Fault::ListsBackwards, "sessions are listed"),
-        (Fault::HasPagesOverlap, "make up the whole list"),
-        (Fault::HasPagesTooLarge, "on a page of"),
-        (Fault::ReadsWhatWaitsForAReaper, "should be absent"),
-        (Fault::ReapsByTheFirstDeadline, "should live"),
-        (Fault::ReapsBeyondTheLimit, "were removed, and 2 might be"),
-        (Fault::ReapsTheNewestFirst, "the longest overdue first"),
-        (Fault::HidesTheBacklog, "all are told"),
-        (Fault::HasABacklogWithoutEnd, "a backlog without end"),
-        (Fault::TellsNobody, "what expired is told"),
-        (Fault::TellsUnasked, "nobody asked"),
-        (Fault::TellsTwice, "it is told once"),
-        (Fault::TellsTheFirstPayload, "what expired is told"),
-        (Fault::TellsWhatWasDeleted, "what expired is told"),
-        (Fault::MendsInVain, "nothing to mend"),
-        (Fault::VerifiesAndEnds, "left == right"),
-        (Fault::VerifiesAndReaps, "it still waits"),
-        (Fault::KeepsNoCompanionsAndDoesNotSay, "it should be refused"),
-        (Fault::DropsUndeclaredCompanions, "it should be refused"),
-        (Fault::GivesASuffixTwice, "given away twice"),
-        (Fault::ForgetsCompanionsAtASave, "outlast a save"),
-        (Fault::ForgetsCompanionsAtARotation, "under the new id"),
-        (Fault::KeepsCompanionsForEver, "under the old id"),
-        (Fault::KeepsCompanionsForTheId, "whose id is that of one that was deleted"),
-        (Fault::LetsCompanionsExpireAlone, "live on with their session"),
-        (Fault::WritesCompanionsOfARefusedSave, "nothing was written"),
-        (Fault::EndsNobody, "should be absent"),
-        (Fault::EndsNobodyWhoWasRenewed, "should be absent"),
-        (Fault::EndsThemUncounted, "sessions ended"),
-        (Fault::EndsWhatIsOverdue, "left to the reaper"),
-        (Fault::EndsThemByLettingThemExpire, "what was ended is not"),
+    for (fault, promise, says) in [
+        (Fault::CountsWhatIsGone, "the_index_counts_what_lives", "is not counted"),
+        (Fault::CountsWhatWasRenewed, "the_index_counts_what_lives", "is one session"),
+        (Fault::ListsWhatIsGone, "the_index_lists_what_lives", "sessions are listed"),
+        (Fault::ListsOnlyWhatExpires, "the_index_lists_what_lives", "sessions are listed"),
+        (Fault::ListsBackwards, "the_index_lists_what_lives", "sessions are listed"),
+        (Fault::HasPagesOverlap, "pages_are_pieces_of_one_list", "make up the whole list"),
+        (Fault::HasPagesTooLarge, "pages_are_pieces_of_one_list", "on a page of"),
+        (Fault::ReadsWhatWaitsForAReaper, "what_waits_for_a_reaper_is_absent", "should be absent"),
+        (Fault::ReapsByTheFirstDeadline, "reaping_spares_what_was_used", "should live"),
+        (Fault::ReapsBeyondTheLimit, "reaping_keeps_its_limit", "were removed, and 2 might be"),
+        (Fault::ReapsTheNewestFirst, "reaping_keeps_its_limit", "the longest overdue first"),
+        (Fault::HidesTheBacklog, "reaping_keeps_its_limit", "all are told"),
+        (Fault::HasABacklogWithoutEnd, "reaping_tells_what_expired_once", "a backlog without end"),
+        (Fault::TellsNobody, "reaping_tells_what_expired_once", "what expired is told"),
+        (Fault::TellsUnasked, "reaping_tells_who_asks", "without a request for them"),
+        (Fault::TellsTwice, "reaping_tells_what_expired_once", "it is told once"),
+        (Fault::TellsTheFirstPayload, "reaping_tells_what_expired_once", "what expired is told"),
+        (Fault::TellsWhatWasDeleted, "reaping_tells_what_expired_once", "what expired is told"),
+        (Fault::MendsInVain, "verifying_leaves_a_healthy_index_alone", "nothing to mend"),
+        (Fault::VerifiesAndEnds, "verifying_leaves_a_healthy_index_alone", "left == right"),
+        (Fault::VerifiesAndReaps, "verifying_leaves_a_healthy_index_alone", "it still waits"),
+        (Fault::KeepsNoCompanionsAndDoesNotSay, "companions_are_unsupported", "it should be refused"),
+        (Fault::DropsUndeclaredCompanions, "undeclared_companions_are_refused", "it should be refused"),
+        (Fault::GivesASuffixTwice, "suffixes_are_not_shared", "given away twice"),
+        (Fault::ForgetsCompanionsAtASave, "companions_are_written_with_their_session", "outlast a save"),
+        (Fault::ForgetsCompanionsAtARotation, "companions_move_with_their_session", "under the new id"),
+        (Fault::KeepsCompanionsForEver, "companions_move_with_their_session", "under the old id"),
+        (
+            Fault::KeepsCompanionsForTheId,
+            "companions_end_with_their_session",
+            "whose id is that of one that was deleted",
+        ),
+        (Fault::LetsCompanionsExpireAlone, "companions_live_as_long_as_their_session", "live on with their session"),
+        (Fault::WritesCompanionsOfARefusedSave, "refused_writes_leave_companions_alone", "nothing was written"),
+        (Fault::EndsNobody, "ending_all_ends_what_lives", "should be absent"),
+        (Fault::EndsNobodyWhoWasRenewed, "ending_all_ends_what_lives", "should be absent"),
+        (Fault::EndsThemUncounted, "ending_all_ends_what_lives", "sessions ended"),
+        (Fault::EndsWhatIsOverdue, "ending_all_ends_what_lives", "left to the reaper"),
+        (Fault::EndsThemByLettingThemExpire, "ending_all_ends_what_lives", "what was ended is not"),
     ] {
         let complaint = complaint(fault).unwrap_or_else(|| panic!("{fault:?} goes unnoticed"));
+        assert!(complaint.contains(&format!("promise `{promise}`: ")), "{fault:?}: {complaint}");
         assert!(complaint.contains(says), "{fault:?}: {complaint}");
     }
 }

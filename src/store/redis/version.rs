@@ -14,7 +14,7 @@ use crate::store::Version;
 
 /// Returns the revision prefix of a payload, or `None` if the payload has another format than those of this crate.
 fn revision_prefix(payload: &[u8]) -> Option<&[u8]> {
-    codec::mark(payload)
+    codec::revision_prefix(payload)
 }
 
 /// Returns the version of a payload that was written: all that [`compare_args`] takes of it.

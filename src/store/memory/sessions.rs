@@ -1,49 +1,54 @@
+//! The tables of the memory store: entries, deadlines, owners and expired sessions.
+//!
+//! Only [`MemorySessionStore`](crate::MemorySessionStore) uses them. `deadlines`, `owned` and `tombstones` always follow from
+//! `entries`; all changes go through `put` and `take`, which keep them so.
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::{handle, stored};
 use crate::SessionId;
-use crate::store::{Bind, Bytes, Companion, Expired, GRACE, Saved, Version, Write};
+use crate::store::{Bind, Bytes, Companion, DATA_GRACE_PERIOD, Expired, Saved, Version, Write};
 
-/// Sessions and marks of renewed ids, each with its deadline in milliseconds since 1970.
+/// Sessions and tombstones of renewed ids, each with its deadline in milliseconds since 1970.
 #[derive(Default)]
-pub(super) struct Shelf {
+pub(super) struct Sessions {
     pub(super) entries: HashMap<SessionId, (Option<u64>, Entry)>,
-    /// Exactly the entries that have a deadline, the next to expire first.
+    /// The entries that have a deadline, the next to expire first.
     deadlines: BTreeSet<(u64, SessionId)>,
-    marks: usize,
-    /// The sessions of each principal, and since when they have them.
+    tombstones: usize,
+    /// The sessions of each principal, each with the time of its binding.
     pub(super) owned: HashMap<Arc<str>, BTreeSet<(u64, SessionId)>>,
-    /// Whether somebody reaps, and sessions that have expired wait in `expired` for it.
+    /// `true` if expired sessions wait in `expired` for a reaper.
     pub(super) keep_expired: bool,
     pub(super) expired: VecDeque<(u64, Expired)>,
 }
 
 pub(super) enum Entry {
-    Session { payload: Bytes, attached: Attached },
+    Session { payload: Bytes, extras: Extras },
     Renewed,
 }
 
-/// What a session keeps when it is written again.
+/// The owner and the companions of a session, which a write without them keeps.
 #[derive(Clone, Default)]
-pub(super) struct Attached {
+pub(super) struct Extras {
     owner: Option<Owner>,
     pub(super) companions: Vec<Companion>,
 }
 
-/// Whom a session belongs to, and since when.
+/// The principal of a session, and the time of the binding.
 #[derive(Clone)]
 struct Owner {
     principal: Arc<str>,
     since: u64,
 }
 
-impl Shelf {
-    pub(super) fn sessions(&self) -> usize {
-        self.entries.len() - self.marks
+impl Sessions {
+    pub(super) fn count(&self) -> usize {
+        self.entries.len() - self.tombstones
     }
 
-    /// Removes what has expired, and answers how many sessions that were.
+    /// Removes expired entries and returns how many of them were sessions.
     pub(super) fn evict(&mut self, now: u64) -> u64 {
         let mut evicted = 0;
         while let Some(&(deadline, id)) = self.deadlines.first()
@@ -56,7 +61,7 @@ impl Shelf {
                 }
             }
         }
-        let forgotten = now.saturating_sub(GRACE.as_millis() as u64);
+        let forgotten = now.saturating_sub(DATA_GRACE_PERIOD.as_millis() as u64);
         while self.expired.front().is_some_and(|&(deadline, _)| deadline < forgotten) {
             self.expired.pop_front();
         }
@@ -68,8 +73,8 @@ impl Shelf {
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, *id));
         }
-        self.marks -= usize::from(matches!(entry, Entry::Renewed));
-        if let Entry::Session { attached: Attached { owner: Some(owner), .. }, .. } = &entry
+        self.tombstones -= usize::from(matches!(entry, Entry::Renewed));
+        if let Entry::Session { extras: Extras { owner: Some(owner), .. }, .. } = &entry
             && let Some(sessions) = self.owned.get_mut(&owner.principal)
         {
             sessions.remove(&(owner.since, *id));
@@ -86,10 +91,10 @@ impl Shelf {
         }
     }
 
-    pub(super) fn attached(&self, id: &SessionId) -> Attached {
+    pub(super) fn extras_of(&self, id: &SessionId) -> Extras {
         match self.entries.get(id) {
-            Some((_, Entry::Session { attached, .. })) => attached.clone(),
-            _ => Attached::default(),
+            Some((_, Entry::Session { extras, .. })) => extras.clone(),
+            _ => Extras::default(),
         }
     }
 
@@ -98,46 +103,47 @@ impl Shelf {
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
-        self.marks += usize::from(matches!(entry, Entry::Renewed));
-        if let Entry::Session { attached: Attached { owner: Some(owner), .. }, .. } = &entry {
+        self.tombstones += usize::from(matches!(entry, Entry::Renewed));
+        if let Entry::Session { extras: Extras { owner: Some(owner), .. }, .. } = &entry {
             self.owned.entry(owner.principal.clone()).or_default().insert((owner.since, id));
         }
         self.entries.insert(id, (deadline, entry));
     }
 
-    /// Stores a session that had this attached so far.
-    pub(super) fn put_session(&mut self, id: SessionId, write: Write<'_>, mut attached: Attached, now: u64) -> Version {
+    /// Stores a session. `extras` are those that it had before this write.
+    pub(super) fn put_session(&mut self, id: SessionId, write: Write<'_>, mut extras: Extras, now: u64) -> Version {
         let payload = Bytes::copy_from_slice(write.payload);
         let deadline = write.ttl_millis().map(|ttl| now + ttl);
-        attached.companions.retain(|kept| write.companions.iter().all(|new| new.suffix != kept.suffix));
-        attached.companions.extend_from_slice(write.companions);
-        attached.owner = match write.bind {
-            Bind::Keep => attached.owner,
+        extras.companions.retain(|kept| write.companions.iter().all(|new| new.suffix != kept.suffix));
+        extras.companions.extend_from_slice(write.companions);
+        extras.owner = match write.bind {
+            Bind::Keep => extras.owner,
             Bind::Nobody => None,
-            Bind::To { principal, .. } => match attached.owner {
+            Bind::To { principal, .. } => match extras.owner {
                 Some(owner) if *owner.principal == *principal => Some(owner),
                 _ => Some(Owner { principal: principal.into(), since: now }),
             },
         };
-        self.put(id, deadline, Entry::Session { payload: payload.clone(), attached });
+        self.put(id, deadline, Entry::Session { payload: payload.clone(), extras });
         if let Bind::To { principal, cap: Some(cap) } = write.bind {
-            self.enforce(principal, cap as usize, &id);
+            self.enforce_cap(principal, cap as usize, &id);
         }
         Version(payload)
     }
 
-    /// Ends the oldest sessions of a principal beyond the cap, but not this one.
-    fn enforce(&mut self, principal: &str, cap: usize, but: &SessionId) {
+    /// Ends the oldest sessions of a principal until `cap` are left. Never ends `kept`.
+    fn enforce_cap(&mut self, principal: &str, cap: usize, kept: &SessionId) {
         let Some(sessions) = self.owned.get(principal) else { return };
         let excess = sessions.len().saturating_sub(cap);
-        let oldest = sessions.iter().map(|(_, id)| *id).filter(|id| id != but);
+        let oldest = sessions.iter().map(|(_, id)| *id).filter(|id| id != kept);
         for id in oldest.take(excess).collect::<Vec<_>>() {
             self.take(&id);
         }
     }
 
-    /// What a `save` or `rotate` of this session must answer instead of storing, if anything.
-    pub(super) fn may_replace(
+    /// Returns the outcome of a `save` or `rotate` that must store nothing: the session is missing, has another version, or has
+    /// this payload already. `None` allows the write.
+    pub(super) fn outcome_without_write(
         &self,
         id: &SessionId,
         write: Write<'_>,
@@ -166,15 +172,15 @@ mod tests {
     use crate::store::{Ending, SessionIndex, SessionStore, Touch};
     use crate::{Clock, MemorySessionStore};
 
-    impl Shelf {
-        /// What is kept beside the entries follows from the entries.
+    impl Sessions {
+        /// Asserts that the derived tables follow from the entries.
         fn assert_exact(&self) {
             let mut exact = Self::default();
             for (id, (deadline, entry)) in &self.entries {
                 exact.deadlines.extend(deadline.map(|deadline| (deadline, *id)));
                 match entry {
-                    Entry::Renewed => exact.marks += 1,
-                    Entry::Session { attached: Attached { owner: Some(Owner { principal, since }), .. }, .. } => {
+                    Entry::Renewed => exact.tombstones += 1,
+                    Entry::Session { extras: Extras { owner: Some(Owner { principal, since }), .. }, .. } => {
                         exact.owned.entry(principal.clone()).or_default().insert((*since, *id));
                     }
                     Entry::Session { .. } => {}
@@ -182,13 +188,13 @@ mod tests {
             }
             assert_eq!(self.deadlines, exact.deadlines);
             assert_eq!(self.owned, exact.owned);
-            assert_eq!(self.marks, exact.marks);
+            assert_eq!(self.tombstones, exact.tombstones);
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_kept_beside_the_entries_is_exact(steps in vec((0..9u8, 0..6usize, 0..4u8, 0..60u64), 1..60)) {
+        fn derived_tables_follow_from_entries(steps in vec((0..9u8, 0..6usize, 0..4u8, 0..60u64), 1..60)) {
             let clock = Clock::manual();
             let store = MemorySessionStore::new().with_clock(clock.clone());
             let ids: [SessionId; 6] = std::array::from_fn(|_| SessionId::random());

@@ -1,0 +1,93 @@
+//! A delete, or the news of a reaped session, on its way through the steps, and its outcome.
+//!
+//! [`StepStore`](crate::StepStore) makes one for each delete and for each session that a reaper removed. A reaped session has
+//! no id, only a handle and a payload.
+
+use std::fmt;
+
+use super::Subject;
+use crate::step::Values;
+use crate::store::{Bytes, SessionStore};
+use crate::{Handle, Result, SessionId};
+
+/// A delete on its way, or the news that a session was reaped.
+pub struct DeleteOperation<'a> {
+    subject: Subject<'a>,
+    reaped: Option<Bytes>,
+    values: Values,
+}
+
+impl<'a> DeleteOperation<'a> {
+    pub(in crate::step) fn new(store: &'a dyn SessionStore, id: &SessionId) -> Self {
+        Self { subject: Subject::known(store, id), reaped: None, values: Values::default() }
+    }
+
+    pub(in crate::step) fn reaped(store: &'a dyn SessionStore, handle: Handle, payload: Bytes) -> Self {
+        Self { subject: Subject::shown(store, handle), reaped: Some(payload), values: Values::default() }
+    }
+
+    /// Which session is deleted; `None` for one that was reaped.
+    pub fn id(&self) -> Option<&SessionId> {
+        self.subject.id()
+    }
+
+    /// The handle of the session.
+    pub fn handle(&self) -> Handle {
+        self.subject.handle()
+    }
+
+    /// Whether the session expired and is gone already. [`Next::delete`] then answers its payload.
+    pub fn is_reaped(&self) -> bool {
+        self.subject.id().is_none()
+    }
+
+    /// What steps hand each other.
+    pub fn values(&mut self) -> &mut Values {
+        &mut self.values
+    }
+
+    pub(super) fn subject(&self) -> &Subject<'a> {
+        &self.subject
+    }
+
+    pub(super) fn execute(&mut self, store: &dyn SessionStore) -> Result<Deleted> {
+        match self.subject.id() {
+            Some(id) => Ok(Deleted::new(store.delete(id)?)),
+            None => Ok(Deleted { existed: true, payload: self.reaped.take() }),
+        }
+    }
+}
+
+impl fmt::Debug for DeleteOperation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeleteOperation")
+            .field("subject", &self.subject)
+            .field("is_reaped", &self.is_reaped())
+            .field("values", &self.values)
+            .finish()
+    }
+}
+
+/// What became of a delete.
+#[derive(Clone)]
+#[must_use]
+#[non_exhaustive]
+pub struct Deleted {
+    /// Whether there was a session.
+    pub existed: bool,
+    /// Of a session that was reaped its payload. Without it the application is not told that the session expired.
+    pub payload: Option<Bytes>,
+}
+
+impl Deleted {
+    /// For steps that delete by means of their own.
+    pub fn new(existed: bool) -> Self {
+        Self { existed, payload: None }
+    }
+}
+
+impl fmt::Debug for Deleted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deleted").field("existed", &self.existed).finish_non_exhaustive()
+    }
+}

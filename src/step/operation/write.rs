@@ -1,0 +1,178 @@
+//! A creation, a save or a rotation on its way through the steps, and its outcome.
+//!
+//! [`StepStore`](crate::StepStore) makes one for each write. Steps may change payload, TTL and companions, but never the
+//! session, its owner or the expected version.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use super::Subject;
+use crate::step::Values;
+use crate::store::{Bind, Companion, Created, Saved, SessionStore, Stored, Version, Write};
+use crate::{Handle, Result, SessionId};
+
+/// A write on its way.
+pub struct WriteOperation<'a> {
+    kind: WriteKind,
+    id: SessionId,
+    subject: Subject<'a>,
+    replaced: Option<Subject<'a>>,
+    payload: Cow<'a, [u8]>,
+    ttl: Option<Duration>,
+    bind: Bind<'a>,
+    expected: Option<&'a Version>,
+    companions: Vec<Companion>,
+    values: Values,
+}
+
+/// The kinds of writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteKind {
+    /// A new session.
+    Create,
+    /// The same session anew.
+    Save,
+    /// The same session under a new id.
+    Rotate {
+        /// The id it had.
+        from: SessionId,
+    },
+}
+
+impl<'a> WriteOperation<'a> {
+    pub(in crate::step) fn new(
+        store: &'a dyn SessionStore,
+        kind: WriteKind,
+        id: &SessionId,
+        write: Write<'a>,
+        expected: Option<&'a Version>,
+    ) -> Self {
+        let replaced = match &kind {
+            WriteKind::Rotate { from } => Some(Subject::known(store, from)),
+            WriteKind::Create | WriteKind::Save => None,
+        };
+        Self {
+            kind,
+            id: *id,
+            subject: Subject::known(store, id),
+            replaced,
+            payload: write.payload.into(),
+            ttl: write.ttl,
+            bind: write.bind,
+            expected,
+            companions: write.companions.to_vec(),
+            values: Values::default(),
+        }
+    }
+
+    /// Whether it creates, saves or rotates.
+    pub fn kind(&self) -> WriteKind {
+        self.kind
+    }
+
+    /// Under which id the session is written; of a rotation the new one.
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// The handle that goes with the [id](Self::id).
+    pub fn handle(&self) -> Handle {
+        self.subject.handle()
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Writes another payload. Two writes of different payloads must stay different: by its payload a store recognises its
+    /// own earlier success. For the same reason the same should become the same again.
+    pub fn set_payload(&mut self, payload: impl Into<Vec<u8>>) {
+        self.payload = Cow::Owned(payload.into());
+    }
+
+    /// How long the session lives from now on; `None`: it does not expire.
+    pub fn ttl(&self) -> Option<Duration> {
+        self.ttl
+    }
+
+    /// Lets the session live this long.
+    pub fn set_ttl(&mut self, ttl: impl Into<Option<Duration>>) {
+        self.ttl = ttl.into();
+    }
+
+    /// Writes a companion with the session, in the same command, if the session is written. It has to be
+    /// [declared](Step::companions). One that is not set stays as it is.
+    pub fn set_companion(&mut self, suffix: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) {
+        let companion = Companion::new(suffix, value);
+        self.companions.retain(|other| other.suffix != companion.suffix);
+        self.companions.push(companion);
+    }
+
+    /// What steps hand each other.
+    pub fn values(&mut self) -> &mut Values {
+        &mut self.values
+    }
+
+    /// The session whose payload is overwritten. In a rotation this session has the old id.
+    pub(super) fn replaced(&self) -> &Subject<'a> {
+        self.replaced.as_ref().unwrap_or(&self.subject)
+    }
+
+    pub(super) fn execute(&self, store: &dyn SessionStore) -> Result<Written> {
+        let write = Write::new(&self.payload, self.ttl).with_bind(self.bind).with_companions(&self.companions);
+        match &self.kind {
+            WriteKind::Create => store.create(&self.id, write).map(Written::from),
+            WriteKind::Save => store.save(&self.id, write, self.expected).map(Written::from),
+            WriteKind::Rotate { from } => store.rotate(from, &self.id, write, self.expected).map(Written::from),
+        }
+    }
+}
+
+impl fmt::Debug for WriteOperation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteOperation")
+            .field("kind", &self.kind)
+            .field("subject", &self.subject)
+            .field("bytes", &self.payload.len())
+            .field("ttl", &self.ttl)
+            .field("companions", &self.companions)
+            .field("values", &self.values)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Written {
+    /// The session is stored, and this is its version now.
+    Stored(Version),
+    /// Not created: another session lives under this id.
+    Taken,
+    /// Neither saved nor rotated: no session lives under this id.
+    Missing,
+    /// Neither saved nor rotated: the session does not have the expected version but this.
+    Conflict(Stored),
+}
+
+impl From<Created> for Written {
+    fn from(created: Created) -> Self {
+        match created {
+            Created::Stored(version) => Self::Stored(version),
+            Created::Taken => Self::Taken,
+        }
+    }
+}
+
+impl From<Saved> for Written {
+    fn from(saved: Saved) -> Self {
+        match saved {
+            Saved::Stored(version) => Self::Stored(version),
+            Saved::Missing => Self::Missing,
+            Saved::Conflict(theirs) => Self::Conflict(theirs),
+        }
+    }
+}
