@@ -105,8 +105,8 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] if the store keeps none, which is the default;
-    /// [`ErrorKind::Misconfigured`] for a suffix it cannot have, or has already.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store keeps none, which is the default;
+    /// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) for a suffix it cannot have, or has already.
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
         match suffixes {
             [] => Ok(()),
@@ -182,7 +182,7 @@ pub struct Write<'a> {
 }
 
 /// What a write does to the principal that a session belongs to. Only stores with an index know principals; others answer
-/// [`ErrorKind::Unsupported`] to `To`.
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) to `To`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bind<'a> {

@@ -36,7 +36,7 @@ impl<'a> DeleteOperation<'a> {
         self.subject.handle()
     }
 
-    /// Whether the session expired and is gone already. [`Next::delete`] then answers its payload.
+    /// Whether the session expired and is gone already. [`Next::delete`](super::Next::delete) then answers its payload.
     pub fn is_reaped(&self) -> bool {
         self.subject.id().is_none()
     }

@@ -104,7 +104,7 @@ impl<'a> WriteOperation<'a> {
     }
 
     /// Writes a companion with the session, in the same command, if the session is written. It has to be
-    /// [declared](Step::companions). One that is not set stays as it is.
+    /// [declared](crate::Step::companions). One that is not set stays as it is.
     pub fn set_companion(&mut self, suffix: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) {
         let companion = Companion::new(suffix, value);
         self.companions.retain(|other| other.suffix != companion.suffix);

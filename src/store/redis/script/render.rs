@@ -132,7 +132,7 @@ mod tests {
 
     use super::super::{NAMES, PARTS, source};
     use super::*;
-    use crate::store::GRACE;
+    use crate::store::DATA_GRACE_PERIOD;
 
     /// If it is set, the snapshots are written instead of compared.
     const UPDATE: &str = "UPDATE_SCRIPTS";
@@ -149,7 +149,7 @@ mod tests {
     /// The four kinds of store, with the names of their snapshots.
     fn each_kind(mut check: impl FnMut(&str, &Kind<'_>)) {
         let suffixes = ["device".to_owned(), "seen".to_owned()];
-        for (expiring, grace) in [("plain", Duration::ZERO), ("expiring", GRACE)] {
+        for (expiring, grace) in [("plain", Duration::ZERO), ("expiring", DATA_GRACE_PERIOD)] {
             check(expiring, &Kind { grace, suffixes: &[] });
             check(&format!("{expiring}_companions"), &Kind { grace, suffixes: &suffixes });
         }
