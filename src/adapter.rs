@@ -28,19 +28,19 @@ pub(crate) fn headers<'a>(
 }
 
 /// What a visitor is told whose session could not be opened or committed.
-pub(crate) struct Apology {
+pub(crate) struct ErrorResponse {
     pub(crate) status: u16,
     pub(crate) text: &'static str,
     pub(crate) headers: &'static [(&'static str, &'static str)],
 }
 
-/// The apology for an error, which is logged.
-pub(crate) fn apology(error: &Error) -> Apology {
+/// The reply for an error, which is logged.
+pub(crate) fn error_response(error: &Error) -> ErrorResponse {
     log::error!("{}", error.in_full());
     let (status, text) = match error.kind() {
         ErrorKind::Conflict => (409, "The session was changed meanwhile."),
         kind if kind.is_temporary() => (503, "Sessions are unavailable, please try again in a moment."),
         _ => (500, "The session cannot be used."),
     };
-    Apology { status, text, headers: if status == 503 { &[("Retry-After", "1")] } else { &[] } }
+    ErrorResponse { status, text, headers: if status == 503 { &[("Retry-After", "1")] } else { &[] } }
 }

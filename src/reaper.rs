@@ -14,19 +14,19 @@ use crate::store::MAX_TTL;
 use crate::{Error, ErrorKind, Handle, Result, SessionManager, operation, sync};
 
 /// 600 seconds, as rrss has it (`:resolution`).
-const RESOLUTION: Duration = Duration::from_secs(600);
+const DEFAULT_RESOLUTION: Duration = Duration::from_secs(600);
 
 /// How many sessions one script looks at: it holds Redis for about 0.1 ms.
-const BATCH: usize = 50;
+const DEFAULT_BATCH_SESSIONS: usize = 50;
 
 /// The batches that work: the scripts hand all of one to a single command.
-const BATCHES: RangeInclusive<usize> = 1..=1000;
+const ALLOWED_BATCH_SESSIONS: RangeInclusive<usize> = 1..=1000;
 
 const NO_INDEX: &str =
     "the store has no index: a plain Redis store needs no reaper, for Redis drops what has expired by itself";
 
 /// How long [`Reaper::stop`] waits for what is in flight.
-const FAREWELL: Duration = Duration::from_millis(50);
+const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Settings of a [`Reaper`]; from [`SessionManager::reaper`].
 #[must_use]
@@ -92,7 +92,13 @@ impl<T: 'static> SessionManager<T> {
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
     pub fn reaper(&self) -> ReaperBuilder<T> {
-        ReaperBuilder { sessions: self.clone(), resolution: RESOLUTION, batch: BATCH, gentle: true, on_expired: None }
+        ReaperBuilder {
+            sessions: self.clone(),
+            resolution: DEFAULT_RESOLUTION,
+            batch: DEFAULT_BATCH_SESSIONS,
+            gentle: true,
+            on_expired: None,
+        }
     }
 }
 
@@ -143,7 +149,7 @@ impl<T: 'static> ReaperBuilder<T> {
         if self.resolution < Duration::from_millis(1) {
             return refuse("the resolution is at least a millisecond");
         }
-        if !BATCHES.contains(&self.batch) {
+        if !ALLOWED_BATCH_SESSIONS.contains(&self.batch) {
             return refuse("a batch is from 1 to 1000 sessions");
         }
         let Some(index) = self.sessions.store().index() else {
@@ -254,7 +260,7 @@ impl Drop for Reaper {
     fn drop(&mut self) {
         // A thread that has ended takes no orders.
         let _ = self.orders.send(Order::Stop);
-        let _ = self.ended.recv_timeout(FAREWELL);
+        let _ = self.ended.recv_timeout(STOP_TIMEOUT);
     }
 }
 

@@ -79,8 +79,8 @@ pub fn try_session<T: Default + 'static>(
 /// succeed [a little later](crate::ErrorKind::is_temporary), 409 after a [conflict](crate::ErrorKind::Conflict), otherwise
 /// 500. It does not show the cause, which is logged.
 pub fn failure(error: &Error) -> Response {
-    let apology = adapter::apology(error);
-    let mut response = Response::text(apology.text).with_status_code(apology.status);
-    response.headers.extend(apology.headers.iter().map(|&(name, value)| (name.into(), value.into())));
+    let reply = adapter::error_response(error);
+    let mut response = Response::text(reply.text).with_status_code(reply.status);
+    response.headers.extend(reply.headers.iter().map(|&(name, value)| (name.into(), value.into())));
     response
 }

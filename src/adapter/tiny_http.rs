@@ -89,9 +89,9 @@ pub fn try_session<T: Default + 'static, R: Read>(
 /// The response to an error: 503 with `Retry-After` if it [passes](crate::ErrorKind::is_temporary), 409 after a
 /// [conflict](crate::ErrorKind::Conflict), otherwise 500. It does not show the cause, which is logged.
 pub fn failure(error: &Error) -> ResponseBox {
-    let apology = adapter::apology(error);
-    let response = Response::from_string(apology.text).with_status_code(apology.status);
-    apology.headers.iter().map(|(name, value)| header(name, value)).fold(response, Response::with_header).boxed()
+    let reply = adapter::error_response(error);
+    let response = Response::from_string(reply.text).with_status_code(reply.status);
+    reply.headers.iter().map(|(name, value)| header(name, value)).fold(response, Response::with_header).boxed()
 }
 
 fn header(name: &str, value: &str) -> Header {

@@ -69,7 +69,7 @@ use crate::{
 };
 
 /// How often a host looks whether it is to stop: a signal can set a flag, and nothing else that is portable and safe.
-const LOOK: Duration = Duration::from_millis(20);
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What an operator sets. Each flag has an environment variable, which the flag overrides.
 ///
@@ -260,7 +260,7 @@ impl Host {
     /// Waits until the program is to end.
     pub fn wait(&self) {
         while !self.stopping.load(Ordering::Relaxed) {
-            thread::sleep(LOOK);
+            thread::sleep(STOP_CHECK_INTERVAL);
         }
     }
 

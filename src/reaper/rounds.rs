@@ -14,10 +14,10 @@ use crate::store::{Expired, Reaped};
 use crate::{Error, ErrorKind, Result, SessionManager, jitter, operation};
 
 /// How long traffic has Redis to itself between two batches.
-const PAUSE: Duration = Duration::from_micros(100);
+const BATCH_PAUSE: Duration = Duration::from_micros(100);
 
 /// The first wait after a failure.
-const BACKOFF: Duration = Duration::from_secs(1);
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What the thread works with.
 pub(super) struct Rounds<T> {
@@ -51,11 +51,11 @@ impl<T: 'static> Rounds<T> {
         // The partitions take turns, so that each has one round in a resolution.
         let turn = self.settings.resolution / self.partitions;
         let mut next = Instant::now() + jitter::part_of(turn);
-        let mut backoff = Backoff::default();
+        let mut retry_delay = RetryDelay::default();
         for partition in (0..self.partitions).cycle() {
             let Ok(()) = self.wait(next) else { return };
             let Ok(result) = self.round(partition) else { return };
-            let pause = backoff.after(&result, turn);
+            let pause = retry_delay.after(&result, turn);
             // What was missed in a round that took long is not made up for.
             next = (next + pause).max(Instant::now());
         }
@@ -117,7 +117,7 @@ impl<T: 'static> Rounds<T> {
     fn gently(&mut self, partition: u32) -> Result<Result<u64>, Stopped> {
         let mut removed = 0;
         loop {
-            self.wait(Instant::now() + PAUSE)?;
+            self.wait(Instant::now() + BATCH_PAUSE)?;
             match self.reap(partition) {
                 Ok(reaped) => {
                     let done = reaped.backlog == 0;
@@ -256,15 +256,15 @@ impl<T: 'static> Batches<T> {
 }
 
 /// How long to wait after a failure: twice as long as after the one before.
-struct Backoff(Duration);
+struct RetryDelay(Duration);
 
-impl Default for Backoff {
+impl Default for RetryDelay {
     fn default() -> Self {
-        Self(BACKOFF)
+        Self(FIRST_RETRY_DELAY)
     }
 }
 
-impl Backoff {
+impl RetryDelay {
     /// The pause after this round, never longer than the usual one.
     fn after<R>(&mut self, result: &Result<R>, usual: Duration) -> Duration {
         let pause = self.0.min(usual);
@@ -323,10 +323,10 @@ mod tests {
         let (works, fails) = (Ok(()), Err::<(), _>(Error::new(ErrorKind::Unavailable, operation::REAP)));
         for (resolution, pauses) in [(600, [1, 2, 4, 8]), (3, [1, 2, 3, 3]), (1, [1; 4]), (0, [0; 4])] {
             let resolution = Duration::from_secs(resolution);
-            let mut backoff = Backoff::default();
+            let mut retry_delay = RetryDelay::default();
             for _ in 0..2 {
-                assert_eq!(pauses.map(|_| backoff.after(&fails, resolution).as_secs()), pauses, "{resolution:?}");
-                assert_eq!(backoff.after(&works, resolution), resolution);
+                assert_eq!(pauses.map(|_| retry_delay.after(&fails, resolution).as_secs()), pauses, "{resolution:?}");
+                assert_eq!(retry_delay.after(&works, resolution), resolution);
             }
         }
     }
