@@ -1,4 +1,7 @@
-//! What all adapters do, whatever the framework.
+//! The work that the adapters of all frameworks share: open the session, add its headers, turn an error into a response.
+//!
+//! The modules [`rouille`] and [`tiny_http`] use it, and are public as `threaded_sessions::rouille` and `::tiny_http`.
+//! Invariant: a response never shows the cause of an error, and a header that the handler set is never replaced.
 
 #[cfg(feature = "rouille")]
 pub mod rouille;
@@ -9,7 +12,7 @@ use std::borrow::Cow;
 
 use crate::{Committed, Error, ErrorKind, Result, Session, SessionManager};
 
-/// Opens the session of a request that has these headers.
+/// Opens the session that the cookies in the request headers name.
 pub(crate) fn open<'h, T: Default + 'static>(
     sessions: &SessionManager<T>,
     headers: impl Iterator<Item = (&'h str, &'h str)>,
@@ -17,7 +20,8 @@ pub(crate) fn open<'h, T: Default + 'static>(
     sessions.open(headers.filter(|(name, _)| name.eq_ignore_ascii_case("Cookie")).map(|(_, value)| value))
 }
 
-/// The session's headers for a response that has headers with these names: its own `Cache-Control` and `Vary` stand.
+/// Returns the session's headers for a response. `set` names the headers that the response already has; except for
+/// `Set-Cookie`, those stay as they are.
 pub(crate) fn headers<'a>(
     committed: &Committed,
     set: impl Iterator<Item = &'a str>,
@@ -27,20 +31,20 @@ pub(crate) fn headers<'a>(
     headers
 }
 
-/// What a visitor is told whose session could not be opened or committed.
-pub(crate) struct Apology {
+/// The response to a request whose session could not be opened or committed.
+pub(crate) struct ErrorResponse {
     pub(crate) status: u16,
     pub(crate) text: &'static str,
     pub(crate) headers: &'static [(&'static str, &'static str)],
 }
 
-/// The apology for an error, which is logged.
-pub(crate) fn apology(error: &Error) -> Apology {
+/// Logs an error and returns the response to it.
+pub(crate) fn error_response(error: &Error) -> ErrorResponse {
     log::error!("{}", error.in_full());
     let (status, text) = match error.kind() {
         ErrorKind::Conflict => (409, "The session was changed meanwhile."),
         kind if kind.is_temporary() => (503, "Sessions are unavailable, please try again in a moment."),
         _ => (500, "The session cannot be used."),
     };
-    Apology { status, text, headers: if status == 503 { &[("Retry-After", "1")] } else { &[] } }
+    ErrorResponse { status, text, headers: if status == 503 { &[("Retry-After", "1")] } else { &[] } }
 }

@@ -1,3 +1,7 @@
-//! What programs that host sessions offer on their command line. Public as `args`.
+//! The command line that programs which host sessions offer.
+//!
+//! [`args`] has the flags, and is public as `threaded_sessions::args`. `host` has [`Host`](args::Host), which `args` re-exports.
+//! Invariant: nothing outside this module depends on clap or on signals.
 
 pub mod args;
+mod host;

@@ -1,3 +1,8 @@
+//! The reaper: its settings, its handle and its statistics.
+//!
+//! Programs start it through [`SessionManager::reaper`] if their store has an index; `rounds` has the loop of its thread.
+//! Invariant: stopping or dropping a [`Reaper`] ends the thread after its current batch, and waits at most `STOP_TIMEOUT`.
+
 mod rounds;
 
 use std::fmt;
@@ -13,22 +18,22 @@ use crate::codec::Envelope;
 use crate::store::MAX_TTL;
 use crate::{Error, ErrorKind, Handle, Result, SessionManager, operation, sync};
 
-/// 600 seconds, as rrss has it (`:resolution`).
-const RESOLUTION: Duration = Duration::from_secs(600);
+/// The default time between two rounds, as in rrss (`:resolution`).
+const DEFAULT_RESOLUTION: Duration = Duration::from_secs(600);
 
-/// How many sessions one script looks at: it holds Redis for about 0.1 ms.
-const BATCH: usize = 50;
+/// The default number of sessions in a batch. Its script occupies Redis for about 0.1 ms.
+const DEFAULT_BATCH_SESSIONS: usize = 50;
 
-/// The batches that work: the scripts hand all of one to a single command.
-const BATCHES: RangeInclusive<usize> = 1..=1000;
+/// The allowed numbers of sessions in a batch. A script passes a whole batch to one command, which bounds its arguments.
+const ALLOWED_BATCH_SESSIONS: RangeInclusive<usize> = 1..=1000;
 
 const NO_INDEX: &str =
     "the store has no index: a plain Redis store needs no reaper, for Redis drops what has expired by itself";
 
-/// How long [`Reaper::stop`] waits for what is in flight.
-const FAREWELL: Duration = Duration::from_millis(50);
+/// The longest time that [`Reaper::stop`] waits for a script or a callback that still runs.
+const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Settings of a [`Reaper`]; from [`SessionManager::reaper`].
+/// A builder for a [`Reaper`], created by [`SessionManager::reaper`].
 #[must_use]
 pub struct ReaperBuilder<T> {
     sessions: SessionManager<T>,
@@ -92,7 +97,13 @@ impl<T: 'static> SessionManager<T> {
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
     pub fn reaper(&self) -> ReaperBuilder<T> {
-        ReaperBuilder { sessions: self.clone(), resolution: RESOLUTION, batch: BATCH, gentle: true, on_expired: None }
+        ReaperBuilder {
+            sessions: self.clone(),
+            resolution: DEFAULT_RESOLUTION,
+            batch: DEFAULT_BATCH_SESSIONS,
+            gentle: true,
+            on_expired: None,
+        }
     }
 }
 
@@ -143,7 +154,7 @@ impl<T: 'static> ReaperBuilder<T> {
         if self.resolution < Duration::from_millis(1) {
             return refuse("the resolution is at least a millisecond");
         }
-        if !BATCHES.contains(&self.batch) {
+        if !ALLOWED_BATCH_SESSIONS.contains(&self.batch) {
             return refuse("a batch is from 1 to 1000 sessions");
         }
         let Some(index) = self.sessions.store().index() else {
@@ -160,7 +171,7 @@ impl<T: 'static> ReaperBuilder<T> {
         let thread = thread::Builder::new()
             .name("session-reaper".to_owned())
             .spawn(move || {
-                // Dropped with the thread, however it ends.
+                // The thread drops the sender when it ends, even by a panic, and so wakes `stop`.
                 let _ending: Sender<()> = ending;
                 rounds.run();
             })
@@ -252,9 +263,9 @@ impl Reaper {
 
 impl Drop for Reaper {
     fn drop(&mut self) {
-        // A thread that has ended takes no orders.
+        // Sending fails if the thread has ended. Then there is nothing to stop.
         let _ = self.orders.send(Order::Stop);
-        let _ = self.ended.recv_timeout(FAREWELL);
+        let _ = self.ended.recv_timeout(STOP_TIMEOUT);
     }
 }
 

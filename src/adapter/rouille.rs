@@ -14,8 +14,8 @@
 //! });
 //! ```
 //!
-//! A route that needs no session does not call [`session`], and costs the store nothing. `start_server_with_pool`, for
-//! `start_server` starts a thread for every request. A handler that panics commits nothing.
+//! A route that needs no session does not call [`session`], and sends no command to the store. Use `start_server_with_pool`,
+//! because `start_server` starts a thread for every request. Invariant: a handler that panics commits nothing.
 
 use ::rouille::{Request, Response};
 
@@ -24,8 +24,8 @@ use crate::{Committed, Error, Result, Session, SessionManager, adapter};
 /// Runs a handler with the session of the request, commits the session whatever the response is, and puts the session's
 /// headers onto the response.
 ///
-/// If the session cannot be opened or committed the response is that of [`failure`]. If the handler's changes were dropped,
-/// because the session was destroyed or renewed meanwhile, its response goes out all the same; [`try_session`] tells.
+/// If the session cannot be opened or committed, the response is that of [`failure`]. If another request destroyed or renewed
+/// the session, the handler's changes are dropped and its response is still returned; [`try_session`] reports that.
 pub fn session<T: Default + 'static>(
     sessions: &SessionManager<T>,
     request: &Request,
@@ -37,7 +37,7 @@ pub fn session<T: Default + 'static>(
     }
 }
 
-/// The same for those who want to decide themselves what an error, or a change that was dropped, is answered with.
+/// Runs a handler like [`session`], and returns errors and the outcome of the commit to the caller.
 ///
 /// ```
 /// use rouille::{Request, Response};
@@ -61,7 +61,8 @@ pub fn session<T: Default + 'static>(
 ///
 /// # Errors
 ///
-/// As for [`SessionManager::open`], then the handler was not called; and as for [`SessionManager::commit`].
+/// - Returns the errors of [`SessionManager::open`]. The handler was not called then.
+/// - Returns the errors of [`SessionManager::commit`].
 pub fn try_session<T: Default + 'static>(
     sessions: &SessionManager<T>,
     request: &Request,
@@ -75,12 +76,13 @@ pub fn try_session<T: Default + 'static>(
     Ok((response, committed))
 }
 
-/// The response to a request whose session could not be opened or committed: 503 with `Retry-After` if the same request may
-/// succeed [a little later](crate::ErrorKind::is_temporary), 409 after a [conflict](crate::ErrorKind::Conflict), otherwise
-/// 500. It does not show the cause, which is logged.
+/// Logs an error and returns the response to a request whose session could not be opened or committed.
+///
+/// The status is 503 with `Retry-After` if the error is [temporary](crate::ErrorKind::is_temporary), 409 after a
+/// [conflict](crate::ErrorKind::Conflict), and otherwise 500. The response does not show the cause.
 pub fn failure(error: &Error) -> Response {
-    let apology = adapter::apology(error);
-    let mut response = Response::text(apology.text).with_status_code(apology.status);
-    response.headers.extend(apology.headers.iter().map(|&(name, value)| (name.into(), value.into())));
+    let reply = adapter::error_response(error);
+    let mut response = Response::text(reply.text).with_status_code(reply.status);
+    response.headers.extend(reply.headers.iter().map(|&(name, value)| (name.into(), value.into())));
     response
 }

@@ -6,7 +6,7 @@
 //!
 //! let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
 //! let server = Server::http("127.0.0.1:8000")?;
-//! for request in server.incoming_requests() { // in as many threads as there are to be
+//! for request in server.incoming_requests() { // in each of your threads
 //!     respond(&sessions, request, |visits, _| {
 //!         **visits += 1;
 //!         Response::from_string(visits.to_string())
@@ -14,7 +14,9 @@
 //! }
 //! # Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
-//! A route that needs no session calls [`answer`] and costs the store nothing.
+//!
+//! A route that needs no session calls [`answer`], and sends no command to the store. Invariant: a handler that panics commits
+//! nothing, and its request gets status 500.
 
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,13 +25,13 @@ use ::tiny_http::{Header, Request, Response, ResponseBox};
 
 use crate::{Committed, Error, Result, Session, SessionManager, adapter};
 
-/// Answers a request with the response of [`session`].
+/// Sends the response of [`session`] to a request.
 ///
-/// A handler that panics commits nothing, the client gets a 500, and the accepting thread lives on.
+/// If the handler panics, nothing is committed, the client gets status 500, and the accepting thread continues.
 ///
 /// # Errors
 ///
-/// That the response could not be sent; a client that is gone is no error.
+/// Returns an error if the response cannot be sent. A client that has disconnected is not an error.
 pub fn respond<T: Default + 'static, R: Read + Send + 'static>(
     sessions: &SessionManager<T>,
     request: Request,
@@ -38,13 +40,13 @@ pub fn respond<T: Default + 'static, R: Read + Send + 'static>(
     answer(request, |request| session(sessions, request, handler))
 }
 
-/// Answers a request that may or may not have to do with a session, likewise with 500 if the handler panics.
+/// Sends the response of a handler that may or may not use a session, or status 500 if the handler panics.
 ///
 /// # Errors
 ///
-/// As for [`respond`].
+/// Returns the errors of [`respond`].
 pub fn answer<R: Read>(mut request: Request, handler: impl FnOnce(&mut Request) -> Response<R>) -> io::Result<()> {
-    // After a panic the session is gone, and of the request only the way back is used.
+    // Unwind safe: after a panic the session no longer exists, and the request only sends the response.
     match catch_unwind(AssertUnwindSafe(|| handler(&mut request))) {
         Ok(response) => request.respond(response),
         Err(_) => request.respond(Response::from_string("Something went wrong.").with_status_code(500)),
@@ -54,8 +56,8 @@ pub fn answer<R: Read>(mut request: Request, handler: impl FnOnce(&mut Request) 
 /// Runs a handler with the session of the request, commits the session whatever the response is, and puts the session's
 /// headers onto the response.
 ///
-/// An error is answered with [`failure`]. If the handler's changes were dropped, because the session was destroyed or
-/// renewed meanwhile, its response goes out all the same; [`try_session`] tells.
+/// If the session cannot be opened or committed, the response is that of [`failure`]. If another request destroyed or renewed
+/// the session, the handler's changes are dropped and its response is still returned; [`try_session`] reports that.
 pub fn session<T: Default + 'static, R: Read + Send + 'static>(
     sessions: &SessionManager<T>,
     request: &mut Request,
@@ -67,11 +69,12 @@ pub fn session<T: Default + 'static, R: Read + Send + 'static>(
     }
 }
 
-/// The same for those who want to decide themselves what an error, or a change that was dropped, is answered with.
+/// Runs a handler like [`session`], and returns errors and the outcome of the commit to the caller.
 ///
 /// # Errors
 ///
-/// As for [`SessionManager::open`], then the handler was not called; and as for [`SessionManager::commit`].
+/// - Returns the errors of [`SessionManager::open`]. The handler was not called then.
+/// - Returns the errors of [`SessionManager::commit`].
 pub fn try_session<T: Default + 'static, R: Read>(
     sessions: &SessionManager<T>,
     request: &mut Request,
@@ -86,12 +89,14 @@ pub fn try_session<T: Default + 'static, R: Read>(
     Ok((headers.fold(response, Response::with_header), committed))
 }
 
-/// The response to an error: 503 with `Retry-After` if it [passes](crate::ErrorKind::is_temporary), 409 after a
-/// [conflict](crate::ErrorKind::Conflict), otherwise 500. It does not show the cause, which is logged.
+/// Logs an error and returns the response to a request whose session could not be opened or committed.
+///
+/// The status is 503 with `Retry-After` if the error is [temporary](crate::ErrorKind::is_temporary), 409 after a
+/// [conflict](crate::ErrorKind::Conflict), and otherwise 500. The response does not show the cause.
 pub fn failure(error: &Error) -> ResponseBox {
-    let apology = adapter::apology(error);
-    let response = Response::from_string(apology.text).with_status_code(apology.status);
-    apology.headers.iter().map(|(name, value)| header(name, value)).fold(response, Response::with_header).boxed()
+    let reply = adapter::error_response(error);
+    let response = Response::from_string(reply.text).with_status_code(reply.status);
+    reply.headers.iter().map(|(name, value)| header(name, value)).fold(response, Response::with_header).boxed()
 }
 
 fn header(name: &str, value: &str) -> Header {

@@ -1,8 +1,10 @@
 //! Flags and environment variables for programs that host sessions, and their orderly end.
 //!
-//! [`Args`] is flattened into a program's own command line. It builds the store and the manager; [`Host`] runs the reaper
-//! beside the server, and tells when the program is to end: at Ctrl-C or SIGTERM. The order is then to stop accepting, to
-//! finish what runs, and to stop the reaper. With tiny_http, which is unblocked once for each accepting thread:
+//! A program flattens [`Args`] into its own command line. [`Args`] builds the store and the manager. [`Host`] runs the reaper
+//! and notices Ctrl-C and SIGTERM. At such a signal, stop accepting requests, finish the running requests, then stop the
+//! reaper. Invariant: the password in the Redis URL never reaches the help text or `Debug`.
+//!
+//! With tiny_http, unblock each accepting thread once:
 //!
 //! ```no_run
 //! use clap::Parser;
@@ -47,29 +49,22 @@
 //! # fn main() {}
 //! ```
 //!
-//! rouille has nothing to unblock: let the handler answer 503 once [`Host::stopping`] is set, and call the server's `join`,
+//! rouille has no such call. Let the handler return status 503 once [`Host::stopping`] is set, and call the server's `join`,
 //! as the example `shop` does.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use humantime::{DurationError, parse_duration};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 
+pub use super::host::Host;
 use crate::{
-    Error, ErrorKind, MemorySessionStore, Reaper, ReaperBuilder, RedisSessionStore, Result, SessionManager,
-    SessionManagerBuilder, SessionStore, operation,
+    MemorySessionStore, ReaperBuilder, RedisSessionStore, Result, SessionManager, SessionManagerBuilder, SessionStore,
 };
-
-/// How often a host looks whether it is to stop: a signal can set a flag, and nothing else that is portable and safe.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// What an operator sets. Each flag has an environment variable, which the flag overrides.
 ///
@@ -137,7 +132,7 @@ pub struct Args {
     insecure_cookies: bool,
 }
 
-/// What clap takes a bare `Option` for is another thing: a flag that may be missing.
+/// An idle timeout, or none. Its own type, because clap reads a bare `Option` as a flag that may be missing.
 #[derive(Clone, Copy, Debug)]
 struct Timeout(Option<Duration>);
 
@@ -146,15 +141,15 @@ fn timeout(text: &str) -> Result<Timeout, DurationError> {
 }
 
 impl Args {
-    /// The store: Redis, or memory, which is logged as a warning.
+    /// Builds the store: in Redis if there is a Redis URL, otherwise in memory.
     ///
-    /// Redis is [checked](RedisSessionStore::check). What is wrong with it is logged, and if it is merely away the store
-    /// serves as soon as it is back.
+    /// A store in memory logs a warning. A store in Redis is [checked](RedisSessionStore::check), and problems are logged. If
+    /// Redis is unreachable, the store works as soon as Redis is reachable.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`] for values that cannot work, and what [`check`](RedisSessionStore::check) answers unless
-    /// that passes by itself.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if a value is invalid, and any error of
+    /// [`check`](RedisSessionStore::check) that is not [temporary](crate::ErrorKind::is_temporary).
     pub fn store(&self) -> Result<Arc<dyn SessionStore>> {
         let Some(url) = &self.redis_url else {
             log::warn!("sessions live in memory and end with this program: no --redis-url");
@@ -182,11 +177,11 @@ impl Args {
         Ok(Arc::new(store))
     }
 
-    /// A manager on this [store](Self::store), with these settings; those that are the program's own can be added.
+    /// Creates a manager builder with the [store](Self::store) and these settings. The program can add its own settings.
     ///
     /// # Errors
     ///
-    /// As for [`store`](Self::store).
+    /// Returns the errors of [`store`](Self::store).
     pub fn manager<T: Serialize + DeserializeOwned + 'static>(&self) -> Result<SessionManagerBuilder<T>> {
         let builder = SessionManager::builder(self.store()?)
             .idle_timeout(self.idle_timeout.0)
@@ -200,26 +195,14 @@ impl Args {
         })
     }
 
-    /// Starts the reaper at this [resolution](ReaperBuilder::resolution), if the store is one that needs it, and from now on
-    /// notices Ctrl-C and SIGTERM.
+    /// Starts the reaper with the configured [resolution](ReaperBuilder::resolution) if the store needs a reaper, and begins
+    /// to handle Ctrl-C and SIGTERM.
     ///
     /// # Errors
     ///
-    /// That the reaper could not be started, or signals not be noticed.
+    /// Returns an error if the reaper cannot be started, or if the signal handlers cannot be installed.
     pub fn host<T: 'static>(&self, reaper: ReaperBuilder<T>) -> Result<Host> {
-        let reaper = match reaper.resolution(self.resolution).start() {
-            Ok(reaper) => Some(reaper),
-            Err(error) if error.kind() == ErrorKind::Unsupported => None,
-            Err(error) => return Err(error),
-        };
-        let stopping = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset.
-            flag::register_conditional_shutdown(signal, 128 + signal, stopping.clone())
-                .and_then(|_| flag::register(signal, stopping.clone()))
-                .map_err(|error| Error::new(ErrorKind::Other, operation::LISTEN_FOR_SIGNALS).with_source(error))?;
-        }
-        Ok(Host { stopping, _reaper: reaper })
+        Host::start(reaper.resolution(self.resolution))
     }
 }
 
@@ -242,39 +225,5 @@ impl fmt::Debug for Args {
             .field("cookie_name", &self.cookie_name)
             .field("insecure_cookies", &self.insecure_cookies)
             .finish()
-    }
-}
-
-/// What runs beside the server of a program that hosts sessions; from [`Args::host`].
-///
-/// The first Ctrl-C or SIGTERM asks the program to end. A second one ends it at once, and so does one that comes after the
-/// host was stopped or dropped.
-#[derive(Debug)]
-#[must_use = "the reaper stops when the host is dropped"]
-pub struct Host {
-    stopping: Arc<AtomicBool>,
-    _reaper: Option<Reaper>,
-}
-
-impl Host {
-    /// Waits until the program is to end.
-    pub fn wait(&self) {
-        while !self.stopping.load(Ordering::Relaxed) {
-            thread::sleep(LOOK);
-        }
-    }
-
-    /// Whether the program is to end. Set it to end the program without a signal.
-    pub fn stopping(&self) -> Arc<AtomicBool> {
-        self.stopping.clone()
-    }
-
-    /// Stops the reaper. The last thing to do: what runs until then may still want it.
-    pub fn stop(self) {}
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,7 @@
-//! What the reaper's thread does.
+//! The loop of the reaper's thread: rounds, batches, orders and retries.
+//!
+//! [`ReaperBuilder::start`] runs it in a thread. Invariants: orders are handled between batches, and no error
+//! or panic of the store or the callback ends the thread.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,19 +16,19 @@ use super::{ExpiredSession, Order, ReaperBuilder, ReaperStats, lock};
 use crate::store::{Expired, Reaped};
 use crate::{Error, ErrorKind, Result, SessionManager, jitter, operation};
 
-/// How long traffic has Redis to itself between two batches.
-const PAUSE: Duration = Duration::from_micros(100);
+/// The pause between two batches of a gentle reaper, in which Redis serves other clients.
+const BATCH_PAUSE: Duration = Duration::from_micros(100);
 
-/// The first wait after a failure.
-const BACKOFF: Duration = Duration::from_secs(1);
+/// The delay after the first failure.
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What the thread works with.
+/// The state of the reaper's thread.
 pub(super) struct Rounds<T> {
     settings: ReaperBuilder<T>,
     partitions: u32,
     inbox: Receiver<Order>,
     stats: Arc<Mutex<ReaperStats>>,
-    /// The partitions whose last round failed. That there are any was logged.
+    /// The partitions whose last round failed. The log has one warning if there are any.
     failing: BTreeSet<u32>,
     /// A panic over an expired session was logged.
     panicked: bool,
@@ -35,6 +38,24 @@ pub(super) struct Rounds<T> {
 
 /// The reaper was stopped.
 struct Stopped;
+
+/// The reason why a round did not finish.
+enum Unfinished {
+    Stopped,
+    Failed(Error),
+}
+
+impl From<Stopped> for Unfinished {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<Error> for Unfinished {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
 
 impl<T: 'static> Rounds<T> {
     pub(super) fn new(
@@ -51,17 +72,20 @@ impl<T: 'static> Rounds<T> {
         // The partitions take turns, so that each has one round in a resolution.
         let turn = self.settings.resolution / self.partitions;
         let mut next = Instant::now() + jitter::part_of(turn);
-        let mut backoff = Backoff::default();
+        let mut retry_delay = RetryDelay::default();
         for partition in (0..self.partitions).cycle() {
             let Ok(()) = self.wait(next) else { return };
-            let Ok(result) = self.round(partition) else { return };
-            let pause = backoff.after(&result, turn);
-            // What was missed in a round that took long is not made up for.
+            let pause = match self.round(partition) {
+                Ok(_) => retry_delay.after_success(turn),
+                Err(Unfinished::Failed(_)) => retry_delay.after_failure(turn),
+                Err(Unfinished::Stopped) => return,
+            };
+            // A round that takes too long delays the next one. Missed rounds are not made up.
             next = (next + pause).max(Instant::now());
         }
     }
 
-    /// Waits, and carries out orders meanwhile.
+    /// Waits, and handles orders while it waits.
     fn wait(&mut self, until: Instant) -> Result<(), Stopped> {
         loop {
             match self.inbox.recv_deadline(until) {
@@ -76,33 +100,29 @@ impl<T: 'static> Rounds<T> {
         let Order::Reap(answer) = order else { return Err(Stopped) };
         let mut all = Ok(0);
         for partition in 0..self.partitions {
-            let result = self.round(partition)?;
-            // The first error is told; it does not keep the other partitions from being reaped.
+            let result = match self.round(partition) {
+                Ok(removed) => Ok(removed),
+                Err(Unfinished::Failed(error)) => Err(error),
+                Err(Unfinished::Stopped) => return Err(Stopped),
+            };
+            // The order returns the first error. The other partitions are reaped even so.
             all = all.and_then(|sum| result.map(|removed| sum + removed));
         }
-        // Who asked may have gone.
+        // The caller may have stopped waiting.
         let _ = answer.send(all);
         Ok(())
     }
 
-    /// Reaps one partition, batch by batch, until nothing is due.
-    fn round(&mut self, partition: u32) -> Result<Result<u64>, Stopped> {
+    /// Reaps one partition, and records the result in the statistics and the log.
+    fn round(&mut self, partition: u32) -> Result<u64, Unfinished> {
         let began = Instant::now();
         lock(&self.stats).last_round = Some(SystemTime::now());
-        let result = match self.reap(partition) {
-            // Most rounds find nothing, or little.
-            Ok(reaped) if reaped.backlog == 0 => Ok(self.account(reaped)),
-            Ok(reaped) => {
-                let removed = self.account(reaped);
-                let rest = match self.settings.gentle {
-                    true => self.gently(partition)?,
-                    false => self.flat_out(partition, thread::Builder::new)?,
-                };
-                rest.map(|rest| removed + rest)
-            }
-            Err(error) => Err(error),
-        };
-        self.report(partition, &result);
+        let result = self.reap_all(partition);
+        match &result {
+            Ok(_) => self.report_success(partition),
+            Err(Unfinished::Failed(error)) => self.report_failure(partition, error),
+            Err(Unfinished::Stopped) => return result,
+        }
         let mut stats = lock(&self.stats);
         stats.last_duration = began.elapsed();
         match result {
@@ -110,30 +130,41 @@ impl<T: 'static> Rounds<T> {
             Err(_) => stats.errors += 1,
         }
         drop(stats);
-        Ok(result)
+        result
     }
 
-    /// One batch after the other, with pauses.
-    fn gently(&mut self, partition: u32) -> Result<Result<u64>, Stopped> {
+    /// Reaps one partition, batch by batch, until nothing is overdue.
+    fn reap_all(&mut self, partition: u32) -> Result<u64, Unfinished> {
+        let reaped = self.settings.batches().reap(partition)?;
+        let done = reaped.backlog == 0;
+        let removed = self.account(reaped);
+        if done {
+            return Ok(removed);
+        }
+        let rest = match self.settings.gentle {
+            true => self.gently(partition)?,
+            false => self.flat_out(partition, thread::Builder::new)?,
+        };
+        Ok(removed + rest)
+    }
+
+    /// Reaps one batch after the other, with pauses.
+    fn gently(&mut self, partition: u32) -> Result<u64, Unfinished> {
         let mut removed = 0;
         loop {
-            self.wait(Instant::now() + PAUSE)?;
-            match self.reap(partition) {
-                Ok(reaped) => {
-                    let done = reaped.backlog == 0;
-                    removed += self.account(reaped);
-                    if done {
-                        return Ok(Ok(removed));
-                    }
-                }
-                Err(error) => return Ok(Err(error)),
+            self.wait(Instant::now() + BATCH_PAUSE)?;
+            let reaped = self.settings.batches().reap(partition)?;
+            let done = reaped.backlog == 0;
+            removed += self.account(reaped);
+            if done {
+                return Ok(removed);
             }
         }
     }
 
-    /// Two batches at a time, so that Redis has one to do while the other one's answer is on its way. `helper`: the
-    /// threads they run in.
-    fn flat_out(&mut self, partition: u32, helper: impl Fn() -> thread::Builder) -> Result<Result<u64>, Stopped> {
+    /// Reaps two batches at a time, so that Redis works on one while the reply to the other is under way. `helper` makes the
+    /// threads of the batches.
+    fn flat_out(&mut self, partition: u32, helper: impl Fn() -> thread::Builder) -> Result<u64, Unfinished> {
         let (settings, over) = (&self.settings.batches(), &AtomicBool::new(false));
         let (sender, batches) = bounded(0);
         thread::scope(|scope| {
@@ -142,14 +173,14 @@ impl<T: 'static> Rounds<T> {
                     while !over.load(Ordering::Relaxed) {
                         let batch = settings.reap(partition);
                         let more = matches!(&batch, Ok(reaped) if reaped.backlog > 0);
-                        // What was removed is told, whatever happens.
+                        // The callback gets all removed sessions, even if another batch fails.
                         if sender.send(batch).is_err() || !more {
                             break;
                         }
                     }
                 })
             });
-            // The system has no threads to give. One would be enough.
+            // Without any thread, this thread reaps. One helper is enough.
             if helpers.iter().all(Result::is_err) {
                 return self.gently(partition);
             }
@@ -166,15 +197,12 @@ impl<T: 'static> Rounds<T> {
                 }
                 over.fetch_or(removed.is_err() || stopped.is_err(), Ordering::Relaxed);
             }
-            stopped.map(|()| removed)
+            stopped?;
+            Ok(removed?)
         })
     }
 
-    fn reap(&self, partition: u32) -> Result<Reaped> {
-        self.settings.batches().reap(partition)
-    }
-
-    /// Counts what was removed, and tells it.
+    /// Counts the removed sessions, and calls the callback with each.
     fn account(&mut self, reaped: Reaped) -> u64 {
         let mut stats = lock(&self.stats);
         stats.removed += reaped.removed;
@@ -189,7 +217,7 @@ impl<T: 'static> Rounds<T> {
     fn tell(&mut self, expired: &Expired) {
         let Some(on_expired) = &mut self.settings.on_expired else { return };
         let (handle, codec) = (expired.handle, self.settings.sessions.codec());
-        // The callback is not called with what it left behind, but for what it captured itself.
+        // Unwind safe: the callback gets a new session at each call. Only its own captures survive a panic.
         let told = catch_unwind(AssertUnwindSafe(|| {
             codec.decode(&expired.payload).map(|envelope| on_expired(ExpiredSession::new(handle, envelope)))
         }));
@@ -212,25 +240,23 @@ impl<T: 'static> Rounds<T> {
         }
     }
 
-    /// Says once that something fails, and once that all works again.
-    fn report(&mut self, partition: u32, result: &Result<u64>) {
-        match result {
-            Err(error) => {
-                if self.failing.is_empty() {
-                    log::warn!("the reaper goes on trying: {}", error.in_full());
-                }
-                self.failing.insert(partition);
-            }
-            Ok(_) => {
-                if self.failing.remove(&partition) && self.failing.is_empty() {
-                    log::info!("the reaper works again");
-                }
-            }
+    /// Logs the first of several failures.
+    fn report_failure(&mut self, partition: u32, error: &Error) {
+        if self.failing.is_empty() {
+            log::warn!("the reaper goes on trying: {}", error.in_full());
+        }
+        self.failing.insert(partition);
+    }
+
+    /// Logs that all partitions work again.
+    fn report_success(&mut self, partition: u32) {
+        if self.failing.remove(&partition) && self.failing.is_empty() {
+            log::info!("the reaper works again");
         }
     }
 }
 
-/// How batches are asked for.
+/// The settings of a batch, which threads share.
 struct Batches<T> {
     sessions: SessionManager<T>,
     size: usize,
@@ -244,8 +270,8 @@ impl<T: 'static> ReaperBuilder<T> {
 }
 
 impl<T: 'static> Batches<T> {
+    /// Reaps one batch. A panic in a custom store becomes an error, so that it does not end the thread.
     fn reap(&self, partition: u32) -> Result<Reaped> {
-        // A store of somebody else's is no reason to die of.
         catch_unwind(AssertUnwindSafe(|| {
             let index =
                 self.sessions.store().index().ok_or_else(|| Error::new(ErrorKind::Unsupported, operation::REAP))?;
@@ -255,29 +281,27 @@ impl<T: 'static> Batches<T> {
     }
 }
 
-/// How long to wait after a failure: twice as long as after the one before.
-struct Backoff(Duration);
+/// The delay before the next round after a failure. Each failure in a row doubles the delay.
+struct RetryDelay(Duration);
 
-impl Default for Backoff {
+impl Default for RetryDelay {
     fn default() -> Self {
-        Self(BACKOFF)
+        Self(FIRST_RETRY_DELAY)
     }
 }
 
-impl Backoff {
-    /// The pause after this round, never longer than the usual one.
-    fn after<R>(&mut self, result: &Result<R>, usual: Duration) -> Duration {
-        let pause = self.0.min(usual);
-        match result {
-            Ok(_) => {
-                *self = Self::default();
-                usual
-            }
-            Err(_) => {
-                self.0 = pause * 2;
-                pause
-            }
-        }
+impl RetryDelay {
+    /// Resets the delay, and returns the usual pause.
+    fn after_success(&mut self, usual: Duration) -> Duration {
+        *self = Self::default();
+        usual
+    }
+
+    /// Returns the delay, which is never longer than the usual pause.
+    fn after_failure(&mut self, usual: Duration) -> Duration {
+        let delay = self.0.min(usual);
+        self.0 = delay * 2;
+        delay
     }
 }
 
@@ -292,7 +316,7 @@ mod tests {
     use crate::{Clock, MemorySessionStore};
 
     #[test]
-    fn a_reaper_in_a_hurry_does_with_the_threads_that_there_are() {
+    fn eager_reaper_works_with_few_threads() {
         for threads in 0..=2_u32 {
             let clock = Clock::manual();
             let store = MemorySessionStore::new().with_clock(clock.clone());
@@ -314,19 +338,19 @@ mod tests {
             };
             let (_orders, inbox) = unbounded();
             let mut rounds = Rounds::new(sessions.reaper().batch(3), 1, inbox, Arc::default());
-            assert!(matches!(rounds.flat_out(0, helper), Ok(Ok(10))), "with {threads} threads");
+            assert!(matches!(rounds.flat_out(0, helper), Ok(10)), "with {threads} threads");
         }
     }
 
     #[test]
-    fn a_failure_is_tried_again_soon_then_less_and_less_often_but_once_a_resolution() {
-        let (works, fails) = (Ok(()), Err::<(), _>(Error::new(ErrorKind::Unavailable, operation::REAP)));
-        for (resolution, pauses) in [(600, [1, 2, 4, 8]), (3, [1, 2, 3, 3]), (1, [1; 4]), (0, [0; 4])] {
+    fn retry_delay_doubles_up_to_the_resolution() {
+        for (resolution, delays) in [(600, [1, 2, 4, 8]), (3, [1, 2, 3, 3]), (1, [1; 4]), (0, [0; 4])] {
             let resolution = Duration::from_secs(resolution);
-            let mut backoff = Backoff::default();
+            let mut retry_delay = RetryDelay::default();
             for _ in 0..2 {
-                assert_eq!(pauses.map(|_| backoff.after(&fails, resolution).as_secs()), pauses, "{resolution:?}");
-                assert_eq!(backoff.after(&works, resolution), resolution);
+                let found = delays.map(|_| retry_delay.after_failure(resolution).as_secs());
+                assert_eq!(found, delays, "{resolution:?}");
+                assert_eq!(retry_delay.after_success(resolution), resolution);
             }
         }
     }
