@@ -37,7 +37,7 @@
 //!
 //! **Companions.** A store may keep [companions](Companion) of its sessions, with the suffixes it was
 //! [told to](SessionStore::keep_companions). A write that brings another one is refused whole, with
-//! [`Unsupported`](ErrorKind::Unsupported).
+//! [`Unsupported`](crate::ErrorKind::Unsupported).
 //!
 //! **The index** is what else a store may have; [`SessionIndex`] says what it promises.
 //!
