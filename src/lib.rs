@@ -186,6 +186,8 @@ guides! {
 /// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].
 ///
 pub use ::cookie::SameSite;
+#[cfg(feature = "tls-rustls")]
+pub use rustls;
 pub use {r2d2, redis};
 
 #[cfg(feature = "rouille")]

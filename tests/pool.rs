@@ -200,3 +200,13 @@ fn when_the_address_leads_to_another_primary_it_is_found() {
     assert_eq!(new.cmd(&["EXISTS", &store.key(&id)]), Value::Int(1));
     assert!(store.health().is_healthy());
 }
+
+#[test]
+fn refused_database_names_the_cause() {
+    let server = RedisServer::start();
+    server.cmd(&["ACL", "SETUSER", "app", "on", ">pw", "~sessions:*", "+get", "+exists"]);
+    for (login, database, kind) in [("app:pw@", 3, ErrorKind::Denied), ("", 99, ErrorKind::Misconfigured)] {
+        let url = format!("{}/{database}", server.url().replace("//", &format!("//{login}")));
+        assert_eq!(read(&open(&url, PATIENCE, 1)), Err(kind), "{database}");
+    }
+}

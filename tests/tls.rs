@@ -4,16 +4,23 @@ mod support;
 
 use std::error::Error as _;
 use std::fs;
-use std::sync::LazyLock;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use support::{PATIENCE, RedisServer, eventually};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use support::{DeadEnd, PATIENCE, RedisServer, eventually};
 use tempfile::TempDir;
-use threaded_sessions::redis::{self, Client, ClientTlsConfig, TlsCertificates};
-use threaded_sessions::store::Touch;
-use threaded_sessions::{ErrorKind, RedisSessionStore, RedisSessionStoreBuilder, SessionId, SessionStore, contract};
+use threaded_sessions::redis::{self, Client};
+use threaded_sessions::rustls::crypto::ring;
+use threaded_sessions::rustls::pki_types::PrivatePkcs8KeyDer;
+use threaded_sessions::rustls::{ClientConfig, RootCertStore};
+use threaded_sessions::store::{Found, Touch};
+use threaded_sessions::{
+    ErrorKind, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, SessionId, SessionStore,
+    contract,
+};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -24,36 +31,45 @@ fn authority(name: &str) -> Authority {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A certificate for this name and its key, both as PEM.
-fn certificate(authority: &Authority, name: &str) -> [String; 2] {
+/// A certificate for this name, and its key.
+fn certificate(authority: &Authority, name: &str) -> (Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
-    let certificate = params.signed_by(&key, authority).unwrap();
-    [certificate.pem(), key.serialize_pem()]
+    (params.signed_by(&key, authority).unwrap(), key)
 }
 
 /// What a server takes to talk TLS only, under this name, and to want a certificate of its clients.
 fn tls_only(files: &TempDir, authority: &Authority, name: &str) -> Vec<String> {
-    let [certificate, key] = certificate(authority, name);
+    let (certificate, key) = certificate(authority, name);
     let file = |option: &str, text: &str| {
         let path = files.path().join(option);
         fs::write(&path, text).unwrap();
         [format!("--tls-{option}"), path.to_str().unwrap().to_owned()]
     };
-    let all = [("ca-cert-file", authority.pem()), ("cert-file", certificate), ("key-file", key)];
+    let all = [("ca-cert-file", authority.pem()), ("cert-file", certificate.pem()), ("key-file", key.serialize_pem())];
     let own = all.iter().flat_map(|(option, text)| file(option, text));
     ["--port", "0", "--tls-port", "{port}"].map(str::to_owned).into_iter().chain(own).collect()
 }
 
-/// For the server at this port. The client has a certificate of an authority, if it has one.
-fn client(host: &str, port: u16, trusted: &Authority, client: Option<&Authority>) -> Client {
-    let client_tls = client.map(|authority| {
-        let [client_cert, client_key] = certificate(authority, "client").map(String::into_bytes);
-        ClientTlsConfig { client_cert, client_key }
-    });
-    let certificates = TlsCertificates { client_tls, root_cert: Some(trusted.pem().into_bytes()) };
-    Client::build_with_tls(format!("rediss://{host}:{port}"), certificates).unwrap()
+fn url(host: &str, port: u16) -> String {
+    format!("rediss://{host}:{port}")
+}
+
+/// Trusts one authority, and shows a certificate of another one, if there is one.
+fn config(trusted: &Authority, client: Option<&Authority>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.der().clone()).unwrap();
+    let builder = ClientConfig::builder_with_provider(ring::default_provider().into());
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+    Arc::new(match client {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let (certificate, key) = certificate(authority, "client");
+            let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+            builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
+        }
+    })
 }
 
 /// A server that talks TLS only, and wants a certificate of its clients.
@@ -72,8 +88,8 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
 
 impl Rig {
     fn store(&self, host: &str, trusted: &Authority, own: Option<&Authority>) -> RedisSessionStore {
-        let client = client(host, self.server.port(), trusted, own);
-        RedisSessionStore::builder().client(client).expiring().build().unwrap()
+        let url = url(host, self.server.port());
+        RedisSessionStore::builder().url(url).tls_config(config(trusted, own)).expiring().build().unwrap()
     }
 }
 
@@ -86,8 +102,8 @@ fn the_contract_holds_over_tls() {
 /// told so.
 #[test]
 fn the_contract_holds_over_tls_to_a_sentinel_and_the_master_it_names_and_to_a_cluster() {
-    let check = |builder: RedisSessionStoreBuilder| {
-        let store = builder.expiring().deadline(PATIENCE).build().unwrap();
+    let check = |builder: RedisSessionStoreBuilder, config: &Arc<ClientConfig>| {
+        let store = builder.expiring().deadline(PATIENCE).tls_config(config.clone()).build().unwrap();
         assert_eq!(store.check().unwrap(), []);
         contract::all(&store, sleep);
     };
@@ -98,40 +114,43 @@ fn the_contract_holds_over_tls_to_a_sentinel_and_the_master_it_names_and_to_a_cl
         let tls = tls_only(&files, &authority, host);
         let with =
             |more: &[&'static str]| tls.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>();
-        let to = |server: &RedisServer| client(host, server.port(), &authority, Some(&authority));
+        let config = config(&authority, Some(&authority));
+        let to = |server: &RedisServer| Client::open(url(host, server.port())).unwrap();
 
         let master = RedisServer::with(&with(&[]));
         let watch = format!("{naming}sentinel monitor sessions {host} {} 1\n", master.port());
         let sentinel = RedisServer::sentinel_with(&watch, &with(&["--tls-replication", "yes"]));
-        check(RedisSessionStore::builder().sentinel("sessions", [to(&sentinel)], to(&master)));
+        check(RedisSessionStore::builder().sentinel("sessions", [to(&sentinel)], to(&master)), &config);
 
         let cluster = ["--cluster-enabled", "yes", "--tls-cluster", "yes"];
         let node = RedisServer::with(&with(&[&cluster, node_naming].concat()));
+        // Over a store of its own, because the node talks TLS only.
+        let admin = RedisSessionStore::builder().client(to(&node)).tls_config(config.clone()).build().unwrap();
         let ask = |command: &str| {
-            let mut connection = to(&node).get_connection().unwrap();
             let mut parts = command.split(' ');
-            redis::cmd(parts.next().unwrap()).arg(parts.collect::<Vec<_>>()).query::<String>(&mut connection).unwrap()
+            let mut command = redis::cmd(parts.next().unwrap());
+            command.arg(parts.collect::<Vec<_>>()).query::<String>(&mut admin.pool().get().unwrap()).unwrap()
         };
         ask("CLUSTER ADDSLOTSRANGE 0 16383");
         assert!(eventually(PATIENCE, || ask("CLUSTER INFO").contains("cluster_state:ok")), "the cluster serves");
-        check(RedisSessionStore::builder().cluster([to(&node)]));
+        check(RedisSessionStore::builder().cluster([to(&node)]), &config);
     }
 }
 
 #[test]
-fn whom_nobody_trusts_and_who_talks_otherwise_gets_a_clear_error_in_time() {
+fn tls_failures_name_their_cause_in_time() {
     let stranger = authority("another");
     let plain = RedisServer::start();
-    let url = |scheme: &str, port: u16| RedisSessionStore::open(&format!("{scheme}://localhost:{port}")).unwrap();
+    let open = |scheme: &str, port: u16| RedisSessionStore::open(&format!("{scheme}://localhost:{port}")).unwrap();
     for (case, store, words) in [
         ("wrong host", RIG.store("127.0.0.1", &RIG.authority, Some(&RIG.authority)), "not valid for name"),
         ("wrong authority", RIG.store("localhost", &stranger, Some(&RIG.authority)), "UnknownIssuer"),
-        ("authorities of the system", url("rediss", RIG.server.port()), "UnknownIssuer"),
+        ("authorities of the system", open("rediss", RIG.server.port()), "UnknownIssuer"),
         ("client without a certificate", RIG.store("localhost", &RIG.authority, None), "ertificate"),
         ("client of another authority", RIG.store("localhost", &RIG.authority, Some(&stranger)), "fatal alert"),
-        ("plain TCP where TLS is spoken", url("redis", RIG.server.port()), "rediss://"),
+        ("plain TCP where TLS is spoken", open("redis", RIG.server.port()), "rediss://"),
         // Most servers wait for the end of the line that they take the greeting for.
-        ("TLS where plain TCP is spoken", url("rediss", plain.port()), "corrupt message|redis://"),
+        ("TLS where plain TCP is spoken", open("rediss", plain.port()), "corrupt message|redis://"),
     ] {
         let start = Instant::now();
         let error = store.read(&SessionId::random(), Touch::No).expect_err(case);
@@ -146,15 +165,58 @@ fn whom_nobody_trusts_and_who_talks_otherwise_gets_a_clear_error_in_time() {
 fn a_server_that_hangs_in_the_handshake_holds_nobody_longer_than_the_deadline() {
     let rig = &*RIG;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let certificates = TlsCertificates { client_tls: None, root_cert: Some(rig.authority.pem().into_bytes()) };
-    let url = format!("rediss://localhost:{}", listener.local_addr().unwrap().port());
-    let client = Client::build_with_tls(url, certificates).unwrap();
-    let builder = RedisSessionStore::builder().client(client).deadline(Duration::from_millis(200));
-    let store = builder.build().unwrap();
+    let url = url("localhost", listener.local_addr().unwrap().port());
+    let builder = RedisSessionStore::builder().url(url).tls_config(config(&rig.authority, None));
+    let store = builder.deadline(Duration::from_millis(200)).build().unwrap();
     for _ in 0..3 {
         let start = Instant::now();
         let error = store.read(&SessionId::random(), Touch::No).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut), "{error:?}");
         assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn certificate_is_for_the_name_at_each_address() {
+    let (dead, live) = (DeadEnd::start(), SocketAddr::from(([127, 0, 0, 1], RIG.server.port())));
+    let addresses = Arc::new(move |_: &str, _: u16| Ok(vec![dead.address(), live]));
+    let read = |host: &str| {
+        let manager =
+            RedisConnectionManager::open(&url(host, live.port())).unwrap().with_deadline(PATIENCE / 5).unwrap();
+        let manager = manager.with_tls_config(config(&RIG.authority, Some(&RIG.authority))).unwrap();
+        let pool = RedisPool::new(manager.with_test_seams(Some(addresses.clone()), PATIENCE));
+        let store = RedisSessionStore::builder().pool(pool).build().unwrap();
+        store.read(&SessionId::random(), Touch::No)
+    };
+    assert!(matches!(read("localhost"), Ok(Found::Absent)));
+    let error = read("redis.internal").unwrap_err();
+    assert!(error.source().unwrap().to_string().contains("not valid for name"), "{error:?}");
+}
+
+#[test]
+fn tls_settings_without_effect_are_refused() {
+    let config = || config(&RIG.authority, None);
+    let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(RIG.authority.pem().into_bytes()) };
+    let own = Client::build_with_tls("rediss://localhost", certificates).unwrap();
+    let builder = RedisSessionStore::builder;
+    for (builder, word) in [
+        (builder().url("redis://localhost").tls_config(config()), "rediss"),
+        (builder().url("redis+unix:///run/redis.sock").tls_config(config()), "rediss"),
+        (builder().url("redis-sentinel://localhost?sentinelServiceName=m").tls_config(config()), "rediss"),
+        (builder().url("redis-cluster://localhost").tls_config(config()), "rediss"),
+        (builder().url("rediss://localhost#insecure"), "tls_config"),
+        (builder().client(own.clone()), "tls_config"),
+        (builder().client(own.clone()).tls_config(config()), "tls_config"),
+        (builder().sentinel("m", [own.clone()], Client::open("redis://localhost").unwrap()), "tls_config"),
+        (builder().cluster([own]), "tls_config"),
+        (
+            builder().pool(RIG.store("localhost", &RIG.authority, None).pool().clone()).tls_config(config()),
+            "ready pool",
+        ),
+    ] {
+        let shown = format!("{builder:?}");
+        let error = builder.build().expect_err(&shown);
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{shown}");
+        assert!(error.source().unwrap().to_string().contains(word), "{shown}: {error:?}");
     }
 }

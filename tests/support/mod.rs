@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
 mod cluster;
+mod dead_end;
 mod http;
 mod monitor;
 #[cfg(feature = "clap")]
@@ -9,6 +10,7 @@ pub mod program;
 mod proxy;
 mod sentinel;
 mod server;
+mod signals;
 mod states;
 
 use std::error::Error;
@@ -18,11 +20,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, shared_cluster};
+pub use dead_end::DeadEnd;
 pub use http::{Client, Response};
 pub use monitor::Monitor;
 pub use proxy::{Fault, Proxy};
 pub use sentinel::Sentinels;
 pub use server::{RedisServer, shared, unique};
+pub use signals::{Signals, Victims};
 
 /// How long the kit waits for what must happen, on however busy a machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,5 +1,6 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -19,6 +20,10 @@ pub enum Fault {
     Stall,
     /// Replies come byte by byte, each byte after this pause.
     Drip(Duration),
+    /// Replies come whole, after this pause.
+    Delay(Duration),
+    /// Replies come in pieces of this many bytes, each after this pause, as over a slow link.
+    Throttle(usize, Duration),
     /// The connection closes in place of forwarding the request.
     CutBeforeRequest,
     /// The connection closes after this many bytes of the reply.
@@ -54,8 +59,8 @@ impl Proxy {
         format!("redis://{}", self.address)
     }
 
-    /// Sets the fault for all requests to come. Only `Refuse`, `Stall` and
-    /// `Drip` also hit the set-up of connections.
+    /// Sets the fault for all requests to come. Only `Refuse` and those that
+    /// delay replies also hit the set-up of connections.
     pub fn set(&self, fault: Fault) {
         self.wires.set(fault, None, Fault::None);
     }
@@ -76,6 +81,27 @@ impl Proxy {
     /// Where connections lead that are made from now on.
     pub fn lead_to(&self, server: &RedisServer) {
         self.wires.state().port = server.port();
+    }
+
+    /// Swallows from now on what comes over the connections that are open, as
+    /// a firewall does that has forgotten them. New connections work.
+    pub fn forget(&self) {
+        let state = self.wires.state();
+        state.open.iter().filter_map(Weak::upgrade).for_each(|wire| wire.forgotten.store(true, Ordering::SeqCst));
+    }
+
+    /// How many requests were swallowed since the start.
+    pub fn swallowed(&self) -> usize {
+        self.wires.state().swallowed
+    }
+
+    /// How many connections were made since the start.
+    pub fn accepted(&self) -> usize {
+        self.wires.state().accepted
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How many times faults have struck since the start.
@@ -108,6 +134,8 @@ struct State {
     /// What comes after that.
     then: Fault,
     fired: usize,
+    swallowed: usize,
+    accepted: usize,
     /// Grows whenever replies held back until then are to flow.
     releases: usize,
     open: Vec<Weak<Wire>>,
@@ -167,7 +195,7 @@ impl Wires {
                 if let Some(wire) = client.ok().and_then(|client| self.admit(client)) {
                     scope.spawn(move || {
                         // An error is either end hanging up.
-                        let _ = self.relay(&wire.client, &wire.server);
+                        let _ = self.relay(&wire);
                         wire.cut();
                     });
                 }
@@ -189,15 +217,21 @@ impl Wires {
         let server = TcpStream::connect(("127.0.0.1", state.port)).ok()?;
         client.set_nodelay(true).ok()?;
         server.set_nodelay(true).ok()?;
-        let wire = Arc::new(Wire { client, server });
+        let wire = Arc::new(Wire { client, server, forgotten: AtomicBool::new(false) });
+        state.accepted += 1;
         state.open.retain(|wire| wire.strong_count() > 0);
         state.open.push(Arc::downgrade(&wire));
         Some(wire)
     }
 
-    fn relay(&self, mut client: &TcpStream, mut server: &TcpStream) -> io::Result<()> {
+    fn relay(&self, wire: &Wire) -> io::Result<()> {
+        let (mut client, mut server) = (&wire.client, &wire.server);
         loop {
             let (request, commands) = read_values(client, 1)?;
+            if wire.forgotten.load(Ordering::SeqCst) {
+                self.state().swallowed += 1;
+                continue;
+            }
             let (fault, since) = self.strike(&request);
             if fault == Fault::CutBeforeRequest {
                 return Ok(());
@@ -207,12 +241,9 @@ impl Wires {
             match fault {
                 Fault::CutAfterExecuted => return Ok(()),
                 Fault::CutReplyAt(end) => return client.write_all(&reply[..end.min(reply.len())]),
-                Fault::Drip(pause) => {
-                    for byte in reply {
-                        self.hold(since, pause);
-                        client.write_all(&[byte])?;
-                    }
-                }
+                Fault::Drip(pause) => self.send_in_pieces(client, &reply, 1, since, pause)?,
+                Fault::Throttle(size, pause) => self.send_in_pieces(client, &reply, size, since, pause)?,
+                Fault::Delay(pause) => self.send_in_pieces(client, &reply, reply.len(), since, pause)?,
                 Fault::Stall => {
                     self.hold(since, Duration::MAX);
                     client.write_all(&reply)?;
@@ -222,12 +253,29 @@ impl Wires {
         }
     }
 
+    fn send_in_pieces(
+        &self,
+        mut client: &TcpStream,
+        reply: &[u8],
+        size: usize,
+        since: usize,
+        pause: Duration,
+    ) -> io::Result<()> {
+        for piece in reply.chunks(size) {
+            self.hold(since, pause);
+            client.write_all(piece)?;
+        }
+        Ok(())
+    }
+
     /// The fault that hits `request`, and the release count it was set under.
     fn strike(&self, request: &[u8]) -> (Fault, usize) {
         let mut state = self.state();
         let fault = match state.fault {
             Fault::None | Fault::Refuse => Fault::None,
-            Fault::Stall | Fault::Drip(_) if state.left.is_none() => state.fire(),
+            Fault::Stall | Fault::Drip(_) | Fault::Delay(_) | Fault::Throttle(..) if state.left.is_none() => {
+                state.fire()
+            }
             _ if is_setup(request) => Fault::None,
             _ => state.fire(),
         };
@@ -245,6 +293,7 @@ impl Wires {
 struct Wire {
     client: TcpStream,
     server: TcpStream,
+    forgotten: AtomicBool,
 }
 
 impl Wire {

@@ -15,6 +15,8 @@ use super::net::address::Address;
 use super::net::connector::{RedisConnectionManager, Settings, check_deadline, misconfigured};
 use super::net::credentials::Credentials;
 use super::net::pool::{RedisPool, default_size};
+#[cfg(feature = "tls-rustls")]
+use super::net::tls::Trust;
 use crate::{Error, Result, SessionId, operation};
 
 /// The default in a cluster: enough partitions to spread sessions evenly over some twenty nodes, and few enough for operations
@@ -124,8 +126,8 @@ impl RedisSessionStoreBuilder {
 
     /// Sets the Redis that this client connects to.
     ///
-    /// For a custom certificate authority or a client certificate, create the client by
-    /// [`Client::build_with_tls`](redis::Client::build_with_tls).
+    /// A client with certificates of its own is refused when the store is built, because they cannot be read. Use
+    /// `tls_config` instead.
     pub fn client(self, client: Client) -> Self {
         Self { source: Source::At(Address::Server(client).into()), ..self }
     }
@@ -158,18 +160,28 @@ impl RedisSessionStoreBuilder {
         Self { connections: Settings { credentials: Some(Arc::new(credentials)), ..self.connections }, ..self }
     }
 
+    /// Sets the TLS configuration, for a custom certificate authority or a client certificate.
+    ///
+    /// It applies to Redis, to its Sentinels and to the nodes of a cluster. Defaults to the authorities of the system, or to
+    /// Mozilla's with the feature `tls-rustls-webpki-roots`. The certificate of a server must be for the host of the URL, or
+    /// for the address under which a Sentinel or a cluster knows it.
+    #[cfg(feature = "tls-rustls")]
+    pub fn tls_config(self, config: Arc<rustls::ClientConfig>) -> Self {
+        Self { connections: Settings { trust: Trust::custom(config), ..self.connections }, ..self }
+    }
+
     /// Sets a pool that the store shares with other users.
     ///
-    /// The pool has a deadline, a size and credentials already, so you cannot set them here as well.
+    /// The pool has a deadline, a size, credentials and a TLS configuration already, so you cannot set them here as well.
     pub fn pool(self, pool: RedisPool) -> Self {
         Self { source: Source::Pool(pool), ..self }
     }
 
     /// Sets the deadline of an operation, between 1 millisecond and 1 hour. Defaults to 1 second.
     ///
-    /// The deadline includes the wait for a connection, the request, the reply, and a retry if the connection is lost. An
-    /// operation can overrun it by up to 10 % plus the timer resolution of the system. The deadline is not enforced while a
-    /// reply arrives byte by byte, because every byte restarts the socket timeout. See [`outages`](crate::outages).
+    /// The deadline includes the wait for a connection, the request, the reply, and a retry if the connection is lost. It is one
+    /// point in time for all of them, so it also holds while a reply arrives byte by byte. An operation can overrun it by the
+    /// timer resolution of the system, a few milliseconds. See [`outages`](crate::outages).
     pub fn deadline(self, deadline: Duration) -> Self {
         Self { connections: Settings { deadline: Some(deadline), ..self.connections }, ..self }
     }
@@ -234,7 +246,9 @@ impl RedisSessionStoreBuilder {
     /// * the URL cannot be parsed;
     /// * the prefix is empty;
     /// * the deadline, the pool size or the number of partitions is out of range;
-    /// * a ready pool is set together with a deadline, a pool size or credentials;
+    /// * a ready pool is set together with a deadline, a pool size, credentials or a TLS configuration;
+    /// * a client has certificates of its own, or does not verify those of the server;
+    /// * a TLS configuration is set, but no URL or client requires TLS, or the reverse without the feature `tls-rustls`;
     /// * there are several partitions, or a cluster, and the prefix contains braces or the key mapper is custom;
     /// * there are no Sentinels or no nodes.
     pub fn build(self) -> Result<RedisSessionStore> {
@@ -255,8 +269,8 @@ impl RedisSessionStoreBuilder {
 
 /// Returns a pool that the application brings. It has its own settings already, so other ones would have no effect.
 fn ready_pool(pool: RedisPool, settings: &Settings, size: Option<u32>) -> Result<RedisPool> {
-    if settings.deadline.is_some() || settings.credentials.is_some() || size.is_some() {
-        let why = "a ready pool has a deadline, a size and credentials already";
+    if settings.are_set() || size.is_some() {
+        let why = "a ready pool has a deadline, a size, credentials and a TLS configuration already";
         return Err(Error::misconfigured(operation::BUILD_STORE, why));
     }
     Ok(pool)
@@ -270,5 +284,5 @@ fn open_pool(address: Address, settings: &Settings, size: Option<u32>) -> Result
         Address::Sentinel { name, sentinels, master } => RedisConnectionManager::sentinel(name, sentinels, master)?,
         Address::Cluster(nodes) => return RedisPool::cluster(&nodes, settings, size),
     };
-    RedisPool::with_size(manager.with(settings), size)
+    RedisPool::with_size(manager.with(settings)?, size)
 }

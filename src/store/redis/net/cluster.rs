@@ -116,7 +116,7 @@ impl Cluster {
     pub(crate) fn new(seeds: &[Client], settings: &Settings, size: u32) -> Result<Self> {
         let refuse = |why: &'static str| Error::misconfigured(operation::BUILD_POOL, why);
         let first = seeds.first().ok_or_else(|| refuse("a cluster needs an address to begin with"))?;
-        let manager = RedisConnectionManager::new(first.clone())?.with(settings);
+        let manager = RedisConnectionManager::new(first.clone())?.with(settings)?;
         let addresses = seeds.iter().map(|seed| address::of(seed.get_connection_info()));
         let seeds = addresses.map(|address| address.map(|(host, port)| (host.to_owned(), port)));
         let seeds = seeds.collect::<Option<_>>().ok_or_else(|| refuse("nodes of a cluster are not at Unix sockets"))?;

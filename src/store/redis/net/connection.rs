@@ -11,14 +11,17 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Connection, ConnectionLike, RedisError, RedisResult, Value};
+use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 
 use super::breaker::Breaker;
+use super::connector::RedisConnectionManager;
 use super::error;
+use super::idle::{IdleTest, Verdict};
+use super::limit::Limit;
+use super::wire::Wire;
 
-/// Up to this size, a command takes no time to send, because it fits into the empty buffer of the socket. The buffer for
-/// packing commands also stays no larger than this.
-const SMALL_COMMAND_BYTES: usize = 16 * 1024;
+/// The buffer for packing commands stays no larger than this.
+const MAX_BUFFER_BYTES: usize = 16 * 1024;
 
 /// How long a connection to a server that cannot serve is kept at least.
 ///
@@ -28,16 +31,16 @@ const MIN_CONNECTION_AGE: Duration = Duration::from_millis(500);
 
 /// A connection from the pool, also for custom commands: `redis::cmd("GET").arg(key).query(&mut connection)`.
 ///
-/// A command has the deadline of the pool. In a pipeline, the deadline starts again for each reply. A connection that fails
-/// leaves the pool.
+/// A command, or a pipeline as a whole, has the deadline of the pool. A connection that fails leaves the pool.
 pub struct RedisConnection {
-    connection: Connection,
+    wire: Wire,
+    db: i64,
     /// The generation that it belongs to. Once one connection has failed, its whole generation is suspect.
     generation: u64,
     opened: Instant,
     deadline: Duration,
-    /// The timeout that the socket has now, for writes and for reads.
-    timeout: Duration,
+    /// When the last exchange over it began, or when it was opened.
+    last_used: Instant,
     /// The end of the current operation. Without it, each command has the whole deadline.
     until: Option<Instant>,
     /// True if each command needs `ASKING`, because this node of a cluster is importing the slot.
@@ -49,29 +52,27 @@ pub struct RedisConnection {
     /// True if Sentinel names the server.
     follows_a_master: bool,
     breaker: Arc<Breaker>,
+    idle_test: Arc<IdleTest>,
 }
 
 impl RedisConnection {
-    /// Wraps a connection of this generation that was opened just now.
-    pub(crate) fn new(
-        connection: Connection,
-        generation: u64,
-        deadline: Duration,
-        follows_a_master: bool,
-        breaker: Arc<Breaker>,
-    ) -> Self {
+    /// Wraps the wire to database `db` that was opened just now, as a connection of this generation.
+    pub(crate) fn new(wire: Wire, db: i64, generation: u64, manager: &RedisConnectionManager) -> Self {
+        let now = Instant::now();
         Self {
-            connection,
+            wire,
+            db,
             generation,
-            opened: Instant::now(),
-            deadline,
-            timeout: deadline,
+            opened: now,
+            deadline: manager.deadline(),
+            last_used: now,
             until: None,
             asking: false,
             packed: Vec::new(),
             spoiled: false,
-            follows_a_master,
-            breaker,
+            follows_a_master: manager.follows_a_master(),
+            breaker: manager.shared_breaker(),
+            idle_test: manager.idle_test(),
         }
     }
 
@@ -101,22 +102,27 @@ impl RedisConnection {
         result
     }
 
-    /// Sets the socket timeouts for the next write or read.
+    /// Tests the connection if it was idle for long. Returns `false` if it is dead, so that the caller drops it.
     ///
-    /// While more than 90 % of the deadline is left, the timeouts stay at the full deadline, which saves two system calls for
-    /// each operation.
-    fn set_timeouts(&mut self, left: Duration) -> RedisResult<()> {
-        let timeout = match left {
-            plenty if plenty > self.deadline * 9 / 10 => self.deadline,
-            // The socket takes zero for no timeout at all.
-            left => left.max(Duration::from_millis(1)),
-        };
-        if timeout != self.timeout {
-            self.connection.set_read_timeout(Some(timeout))?;
-            self.connection.set_write_timeout(Some(timeout))?;
-            self.timeout = timeout;
+    /// The test takes a quarter of the deadline at most. A silent connection is no outage, because a new one may work.
+    pub(crate) fn is_alive(&mut self, until: Instant) -> bool {
+        let verdict = self.idle_test.judge(self.last_used);
+        if verdict == Verdict::Test {
+            let limit = Limit::until(until, self.deadline).at_most(self.deadline / 4);
+            match self.wire.query(&redis::cmd("PING"), limit) {
+                Err(error) if error.is_timeout() => self.idle_test.on_silence(),
+                Err(error) if error::is_unanswered(&error) => {
+                    self.breaker.on_connection_lost(self.generation, &error);
+                }
+                // An error reply is a reply.
+                _ => {
+                    self.last_used = Instant::now();
+                    return true;
+                }
+            }
         }
-        Ok(())
+        self.spoiled |= verdict != Verdict::Use;
+        !self.spoiled
     }
 
     /// Sends two commands in one pipeline and returns both replies.
@@ -140,7 +146,7 @@ impl RedisConnection {
         }
         let replies = self.exchange(&packed);
         // Free a buffer that one large command needed.
-        if packed.capacity() <= SMALL_COMMAND_BYTES {
+        if packed.capacity() <= MAX_BUFFER_BYTES {
             self.packed = packed;
         }
         replies
@@ -148,50 +154,57 @@ impl RedisConnection {
 
     /// Sends packed commands, receives `N` replies and reports a failure.
     fn exchange<const N: usize>(&mut self, packed: &[u8]) -> RedisResult<[Value; N]> {
-        let (until, allowed) = match self.until {
-            Some(until) => (until, left(until)),
-            None => (Instant::now() + self.deadline, self.deadline),
-        };
-        let replies = self.send_and_receive(packed, until, allowed);
+        let (limit, allowed) = self.begin();
+        let replies = self.send_and_receive(packed, limit);
         if let Err(error) = &replies {
             self.on_failure(error, allowed);
         }
         replies
     }
 
-    fn send_and_receive<const N: usize>(
-        &mut self,
-        packed: &[u8],
-        until: Instant,
-        allowed: Duration,
-    ) -> RedisResult<[Value; N]> {
-        self.set_timeouts(allowed)?;
-        self.connection.send_packed_command(packed)?;
-        if packed.len() > SMALL_COMMAND_BYTES {
-            self.set_timeouts(left(until))?;
-        }
+    /// Begins an exchange. Returns its limit, and how long it may take.
+    fn begin(&mut self) -> (Limit, Duration) {
+        let now = Instant::now();
+        self.last_used = now;
+        let until = self.until.unwrap_or_else(|| now + self.deadline);
+        let allowed = until.saturating_duration_since(now);
+        // An error names the deadline unless a good part of it had passed before.
+        let named = if allowed > self.deadline * 9 / 10 { self.deadline } else { allowed };
+        (Limit::until(until, named), allowed)
+    }
+
+    fn send_and_receive<const N: usize>(&mut self, packed: &[u8], limit: Limit) -> RedisResult<[Value; N]> {
+        self.wire.send(packed, limit)?;
         let mut replies = [const { Value::Nil }; N];
         // Receive all replies before looking for errors, so that none is left on the connection.
         for reply in &mut replies {
             if self.asking {
-                self.receive()?;
+                self.wire.receive()?;
             }
-            *reply = self.receive()?;
+            *reply = self.wire.receive()?;
         }
+        self.wire.finish();
         match replies.iter().find_map(error_reply) {
             Some(error) => Err(error),
             None => Ok(replies),
         }
     }
 
-    /// Receives the next reply, and skips push messages.
-    fn receive(&mut self) -> RedisResult<Value> {
-        loop {
-            match self.connection.recv_response()? {
-                Value::Push { .. } => continue,
-                reply => return Ok(reply),
-            }
+    /// Sends a packed pipeline and receives its replies, of which the first `skipped` acknowledge the parts of a transaction.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the first part of a transaction that is refused. Other error replies are among the replies.
+    fn send_pipeline(&mut self, packed: &[u8], skipped: usize, count: usize, limit: Limit) -> RedisResult<Vec<Value>> {
+        self.wire.send(packed, limit)?;
+        let mut refused = None;
+        for _ in 0..skipped {
+            let reply = self.wire.receive()?;
+            refused = refused.or_else(|| error_reply(&reply));
         }
+        let replies = (0..count).map(|_| self.wire.receive()).collect::<RedisResult<_>>()?;
+        self.wire.finish();
+        refused.map_or(Ok(replies), Err)
     }
 
     /// Decides what the failure of a command means for this connection and its generation. `allowed` is the time that the
@@ -214,10 +227,6 @@ impl RedisConnection {
     }
 }
 
-fn left(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now())
-}
-
 fn error_reply(reply: &Value) -> Option<RedisError> {
     match reply {
         Value::ServerError(error) => Some(error.clone().into()),
@@ -235,9 +244,8 @@ impl ConnectionLike for RedisConnection {
     }
 
     fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
-        let allowed = self.until.map_or(self.deadline, left);
-        let replies =
-            self.set_timeouts(allowed).and_then(|()| self.connection.req_packed_commands(commands, offset, count));
+        let (limit, allowed) = self.begin();
+        let replies = self.send_pipeline(commands, offset, count, limit);
         match &replies {
             Ok(replies) => replies.iter().filter_map(error_reply).for_each(|error| self.on_failure(&error, allowed)),
             Err(error) => self.on_failure(error, allowed),
@@ -246,7 +254,7 @@ impl ConnectionLike for RedisConnection {
     }
 
     fn get_db(&self) -> i64 {
-        self.connection.get_db()
+        self.db
     }
 
     fn check_connection(&mut self) -> bool {
@@ -254,7 +262,7 @@ impl ConnectionLike for RedisConnection {
     }
 
     fn is_open(&self) -> bool {
-        !self.spoiled && self.connection.is_open()
+        !self.spoiled
     }
 }
 

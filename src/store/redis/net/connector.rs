@@ -9,15 +9,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{Client, Connection, ConnectionAddr, RedisConnectionInfo, RedisError, RedisResult, Role};
+use redis::{Client, ConnectionAddr, FromRedisValue, RedisError, RedisResult, Role, Value};
 
 use super::address::{self, Address};
 use super::breaker::Breaker;
 use super::connection::RedisConnection;
 use super::credentials::Credentials;
+use super::dial::{Dialer, Resolver};
 use super::error::Cause;
+use super::handshake;
+use super::idle::{IDLE_TIME, IdleTest};
+use super::limit::Limit;
 use super::sentinel::{Sentinel, unreachable};
+use super::tls::{self, Trust};
+use super::wire::Wire;
 use crate::{Error, Result, operation};
 
 /// The deadline of an operation, unless configured otherwise.
@@ -43,6 +48,8 @@ pub(crate) fn check_deadline(deadline: Duration) -> Result<()> {
 pub struct RedisConnectionManager {
     target: Target,
     settings: Settings,
+    dialer: Arc<Dialer>,
+    idle_test: Arc<IdleTest>,
     breaker: Arc<Breaker>,
 }
 
@@ -51,6 +58,10 @@ pub struct RedisConnectionManager {
 pub(crate) struct Settings {
     pub(crate) deadline: Option<Duration>,
     pub(crate) credentials: Option<Arc<dyn Fn() -> Credentials + Send + Sync>>,
+    pub(crate) trust: Trust,
+    /// Test seams.
+    pub(crate) resolver: Option<Resolver>,
+    pub(crate) idle_time: Option<Duration>,
 }
 
 /// The server that connections lead to.
@@ -86,10 +97,22 @@ impl RedisConnectionManager {
     ///
     /// TCP connections get `TCP_NODELAY`, and keep-alive unless the client sets its own. They are closed by a reset, so that
     /// bytes that were not sent yet when a connection was abandoned are never sent late.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the client has certificates of its own, which
+    /// only [`with_tls_config`](Self::with_tls_config) takes, if it does not verify certificates, or if it requires TLS and the
+    /// feature `tls-rustls` is not enabled.
     pub fn new(client: Client) -> Result<Self> {
-        let client = with_socket_settings(&client).map_err(|error| misconfigured(&error))?;
+        check_address(client.get_connection_info().addr())?;
         let breaker = Breaker::new(client.get_connection_info().addr().to_string());
-        Ok(Self { target: Target::Fixed(Arc::new(client)), settings: Settings::default(), breaker: Arc::new(breaker) })
+        Ok(Self::to(Target::Fixed(Arc::new(client)), breaker))
+    }
+
+    fn to(target: Target, breaker: Breaker) -> Self {
+        let settings = Settings::default();
+        let (dialer, idle_test) = (settings.dialer(), settings.idle_test());
+        Self { target, settings, dialer, idle_test, breaker: Arc::new(breaker) }
     }
 
     /// Creates a manager of connections to the master that Sentinel knows as `name`.
@@ -99,7 +122,8 @@ impl RedisConnectionManager {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if there are no Sentinels.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if there are no Sentinels, or if a client cannot be
+    /// used, as in [`new`](Self::new).
     pub fn sentinel(
         name: impl Into<String>,
         sentinels: impl IntoIterator<Item = Client>,
@@ -109,11 +133,10 @@ impl RedisConnectionManager {
         if sentinels.is_empty() {
             return Err(Error::misconfigured(operation::READ_ADDRESS, "there are no Sentinels"));
         }
-        let settings =
-            with_socket_settings(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
-        let sentinel = Sentinel::new(name.into(), sentinels, settings);
-        let breaker = Arc::new(Breaker::new(sentinel.to_string()));
-        Ok(Self { target: Target::Master(Arc::new(sentinel)), settings: Settings::default(), breaker })
+        let sentinel = Sentinel::new(name.into(), sentinels, master.get_connection_info().clone());
+        sentinel.addresses().try_for_each(check_address)?;
+        let breaker = Breaker::new(sentinel.to_string());
+        Ok(Self::to(Target::Master(Arc::new(sentinel)), breaker))
     }
 
     /// Returns a manager with the same settings for another server, with its own circuit breaker.
@@ -123,7 +146,8 @@ impl RedisConnectionManager {
         };
         let client = Client::open(address::at(client.get_connection_info(), host.to_owned(), port))?;
         let breaker = Arc::new(Breaker::new(client.get_connection_info().addr().to_string()));
-        Ok(Self { target: Target::Fixed(Arc::new(client)), breaker, ..self.clone() })
+        let idle_test = self.settings.idle_test();
+        Ok(Self { target: Target::Fixed(Arc::new(client)), breaker, idle_test, ..self.clone() })
     }
 
     /// Returns host and port, unless the server is at a Unix socket or Sentinel names it.
@@ -144,7 +168,8 @@ impl RedisConnectionManager {
     /// The function is called for each new connection, so credentials may change while the program runs. It is called in
     /// threads of the pool, and may block them.
     pub fn with_credentials(self, credentials: impl Fn() -> Credentials + Send + Sync + 'static) -> Self {
-        Self { settings: Settings { credentials: Some(Arc::new(credentials)), ..self.settings }, ..self }
+        let settings = Settings { credentials: Some(Arc::new(credentials)), ..self.settings.clone() };
+        self.with_settings(settings)
     }
 
     /// Sets the deadline of an operation. Defaults to 1 second.
@@ -158,12 +183,54 @@ impl RedisConnectionManager {
     /// longer than an hour.
     pub fn with_deadline(self, deadline: Duration) -> Result<Self> {
         check_deadline(deadline)?;
-        Ok(Self { settings: Settings { deadline: Some(deadline), ..self.settings }, ..self })
+        let settings = Settings { deadline: Some(deadline), ..self.settings.clone() };
+        Ok(self.with_settings(settings))
+    }
+
+    /// Sets the TLS configuration, for a custom certificate authority or a client certificate. Defaults to the authorities of
+    /// the system, or to Mozilla's with the feature `tls-rustls-webpki-roots`.
+    ///
+    /// It applies to Redis and to its Sentinels. The certificate of a server must be for the host of the URL.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if no server requires TLS.
+    #[cfg(feature = "tls-rustls")]
+    pub fn with_tls_config(self, config: Arc<rustls::ClientConfig>) -> Result<Self> {
+        let settings = Settings { trust: Trust::custom(config), ..self.settings.clone() };
+        self.with(&settings)
+    }
+
+    /// Sets how names become addresses, and how long a connection is idle before it is tested. For tests of this crate.
+    #[doc(hidden)]
+    pub fn with_test_seams(self, resolver: Option<Resolver>, idle_time: Duration) -> Self {
+        let settings = Settings { resolver, idle_time: Some(idle_time), ..self.settings.clone() };
+        self.with_settings(settings)
     }
 
     /// Replaces all settings.
-    pub(crate) fn with(self, settings: &Settings) -> Self {
-        Self { settings: settings.clone(), ..self }
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if a TLS configuration would have no effect.
+    pub(crate) fn with(self, settings: &Settings) -> Result<Self> {
+        if settings.trust.is_custom() && !self.requires_tls() {
+            let why = "tls_config has no effect, because no URL begins with rediss";
+            return Err(Error::misconfigured(operation::READ_ADDRESS, why));
+        }
+        Ok(self.with_settings(settings.clone()))
+    }
+
+    fn with_settings(self, settings: Settings) -> Self {
+        Self { dialer: settings.dialer(), idle_test: settings.idle_test(), settings, ..self }
+    }
+
+    fn requires_tls(&self) -> bool {
+        let is_tls = |address: &ConnectionAddr| matches!(address, ConnectionAddr::TcpTls { .. });
+        match &self.target {
+            Target::Fixed(client) => is_tls(client.get_connection_info().addr()),
+            Target::Master(sentinel) => sentinel.addresses().any(is_tls),
+        }
     }
 
     pub(crate) fn deadline(&self) -> Duration {
@@ -177,9 +244,9 @@ impl RedisConnectionManager {
     /// Invalidates all connections if Sentinel names another master and that master is reachable. Returns `true` if it did.
     pub(crate) fn follow_new_master(&self) -> bool {
         let Target::Master(sentinel) = &self.target else { return false };
-        let Ok(master) = sentinel.master(self.deadline() / 3) else { return false };
+        let Ok(master) = sentinel.master(&self.dialer, self.deadline() / 3) else { return false };
         let follows = sentinel.is_another(&master)
-            && self.login(master.clone()).and_then(|client| self.verified_connection(&client)).is_ok()
+            && self.login(master.clone()).and_then(|client| self.verified_wire(&client)).is_ok()
             && sentinel.follow(&master);
         if follows {
             self.breaker.invalidate_all();
@@ -192,7 +259,7 @@ impl RedisConnectionManager {
         match &self.target {
             Target::Fixed(client) => Ok(Client::clone(client)),
             // A third of the deadline for each Sentinel, because several may have to be asked.
-            Target::Master(sentinel) => sentinel.master(self.deadline() / 3),
+            Target::Master(sentinel) => sentinel.master(&self.dialer, self.deadline() / 3),
         }
     }
 
@@ -207,63 +274,74 @@ impl RedisConnectionManager {
     /// Opens a connection and sets the generation that it belongs to.
     fn open_connection(&self, generation: &mut u64) -> RedisResult<RedisConnection> {
         let client = self.login(self.resolve()?)?;
-        let connection = self.verified_connection(&client).map_err(|error| match error.kind() {
-            redis::ErrorKind::AuthenticationFailed => self.why_login_failed(&client, error),
-            _ => error,
-        });
+        let wire = self.verified_wire(&client);
         if let Target::Master(sentinel) = &self.target {
-            if connection.is_err() {
+            if wire.is_err() {
                 sentinel.doubt();
             // A connection of an earlier generation is discarded, so it decides nothing.
             } else if self.breaker.is_current(*generation) && sentinel.follow(&client) {
                 *generation = self.breaker.invalidate_all();
             }
         }
-        let breaker = self.breaker.clone();
-        Ok(RedisConnection::new(connection?, *generation, self.deadline(), self.follows_a_master(), breaker))
+        Ok(RedisConnection::new(wire?, client.get_connection_info().redis_settings().db(), *generation, self))
     }
 
-    /// Connects, and returns the connection only after a reply, because only a reply shows that the server serves.
+    /// Connects, and returns the wire only after a reply, because only a reply shows that the server serves.
     ///
     /// A server that hangs still accepts connections. A server that loads its data, or requires a password, rejects the first
     /// command.
-    fn verified_connection(&self, client: &Client) -> RedisResult<Connection> {
-        #[cfg(feature = "tls-rustls")]
-        super::tls::provide();
-        self.connect_and_verify(client).map_err(|error| hint_at_tls(client.get_connection_info().addr(), error))
+    fn verified_wire(&self, client: &Client) -> RedisResult<Wire> {
+        let info = client.get_connection_info();
+        let (settings, limit) = (info.redis_settings(), Limit::of(self.deadline()));
+        let set_up = |stream| {
+            let mut wire = Wire::new(stream, settings.protocol());
+            let reply = handshake::run(&mut wire, settings, &self.probe(), limit)?;
+            self.verify(reply).map(|()| wire)
+        };
+        self.dialer.open(info, self.deadline(), limit, set_up).map_err(|error| hint_at_tls(info.addr(), error))
     }
 
-    fn connect_and_verify(&self, client: &Client) -> RedisResult<Connection> {
-        let mut connection = client.get_connection_with_timeout(self.deadline())?;
-        connection.set_read_timeout(Some(self.deadline()))?;
-        connection.set_write_timeout(Some(self.deadline()))?;
-        match self.verify(&mut connection) {
+    /// The command whose reply shows that a server serves.
+    fn probe(&self) -> redis::Cmd {
+        redis::cmd(if self.follows_a_master() { "ROLE" } else { "PING" })
+    }
+
+    /// Decides from the reply to the probe whether the server serves.
+    fn verify(&self, reply: Value) -> RedisResult<()> {
+        match (reply.extract_error(), &self.target) {
             // The server serves. This user may only not run this command.
-            Err(error) if error.code() == Some("NOPERM") => Ok(connection),
-            verified => verified.map(|()| connection),
-        }
-    }
-
-    fn verify(&self, connection: &mut Connection) -> RedisResult<()> {
-        match &self.target {
-            Target::Fixed(_) => redis::cmd("PING").exec(connection),
+            (Err(error), _) if error.code() == Some("NOPERM") => Ok(()),
+            (Err(error), _) => Err(error),
+            (Ok(_), Target::Fixed(_)) => Ok(()),
             // A server that Sentinel names may have become a replica in the meantime.
-            Target::Master(_) => match redis::cmd("ROLE").query(connection)? {
+            (Ok(role), Target::Master(_)) => match Role::from_redis_value(role)? {
                 Role::Primary { .. } => Ok(()),
                 _ => Err(unreachable("the server that Sentinel named is not a master")),
             },
         }
     }
 
-    /// Returns why a login failed, because the client does not report it. If the reason is not the credentials but, for
-    /// example, that the server has too many clients, a connection without credentials meets the same error.
-    fn why_login_failed(&self, client: &Client, failed: RedisError) -> RedisError {
-        let anonymous = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let info = client.get_connection_info().clone().set_redis_settings(anonymous);
-        match Client::open(info).and_then(|client| self.verified_connection(&client)) {
-            Err(error) if error.code() != Some("NOAUTH") => error,
-            _ => failed,
-        }
+    pub(crate) fn shared_breaker(&self) -> Arc<Breaker> {
+        self.breaker.clone()
+    }
+
+    pub(crate) fn idle_test(&self) -> Arc<IdleTest> {
+        self.idle_test.clone()
+    }
+}
+
+impl Settings {
+    /// Returns `true` if any setting differs from its default.
+    pub(crate) fn are_set(&self) -> bool {
+        self.deadline.is_some() || self.credentials.is_some() || self.trust.is_custom()
+    }
+
+    fn dialer(&self) -> Arc<Dialer> {
+        Arc::new(Dialer::new(self.resolver.clone(), self.trust.clone()))
+    }
+
+    fn idle_test(&self) -> Arc<IdleTest> {
+        Arc::new(IdleTest::new(self.idle_time.unwrap_or(IDLE_TIME)))
     }
 }
 
@@ -316,19 +394,6 @@ pub(crate) fn misconfigured(error: &RedisError) -> Error {
     Error::misconfigured(operation::READ_ADDRESS, Cause::of(error))
 }
 
-/// Returns the client with the socket settings of [`RedisConnectionManager::new`].
-fn with_socket_settings(client: &Client) -> RedisResult<Client> {
-    let info = client.get_connection_info().clone();
-    let tcp = info.tcp_settings().clone().set_nodelay(true).set_linger_time(Duration::ZERO);
-    let tcp = match tcp.keepalive() {
-        Some(_) => tcp,
-        None => tcp.set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(60))),
-    };
-    // Skip the commands that the client sends on connecting to name itself. It ignores their replies, and PING must get the
-    // first reply.
-    let redis = match info.redis_settings() {
-        own if own.lib_name().is_some() => own.clone(),
-        settings => settings.clone().set_skip_set_lib_name(),
-    };
-    Client::open(info.set_tcp_settings(tcp).set_redis_settings(redis))
+fn check_address(server: &ConnectionAddr) -> Result<()> {
+    tls::check(server).map_err(|why| Error::misconfigured(operation::READ_ADDRESS, why))
 }

@@ -75,6 +75,7 @@ fn kind(error: &RedisError) -> ErrorKind {
         Kind::Server(ServerErrorKind::ResponseError) => match error.detail().unwrap_or_default() {
             detail if detail.starts_with("max number of clients") => ErrorKind::Unavailable,
             detail if detail.starts_with("DB index") => ErrorKind::Misconfigured,
+            detail if detail.starts_with("SELECT is not allowed") => ErrorKind::Misconfigured,
             // The URL is that of a cluster or of a Sentinel, but the server is neither.
             detail if detail.starts_with("This instance has cluster support disabled") => ErrorKind::Misconfigured,
             detail if detail.starts_with("unknown command 'SENTINEL'") => ErrorKind::Misconfigured,
@@ -169,6 +170,7 @@ mod tests {
             ("ASK 3999 127.0.0.1:6381", ErrorKind::Misconfigured),
             ("CROSSSLOT Keys in request don't hash to the same slot", ErrorKind::Misconfigured),
             ("ERR DB index is out of range", ErrorKind::Misconfigured),
+            ("ERR SELECT is not allowed in cluster mode", ErrorKind::Misconfigured),
             ("ERR This instance has cluster support disabled", ErrorKind::Misconfigured),
             ("ERR unknown command 'SENTINEL', with args beginning with: 'GET-MASTER' ", ErrorKind::Misconfigured),
             ("ERR something new", ErrorKind::Other),

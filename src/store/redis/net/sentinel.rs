@@ -11,9 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use redis::{Client, ConnectionInfo, RedisError, RedisResult};
+use redis::{Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult};
 
-use super::{address, error};
+use super::dial::Dialer;
+use super::limit::Limit;
+use super::wire::Wire;
+use super::{address, error, handshake};
 use crate::sync;
 
 /// The Sentinels that know the current master.
@@ -40,11 +43,11 @@ impl Sentinel {
     /// Returns a client for the master that the first responsive Sentinel names.
     ///
     /// Each Sentinel has `limit` to reply.
-    pub(crate) fn master(&self, limit: Duration) -> RedisResult<Client> {
+    pub(crate) fn master(&self, dialer: &Dialer, limit: Duration) -> RedisResult<Client> {
         let (mut no_reply, mut error_reply) = (None, None);
         let first = self.first.load(Ordering::Relaxed);
         for position in (0..self.sentinels.len()).map(|position| (first + position) % self.sentinels.len()) {
-            match self.ask(&self.sentinels[position], limit) {
+            match self.ask(&self.sentinels[position], dialer, limit) {
                 Ok(Some((host, port))) => {
                     self.first.store(position, Ordering::Relaxed);
                     return Client::open(address::at(&self.settings, host, port));
@@ -80,11 +83,22 @@ impl Sentinel {
         sync::lock(&self.followed)
     }
 
-    fn ask(&self, sentinel: &Client, limit: Duration) -> RedisResult<Option<(String, u16)>> {
-        let mut connection = sentinel.get_connection_with_timeout(limit)?;
-        connection.set_read_timeout(Some(limit))?;
-        connection.set_write_timeout(Some(limit))?;
-        redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.name).query(&mut connection)
+    fn ask(&self, sentinel: &Client, dialer: &Dialer, limit: Duration) -> RedisResult<Option<(String, u16)>> {
+        let info = sentinel.get_connection_info();
+        let settings = info.redis_settings();
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.name);
+        let end = Limit::of(limit);
+        let reply = dialer.open(info, limit, end, |stream| {
+            handshake::run(&mut Wire::new(stream, settings.protocol()), settings, &question, end)
+        })?;
+        redis::from_redis_value(reply.extract_error()?).map_err(RedisError::from)
+    }
+
+    /// Returns the addresses of the Sentinels, and that of `master`, which says whether the master requires TLS.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &ConnectionAddr> {
+        let sentinels = self.sentinels.iter().map(|sentinel| sentinel.get_connection_info());
+        sentinels.chain([&self.settings]).map(ConnectionInfo::addr)
     }
 }
 

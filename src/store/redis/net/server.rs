@@ -133,8 +133,10 @@ impl Server {
     ) -> Result<PooledConnection<RedisConnectionManager>> {
         let mut wait = FIRST_CHECKOUT_WAIT;
         loop {
-            if let Some(connection) = self.pool.try_get() {
-                return Ok(connection);
+            while let Some(mut connection) = self.pool.try_get() {
+                if connection.is_alive(until) {
+                    return Ok(connection);
+                }
             }
             self.check().map_err(|error| error::connect_error(operation, &error))?;
             let left = until.saturating_duration_since(Instant::now());
@@ -142,7 +144,9 @@ impl Server {
                 let why = format!("none of up to {} connections came free", self.pool.max_size());
                 return Err(Error::new(ErrorKind::TimedOut, operation).with_source(why));
             }
-            if let Ok(connection) = self.pool.get_timeout(left.min(wait)) {
+            if let Ok(mut connection) = self.pool.get_timeout(left.min(wait))
+                && connection.is_alive(until)
+            {
                 return Ok(connection);
             }
             wait *= 2;

@@ -1,0 +1,275 @@
+//! A byte stream to a server, over TCP, a Unix socket or TLS, on which no read or write outlasts the limit of its exchange.
+//!
+//! [`Wire`](super::wire::Wire) sends commands and reads replies over it. No system call waits longer than the time that is
+//! left, and one that a signal interrupts continues with the rest of it. A reply that arrives while most of the time is
+//! left costs one system call.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::limit::Limit;
+
+/// The least timeout that a socket gets. The kernel counts the timeouts of sockets in ticks of up to 10 ms, `poll` does not.
+const MIN_TIMEOUT: Duration = Duration::from_millis(16);
+
+/// A stream to a server.
+pub(crate) enum Stream {
+    Plain(Socket),
+    #[cfg(feature = "tls-rustls")]
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, Socket>>),
+}
+
+impl Stream {
+    /// Sets when what is written and read from now on must be over.
+    pub(crate) fn set_limit(&mut self, limit: Limit) {
+        match self {
+            Self::Plain(socket) => socket.limit = limit,
+            #[cfg(feature = "tls-rustls")]
+            Self::Tls(tls) => tls.sock.limit = limit,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            #[cfg(feature = "tls-rustls")]
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            #[cfg(feature = "tls-rustls")]
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            #[cfg(feature = "tls-rustls")]
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+/// A connected socket with a limit.
+///
+/// The kernel's own timeout of the socket is set once, to half of the deadline. While clearly more is left, a read or write is
+/// a single system call, and one that comes back after that timeout is repeated. With less left, `poll` waits first, for
+/// exactly what is left. So the timeout never has to be set again.
+pub(crate) struct Socket {
+    peer: Peer,
+    limit: Limit,
+    /// From so much time left on, the timeout of the socket is no danger to the limit. The kernel overruns it by up to an
+    /// eighth.
+    unpolled_from: Duration,
+}
+
+/// The two kinds of sockets.
+pub(crate) enum Peer {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Peer {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+#[cfg(unix)]
+impl From<UnixStream> for Peer {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
+
+impl Socket {
+    /// A socket for exchanges that are mostly allowed to take `deadline`; the first one has this limit.
+    pub(crate) fn new(peer: impl Into<Peer>, deadline: Duration, limit: Limit) -> io::Result<Self> {
+        let peer = peer.into();
+        let timeout = (deadline / 2).max(MIN_TIMEOUT);
+        peer.set_timeout(timeout)?;
+        Ok(Self { peer, limit, unpolled_from: timeout + timeout / 4 })
+    }
+
+    /// Makes a system call that waits until the socket is `ready`, as often as it takes within the limit.
+    #[inline]
+    fn call(
+        &self,
+        ready: PollFlags,
+        missing: &str,
+        mut call: impl FnMut(&Peer) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            if self.limit.check(missing)? < self.unpolled_from {
+                self.wait(ready, missing)?;
+            }
+            match call(&self.peer) {
+                // A signal, or the timeout of the socket.
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits until the socket is `ready`, or has failed.
+    #[cold]
+    fn wait(&self, ready: PollFlags, missing: &str) -> io::Result<()> {
+        loop {
+            let left = self.limit.check(missing)?;
+            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [self.peer.watch(ready)], Some(&timeout)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                done => return done.map(drop).map_err(io::Error::from),
+            }
+        }
+    }
+}
+
+impl Peer {
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))
+            }
+            #[cfg(unix)]
+            Self::Unix(stream) => {
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))
+            }
+        }
+    }
+
+    fn watch(&self, ready: PollFlags) -> PollFd<'_> {
+        match self {
+            Self::Tcp(stream) => PollFd::new(stream, ready),
+            #[cfg(unix)]
+            Self::Unix(stream) => PollFd::new(stream, ready),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.call(PollFlags::IN, "no reply", |peer| match peer {
+            Peer::Tcp(stream) => (&*stream).read(buffer),
+            #[cfg(unix)]
+            Peer::Unix(stream) => (&*stream).read(buffer),
+        })
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.call(PollFlags::OUT, "could not send", |peer| match peer {
+            Peer::Tcp(stream) => (&*stream).write(bytes),
+            #[cfg(unix)]
+            Peer::Unix(stream) => (&*stream).write(bytes),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(200);
+
+    /// How much later than its limit a call may return on a busy machine.
+    const SLACK: Duration = Duration::from_millis(60);
+
+    fn pair() -> (Socket, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        (Socket::new(near, DEADLINE, Limit::of(DEADLINE)).unwrap(), far)
+    }
+
+    fn assert_times_out(start: Instant, error: &io::Error) {
+        let took = start.elapsed();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        assert!((DEADLINE..DEADLINE + SLACK).contains(&took), "{took:?}");
+    }
+
+    #[test]
+    fn silence_times_out_at_the_limit() {
+        let (mut socket, _far) = pair();
+        let start = Instant::now();
+        socket.limit = Limit::of(DEADLINE);
+        let error = socket.read(&mut [0; 16]).unwrap_err();
+        assert_times_out(start, &error);
+        assert_eq!(error.to_string(), "no reply within 200 ms");
+    }
+
+    #[test]
+    fn byte_by_byte_times_out_at_the_limit() {
+        let (mut socket, far) = pair();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) && (&far).write_all(b"x").is_ok() {
+                    thread::sleep(Duration::from_millis(10));
+                }
+            });
+            let start = Instant::now();
+            socket.limit = Limit::of(DEADLINE);
+            let error = socket.read_exact(&mut [0; 4096]).unwrap_err();
+            done.store(true, Ordering::Relaxed);
+            assert_times_out(start, &error);
+        });
+    }
+
+    #[test]
+    fn full_buffer_times_out_at_the_limit() {
+        let (mut socket, _far) = pair();
+        let start = Instant::now();
+        socket.limit = Limit::of(DEADLINE);
+        let error = socket.write_all(&vec![0; 64 << 20]).unwrap_err();
+        assert_times_out(start, &error);
+        assert_eq!(error.to_string(), "could not send within 200 ms");
+    }
+
+    #[test]
+    fn late_reply_within_the_limit_is_read() {
+        let (mut socket, mut far) = pair();
+        thread::scope(|scope| {
+            // Later than the timeout of the socket.
+            scope.spawn(move || {
+                thread::sleep(DEADLINE * 3 / 4);
+                far.write_all(b"late").unwrap();
+            });
+            socket.limit = Limit::of(DEADLINE * 10);
+            assert_eq!(socket.read(&mut [0; 16]).unwrap(), 4);
+        });
+    }
+
+    #[test]
+    fn short_limit_counts_although_the_deadline_is_long() {
+        let (mut socket, _far) = pair();
+        let start = Instant::now();
+        socket.limit = Limit::of(DEADLINE / 10);
+        assert_eq!(socket.read(&mut [0; 16]).unwrap_err().to_string(), "no reply within 20 ms");
+        assert!(start.elapsed() < DEADLINE / 10 + SLACK, "{:?}", start.elapsed());
+    }
+}
