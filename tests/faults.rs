@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
-use rig::{KEEPS, OPS, Op, PASSWORD, PLAIN, PROXIED, Rig, SHORT, Setting, Subject, WAITS};
-use support::{Fault, PATIENCE, RedisServer, eventually};
+use rig::{KEEPS, OPS, Op, PARTLY, PASSWORD, PLAIN, PROXIED, Rig, SHORT, Setting, Subject, WAITS};
+use support::{DeadEnd, Fault, PATIENCE, Proxy, RedisServer, Signals, Victims, eventually};
 use threaded_sessions::store::Touch;
 use threaded_sessions::{Error, RedisSessionStore, SessionStore, redis};
 
@@ -202,6 +202,37 @@ faults! {
         },
         |rig| rig.server.resume();
     dripping: "answers in drips", PROXIED, |rig, act| strike_once(rig, Fault::Drip(Duration::from_millis(1)), act), NOTHING;
+    interrupted: "replies while signals interrupt the thread", PROXIED,
+        |rig, act| {
+            let before = rig.proxy.fired();
+            rig.proxy.set(Fault::Delay(Duration::from_millis(30)));
+            let signals = Signals::start(Victims::ThisThread);
+            act();
+            drop(signals);
+            assert!(rig.proxy.fired() > before);
+        },
+        |rig| rig.proxy.set(Fault::None);
+    forgotten: "is behind a firewall that forgot the idle connections", Setting { idle: SHORT / 5, connections: 1, ..PARTLY },
+        |rig, act| {
+            let before = rig.proxy.swallowed();
+            rig.proxy.forget();
+            thread::sleep(SHORT);
+            act();
+            assert!(rig.proxy.swallowed() > before);
+        },
+        NOTHING;
+    dead_first_address: "has a name whose first address is dead", PARTLY,
+        |rig, act| {
+            let (dead, live) = (DeadEnd::start(), Proxy::start(&rig.server));
+            *rig.addresses.lock().unwrap() = vec![dead.address(), live.address()];
+            rig.kill_clients();
+            act();
+            assert!(live.accepted() > 0);
+            // From here on without the dead one.
+            *rig.addresses.lock().unwrap() = vec![live.address()];
+            rig.kept.lock().unwrap().push(live);
+        },
+        NOTHING;
     cut_before: "cuts the connection before the command arrives", PROXIED,
         |rig, act| strike_once(rig, Fault::CutBeforeRequest, act), NOTHING;
     cut_mid_reply: "cuts the connection in the middle of the reply", PROXIED,

@@ -1,10 +1,12 @@
 //! What the faults are tried on: a server with its stores, and an operation on a session.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use threaded_sessions::redis::{self, RedisError, Value};
 use threaded_sessions::store::{Bind, Created, Found, Saved, Touch, Version, Write};
-use threaded_sessions::{Error, RedisSessionStore, SessionId, SessionStore};
+use threaded_sessions::{Error, RedisConnectionManager, RedisPool, RedisSessionStore, SessionId, SessionStore};
 
 use crate::support::{PATIENCE, Proxy, RedisServer};
 
@@ -35,6 +37,10 @@ pub(super) struct Rig {
     pub(super) server: RedisServer,
     pub(super) proxy: Proxy,
     pub(super) store: RedisSessionStore,
+    /// Where the host of the store leads to.
+    pub(super) addresses: Arc<Mutex<Vec<SocketAddr>>>,
+    /// What has to live as long as the rig.
+    pub(super) kept: Mutex<Vec<Proxy>>,
     pub(super) admin: RedisSessionStore,
     pub(super) bystander: SessionId,
 }
@@ -45,11 +51,18 @@ pub(super) struct Setting {
     pub(super) proxied: bool,
     /// The store's.
     pub(super) password: &'static str,
+    /// After this time the store tests an idle connection.
+    pub(super) idle: Duration,
+    /// The most that the store opens.
+    pub(super) connections: u32,
 }
 
-pub(super) const PLAIN: Setting = Setting { args: &[], deadline: PATIENCE, proxied: false, password: "" };
+pub(super) const PLAIN: Setting =
+    Setting { args: &[], deadline: PATIENCE, proxied: false, password: "", idle: PATIENCE, connections: 64 };
 pub(super) const PROXIED: Setting = Setting { proxied: true, ..PLAIN };
 pub(super) const KEEPS: Setting = Setting { args: &["--appendonly", "yes", "--appendfsync", "always"], ..PLAIN };
+/// For faults that take a part of the deadline.
+pub(super) const PARTLY: Setting = Setting { deadline: Duration::from_secs(2), ..PROXIED };
 pub(super) const WAITS: Setting = Setting { deadline: SHORT, ..PLAIN };
 
 impl Rig {
@@ -58,16 +71,26 @@ impl Rig {
         let root = ["--user", "root", "on", ">root", "~*", "&*", "+@all"];
         let server = RedisServer::with(&[&root, setting.args].concat());
         let proxy = Proxy::start(&server);
-        let open = |url: String, deadline| {
-            let builder = RedisSessionStore::builder().url(url).deadline(deadline).prefix("{faults}");
+        let open = |manager: RedisConnectionManager, deadline| {
+            let pool = RedisPool::with_size(manager.with_deadline(deadline).unwrap(), setting.connections).unwrap();
+            let builder = RedisSessionStore::builder().pool(pool).prefix("{faults}");
             if expiring { builder.expiring() } else { builder }.build().unwrap()
         };
-        let url = if setting.proxied { proxy.url() } else { server.url() };
-        let store = open(url.replace("//", &format!("//:{}@", setting.password)), setting.deadline);
-        let admin = open(format!("redis://root:root@127.0.0.1:{}", server.port()), PATIENCE);
+        let manager = |login: &str| {
+            RedisConnectionManager::open(&format!("redis://{login}@127.0.0.1:{}", server.port())).unwrap()
+        };
+        let direct = SocketAddr::from(([127, 0, 0, 1], server.port()));
+        let addresses = Arc::new(Mutex::new(vec![if setting.proxied { proxy.address() } else { direct }]));
+        let resolver = {
+            let addresses = addresses.clone();
+            Arc::new(move |_: &str, _: u16| Ok(addresses.lock().unwrap().clone()))
+        };
+        let store = manager(&format!(":{}", setting.password)).with_test_seams(Some(resolver), setting.idle);
+        let store = open(store, setting.deadline);
+        let admin = open(manager("root:root"), PATIENCE);
         let bystander = admin.fresh_id(None);
         assert!(matches!(admin.create(&bystander, write(&admin, "bystander")), Ok(Created::Stored(_))));
-        Self { server, proxy, store, admin, bystander }
+        Self { server, proxy, store, addresses, kept: Mutex::default(), admin, bystander }
     }
 
     /// Runs a command that does no harm twice: the connection may be one that was killed with others.
