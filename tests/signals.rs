@@ -5,12 +5,9 @@
 
 mod support;
 
-use std::io::{self, Read, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::thread;
 use std::time::Duration;
 
-use support::{Fault, PATIENCE, Proxy, RedisServer, Signals, Victims, alone, eventually};
+use support::{Fault, PATIENCE, Proxy, RedisServer, Signals, Victims, alone, eventually, slow_pipe};
 use threaded_sessions::r2d2::ManageConnection;
 use threaded_sessions::store::{Created, Found, Touch, Write};
 use threaded_sessions::{RedisConnectionManager, RedisSessionStore, SessionManager, SessionStore, redis};
@@ -18,33 +15,6 @@ use threaded_sessions::{RedisConnectionManager, RedisSessionStore, SessionManage
 const HOUR: Duration = Duration::from_secs(3600);
 const DELAY: Duration = Duration::from_millis(30);
 const ROUNDS: usize = 20;
-
-/// A port that leads to another port, and delays all that comes back from there.
-fn slow_pipe(to: u16) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let server = TcpStream::connect(("127.0.0.1", to)).unwrap();
-            let (ahead, back) = ((client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client));
-            thread::spawn(move || copy(ahead.0, ahead.1, Duration::ZERO));
-            thread::spawn(move || copy(back.0, back.1, DELAY));
-        }
-    });
-    port
-}
-
-fn copy(mut from: TcpStream, mut to: TcpStream, delay: Duration) -> io::Result<()> {
-    let mut chunk = [0; 16 * 1024];
-    loop {
-        let read = match from.read(&mut chunk) {
-            Ok(0) | Err(_) => return to.shutdown(Shutdown::Both),
-            Ok(read) => read,
-        };
-        thread::sleep(delay);
-        to.write_all(&chunk[..read])?;
-    }
-}
 
 #[test]
 fn signals_fail_no_operation_and_begin_no_outage() {
@@ -71,11 +41,13 @@ fn signals_fail_no_operation_and_begin_no_outage() {
 fn signals_fail_no_connecting_and_no_look_up() {
     let _alone = alone();
     let server = RedisServer::with(&["--requirepass", "secret"]);
-    let watch = format!("sentinel monitor sessions 127.0.0.1 {} 1\n", slow_pipe(server.port()));
+    let watch = format!("sentinel monitor sessions 127.0.0.1 {} 1\n", slow_pipe(server.port(), DELAY));
     let sentinel = RedisServer::sentinel(&format!("{watch}sentinel auth-pass sessions secret\n"));
-    let direct = format!("redis://:secret@127.0.0.1:{}", slow_pipe(server.port()));
-    let by_sentinel =
-        format!("redis-sentinel://:secret@127.0.0.1:{}?sentinelServiceName=sessions", slow_pipe(sentinel.port()));
+    let direct = format!("redis://:secret@127.0.0.1:{}", slow_pipe(server.port(), DELAY));
+    let by_sentinel = format!(
+        "redis-sentinel://:secret@127.0.0.1:{}?sentinelServiceName=sessions",
+        slow_pipe(sentinel.port(), DELAY)
+    );
     let _signals = Signals::start(Victims::AllThreads);
     for url in [direct, by_sentinel] {
         let manager = RedisConnectionManager::open(&url).unwrap();
@@ -91,7 +63,7 @@ fn signals_fail_no_reaping() {
     let _alone = alone();
     let server = RedisServer::start();
     let store = RedisSessionStore::builder()
-        .url(format!("redis://127.0.0.1:{}", slow_pipe(server.port())))
+        .url(format!("redis://127.0.0.1:{}", slow_pipe(server.port(), DELAY)))
         .expiring()
         .build()
         .unwrap();

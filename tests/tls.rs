@@ -10,8 +10,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use support::{DeadEnd, PATIENCE, RedisServer, eventually};
+use support::{DeadEnd, PATIENCE, RedisServer, Signals, Victims, eventually, slow_pipe};
 use tempfile::TempDir;
+use threaded_sessions::r2d2::ManageConnection;
 use threaded_sessions::redis::{self, Client};
 use threaded_sessions::rustls::crypto::ring;
 use threaded_sessions::rustls::pki_types::PrivatePkcs8KeyDer;
@@ -191,6 +192,18 @@ fn certificate_is_for_the_name_at_each_address() {
     assert!(matches!(read("localhost"), Ok(Found::Absent)));
     let error = read("redis.internal").unwrap_err();
     assert!(error.source().unwrap().to_string().contains("not valid for name"), "{error:?}");
+}
+
+#[test]
+fn signals_fail_no_handshake_and_no_command() {
+    let port = slow_pipe(RIG.server.port(), Duration::from_millis(30));
+    let manager = RedisConnectionManager::open(&url("localhost", port)).unwrap();
+    let manager = manager.with_tls_config(config(&RIG.authority, Some(&RIG.authority))).unwrap();
+    let _signals = Signals::start(Victims::ThisThread);
+    for _ in 0..5 {
+        let mut connection = manager.connect().unwrap();
+        redis::cmd("PING").exec(&mut connection).unwrap();
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod proxy;
 mod sentinel;
 mod server;
 mod signals;
+mod slow_pipe;
 mod states;
 
 use std::error::Error;
@@ -27,6 +28,7 @@ pub use proxy::{Fault, Proxy};
 pub use sentinel::Sentinels;
 pub use server::{RedisServer, shared, unique};
 pub use signals::{Signals, Victims};
+pub use slow_pipe::slow_pipe;
 
 /// How long the kit waits for what must happen, on however busy a machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
