@@ -379,11 +379,11 @@ fn hint_at_tls(server: &ConnectionAddr, error: RedisError) -> RedisError {
     let (kind, why) = match server {
         ConnectionAddr::Tcp(..) if error.is_connection_dropped() && !error.is_connection_refusal() => (
             std::io::ErrorKind::ConnectionAborted,
-            "the server closed the connection unasked; if it wants TLS, its URL begins with rediss://",
+            "the server closed the connection: if it requires TLS, begin its URL with rediss://",
         ),
         ConnectionAddr::TcpTls { .. } if error.is_timeout() => (
             std::io::ErrorKind::TimedOut,
-            "the server did not answer over TLS; if it speaks none, its URL begins with redis://",
+            "the server did not reply over TLS: if it does not support TLS, begin its URL with redis://",
         ),
         _ => return error,
     };
