@@ -153,6 +153,7 @@ impl RedisConnection {
             None => (Instant::now() + self.deadline, self.deadline),
         };
         let replies = self.send_and_receive(packed, until, allowed);
+        let replies = replies.map_err(|error| error::no_reply_within(self.deadline, error));
         if let Err(error) = &replies {
             self.on_failure(error, allowed);
         }

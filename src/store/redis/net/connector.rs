@@ -16,7 +16,7 @@ use super::address::{self, Address};
 use super::breaker::Breaker;
 use super::connection::RedisConnection;
 use super::credentials::Credentials;
-use super::error::Cause;
+use super::error::{self, Cause};
 use super::sentinel::{Sentinel, unreachable};
 use crate::{Error, Result, operation};
 
@@ -72,7 +72,7 @@ impl RedisConnectionManager {
     /// of a cluster. The error does not quote the URL, because the URL may contain a password. The pool of a cluster is
     /// created by the builder of a [`RedisSessionStore`](crate::RedisSessionStore).
     pub fn open(url: &str) -> Result<Self> {
-        match Address::parse(url).map_err(|error| misconfigured(&error))? {
+        match Address::parse(url)? {
             Address::Server(client) => Self::new(client),
             Address::Sentinel { name, sentinels, master } => Self::sentinel(name, sentinels, master),
             Address::Cluster(_) => Err(Error::misconfigured(
@@ -86,7 +86,13 @@ impl RedisConnectionManager {
     ///
     /// TCP connections get `TCP_NODELAY`, and keep-alive unless the client sets its own. They are closed by a reset, so that
     /// bytes that were not sent yet when a connection was abandoned are never sent late.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the client has a user name without a password,
+    /// because such a user name would be ignored.
     pub fn new(client: Client) -> Result<Self> {
+        address::check_login(client.get_connection_info().redis_settings())?;
         let client = with_socket_settings(&client).map_err(|error| misconfigured(&error))?;
         let breaker = Breaker::new(client.get_connection_info().addr().to_string());
         Ok(Self { target: Target::Fixed(Arc::new(client)), settings: Settings::default(), breaker: Arc::new(breaker) })
@@ -99,19 +105,18 @@ impl RedisConnectionManager {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if there are no Sentinels.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if there are no Sentinels, if the name is empty, if
+    /// `master` is at a Unix socket, if a Sentinel has a database, or if a user name has no password.
     pub fn sentinel(
         name: impl Into<String>,
         sentinels: impl IntoIterator<Item = Client>,
         master: Client,
     ) -> Result<Self> {
-        let sentinels: Vec<Client> = sentinels.into_iter().collect();
-        if sentinels.is_empty() {
-            return Err(Error::misconfigured(operation::READ_ADDRESS, "there are no Sentinels"));
-        }
+        let (name, sentinels): (String, Vec<Client>) = (name.into(), sentinels.into_iter().collect());
+        address::check_sentinels(&name, &sentinels, &master)?;
         let settings =
             with_socket_settings(&master).map_err(|error| misconfigured(&error))?.get_connection_info().clone();
-        let sentinel = Sentinel::new(name.into(), sentinels, settings);
+        let sentinel = Sentinel::new(name, sentinels, settings);
         let breaker = Arc::new(Breaker::new(sentinel.to_string()));
         Ok(Self { target: Target::Master(Arc::new(sentinel)), settings: Settings::default(), breaker })
     }
@@ -230,7 +235,10 @@ impl RedisConnectionManager {
     fn verified_connection(&self, client: &Client) -> RedisResult<Connection> {
         #[cfg(feature = "tls-rustls")]
         super::tls::provide();
-        self.connect_and_verify(client).map_err(|error| hint_at_tls(client.get_connection_info().addr(), error))
+        self.connect_and_verify(client).map_err(|error| {
+            let hinted = hint_at_tls(client.get_connection_info().addr(), error);
+            error::no_reply_within(self.deadline(), hinted)
+        })
     }
 
     fn connect_and_verify(&self, client: &Client) -> RedisResult<Connection> {
@@ -238,8 +246,8 @@ impl RedisConnectionManager {
         connection.set_read_timeout(Some(self.deadline()))?;
         connection.set_write_timeout(Some(self.deadline()))?;
         match self.verify(&mut connection) {
-            // The server serves. This user may only not run this command.
-            Err(error) if error.code() == Some("NOPERM") => Ok(connection),
+            // The server serves. It may only not run this command, or not for this user.
+            Err(error) if error::is_command_refused(&error) => Ok(connection),
             verified => verified.map(|()| connection),
         }
     }

@@ -44,7 +44,7 @@ impl Sentinel {
         let (mut no_reply, mut error_reply) = (None, None);
         let first = self.first.load(Ordering::Relaxed);
         for position in (0..self.sentinels.len()).map(|position| (first + position) % self.sentinels.len()) {
-            match self.ask(&self.sentinels[position], limit) {
+            match self.ask(&self.sentinels[position], limit).map_err(|error| error::no_reply_within(limit, error)) {
                 Ok(Some((host, port))) => {
                     self.first.store(position, Ordering::Relaxed);
                     return Client::open(address::at(&self.settings, host, port));
