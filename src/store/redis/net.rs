@@ -15,7 +15,7 @@ pub(super) mod credentials;
 pub(super) mod error;
 pub(super) mod pool;
 mod sentinel;
-mod server;
+pub(super) mod server;
 pub(super) mod slots;
 #[cfg(feature = "tls-rustls")]
 mod tls;
