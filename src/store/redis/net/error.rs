@@ -54,7 +54,7 @@ fn is_outage_behind_proxy(detail: &str) -> bool {
     starts.iter().any(|start| detail.starts_with(start))
 }
 
-/// Returns what an operator reads about a server that takes no connections: that it is away, or that it refuses them.
+/// Returns the log text for a server that takes no connections: it is away, or it refuses them.
 pub(crate) fn outage(error: &RedisError) -> String {
     let cause = Cause::of(error);
     if connect_kind(error).is_temporary() {
@@ -72,7 +72,7 @@ pub(crate) fn is_command_refused(error: &RedisError) -> bool {
 
 /// Returns an error that names the time limit, in place of the one of the system for a socket timeout.
 pub(crate) fn no_reply_within(limit: Duration, error: RedisError) -> RedisError {
-    // An error with a text of its own stays.
+    // An error with a custom text stays.
     if !(error.is_timeout() && error.to_string().contains("(os error ")) {
         return error;
     }
