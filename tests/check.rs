@@ -3,17 +3,15 @@
 mod support;
 
 use std::error::Error as _;
-use std::io::{BufRead, BufReader, Read, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use support::{Cluster, PATIENCE, RedisServer, Sentinels, shared, unique};
+use support::{Cluster, Monitor, PATIENCE, RedisServer, Sentinels, shared, shared_cluster, texts, unique};
 use threaded_sessions::step::WrittenAt;
-use threaded_sessions::store::{Bind, Ending, Write};
-use threaded_sessions::{
-    ErrorKind, RedisSessionStore, RedisWarning, SessionManager, SessionStore, StepStore, contract,
-};
+use threaded_sessions::store::{Bind, Ending, Touch, Write};
+use threaded_sessions::{ErrorKind, RedisSessionStore, RedisWarning, SessionStore, StepStore, contract};
 
 fn store(server: &RedisServer, prefix: &str, expiring: bool) -> RedisSessionStore {
     let builder = RedisSessionStore::builder().url(server.url()).prefix(prefix);
@@ -38,18 +36,229 @@ fn a_policy_that_evicts_is_a_warning() {
     assert!(warnings[0].to_string().contains("allkeys-lru"));
 }
 
+/// Stores that cannot share a prefix with a plain one that has one partition and the default keys.
+fn other_kinds(server: &RedisServer) -> Vec<(&'static str, RedisSessionStore)> {
+    let builder = || RedisSessionStore::builder().url(server.url());
+    vec![
+        ("kind=expiring", builder().expiring().build().unwrap()),
+        ("partitions=4", builder().partitions(4).build().unwrap()),
+        ("keys=hashed", builder().hashed_keys().build().unwrap()),
+        ("keys=custom", builder().key_mapper(|id| format!("sessions:{}", id.expose())).build().unwrap()),
+    ]
+}
+
 #[test]
-fn a_plain_and_an_expiring_store_under_one_prefix_are_a_warning() {
-    for plain_first in [true, false] {
-        // Of its own: one step of a SCAN has to come across the sessions.
+fn check_refuses_prefix_of_another_kind() {
+    let server = RedisServer::start();
+    let plain = store(&server, "sessions", false);
+    assert_eq!(plain.check().unwrap(), []);
+    for (setting, other) in other_kinds(&server) {
+        let error = other.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{setting}");
+        let why = error.source().unwrap().to_string();
+        for part in ["kind=plain partitions=1 keys=plain", setting, "choose another prefix", "\"sessions:store\""] {
+            assert!(why.contains(part), "{why}");
+        }
+        assert_eq!(plain.check().unwrap(), [], "after {setting}");
+    }
+    // The remedy in the error works.
+    server.cmd(&["DEL", "sessions:store"]);
+    let (_, expiring) = other_kinds(&server).swap_remove(0);
+    assert_eq!(expiring.check().unwrap(), []);
+    assert_eq!(plain.check().unwrap_err().kind(), ErrorKind::Misconfigured);
+    assert_eq!(store(&server, "other", false).check().unwrap(), []);
+}
+
+#[test]
+fn lost_index_does_not_stop_a_start() {
+    let server = RedisServer::start();
+    let expiring = store(&server, "sessions", true);
+    for _ in 0..3 {
+        let _ = expiring.create(&expiring.fresh_id(None), Write::new(b"v", Duration::from_secs(60))).unwrap();
+    }
+    for lost in [&["sessions:index"][..], &["sessions:index", "sessions:store"]] {
+        assert_eq!(expiring.check().unwrap(), []);
+        lost.iter().for_each(|key| drop(server.cmd(&["DEL", key])));
+        assert_eq!(expiring.check().unwrap(), [], "without {lost:?}");
+    }
+}
+
+#[test]
+fn value_of_another_program_under_the_marker_is_kept() {
+    let server = RedisServer::start();
+    for command in [&["SET", "sessions:store", "a secret"][..], &["RPUSH", "sessions:store", "a secret"]] {
+        server.cmd(&["DEL", "sessions:store"]);
+        server.cmd(command);
+        let error = store(&server, "sessions", false).check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+        assert!(!texts(&error).contains("secret") && texts(&error).contains("sessions:store"), "{error:?}");
+        assert_eq!(server.cmd(&["EXISTS", "sessions:store"]), redis::Value::Int(1));
+    }
+}
+
+#[test]
+fn check_marks_a_cluster_once() {
+    let cluster = shared_cluster();
+    let prefix = unique("marked");
+    let builder = || RedisSessionStore::builder().url(cluster.url()).prefix(&prefix).deadline(PATIENCE);
+    assert_eq!(builder().build().unwrap().check().unwrap(), []);
+    assert_eq!(cluster.keys(&format!("{prefix}:store")).len(), 1);
+    for other in [builder().expiring(), builder().partitions(8), builder().hashed_keys()] {
+        assert_eq!(other.build().unwrap().check().unwrap_err().kind(), ErrorKind::Misconfigured);
+    }
+    assert_eq!(builder().build().unwrap().check().unwrap(), []);
+}
+
+#[test]
+fn check_sends_one_command_for_the_marker() {
+    for expiring in [false, true] {
         let server = RedisServer::start();
-        let sessions = SessionManager::<u8>::new(store(&server, "sessions", !plain_first));
-        let mut session = sessions.fresh();
-        *session = 1;
-        let _ = sessions.commit(session).unwrap();
-        assert_eq!(store(&server, "sessions", !plain_first).check().unwrap(), []);
-        let other = store(&server, "sessions", plain_first).check().unwrap();
-        assert_eq!(other, [RedisWarning::SharedPrefix("sessions".into())]);
+        let store = store(&server, "sessions", expiring);
+        let monitor = Monitor::start(&server);
+        for _ in 0..2 {
+            assert_eq!(store.check().unwrap(), []);
+            let commands = monitor.commands();
+            let names: Vec<&str> = commands.iter().map(|command| command[0].as_str()).collect();
+            assert_eq!(names[..2], ["INFO", "SET"], "{names:?}");
+            let kind = if expiring { "expiring" } else { "plain" };
+            let marker = format!("kind={kind} partitions=1 keys=plain");
+            assert_eq!(commands[1], ["SET", "sessions:store", &marker, "NX", "GET"]);
+            let of_marker = commands.iter().filter(|command| command.contains(&"sessions:store".to_owned()));
+            assert_eq!(of_marker.count(), 1, "{names:?}");
+        }
+    }
+}
+
+#[test]
+fn marker_that_may_not_be_written_is_a_warning() {
+    let server = RedisServer::start();
+    let ids = "~sessions:*-*-*-*-*";
+    server.cmd(&["ACL", "SETUSER", "narrow", "on", ">secret", ids, "+@all"]);
+    let url = format!("redis://narrow:secret@127.0.0.1:{}", server.port());
+    let warnings = RedisSessionStore::open(&url).unwrap().check().unwrap();
+    assert_eq!(warnings, [RedisWarning::Unmarked("sessions:store".into())]);
+    assert!(warnings[0].to_string().contains("sessions:store"));
+}
+
+#[test]
+fn server_without_info_is_a_warning() {
+    let renamed = RedisServer::with(&["--rename-command", "INFO", "IN-FO"]);
+    assert_eq!(store(&renamed, "sessions", true).check().unwrap(), [RedisWarning::Unknown]);
+    let server = RedisServer::start();
+    for reply in [
+        Some("-ERR unsupported command\r\n"),
+        Some("-ERR unknown command `INFO`, with args beginning with: \r\n"),
+        Some("-NOPERM this user has no permissions to run the 'info' command\r\n"),
+        Some("-ERR unknown subcommand\r\n"),
+        Some("-PROXYERR not here\r\n"),
+        Some("+OK\r\n"),
+        Some("$13\r\nproxy:1.2.3.4\r\n"),
+        // Some proxies hang up at a command that they do not know.
+        None,
+    ] {
+        let url = in_front_of(&server, "INFO", reply);
+        let store = RedisSessionStore::builder().url(url).deadline(PATIENCE).expiring().build().unwrap();
+        assert_eq!(store.check().unwrap(), [RedisWarning::Unknown], "{reply:?}");
+        assert!(store.create(&store.fresh_id(None), Write::new(b"v", Duration::from_secs(60))).is_ok(), "{reply:?}");
+    }
+}
+
+#[test]
+fn server_without_ping_serves() {
+    let server = RedisServer::start();
+    for reply in ["-ERR unknown command 'PING', with args beginning with: \r\n", "-NOPERM no\r\n", "-ERR no\r\n"] {
+        let url = in_front_of(&server, "PING", Some(reply));
+        assert_eq!(RedisSessionStore::open(&url).unwrap().check().unwrap(), [], "{reply}");
+    }
+}
+
+#[test]
+fn missing_essential_command_is_misconfigured() {
+    for command in ["GETEX", "EVALSHA", "SET"] {
+        let server = RedisServer::with(&["--rename-command", command, ""]);
+        let error = store(&server, "sessions", false).check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{command}: {error:?}");
+        assert!(error.source().unwrap().to_string().contains(&format!("unknown command '{command}'")), "{error:?}");
+    }
+    // Scripts need some commands, too.
+    for (command, kind) in [("TYPE", ErrorKind::Misconfigured), ("ZADD", ErrorKind::Denied)] {
+        let server = RedisServer::with(&["--rename-command", command, ""]);
+        let error = store(&server, "sessions", true).check().unwrap_err();
+        assert_eq!(error.kind(), kind, "{command}: {error:?}");
+    }
+}
+
+#[test]
+fn user_without_right_to_the_index_is_denied() {
+    let server = RedisServer::start();
+    for (right, kind) in [("-zadd", ErrorKind::Denied), ("-zscore", ErrorKind::Denied), ("-type", ErrorKind::Denied)] {
+        server.cmd(&["ACL", "SETUSER", "narrow", "reset", "on", ">secret", "~*", "+@all", right]);
+        let url = format!("redis://narrow:secret@127.0.0.1:{}", server.port());
+        let error = RedisSessionStore::builder().url(url).expiring().build().unwrap().check().unwrap_err();
+        assert_eq!(error.kind(), kind, "{right}: {error:?}");
+    }
+}
+
+#[test]
+fn refused_database_is_not_temporary() {
+    let server = RedisServer::start();
+    let mut rules = user_of_the_guide();
+    rules.extend(["-select"]);
+    server.cmd(&rules);
+    let login = server.url().replace("//", &format!("//{}:PASSWORD@", rules[2]));
+    let node = &shared_cluster().nodes[0];
+    for (url, kind) in [
+        (format!("{login}/3"), ErrorKind::Denied),
+        (format!("{login}/3?protocol=resp3"), ErrorKind::Denied),
+        (format!("{}/3", node.url()), ErrorKind::Misconfigured),
+        (format!("{}/99", server.url()), ErrorKind::Misconfigured),
+    ] {
+        let store = RedisSessionStore::open(&url).unwrap();
+        for error in [store.check().unwrap_err(), store.read(&store.fresh_id(None), Touch::No).unwrap_err()] {
+            assert_eq!(error.kind(), kind, "{error:?}");
+            assert!(!error.kind().is_temporary());
+        }
+    }
+}
+
+#[test]
+fn unknown_refusal_while_connecting_is_not_temporary() {
+    let server = RedisServer::start();
+    for (command, path) in [("AUTH", ""), ("HELLO", "?protocol=resp3"), ("SELECT", "/3")] {
+        let url = in_front_of(&server, command, Some("-ERR something new\r\n"));
+        let url = url.replace("//", if command == "AUTH" { "//:secret@" } else { "//" });
+        let error = RedisSessionStore::open(&format!("{url}{path}")).unwrap().check().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Denied | ErrorKind::Misconfigured), "{command}: {error:?}");
+    }
+}
+
+#[test]
+fn wrong_password_is_no_outage() {
+    let server = RedisServer::with(&["--requirepass", "secret"]);
+    for url in [format!("redis://:wrong@127.0.0.1:{}", server.port()), server.url()] {
+        for protocol in ["resp2", "resp3"] {
+            let store = RedisSessionStore::open(&format!("{url}?protocol={protocol}")).unwrap();
+            let error = store.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+            assert!(error.source().unwrap().to_string().contains("authentication failed"), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn hang_names_the_deadline() {
+    let server = RedisServer::start();
+    for warm in [false, true] {
+        let store = store(&server, "sessions", false);
+        if warm {
+            store.check().unwrap();
+        }
+        server.stop();
+        let error = store.read(&store.fresh_id(None), Touch::No).unwrap_err();
+        server.resume();
+        let texts = texts(&error);
+        assert!(!texts.contains("os error 11"), "{texts}");
+        assert!(!warm || texts.contains("no reply within 1 s"), "{texts}");
     }
 }
 
@@ -124,12 +333,16 @@ fn the_user_of_the_guide_may_do_what_is_needed() {
     let rules = user_of_the_guide();
     server.cmd(&rules);
     let url = server.url().replace("//", &format!("//{}:PASSWORD@", rules[2]));
-    for expiring in [false, true] {
+    for (expiring, path) in [(false, ""), (true, ""), (false, "/3"), (true, "/3"), (true, "/3?protocol=resp3")] {
         // Two kinds of stores do not share a prefix, and the user has one.
         server.cmd(&["FLUSHALL"]);
-        let builder = RedisSessionStore::builder().url(&*url).deadline(PATIENCE);
+        let builder = RedisSessionStore::builder().url(format!("{url}{path}")).deadline(PATIENCE);
         let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
         does_all(store.clone());
+        // The commands of the operator go to database 0.
+        if !path.is_empty() {
+            continue;
+        }
         if let Some(index) = store.index() {
             server.cmd(&["RENAME", "sessions:index", "sessions:principals"]);
             assert_eq!(index.verify().unwrap().displaced, 1);
@@ -190,21 +403,61 @@ fn a_redis_that_is_too_old_is_told_at_the_start() {
     assert!(error.source().unwrap().to_string().contains("6.2.14"));
 }
 
+/// Starts a proxy that answers one command itself, or hangs up at it without a reply, and passes on the others. Returns its URL.
+fn in_front_of(server: &RedisServer, command: &'static str, reply: Option<&'static str>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, port) = (format!("redis://{}", listener.local_addr().unwrap()), server.port());
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, upstream) = (client.unwrap(), TcpStream::connect(("127.0.0.1", port)).unwrap());
+            let (mut from, mut to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
+            thread::spawn(move || intercept(&client, upstream, command, reply));
+        }
+    });
+    url
+}
+
+fn intercept(client: &TcpStream, mut upstream: TcpStream, command: &str, reply: Option<&str>) {
+    let (mut requests, mut replies) = (BufReader::new(client.try_clone().unwrap()), client);
+    while let Some((raw, words)) = read_command(&mut requests) {
+        let sent = match reply {
+            _ if !words[0].eq_ignore_ascii_case(command) => upstream.write_all(&raw),
+            Some(reply) => replies.write_all(reply.as_bytes()),
+            None => break,
+        };
+        if sent.is_err() {
+            break;
+        }
+    }
+    for stream in [client, &upstream] {
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Reads a command: its bytes and its words.
+fn read_command(requests: &mut impl BufRead) -> Option<(Vec<u8>, Vec<String>)> {
+    let number = |raw: &mut Vec<u8>, requests: &mut dyn BufRead| -> Option<usize> {
+        let mut line = String::new();
+        requests.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        raw.extend(line.as_bytes());
+        line.trim().get(1..)?.parse().ok()
+    };
+    let (mut raw, mut words) = (Vec::new(), Vec::new());
+    for _ in 0..number(&mut raw, requests)? {
+        let mut word = vec![0; number(&mut raw, requests)? + 2];
+        requests.read_exact(&mut word).ok()?;
+        words.push(String::from_utf8_lossy(&word).trim().to_owned());
+        raw.extend(word);
+    }
+    Some((raw, words))
+}
+
 /// Answers INFO as Redis 6.2 does, PING as all do, and OK to the rest.
 fn pretend_to_be_old(client: TcpStream) {
     let mut requests = BufReader::new(client.try_clone().unwrap());
     let mut replies = client;
-    let mut line = String::new();
-    while requests.read_line(&mut line).is_ok_and(|read| read > 0) {
-        let parts: usize = line.trim_start_matches('*').trim().parse().unwrap();
-        let mut command = Vec::new();
-        for _ in 0..parts {
-            line.clear();
-            requests.read_line(&mut line).unwrap();
-            let mut part = vec![0; line.trim_start_matches('$').trim().parse::<usize>().unwrap() + 2];
-            requests.read_exact(&mut part).unwrap();
-            command.push(String::from_utf8_lossy(&part).trim().to_owned());
-        }
+    while let Some((_, command)) = read_command(&mut requests) {
         let info = "redis_version:6.2.14\r\n";
         let reply = match &*command[0] {
             "INFO" => format!("${}\r\n{info}\r\n", info.len()),
@@ -214,6 +467,5 @@ fn pretend_to_be_old(client: TcpStream) {
         if replies.write_all(reply.as_bytes()).is_err() {
             return;
         }
-        line.clear();
     }
 }

@@ -7,9 +7,14 @@ mod support;
 #[path = "index/verify.rs"]
 mod verify;
 
+use std::thread;
 use std::time::Duration;
 
-use reaping::{GRACE, HOUR, ask, create, entries, expiring, idle_for, index, is_live, load, prefix_of, reap_all};
+use log::Level;
+use reaping::{
+    GRACE, HOUR, ask, create, entries, expiring, idle_for, index, is_live, keep_logs, load, logged_by, prefix_of,
+    reap_all,
+};
 use support::{PATIENCE, RedisServer, eventually};
 use threaded_sessions::store::{Created, Found, Saved, SessionIndex, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, Result, SessionId, SessionStore};
@@ -277,4 +282,27 @@ fn an_index_of_another_type_is_an_error_to_reapers_and_logs_nobody_out() {
 fn load_overdue_beside(server: &RedisServer) {
     let key = "sessions:00000000-0000-4000-8000-000000000000";
     server.cmd(&["SET", key, reaping::SEVEN, "PX", &(GRACE - 1).to_string()]);
+}
+
+#[test]
+fn index_with_keys_of_another_store_is_logged_once() {
+    let server = RedisServer::start();
+    let builder = || RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring();
+    let (named, hashed) = (builder().build().unwrap(), builder().hashed_keys().build().unwrap());
+    keep_logs();
+    let warnings = || {
+        let logged = logged_by(thread::current().id());
+        logged
+            .into_iter()
+            .filter(|(level, text)| *level == Level::Warn && text.contains("another kind of store"))
+            .count()
+    };
+    create(&idle_for(named.clone(), HOUR), 1);
+    index(&named).page(0, 10).unwrap();
+    assert_eq!(warnings(), 0, "all keys are its own");
+    create(&idle_for(hashed, HOUR), 1);
+    for _ in 0..3 {
+        assert_eq!(index(&named).page(0, 10).unwrap().len(), 2);
+        assert_eq!(warnings(), 1);
+    }
 }

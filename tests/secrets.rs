@@ -170,13 +170,17 @@ fn no_failure_of_any_kind_tells_a_secret() {
     log.result(SessionManager::<u32>::builder(MemorySessionStore::new()).cookie_name("secret ;").build());
     both(&|| patient(shared()).key_mapper(|_| "secret-key".to_owned()), &mut log);
 
-    // Another type, unknown commands, no memory, no writing, no permission, no password.
+    // Another type, unknown commands, an unknown reply, no memory, no writing, no permission, no password.
     for store in [patient(shared()).build().unwrap(), patient(shared()).expiring().build().unwrap()] {
         shared().cmd(&["RPUSH", &store.key(&id), "secret-element"]);
         provoke(&mut log, &store, &id);
     }
     let unknown = ["GETEX", "SET", "DEL", "EVALSHA"].map(|command| ["--rename-command", command, ""]);
     let server = RedisServer::with(unknown.as_flattened());
+    both(&|| patient(&server), &mut log);
+
+    // A reply of a type that the command never has.
+    let server = RedisServer::with(&["--rename-command", "GET", "", "--rename-command", "STRLEN", "GET"]);
     both(&|| patient(&server), &mut log);
     let server = RedisServer::start();
     server.cmd(&["CONFIG", "SET", "maxmemory", "1"]);

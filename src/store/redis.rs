@@ -8,6 +8,7 @@ mod builder;
 mod check;
 mod index;
 mod keys;
+mod marker;
 mod net;
 mod reply;
 mod script;
@@ -24,6 +25,7 @@ use redis::{Cmd, Value};
 pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::RedisWarning;
 use self::keys::Keys;
+use self::marker::ForeignKeys;
 pub use self::net::connection::RedisConnection;
 pub use self::net::connector::RedisConnectionManager;
 pub use self::net::credentials::Credentials;
@@ -71,6 +73,7 @@ pub struct RedisSessionStore {
     expiring: bool,
     /// The suffixes of the companions that the store keeps.
     companions: Vec<String>,
+    foreign_keys: Arc<ForeignKeys>,
 }
 
 impl RedisSessionStore {
@@ -104,7 +107,7 @@ impl RedisSessionStore {
 
     fn new(pool: RedisPool, keys: Keys, expiring: bool) -> Self {
         let scripts = Arc::new(Scripts::new(grace(expiring), &[]));
-        Self { pool, keys, scripts, expiring, companions: Vec::new() }
+        Self { pool, keys, scripts, expiring, companions: Vec::new(), foreign_keys: Arc::default() }
     }
 }
 
@@ -256,7 +259,7 @@ impl fmt::Debug for RedisSessionStore {
             .field("keys", &self.keys)
             .field("expiring", &self.expiring)
             .field("companions", &self.companions)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -53,6 +53,131 @@ fn an_address_that_cannot_be_read_is_refused_without_repeating_it() {
     }
 }
 
+/// A URL, and what the error says about it: the name of a parameter, or the remedy.
+const IGNORED: &[(&str, &str)] = &[
+    ("redis://h?db=3", "`db`"),
+    ("redis://h/?db=3", "the path"),
+    ("redis://h?pass=hunter2", "`pass`"),
+    ("redis://h?password=hunter2", "`password`"),
+    ("redis://h?timeout=5", "`timeout`"),
+    ("redis://h?timeout=5", "deadline"),
+    ("redis://h?node=other", "`node`"),
+    ("redis://h?sentinelServiceName=m", "redis-sentinel"),
+    ("redis://h?Protocol=resp3", "`Protocol`"),
+    ("redis://h?protocol", "is empty"),
+    ("redis://h?protocol=", "`protocol`"),
+    ("redis://h?protocol=resp3&protocol=resp3", "twice"),
+    ("redis://h?protocol=resp4", "`protocol`"),
+    ("redis://h?=hunter2", "a parameter"),
+    ("redis://h#3", "fragment"),
+    ("redis://h/3#", "fragment"),
+    ("redis://h#insecure", "fragment"),
+    ("redis://h/3/4", "path"),
+    ("redis://h/-1", "path"),
+    ("redis://h/+3", "path"),
+    ("redis://user@h", "password"),
+    ("redis://user:@h", "password"),
+    ("redis://:1?hunter2=x@h", "%XX"),
+    ("redis://:hun\tter2@h", "%XX"),
+    ("redis+unix:///s?database=3", "`database`"),
+    ("redis+unix:///s?db=x", "`db`"),
+    ("redis+unix:///s?db=", "`db`"),
+    ("redis+unix:///s?db=1&db=2", "twice"),
+    ("redis+unix:///s?user=u", "password"),
+    ("redis+unix:///s?node=h", "`node`"),
+    ("redis+unix:///s#3", "fragment"),
+    ("redis+unix://localhost/s", "no host"),
+    ("unix://user:hunter2@localhost/s", "no user info"),
+    ("redis-cluster://h/3", "database 0"),
+    ("redis-cluster://h?db=3", "database 0"),
+    ("redis-cluster://h?sentinelServiceName=m", "`sentinelServiceName`"),
+    ("redis-cluster://h?node=a&node=", "`node`"),
+    ("redis-cluster://h?node=user:hunter2@a:1", "%XX"),
+    ("redis-cluster://h?node=user:hunter2%40a:1", "`node`"),
+    ("redis-cluster://h?node=a:1/3", "`node`"),
+    ("redis-cluster://h#3", "fragment"),
+    ("redis-sentinel://h?sentinelServiceName=", "`sentinelServiceName`"),
+    ("redis-sentinel://h?sentinelServiceName=m&sentinelServiceName=n", "twice"),
+    ("redis-sentinel://h?sentinelServiceName=m&sentinelUsername=u", "password"),
+    ("redis-sentinel://h?sentinelServiceName=m&sentinelPassword=", "`sentinelPassword`"),
+    ("redis-sentinel://h?sentinelServiceName=m&sentinelPass=hunter2", "`sentinelPass`"),
+    ("redis-sentinel://h?sentinelServiceName=m&sentinelPassword=hunter2%ff", "UTF-8"),
+    ("redis-sentinel://h?sentinelServiceName=m&db=3", "`db`"),
+    ("redis+unix-cluster://h", "scheme"),
+    ("unix-sentinel://h?sentinelServiceName=m", "scheme"),
+];
+
+#[test]
+fn url_with_ignored_part_is_refused() {
+    for (url, words) in IGNORED {
+        for error in [RedisSessionStore::open(url).err(), RedisConnectionManager::open(url).err()] {
+            let error = error.unwrap_or_else(|| panic!("{url:?} was accepted"));
+            assert_eq!(error.kind(), ErrorKind::Misconfigured, "{url}: {error:?}");
+            let texts = texts(&error);
+            assert!(texts.contains(words), "{url}: {texts}");
+            assert!(!texts.contains("hunter2"), "{url}: {texts}");
+        }
+    }
+    #[cfg(feature = "tls-rustls")]
+    for url in ["rediss://h#3", "rediss://h#", "rediss://h?db=3", "rediss-cluster://h/3", "rediss-sentinel://h?db=3"] {
+        assert_eq!(RedisSessionStore::open(url).unwrap_err().kind(), ErrorKind::Misconfigured, "{url}");
+    }
+}
+
+#[test]
+fn url_with_effective_parts_is_accepted() {
+    for url in [
+        "redis://h",
+        "redis://h/",
+        "redis://h/3",
+        "redis://h?",
+        "redis://:@h",
+        "redis://:p@h:1/0?protocol=resp3",
+        "redis://h?protocol=2",
+        " redis://h\n",
+        "valkey://h/1",
+        "redis+unix:///s?db=3&user=u&pass=p&protocol=resp3",
+        "unix:///s",
+        "redis-cluster://h",
+        "redis-cluster://h/0?node=a:1&node=b&protocol=3",
+        "redis-sentinel://u:p@h/3?sentinelServiceName=m&node=a&sentinelUsername=u&sentinelPassword=a%2Bb+c",
+        #[cfg(feature = "tls-rustls")]
+        "rediss://h/3#insecure",
+    ] {
+        assert!(RedisSessionStore::open(url).is_ok(), "{url}");
+    }
+}
+
+#[test]
+fn client_with_ignored_setting_is_refused() {
+    let client = |url: &str| threaded_sessions::redis::Client::open(url).unwrap();
+    let builder = RedisSessionStore::builder;
+    let master = || client("redis://127.0.0.1/2");
+    let cases = [
+        (builder().client(client("redis://user@h")), "password"),
+        (builder().cluster([client("redis://a/3")]), "database 0"),
+        (builder().cluster([client("redis://a"), client("redis://b/3")]), "database 0"),
+        (builder().cluster([client("redis://a"), client("redis://:hunter2@b")]), "first client"),
+        (builder().cluster([client("redis://:hunter1@a"), client("redis://:hunter2@b")]), "first client"),
+        (builder().cluster([client("redis://a"), client("redis://b?protocol=resp3")]), "first client"),
+        #[cfg(feature = "tls-rustls")]
+        (builder().cluster([client("redis://a"), client("rediss://b")]), "first client"),
+        (builder().sentinel("m", [client("redis://s/3")], master()), "no databases"),
+        (builder().sentinel("m", [client("redis://user@s")], master()), "password"),
+        (builder().sentinel("m", [client("redis://s")], client("unix:///s")), "Unix"),
+        (builder().sentinel("m", [client("redis://s")], client("redis://user@h")), "password"),
+        (builder().sentinel("", [client("redis://s")], master()), "name of the master"),
+    ];
+    for (builder, words) in cases {
+        let shown = format!("{builder:?}");
+        let error = builder.build().expect_err(words);
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{shown}");
+        assert!(texts(&error).contains(words) && !texts(&error).contains("hunter"), "{error:?}");
+    }
+    let same = || client("redis://:hunter2@a?protocol=resp3");
+    assert!(builder().cluster([same(), same(), client("redis://b")]).build().is_ok());
+}
+
 #[test]
 fn a_store_whose_settings_cannot_work_is_refused() {
     let ready = || redis().url(shared().url()).build().unwrap().pool().clone();

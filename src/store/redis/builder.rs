@@ -11,8 +11,8 @@ use redis::Client;
 
 use super::RedisSessionStore;
 use super::keys::{KeyMapper, Keys};
-use super::net::address::Address;
-use super::net::connector::{RedisConnectionManager, Settings, check_deadline, misconfigured};
+use super::net::address::{self, Address};
+use super::net::connector::{RedisConnectionManager, Settings, check_deadline};
 use super::net::credentials::Credentials;
 use super::net::pool::{RedisPool, default_size};
 #[cfg(feature = "tls-rustls")]
@@ -118,8 +118,12 @@ impl RedisSessionStoreBuilder {
     /// * `node` adds a Sentinel or a node. You can repeat it. A cluster needs only one node to find the others.
     /// * `USER` and `PASSWORD` are for Redis; `sentinelUsername` and `sentinelPassword` are for the Sentinels.
     /// * `protocol=resp3` chooses RESP3.
+    /// * Behind a Unix socket, `db`, `user` and `pass` are parameters.
+    /// * `%XX` is decoded. A plus sign is a plus sign.
     ///
-    /// The URLs of Sentinels and clusters are those of the `fred` crate.
+    /// `build` rejects a URL with any other part, because the store would ignore it: an unknown, empty or repeated parameter, a
+    /// fragment (except for `#insecure` with TLS), the database of a cluster, or a user name without a password. The URLs of
+    /// Sentinels and clusters are those of the `fred` crate.
     pub fn url(self, url: impl Into<String>) -> Self {
         Self { source: Source::Url(url.into()), ..self }
     }
@@ -135,7 +139,7 @@ impl RedisSessionStoreBuilder {
     /// Connects to the master that Sentinel knows as `name`.
     ///
     /// The store asks the `sentinels` for its address. Credentials and TLS settings come from `master`; the address in
-    /// `master` is ignored.
+    /// `master` is ignored, so `master` cannot be at a Unix socket. A Sentinel has no database.
     pub fn sentinel(
         self,
         name: impl Into<String>,
@@ -148,7 +152,8 @@ impl RedisSessionStoreBuilder {
 
     /// Connects to the cluster that these nodes belong to.
     ///
-    /// One reachable node is enough to find the others. Credentials and TLS settings of all nodes come from the first client.
+    /// One reachable node is enough to find the others. Login, protocol and TLS settings of all nodes come from the first
+    /// client. The other clients must have the same ones or none. A cluster has only database 0.
     pub fn cluster(self, nodes: impl IntoIterator<Item = Client>) -> Self {
         Self { source: Source::At(Address::Cluster(nodes.into_iter().collect()).into()), ..self }
     }
@@ -243,7 +248,7 @@ impl RedisSessionStoreBuilder {
     ///
     /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), with the reason as its source, if
     ///
-    /// * the URL cannot be parsed;
+    /// * the URL cannot be parsed, or the URL or a client has a setting that would be ignored;
     /// * the prefix is empty;
     /// * the deadline, the pool size or the number of partitions is out of range;
     /// * a ready pool is set together with a deadline, a pool size, credentials or a TLS configuration;
@@ -257,9 +262,7 @@ impl RedisSessionStoreBuilder {
         let pool = match self.source {
             Source::Pool(pool) => ready_pool(pool, settings, size)?,
             Source::At(address) => open_pool(*address, settings, size)?,
-            Source::Url(url) => {
-                open_pool(Address::parse(&url).map_err(|error| misconfigured(&error))?, settings, size)?
-            }
+            Source::Url(url) => open_pool(Address::parse(&url)?, settings, size)?,
         };
         let partitions = self.partitions.unwrap_or(if pool.is_cluster() { PARTITIONS_IN_CLUSTER } else { 1 });
         let keys = Keys::new(self.prefix, self.mapper, partitions, pool.is_cluster())?;
@@ -282,7 +285,10 @@ fn open_pool(address: Address, settings: &Settings, size: Option<u32>) -> Result
     let manager = match address {
         Address::Server(client) => RedisConnectionManager::new(client)?,
         Address::Sentinel { name, sentinels, master } => RedisConnectionManager::sentinel(name, sentinels, master)?,
-        Address::Cluster(nodes) => return RedisPool::cluster(&nodes, settings, size),
+        Address::Cluster(nodes) => {
+            address::check_cluster(&nodes)?;
+            return RedisPool::cluster(&nodes, settings, size);
+        }
     };
     RedisPool::with_size(manager.with(settings)?, size)
 }

@@ -1,16 +1,21 @@
 //! The check of a Redis at the start of a program.
 //!
 //! Applications call [`RedisSessionStore::check`] once, before they serve. The invariant: it changes no session of the
-//! application. It fails only if the store cannot work; if the user may not look at something, the check skips it.
+//! application. It fails only if the store cannot work, or if another kind of store has the prefix. If the server or its user
+//! lacks a command that only the check needs, the check warns.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::Value;
 
 use super::RedisSessionStore;
+use super::marker::{Marker, Marking};
 use super::net::error::Effect;
 use super::net::pool::To;
+use super::net::server::Server;
 use crate::store::{Created, Found, Saved, SessionStore, Touch, Write};
 use crate::{Error, ErrorKind, Result, operation};
 
@@ -20,16 +25,17 @@ use crate::{Error, ErrorKind, Result, operation};
 pub enum RedisWarning {
     /// Redis evicts sessions when its memory is full, because of this `maxmemory-policy`. Their users are signed out.
     Evicts(String),
-    /// The other kind of store, plain or expiring, seems to keep sessions under this prefix. The two cannot share a prefix.
-    SharedPrefix(String),
     /// This key should hold the index of the store or its list of owners, but holds a value of another type.
     ///
     /// Sessions still work. Without the index, the store cannot reap, count, list or end all sessions. Without the list of
     /// owners, a session may lose its owner when it is saved or rotated. [`verify`](crate::store::SessionIndex::verify) renames
     /// the key, so that the store can use its name.
     Clobbered(String),
-    /// The user may not run `INFO`, so the version and the eviction policy of the server are unknown.
+    /// `INFO` is not available or not permitted, so the version or the eviction policy of the server is unknown.
     Unknown,
+    /// The store may not write this key, in which it records its kind. So the check cannot find out whether another kind of
+    /// store uses the prefix.
+    Unmarked(String),
 }
 
 impl fmt::Display for RedisWarning {
@@ -38,10 +44,6 @@ impl fmt::Display for RedisWarning {
             Self::Evicts(policy) => {
                 write!(f, "maxmemory-policy is {policy}: a full Redis drops sessions, with noeviction it keeps them")
             }
-            Self::SharedPrefix(prefix) => {
-                write!(f, "a plain and an expiring store share the prefix {prefix:?}: ")?;
-                f.write_str("they end each other's sessions until one of them gets another")
-            }
             Self::Clobbered(key) => {
                 write!(
                     f,
@@ -49,9 +51,13 @@ impl fmt::Display for RedisWarning {
                 )?;
                 f.write_str("principals do not work until the index is verified")
             }
-            Self::Unknown => {
-                f.write_str("the server's version and eviction policy are not known: INFO is not permitted")
-            }
+            Self::Unknown => f.write_str(
+                "the server's version or eviction policy is not known: INFO is not available or not permitted",
+            ),
+            Self::Unmarked(key) => write!(
+                f,
+                "the user may not write {key:?}: the check cannot find out whether another kind of store uses the prefix"
+            ),
         }
     }
 }
@@ -63,6 +69,10 @@ impl RedisSessionStore {
     /// commands of the store. To do so, it creates, saves, rotates and deletes a session that lives for at most one second. In
     /// an expiring store it also sends one command to each partition. In a cluster it checks the version of every node, and
     /// runs the operations on one of them.
+    ///
+    /// It records the kind of the store (plain or expiring, the number of partitions, and the kind of keys) in the key
+    /// `PREFIX:store`, unless the key exists. Stores of different kinds end each other's sessions or do not find them, so the
+    /// check fails if another kind is recorded. Custom key mappers are not compared.
     ///
     /// # Examples
     ///
@@ -78,45 +88,50 @@ impl RedisSessionStore {
     ///
     /// * Returns [`ErrorKind::Unavailable`] if Redis cannot be reached.
     /// * Returns [`ErrorKind::Denied`] if the user may not run a command.
-    /// * Returns [`ErrorKind::Misconfigured`] if the server is too old.
+    /// * Returns [`ErrorKind::Misconfigured`] if the server is too old, lacks a command of the store, or if a store of another
+    ///   kind has the prefix.
     /// * Returns the error of an operation that fails for another reason.
     pub fn check(&self) -> Result<Vec<RedisWarning>> {
-        let mut warnings = Vec::new();
-        for server in &self.pool.servers(operation::CHECK)? {
-            warnings.extend(self.check_server(To::Server(server))?);
-        }
+        let servers = self.pool.servers(operation::CHECK)?;
+        let mut warnings = self.check_servers(&servers)?;
+        warnings.extend(self.mark()?);
         self.rehearse()?;
-        if self.shares_prefix()? {
-            warnings.push(RedisWarning::SharedPrefix(self.keys.prefix().to_owned()));
-        }
-        if self.expiring {
-            match self.clobbered(operation::CHECK, None) {
-                Ok(clobbered) => warnings.extend(clobbered.into_iter().map(RedisWarning::Clobbered)),
-                // A user without the right to look gets no warning.
-                Err(error) if error.kind() == ErrorKind::Denied => {}
-                Err(error) => return Err(error),
-            }
-        }
+        warnings.extend(self.check_index()?);
         // Most nodes of a cluster have the same settings, and so the same warning.
         warnings.dedup();
         Ok(warnings)
     }
 
+    fn check_servers(&self, servers: &[Arc<Server>]) -> Result<Vec<RedisWarning>> {
+        let mut warnings = Vec::new();
+        for server in servers {
+            warnings.extend(self.check_server(To::Server(server), servers.len() == 1)?);
+        }
+        Ok(warnings)
+    }
+
     /// Checks the version of one server, and whether it evicts keys.
-    fn check_server(&self, server: To<'_>) -> Result<Option<RedisWarning>> {
+    ///
+    /// Some proxies close the connection at a command that they do not know. If this is the `only` server, the operations that
+    /// follow show whether it is reachable.
+    fn check_server(&self, server: To<'_>, only: bool) -> Result<Option<RedisWarning>> {
         let info = match self.info(server) {
             Ok(info) => info,
-            Err(error) if error.kind() == ErrorKind::Denied => return Ok(Some(RedisWarning::Unknown)),
+            Err(error) if !error.kind().is_temporary() => return Ok(Some(RedisWarning::Unknown)),
+            Err(error) if only && error.kind() == ErrorKind::Unavailable => return Ok(Some(RedisWarning::Unknown)),
             Err(error) => return Err(error),
         };
-        let version = info.get("redis_version").map_or("", String::as_str);
+        let Some(version) = info.get("redis_version") else { return Ok(Some(RedisWarning::Unknown)) };
         let major = version.split('.').next().and_then(|major| major.parse().ok());
         if major.is_none_or(|major: u32| major < 7) {
             let why = format!("Redis 7.0 or newer is needed, this is {version:?}");
             return Err(Error::misconfigured(operation::CHECK, why));
         }
-        let policy = info.get("maxmemory_policy").filter(|policy| *policy != "noeviction");
-        Ok(policy.cloned().map(RedisWarning::Evicts))
+        Ok(match info.get("maxmemory_policy") {
+            Some(policy) if policy == "noeviction" => None,
+            Some(policy) => Some(RedisWarning::Evicts(policy.clone())),
+            None => Some(RedisWarning::Unknown),
+        })
     }
 
     fn info(&self, server: To<'_>) -> Result<HashMap<String, String>> {
@@ -125,14 +140,72 @@ impl RedisSessionStore {
         Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
     }
 
+    /// Records the kind of the store, or compares it with the recorded one.
+    fn mark(&self) -> Result<Option<RedisWarning>> {
+        let (key, own) = (self.keys.marker(), Marker::of(self));
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg(own.to_string()).arg("NX").arg("GET");
+        let found = match self.command(operation::CHECK, Effect::Writes, To::Key(&key), &set) {
+            Ok(answer) => answer.value,
+            Err(error) if error.kind() == ErrorKind::Denied => return Ok(Some(RedisWarning::Unmarked(key))),
+            Err(error) if error.kind() == ErrorKind::WrongType => Value::BulkString(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let found = match found {
+            Value::BulkString(found) => found,
+            _ => return Ok(None),
+        };
+        match own.compare(&found) {
+            Marking::Same => Ok(None),
+            Marking::Other(other) => Err(Error::misconfigured(operation::CHECK, own.why_refused(&key, &other))),
+            Marking::Foreign => {
+                let why = format!(
+                    "{key:?} holds a value that no store wrote: choose another prefix, or delete the key if nothing uses it"
+                );
+                Err(Error::misconfigured(operation::CHECK, why))
+            }
+        }
+    }
+
+    /// Fails if a session that was just created is not in the index. The scripts do not report it, because a session works
+    /// without its entry.
+    fn require_indexed(&self, key: &str, index: &str) -> Result<()> {
+        if !self.expiring {
+            return Ok(());
+        }
+        match self.command(operation::CHECK, Effect::Reads, To::Key(index), redis::cmd("ZSCORE").arg(index).arg(key)) {
+            Ok(answer) if answer.value == Value::Nil => {
+                let why = "a new session is not in the index: the user may not run ZADD, or the server lacks it";
+                Err(Error::new(ErrorKind::Denied, operation::CHECK).with_source(why))
+            }
+            // A key of another type in the place of the index is a warning.
+            Err(error) if error.kind() != ErrorKind::WrongType => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns a warning for each key of another type in the place of an index or a list of owners.
+    fn check_index(&self) -> Result<Vec<RedisWarning>> {
+        if !self.expiring {
+            return Ok(Vec::new());
+        }
+        match self.clobbered(operation::CHECK, None) {
+            Ok(clobbered) => Ok(clobbered.into_iter().map(RedisWarning::Clobbered).collect()),
+            // A user without the right to look gets no warning.
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Runs every operation once.
     fn rehearse(&self) -> Result<()> {
-        let ttl = std::time::Duration::from_secs(1);
+        let ttl = Duration::from_secs(1);
         let id = self.fresh_id(None);
         let new = self.fresh_id(Some(&id));
         let Created::Stored(version) = self.create(&id, Write::new(b"check 1", ttl))? else {
             return Err(Error::misconfigured(operation::CHECK, "a fresh id is taken"));
         };
+        self.require_indexed(&self.keys.session(&id), self.keys.index_of(&id))?;
         let _: Found = self.read(&id, Touch::Set(ttl))?;
         let _: Found = self.read(&id, Touch::Extend(ttl))?;
         let _: Saved = self.save(&id, Write::new(b"check 2", ttl), Some(&version))?;
@@ -141,32 +214,5 @@ impl RedisSessionStore {
         let _: Found = self.read(&id, Touch::No)?;
         self.delete(&new)?;
         Ok(())
-    }
-
-    /// Returns `true` if the other kind of store seems to use the prefix. A plain store looks for an index. An expiring store
-    /// looks for sessions by one step of a `SCAN`, and returns `true` if none of them is in the index.
-    fn shares_prefix(&self) -> Result<bool> {
-        let index = self.keys.index(0);
-        let ask = |command: &Cmd| match self.command(operation::CHECK, Effect::Reads, To::Key(index), command) {
-            Ok(answer) => Ok(answer.value),
-            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::WrongType) => Ok(Value::Nil),
-            Err(error) => Err(error),
-        };
-        if !self.expiring {
-            return Ok(ask(redis::cmd("EXISTS").arg(index))? == Value::Int(1));
-        }
-        let Value::Array(page) = ask(redis::cmd("SCAN").arg(0).arg("COUNT").arg(1000).arg("TYPE").arg("string"))?
-        else {
-            return Ok(false);
-        };
-        let keys: Vec<Vec<u8>> =
-            page.into_iter().nth(1).and_then(|keys| redis::from_redis_value(keys).ok()).unwrap_or_default();
-        let ours = |key: &Vec<u8>| self.keys.partition_of(key) == Some(0);
-        let sessions: Vec<Vec<u8>> = keys.into_iter().filter(ours).take(10).collect();
-        if sessions.is_empty() {
-            return Ok(false);
-        }
-        let scores = ask(redis::cmd("ZMSCORE").arg(index).arg(&sessions))?;
-        Ok(matches!(scores, Value::Array(scores) if scores.iter().all(|score| *score == Value::Nil)))
     }
 }

@@ -62,6 +62,7 @@ impl SessionIndex for RedisSessionStore {
                 let args = [skip.as_bytes(), take.as_bytes()];
                 let some: Vec<(Vec<u8>, f64, i64)> =
                     self.index_script(operation::PAGE, Effect::Reads, &self.scripts.page, partition, &args)?;
+                self.foreign_keys.look(&self.keys, partition, some.iter().map(|(key, ..)| &**key));
                 at = if some.len() < SCAN_STEP { end } else { at + SCAN_STEP };
                 entries.extend(some);
             }
@@ -209,6 +210,7 @@ impl RedisSessionStore {
                 partition,
                 &args,
             )?;
+            self.foreign_keys.look(&self.keys, partition, some.iter().map(|(key, ..)| key.as_bytes()));
             all.extend(some.into_iter().map(|(key, payload, left, since)| {
                 let left = decode_ttl(left);
                 let handle = Handle::of_key(key.as_bytes());

@@ -14,6 +14,9 @@ use crate::{Error, Handle, Result, SessionId, operation};
 /// The last part of the name of an index.
 const INDEX: &str = "index";
 
+/// The last part of the name of the marker. No session id has this form.
+const MARKER: &str = "store";
+
 /// How a session id becomes a key in Redis (rrss `:key-mapper`).
 #[derive(Clone, Default)]
 pub(super) enum KeyMapper {
@@ -81,8 +84,26 @@ impl Keys {
         self.partitions
     }
 
-    pub(super) fn prefix(&self) -> &str {
-        &self.prefix
+    /// The key that records which kind of store has the prefix. It has no hash tag, because a store with another number of
+    /// partitions must find it too. In a cluster it has a slot of its own.
+    pub(super) fn marker(&self) -> String {
+        [&self.prefix, ":", MARKER].concat()
+    }
+
+    /// The kind of the names of sessions, as the marker records it. All custom mappers have one name, because the store cannot
+    /// compare functions.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.mapper {
+            KeyMapper::Plain => "plain",
+            KeyMapper::Hashed => "hashed",
+            KeyMapper::Custom(_) => "custom",
+        }
+    }
+
+    /// Returns `true` if this key in the index of a partition cannot be a key of this store, so that another store shares the
+    /// prefix. A custom mapper may choose any key.
+    pub(super) fn is_foreign(&self, key: &[u8], partition: u32) -> bool {
+        !matches!(self.mapper, KeyMapper::Custom(_)) && self.partition_of(key) != Some(partition)
     }
 
     /// The key of a session.

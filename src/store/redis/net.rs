@@ -20,7 +20,7 @@ mod idle;
 mod limit;
 pub(super) mod pool;
 mod sentinel;
-mod server;
+pub(super) mod server;
 pub(super) mod slots;
 mod stream;
 pub(super) mod tls;

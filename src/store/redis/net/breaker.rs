@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisError, RedisResult};
 
-use super::error::Cause;
+use super::error;
 use crate::sync;
 
 /// How long callers wait for the first probe of an outage before they fail fast. If only one connection died, the probe
@@ -223,11 +223,11 @@ impl Breaker {
         }
         state.outage = Some(Outage { since: Instant::now(), probed_since });
         self.failing.store(true, Ordering::Release);
-        let cause = state.last_error.as_ref().map(Cause::of);
+        let outage = state.last_error.as_ref().map(error::outage);
         // Release the lock first, because a logger may call back, for example to read the health of a store.
         drop(state);
-        if let Some(cause) = cause {
-            log::warn!("Redis at {} is away: {cause}", self.address);
+        if let Some(outage) = outage {
+            log::warn!("Redis at {} {outage}", self.address);
         }
     }
 

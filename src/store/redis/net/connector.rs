@@ -16,7 +16,7 @@ use super::breaker::Breaker;
 use super::connection::RedisConnection;
 use super::credentials::Credentials;
 use super::dial::{Dialer, Resolver};
-use super::error::Cause;
+use super::error::{self, Cause};
 use super::handshake;
 use super::idle::{IDLE_TIME, IdleTest};
 use super::limit::Limit;
@@ -83,7 +83,7 @@ impl RedisConnectionManager {
     /// of a cluster. The error does not quote the URL, because the URL may contain a password. The pool of a cluster is
     /// created by the builder of a [`RedisSessionStore`](crate::RedisSessionStore).
     pub fn open(url: &str) -> Result<Self> {
-        match Address::parse(url).map_err(|error| misconfigured(&error))? {
+        match Address::parse(url)? {
             Address::Server(client) => Self::new(client),
             Address::Sentinel { name, sentinels, master } => Self::sentinel(name, sentinels, master),
             Address::Cluster(_) => Err(Error::misconfigured(
@@ -102,8 +102,9 @@ impl RedisConnectionManager {
     ///
     /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the client has certificates of its own, which
     /// only [`with_tls_config`](Self::with_tls_config) takes, if it does not verify certificates, or if it requires TLS and the
-    /// feature `tls-rustls` is not enabled.
+    /// feature `tls-rustls` is not enabled, or if the client has a user name without a password, because such a name would be ignored.
     pub fn new(client: Client) -> Result<Self> {
+        address::check_login(client.get_connection_info().redis_settings())?;
         check_address(client.get_connection_info().addr())?;
         let breaker = Breaker::new(client.get_connection_info().addr().to_string());
         Ok(Self::to(Target::Fixed(Arc::new(client)), breaker))
@@ -122,18 +123,16 @@ impl RedisConnectionManager {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if there are no Sentinels, or if a client cannot be
-    /// used, as in [`new`](Self::new).
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if there are no Sentinels, if the name is empty, if
+    /// `master` is at a Unix socket, if a Sentinel has a database, or if a client cannot be used, as in [`new`](Self::new).
     pub fn sentinel(
         name: impl Into<String>,
         sentinels: impl IntoIterator<Item = Client>,
         master: Client,
     ) -> Result<Self> {
-        let sentinels: Vec<Client> = sentinels.into_iter().collect();
-        if sentinels.is_empty() {
-            return Err(Error::misconfigured(operation::READ_ADDRESS, "there are no Sentinels"));
-        }
-        let sentinel = Sentinel::new(name.into(), sentinels, master.get_connection_info().clone());
+        let (name, sentinels): (String, Vec<Client>) = (name.into(), sentinels.into_iter().collect());
+        address::check_sentinels(&name, &sentinels, &master)?;
+        let sentinel = Sentinel::new(name, sentinels, master.get_connection_info().clone());
         sentinel.addresses().try_for_each(check_address)?;
         let breaker = Breaker::new(sentinel.to_string());
         Ok(Self::to(Target::Master(Arc::new(sentinel)), breaker))
@@ -309,8 +308,8 @@ impl RedisConnectionManager {
     /// Decides from the reply to the probe whether the server serves.
     fn verify(&self, reply: Value) -> RedisResult<()> {
         match (reply.extract_error(), &self.target) {
-            // The server serves. This user may only not run this command.
-            (Err(error), _) if error.code() == Some("NOPERM") => Ok(()),
+            // The server serves. It may only not run this command, or not for this user.
+            (Err(error), _) if error::is_command_refused(&error) => Ok(()),
             (Err(error), _) => Err(error),
             (Ok(_), Target::Fixed(_)) => Ok(()),
             // A server that Sentinel names may have become a replica in the meantime.
@@ -388,10 +387,6 @@ fn hint_at_tls(server: &ConnectionAddr, error: RedisError) -> RedisError {
         _ => return error,
     };
     std::io::Error::new(kind, why).into()
-}
-
-pub(crate) fn misconfigured(error: &RedisError) -> Error {
-    Error::misconfigured(operation::READ_ADDRESS, Cause::of(error))
 }
 
 fn check_address(server: &ConnectionAddr) -> Result<()> {

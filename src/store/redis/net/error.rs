@@ -4,6 +4,8 @@
 //! because either may be a secret.
 
 use std::fmt;
+use std::io;
+use std::time::Duration;
 
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
@@ -29,11 +31,43 @@ pub(crate) fn command_error(operation: &'static str, effect: Effect, error: &Red
 
 /// Returns the error for a command that could not be sent.
 pub(crate) fn connect_error(operation: &'static str, error: &RedisError) -> Error {
-    let kind = match kind(error) {
-        ErrorKind::TimedOut | ErrorKind::Other => ErrorKind::Unavailable,
+    Error::new(connect_kind(error), operation).with_source(Cause::of(error))
+}
+
+/// Returns the kind of an error that came while connecting.
+///
+/// An unknown refusal is not temporary. Otherwise a program would start and wait for ever for what an operator must change.
+fn connect_kind(error: &RedisError) -> ErrorKind {
+    match kind(error) {
+        ErrorKind::TimedOut => ErrorKind::Unavailable,
+        ErrorKind::Other => match error.detail() {
+            Some(detail) if is_outage_behind_proxy(detail) => ErrorKind::Unavailable,
+            _ => ErrorKind::Misconfigured,
+        },
         kind => kind,
-    };
-    Error::new(kind, operation).with_source(Cause::of(error))
+    }
+}
+
+/// Returns `true` for the replies of Envoy and twemproxy while they do not reach the server behind them.
+fn is_outage_behind_proxy(detail: &str) -> bool {
+    let starts = ["no upstream host", "upstream failure", "upstream request timed out", "Connection ", "Host "];
+    starts.iter().any(|start| detail.starts_with(start))
+}
+
+/// Returns the log text for a server that takes no connections: it is away, or it refuses them.
+pub(crate) fn outage(error: &RedisError) -> String {
+    let cause = Cause::of(error);
+    if connect_kind(error).is_temporary() {
+        format!("is away: {cause}")
+    } else {
+        format!("refuses connections: {cause}")
+    }
+}
+
+/// Returns `true` if the server replied, and the reply is that it does not run this command for this user. Managed services and
+/// proxies lack some commands, rename them, or reply with an error of their own.
+pub(crate) fn is_command_refused(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM") || (error.code() == Some("ERR") && connect_kind(error) == ErrorKind::Misconfigured)
 }
 
 /// Returns `true` if there was no valid reply: the connection broke, or the bytes that came are no reply.
@@ -75,10 +109,15 @@ fn kind(error: &RedisError) -> ErrorKind {
         Kind::Server(ServerErrorKind::ResponseError) => match error.detail().unwrap_or_default() {
             detail if detail.starts_with("max number of clients") => ErrorKind::Unavailable,
             detail if detail.starts_with("DB index") => ErrorKind::Misconfigured,
-            detail if detail.starts_with("SELECT is not allowed") => ErrorKind::Misconfigured,
+            // The URL has a database, but the server belongs to a cluster.
+            detail if detail.starts_with("SELECT is not allowed in cluster mode") => ErrorKind::Misconfigured,
             // The URL is that of a cluster or of a Sentinel, but the server is neither.
             detail if detail.starts_with("This instance has cluster support disabled") => ErrorKind::Misconfigured,
-            detail if detail.starts_with("unknown command 'SENTINEL'") => ErrorKind::Misconfigured,
+            // The server is too old, or no Redis, or an operator has renamed the command.
+            detail if is_unknown_command(detail) => ErrorKind::Misconfigured,
+            // The client drops the code of a refused SELECT.
+            detail if detail.contains(" has no permissions to ") => ErrorKind::Denied,
+            detail if detail.starts_with("Authentication required") => ErrorKind::Denied,
             // NOPERM inside a script, in Redis 7.0 and in later versions.
             detail if detail.starts_with("The user executing the script") => ErrorKind::Denied,
             detail if detail.starts_with("ACL failure in script") => ErrorKind::Denied,
@@ -89,6 +128,8 @@ fn kind(error: &RedisError) -> ErrorKind {
             Some("WRONGTYPE") => ErrorKind::WrongType,
             // DENIED is the reply of protected mode.
             Some("NOAUTH" | "WRONGPASS" | "DENIED") => ErrorKind::Denied,
+            // The server does not know the version of the protocol.
+            Some("NOPROTO") => ErrorKind::Misconfigured,
             // Redis rejects writes because it cannot write to its disk, or has too few replicas.
             Some("MISCONF" | "NOREPLICAS") => ErrorKind::ReadOnly,
             // A script of another client runs for too long.
@@ -96,6 +137,12 @@ fn kind(error: &RedisError) -> ErrorKind {
             _ => ErrorKind::Other,
         },
     }
+}
+
+fn is_unknown_command(detail: &str) -> bool {
+    let starts =
+        ["unknown command", "unknown subcommand", "Unknown subcommand", "Unknown Redis command called from script"];
+    starts.iter().any(|start| detail.starts_with(start))
 }
 
 /// The text of a `RedisError`, without anything that may be a secret.
@@ -110,7 +157,11 @@ impl Cause {
             (Kind::Io, ..) => error.to_string(),
             (_, Some(code), detail) => {
                 let detail = detail.unwrap_or_default();
-                format!("{code} {}", detail.split(", with args").next().unwrap_or_default())
+                let text = format!("{code} {}", detail.split(", with args").next().unwrap_or_default());
+                match code {
+                    "WRONGPASS" | "NOAUTH" => format!("authentication failed: {text}"),
+                    _ => text,
+                }
             }
             // Keep the description without the detail, which can be a part of the URL.
             (Kind::InvalidClientConfig, ..) => match error.to_string().split_once(" - InvalidClientConfig") {
@@ -173,12 +224,80 @@ mod tests {
             ("ERR SELECT is not allowed in cluster mode", ErrorKind::Misconfigured),
             ("ERR This instance has cluster support disabled", ErrorKind::Misconfigured),
             ("ERR unknown command 'SENTINEL', with args beginning with: 'GET-MASTER' ", ErrorKind::Misconfigured),
+            ("ERR unknown command `GETEX`, with args beginning with: `sessions:1` ", ErrorKind::Misconfigured),
+            ("ERR Unknown Redis command called from script script: 46, on @user_script:1.", ErrorKind::Misconfigured),
             ("ERR something new", ErrorKind::Other),
             ("NEWCODE something new", ErrorKind::Other),
         ] {
             for effect in [Effect::Reads, Effect::Writes] {
                 assert_eq!(command_error("testing", effect, &reply(line)).kind(), kind, "{line}");
             }
+        }
+    }
+
+    /// Returns the error of a refused SELECT as the client makes it, without the code of the reply.
+    fn refused_select(detail: &str) -> RedisError {
+        let text = "Redis server refused to switch database";
+        (Kind::Server(ServerErrorKind::ResponseError), text, detail.to_owned()).into()
+    }
+
+    /// All replies that Redis, Sentinel and common proxies give to AUTH, HELLO, SELECT, CLIENT, PING, ROLE, CLUSTER SLOTS and
+    /// SENTINEL.
+    #[test]
+    fn refusals_while_connecting_map_to_kinds() {
+        let auth = (Kind::AuthenticationFailed, "Password authentication failed");
+        let errors = [
+            (auth.into(), ErrorKind::Denied),
+            (refused_select("this user has no permissions to run the 'select' command"), ErrorKind::Denied),
+            (refused_select("User shop has no permissions to run the 'select' command"), ErrorKind::Denied),
+            (refused_select("Authentication required."), ErrorKind::Denied),
+            (refused_select("SELECT is not allowed in cluster mode"), ErrorKind::Misconfigured),
+            (refused_select("DB index is out of range"), ErrorKind::Misconfigured),
+            (refused_select("unknown command 'SELECT', with args beginning with: '3' "), ErrorKind::Misconfigured),
+            (refused_select("invalid DB index"), ErrorKind::Misconfigured),
+            ((Kind::RESP3NotSupported, "no HELLO").into(), ErrorKind::Misconfigured),
+            (io::Error::from(io::ErrorKind::TimedOut).into(), ErrorKind::Unavailable),
+            (io::Error::from(io::ErrorKind::ConnectionRefused).into(), ErrorKind::Unavailable),
+        ];
+        let replies = [
+            ("WRONGPASS invalid username-password pair or user is disabled.", ErrorKind::Denied),
+            ("NOAUTH HELLO must be called with the client already authenticated", ErrorKind::Denied),
+            ("NOAUTH Authentication required.", ErrorKind::Denied),
+            ("DENIED Redis is running in protected mode", ErrorKind::Denied),
+            ("NOPERM this user has no permissions to run the 'cluster|slots' command", ErrorKind::Denied),
+            ("NOPROTO unsupported protocol version", ErrorKind::Misconfigured),
+            ("ERR unknown command 'HELLO', with args beginning with: '3' ", ErrorKind::Misconfigured),
+            ("ERR unknown command 'SENTINEL', with args beginning with: 'GET-MASTER' ", ErrorKind::Misconfigured),
+            ("ERR unknown subcommand 'SETINFO'. Try CLIENT HELP.", ErrorKind::Misconfigured),
+            ("ERR unknown command 'ROLE', with args beginning with: ", ErrorKind::Misconfigured),
+            ("ERR This instance has cluster support disabled", ErrorKind::Misconfigured),
+            ("ERR something new", ErrorKind::Misconfigured),
+            ("NEWCODE something new", ErrorKind::Misconfigured),
+            ("ERR max number of clients reached", ErrorKind::Unavailable),
+            ("ERR max number of clients + cluster connections reached", ErrorKind::Unavailable),
+            ("LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
+            ("MASTERDOWN Link with MASTER is down", ErrorKind::Unavailable),
+            ("CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),
+            ("BUSY Redis is busy running a script.", ErrorKind::Unavailable),
+            ("ERR no upstream host", ErrorKind::Unavailable),
+            ("ERR upstream failure", ErrorKind::Unavailable),
+            ("ERR Connection refused", ErrorKind::Unavailable),
+        ];
+        let errors = errors.into_iter().chain(replies.map(|(line, kind)| (reply(line), kind)));
+        for (error, kind) in errors {
+            assert_eq!(connect_error("testing", &error).kind(), kind, "{error}");
+            let says_away = outage(&error).starts_with("is away: ");
+            assert_eq!(says_away, kind == ErrorKind::Unavailable, "{}", outage(&error));
+        }
+    }
+
+    #[test]
+    fn wrong_password_is_authentication_failed() {
+        let auth = (Kind::AuthenticationFailed, "Password authentication failed");
+        let failed: RedisError = auth.into();
+        assert_eq!(outage(&failed), "refuses connections: authentication failed");
+        for line in ["WRONGPASS invalid username-password pair", "NOAUTH Authentication required."] {
+            assert_eq!(outage(&reply(line)), format!("refuses connections: authentication failed: {line}"));
         }
     }
 
