@@ -16,7 +16,7 @@ use super::breaker::Breaker;
 use super::connection::RedisConnection;
 use super::credentials::Credentials;
 use super::dial::{Dialer, Resolver};
-use super::error::{self, Cause};
+use super::error;
 use super::handshake;
 use super::idle::{IDLE_TIME, IdleTest};
 use super::limit::Limit;

@@ -4,8 +4,6 @@
 //! because either may be a secret.
 
 use std::fmt;
-use std::io;
-use std::time::Duration;
 
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
