@@ -1,5 +1,7 @@
 //! The index heals, and whatever happens to it, nobody is logged out.
 
+#[path = "index/companions.rs"]
+mod companions;
 #[path = "index/pages.rs"]
 mod pages;
 mod reaping;
