@@ -19,6 +19,7 @@ pub(crate) const ENCODE: &str = "encoding a session";
 pub(crate) const ENCRYPT: &str = "encrypting a session";
 pub(crate) const END: &str = "ending sessions";
 pub(crate) const END_ALL_SESSIONS: &str = "ending everybody's sessions";
+pub(crate) const ENFORCE_CAP: &str = "enforcing the cap";
 pub(crate) const KEEP_COMPANIONS: &str = "preparing companions";
 pub(crate) const LISTEN_FOR_SIGNALS: &str = "listening for signals";
 pub(crate) const LIST_BY_PRINCIPAL: &str = "listing the sessions of a principal";

@@ -57,7 +57,7 @@ use std::time::Duration;
 pub use bytes::Bytes;
 
 pub use self::companion::Companion;
-pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified};
+pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified, VerifyOptions};
 use crate::{Error, Handle, Result, SessionId, operation};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.

@@ -274,7 +274,7 @@ fn what_stands_in_the_place_of_an_index_is_a_warning() {
         let warnings = store.check().unwrap();
         assert_eq!(warnings, [RedisWarning::Clobbered(key.into())]);
         assert!(warnings[0].to_string().contains(key));
-        assert_eq!(store.index().unwrap().verify().unwrap().displaced, 1);
+        assert_eq!(store.index().unwrap().verify(Default::default()).unwrap().displaced, 1);
         assert_eq!(store.check().unwrap(), []);
     }
 }
@@ -316,7 +316,7 @@ fn does_all(store: RedisSessionStore) {
             let _ = index.reap(partition, 1000, true).unwrap();
         }
         assert!(index.count().unwrap() > 0 && !index.page(0, 10).unwrap().is_empty());
-        let _ = index.verify().unwrap();
+        let _ = index.verify(Default::default()).unwrap();
         assert!(index.end("ann", Ending::All).unwrap() == 1 && index.list_by_principal("ann").unwrap().is_empty());
         assert!(index.end_everybody().unwrap() > 0 && index.count().unwrap() == 0);
     }
@@ -345,7 +345,7 @@ fn the_user_of_the_guide_may_do_what_is_needed() {
         }
         if let Some(index) = store.index() {
             server.cmd(&["RENAME", "sessions:index", "sessions:principals"]);
-            assert_eq!(index.verify().unwrap().displaced, 1);
+            assert_eq!(index.verify(Default::default()).unwrap().displaced, 1);
         }
     }
 }

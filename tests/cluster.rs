@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Cluster, PATIENCE, RedisServer, alone, eventually, shared_cluster, unique};
-use threaded_sessions::store::{Bind, Created, Found, Saved, SessionIndex, Touch, Write};
+use threaded_sessions::store::{Bind, Created, Ending, Found, Saved, SessionIndex, Touch, Write};
 use threaded_sessions::{Error, ErrorKind, RedisSessionStore, Result, SessionId, SessionManager, SessionStore, redis};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -95,7 +95,7 @@ fn sessions_are_spread_evenly_over_the_masters_and_found_again() {
     assert_eq!(index(&store).count().unwrap(), 960);
     let pages: BTreeSet<_> = index(&store).page(0, 2000).unwrap().into_iter().map(|entry| entry.handle).collect();
     assert_eq!(pages, ids.iter().map(|id| store.handle(id)).collect());
-    let verified = index(&store).verify().unwrap();
+    let verified = index(&store).verify(Default::default()).unwrap();
     assert_eq!((verified.added, verified.dropped, verified.displaced), (0, 0, 0));
     assert!(store.check().unwrap().is_empty());
     // Also in one partition, where a cap is atomic.
@@ -115,7 +115,7 @@ fn the_index_of_every_node_is_repaired() {
         cluster.master_of(index).cmd(&["DEL", index]);
     }
     assert_eq!(index(&store).count().unwrap(), 0);
-    assert_eq!(index(&store).verify().unwrap().added, 300);
+    assert_eq!(index(&store).verify(Default::default()).unwrap().added, 300);
     assert_eq!(index(&store).count().unwrap(), 300);
 }
 
@@ -162,9 +162,48 @@ fn a_slot_that_moves_under_load_loses_nothing_and_fails_nothing() {
         if expiring {
             // Whatever was where while the slot moved, nobody's list has what is gone.
             assert!(index(&store).list_by_principal("ada").unwrap().is_empty());
-            index(&store).verify().unwrap();
+            index(&store).verify(Default::default()).unwrap();
         }
         assert_eq!(store.health().failed, 0);
+    }
+}
+
+#[test]
+fn ends_count_all_sessions_of_a_slot_that_moves() {
+    let _alone = alone();
+    let cluster = Cluster::start();
+    let store = open(&cluster, true, PATIENCE);
+    type End = fn(&dyn SessionIndex) -> u64;
+    let ends: [End; 2] = [|index| index.end("ada", Ending::All).unwrap(), |index| index.end_everybody().unwrap()];
+    for end in ends {
+        let first = store.fresh_id(None);
+        let ids: Vec<SessionId> = (0..6).map(|_| store.fresh_id(Some(&first))).collect();
+        for id in &ids {
+            let write = Write::new(b"v", HOUR).with_bind(Bind::To { principal: "ada", cap: None });
+            assert!(matches!(store.create(id, write).unwrap(), Created::Stored(_)));
+        }
+        let slot = cluster.slot(&store.key(&first));
+        let from = cluster.owner(slot, &cluster.nodes[0]).unwrap();
+        let to = cluster.nodes[..3].iter().find(|node| node.port() != from.port()).unwrap();
+        let [from_id, to_id] = [from, to].map(|node| node.text(&["CLUSTER", "MYID"]));
+        to.cmd(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &from_id]);
+        from.cmd(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &to_id]);
+        // Some sessions are on the other node. The script ends those before them and fails there.
+        for id in &ids[3..] {
+            from.cmd(&["MIGRATE", "127.0.0.1", &to.port().to_string(), &store.key(id), "0", "5000"]);
+        }
+        let count = || from.text(&["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()]);
+        let before = count();
+        let ended = thread::scope(|scope| {
+            let ending = scope.spawn(|| end(index(&store)));
+            assert!(eventually(PATIENCE, || count() != before), "a session ends before the slot has moved");
+            cluster.migrate(slot, to);
+            ending.join().unwrap()
+        });
+        let live: Vec<bool> =
+            ids.iter().map(|id| matches!(store.read(id, Touch::No).unwrap(), Found::Live(_))).collect();
+        assert_eq!((ended, live), (ids.len() as u64, vec![false; 6]));
+        assert!(ids.iter().all(|id| matches!(store.read(id, Touch::No).unwrap(), Found::Absent)));
     }
 }
 

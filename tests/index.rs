@@ -1,5 +1,7 @@
 //! The index heals, and whatever happens to it, nobody is logged out.
 
+#[path = "index/companions.rs"]
+mod companions;
 #[path = "index/pages.rs"]
 mod pages;
 mod reaping;
@@ -164,7 +166,7 @@ fn what_rrss_stores_under_the_same_prefix_is_never_touched() {
 
     // Also where our index takes one of them for its own.
     server.cmd(&["ZADD", INDEX, "1", &store.key(&ids[0]), "1", &store.key(&ids[1]), "1", &store.key(&ids[2])]);
-    let verified = store.verify().unwrap();
+    let verified = store.verify(Default::default()).unwrap();
     assert_eq!((verified.added, verified.dropped), (0, 3));
     server.cmd(&["ZADD", INDEX, "1", &store.key(&ids[0]), "1", &store.key(&ids[1])]);
     let reaper = sessions.reaper().on_expired(|_| panic!("not ours")).start().unwrap();
@@ -178,7 +180,7 @@ fn what_rrss_stores_under_the_same_prefix_is_never_touched() {
         assert_wrong_type(store.rotate(&create(&sessions, 1), id, Write::new(b"v", HOUR), None));
         assert_wrong_type(store.delete(id));
     }
-    store.verify().unwrap();
+    store.verify(Default::default()).unwrap();
     reaper.reap_now().unwrap();
     index(&store).count().unwrap();
     index(&store).page(0, 100).unwrap();
@@ -268,7 +270,7 @@ fn an_index_of_another_type_is_an_error_to_reapers_and_logs_nobody_out() {
         }
         assert_eq!(ask::<Vec<u8>>(&server, &["DUMP", INDEX]), what_is_there);
 
-        let verified = store.verify().unwrap();
+        let verified = store.verify(Default::default()).unwrap();
         assert_eq!((verified.displaced, verified.added), (1, 9));
         let aside: Vec<String> = ask(&server, &["KEYS", "sessions:index:clobbered:*"]);
         assert_eq!(ask::<Vec<u8>>(&server, &["DUMP", &aside[0]]), what_is_there);

@@ -4,6 +4,8 @@
 mod cap;
 #[path = "principals/damage.rs"]
 mod damage;
+#[path = "principals/denied.rs"]
+mod denied;
 #[path = "principals/ends.rs"]
 mod ends;
 #[path = "principals/lists.rs"]

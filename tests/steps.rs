@@ -435,7 +435,7 @@ fn written_at_is_gone_however_a_session_ends() {
         }),
         ("evicted, then verified", true, |store, id| {
             shared().cmd(&["DEL", &store.inner().key(id)]);
-            assert_eq!(store.index().unwrap().verify().unwrap().dropped, 1);
+            assert_eq!(store.index().unwrap().verify(Default::default()).unwrap().dropped, 1);
         }),
     ];
     for (how, expiring, end) in ends {

@@ -13,7 +13,7 @@ use super::kit::{
 use super::principals::{create_for, handles, principal};
 use super::sessions::expiry_is_exact;
 use crate::SessionId;
-use crate::store::{Entry, Expired, SessionIndex, SessionStore, Touch, Verified, Write};
+use crate::store::{Entry, Expired, SessionIndex, SessionStore, Touch, Verified, VerifyOptions, Write};
 
 pub(super) fn the_index_counts_what_lives(tested: &Tested<'_>) {
     let Tested { store, wait, .. } = *tested;
@@ -229,7 +229,7 @@ pub(super) fn verifying_leaves_a_healthy_index_alone(tested: &Tested<'_>) {
         (create_for(store, &ada, None), create(store, b"v", None), create_own(store, None, HOUR));
     expire(store, &[expired], wait);
     // The first call may mend what other runs left.
-    comes_to(Verified::default(), "there is nothing to mend", || ok(index.verify()));
+    comes_to(Verified::default(), "there is nothing to mend", || ok(index.verify(VerifyOptions::new())));
     assert_eq!(handles(index, &ada), [store.handle(&hers)]);
     for id in [&hers, &for_ever] {
         let _ = live(store, id, Touch::No);

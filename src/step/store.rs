@@ -7,7 +7,7 @@ use super::Step;
 use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
 use crate::store::{
     Belonging, Created, Ending, Entry, Expired, Found, Health, Reaped, Saved, SessionIndex, SessionStore, Touch,
-    Verified, Version, Write,
+    Verified, VerifyOptions, Version, Write,
 };
 use crate::{Error, ErrorKind, Handle, Result, SessionId, operation};
 
@@ -185,8 +185,8 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
         self.inner_index(operation::END_ALL_SESSIONS)?.end_everybody()
     }
 
-    fn verify(&self) -> Result<Verified> {
-        self.inner_index(operation::VERIFY)?.verify()
+    fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
+        self.inner_index(operation::VERIFY)?.verify(options)
     }
 }
 

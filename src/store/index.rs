@@ -54,7 +54,11 @@ pub trait SessionIndex {
     /// As for [`reap`](Self::reap).
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>>;
 
-    /// The sessions that live and belong to a principal, the newest first; 1000 of each partition at most.
+    /// Returns the live sessions that belong to a principal, the newest first; 1000 of each partition at most.
+    ///
+    /// If the store lost a part of its bookkeeping, a session that has another owner is left out, and never
+    /// [ended](Self::end) for this one. In Redis the hash of owners decides. While Redis has lost the entry of a session there, the
+    /// list that has the session decides; [`verify`](Self::verify) restores the entry.
     ///
     /// # Errors
     ///
@@ -82,17 +86,71 @@ pub trait SessionIndex {
     /// As for [`reap`](Self::reap); some may have ended then. Call it again.
     fn end_everybody(&self) -> Result<u64>;
 
-    /// Compares index and sessions in both directions, in small steps beside the traffic, and mends the index; principals
-    /// lose what is no session any more. For operators, after Redis lost keys or something wrote where it should not;
-    /// everyday drift the reaper mends.
+    /// Compares the sessions with everything that follows from them, in small steps between the requests, and corrects it: the
+    /// index, the owners of sessions and their lists, companions, and tombstones of renewed ids.
     ///
-    /// Keys of a [key mapper](crate::RedisSessionStoreBuilder::key_mapper) of one's own are not recognised without an entry:
-    /// such a session stays out of the index until it is used. What has an entry is verified.
+    /// Call it after Redis lost keys, or after another program wrote over keys of the store. The reaper corrects everyday drift.
+    /// The result has a count for each kind of finding. Afterwards each key without a TTL has a reason, and the lists of owners
+    /// agree. Where they disagree, the session belongs to the principal that the hash of owners names; if the hash lost the session,
+    /// to the principal that got it last. If hash and list of a session are both lost, the session lives without an owner in Redis
+    /// until it is renewed, which restores both.
+    ///
+    /// Keys of a custom [key mapper](crate::RedisSessionStoreBuilder::key_mapper) are recognised only by an entry in the index or
+    /// among the owners. Without one, such a session stays out of the index until it is used.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked.
-    fn verify(&self) -> Result<Verified>;
+    /// Returns an error if a store operation fails. The findings before it are corrected by then; you can safely call `verify`
+    /// again.
+    fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified>;
+}
+
+/// The options of a [`verify`](SessionIndex::verify).
+///
+/// # Examples
+///
+/// ```
+/// use threaded_sessions::store::{SessionIndex, VerifyOptions};
+/// use threaded_sessions::{MemorySessionStore, SessionStore};
+///
+/// let store = MemorySessionStore::new();
+/// let index = store.index().expect("the memory store has an index");
+/// let options = VerifyOptions::new().dry_run(true).on_progress(&|so_far| println!("{so_far:?}"));
+/// assert_eq!(index.verify(options)?, Default::default());
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
+#[derive(Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct VerifyOptions<'a> {
+    /// `true` changes nothing and only counts.
+    pub dry_run: bool,
+    /// A callback for each step.
+    pub progress: Option<&'a dyn Fn(&Verified)>,
+}
+
+impl<'a> VerifyOptions<'a> {
+    /// Creates the default options: correct the findings, and report no progress.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets whether findings are only counted. Defaults to `false`.
+    pub fn dry_run(self, dry_run: bool) -> Self {
+        Self { dry_run, ..self }
+    }
+
+    /// Sets a callback that gets the counts so far after each step. Defaults to none. If the callback panics, the panic ends
+    /// `verify` between two steps.
+    pub fn on_progress(self, progress: &'a dyn Fn(&Verified)) -> Self {
+        Self { progress: Some(progress), ..self }
+    }
+}
+
+impl fmt::Debug for VerifyOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let progress = self.progress.is_some();
+        f.debug_struct("VerifyOptions").field("dry_run", &self.dry_run).field("progress", &progress).finish()
+    }
 }
 
 /// What one [`reap`](SessionIndex::reap) did.
@@ -157,7 +215,8 @@ pub struct Belonging {
     pub payload: Bytes,
     /// How long it lives if it is not used. `None`: it does not expire.
     pub expires_in: Option<Duration>,
-    /// When the principal got it, in milliseconds since 1970 on the clock of the store.
+    /// When the principal got it, in milliseconds since 1970 on the clock of the store. A session has a later time than those that
+    /// its principal got before, even if the clock was set back.
     pub since: u64,
 }
 
@@ -198,17 +257,33 @@ impl Ending<'_> {
     }
 }
 
-/// What a [`verify`](SessionIndex::verify) found.
+/// The findings of a [`verify`](SessionIndex::verify), by kind. Unless it was a dry run, they are corrected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
-    /// Sessions that were missing in the index, and are in it now.
+    /// Sessions that were missing in the index.
     pub added: u64,
-    /// Entries that were more than a 64th of the time left, or a second, away from the truth.
+    /// Entries of the index that were more than a 64th of the time left, or a second, away from the deadline of the session.
     pub corrected: u64,
-    /// Entries without a session, which are gone now.
+    /// Entries of the index without a session.
     pub dropped: u64,
-    /// Indexes, and lists of whom sessions belong to, that were of another type. What was there is kept under its key with
-    /// `:clobbered:` and the time in milliseconds behind it.
+    /// Sessions that are in the list of an owner, while the hash of owners did not have them.
+    pub owners_restored: u64,
+    /// Entries of the hash of owners without a session.
+    pub owners_dropped: u64,
+    /// Sessions with an owner that were missing in the list of the owner.
+    pub owned_restored: u64,
+    /// Entries in the list of an owner without a session, or with a session of another owner.
+    pub owned_dropped: u64,
+    /// Companions with another deadline than their session.
+    pub companions_corrected: u64,
+    /// Companions without a session.
+    pub companions_dropped: u64,
+    /// Tombstones of renewed ids without a TTL.
+    pub tombstones_corrected: u64,
+    /// Keys under names of the store with a value of another type. The value is kept under the name with `:clobbered:` and the
+    /// time in milliseconds behind it.
     pub displaced: u64,
+    /// Values that an earlier call moved aside. They have no TTL: look at them and delete them.
+    pub kept_aside: u64,
 }

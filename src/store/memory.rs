@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use self::sessions::{Entry, Extras, Sessions};
 use super::{
     Belonging, Bytes, Created, Ending, Found, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch,
-    Verified, Version, Write, companion, index, ttl_millis,
+    Verified, VerifyOptions, Version, Write, companion, index, ttl_millis,
 };
 use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
 
@@ -242,7 +242,7 @@ impl SessionIndex for MemorySessionStore {
     }
 
     /// Finds nothing, because the index and the sessions share one table.
-    fn verify(&self) -> Result<Verified> {
+    fn verify(&self, _options: VerifyOptions<'_>) -> Result<Verified> {
         Ok(Verified::default())
     }
 }

@@ -14,6 +14,7 @@ mod reply;
 mod script;
 mod scripted;
 mod single;
+mod verify;
 mod version;
 
 use std::fmt;
@@ -122,15 +123,11 @@ impl SessionStore for RedisSessionStore {
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
         let key = self.keys.session(id);
-        let created = if self.single_command() && write.single_command() {
-            single::create(self, &key, write)?
+        if self.single_command() && write.single_command() {
+            single::create(self, &key, write)
         } else {
-            scripted::create(self, id, &key, write)?
-        };
-        if let Created::Stored(_) = created {
-            self.enforce_cap_across_partitions(write.bind);
+            scripted::create(self, id, &key, write)
         }
-        Ok(created)
     }
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
@@ -149,12 +146,11 @@ impl SessionStore for RedisSessionStore {
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let key = self.keys.session(id);
-        let saved = if expected.is_none() && self.single_command() && write.single_command() {
-            single::save(self, &key, write)?
+        if expected.is_none() && self.single_command() && write.single_command() {
+            single::save(self, &key, write)
         } else {
-            scripted::save(self, id, &key, write, expected)?
-        };
-        Ok(self.enforce_cap_after(saved, write))
+            scripted::save(self, id, &key, write, expected)
+        }
     }
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
@@ -168,8 +164,7 @@ impl SessionStore for RedisSessionStore {
             return Err(Error::misconfigured(operation::ROTATE, why));
         }
         let keys = [&*old_key, &*new_key, &*self.keys.tombstone(&old_key)];
-        let saved = scripted::rotate(self, old, keys, write, expected)?;
-        Ok(self.enforce_cap_after(saved, write))
+        scripted::rotate(self, old, keys, write, expected)
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
@@ -234,14 +229,6 @@ impl RedisSessionStore {
             Value::Int(0) => Ok(Found::Absent),
             _ => Ok(Found::Renewed),
         }
-    }
-
-    /// Enforces the cap if a session was stored.
-    fn enforce_cap_after(&self, saved: Saved, write: Write<'_>) -> Saved {
-        if let Saved::Stored(_) = saved {
-            self.enforce_cap_across_partitions(write.bind);
-        }
-        saved
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use threaded_sessions::store::{
     Belonging, Companion, Created, Ending, Entry, Expired, Found, Reaped, Saved, SessionIndex, Stored, Touch, Verified,
-    Version, Write,
+    VerifyOptions, Version, Write,
 };
 use threaded_sessions::{
     Clock, Error, ErrorKind, Handle, MemorySessionStore, Result, SessionId, SessionStore, contract,
@@ -325,8 +325,8 @@ impl SessionIndex for Broken {
         }
     }
 
-    fn verify(&self) -> Result<Verified> {
-        let mut verified = self.store.verify()?;
+    fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
+        let mut verified = self.store.verify(options)?;
         match self.fault {
             Fault::MendsInVain => verified.corrected += 1,
             Fault::VerifiesAndEnds => {

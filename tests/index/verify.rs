@@ -55,7 +55,7 @@ fn verify_mends_both_directions_and_counts_what_it_did() {
             server.cmd(&["SET", key, "x", "PX", "1000000"]);
         }
 
-        let verified = store.verify().unwrap();
+        let verified = store.verify(Default::default()).unwrap();
         assert_eq!(
             (verified.added, verified.corrected, verified.dropped, verified.displaced),
             (30 + 4, 7 + 5 + 6, 20, 0),
@@ -70,7 +70,7 @@ fn verify_mends_both_directions_and_counts_what_it_did() {
             assert_scores(&server, index, HOUR_MILLIS);
         }
 
-        let verified = store.verify().unwrap();
+        let verified = store.verify(Default::default()).unwrap();
         assert_eq!((verified.added, verified.corrected, verified.dropped, verified.displaced), (0, 0, 0, 0));
         let live = ids.iter().filter(|id| is_live(&store, id)).count();
         assert_eq!(live, 1500 - 20 - 10);
@@ -91,7 +91,7 @@ fn a_lag_of_less_than_a_64th_is_no_correction_but_made_exact() {
         server.cmd(&["FLUSHALL"]);
         let left = HOUR_MILLIS;
         let keys = load(&server, "sessions:", 0..1, left, left - lag);
-        assert_eq!(store.verify().unwrap().corrected, corrected, "{lag}");
+        assert_eq!(store.verify(Default::default()).unwrap().corrected, corrected, "{lag}");
         let truth: i64 = ask(&server, &["PEXPIRETIME", &keys[0]]);
         let [(_, score)] = entries(&server, INDEX)[..] else { panic!("one entry") };
         assert!((truth - GRACE - score as i64).abs() < 1000, "{lag}");
@@ -114,7 +114,7 @@ fn one_partition_clobbered_is_one_displaced() {
     let (server, store) = with_a_hundred(5);
     let lost: u64 = ask(&server, &["ZCARD", "sessions:{3}:index"]);
     server.cmd(&["SET", "sessions:{3}:index", "precious"]);
-    let verified = store.verify().unwrap();
+    let verified = store.verify(Default::default()).unwrap();
     assert_eq!((verified.displaced, verified.added, verified.dropped), (1, lost, 0));
     let aside: Vec<String> = ask(&server, &["KEYS", "sessions:{3}:index:clobbered:*"]);
     assert_eq!(ask::<String>(&server, &["GET", &aside[0]]), "precious");
@@ -133,7 +133,7 @@ fn of_two_who_verify_at_once_neither_moves_aside_what_the_other_has_mended() {
         let start = Barrier::new(2);
         let verify = || {
             start.wait();
-            store.verify().unwrap().displaced
+            store.verify(Default::default()).unwrap().displaced
         };
         let displaced: u64 = thread::scope(|scope| {
             [scope.spawn(verify), scope.spawn(verify)].map(|thread| thread.join().unwrap()).into_iter().sum()
@@ -155,7 +155,7 @@ fn keys_of_a_key_mapper_are_verified_if_they_have_an_entry() {
     server.cmd(&["ZADD", INDEX, "1", &store.key(&known)]);
     server.cmd(&["ZREM", INDEX, &store.key(&unknown)]);
     server.cmd(&["DEL", &store.key(&dataless)]);
-    let verified = store.verify().unwrap();
+    let verified = store.verify(Default::default()).unwrap();
     assert_eq!((verified.added, verified.corrected, verified.dropped), (0, 1, 1));
     assert_eq!(index(&store).count().unwrap(), 1);
     let mut session = sessions.open_id(&unknown).unwrap().expect("nobody is logged out");

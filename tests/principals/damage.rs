@@ -3,11 +3,12 @@
 use std::sync::mpsc;
 use std::thread;
 
-use threaded_sessions::store::{Bind, Write};
-use threaded_sessions::{ErrorKind, Outcome, RedisSessionStore, Session, SessionId};
+use sha2::{Digest, Sha256};
+use threaded_sessions::store::{Bind, Verified, VerifyOptions, Write};
+use threaded_sessions::{ErrorKind, Handle, Outcome, RedisSessionStore, Session, SessionId};
 
 use crate::support::{PATIENCE, RedisServer};
-use crate::{Fields, Room, ask, tick};
+use crate::{Fields, Room, ask, ask_for, tick};
 
 impl Room {
     fn key(&self, last: &str) -> String {
@@ -135,7 +136,7 @@ fn the_end_of_everybody_believes_the_sessions_and_not_their_index() {
     let _: String = ask(&["SET", &index, "somebody else's"]);
     assert_eq!(room.sessions.end_everybody().unwrap_err().kind(), ErrorKind::WrongType);
     assert!(room.lives(&lost));
-    room.sessions.store().index().unwrap().verify().unwrap();
+    room.sessions.store().index().unwrap().verify(Default::default()).unwrap();
     assert_eq!(room.sessions.end_everybody().unwrap(), 1);
     assert!(!room.lives(&lost));
 }
@@ -191,17 +192,17 @@ fn verify_forgets_who_had_what_is_no_session_any_more() {
     // No reaper will come by for them.
     let _: u32 = ask(&["DEL", &room.key("index")]);
     room.login("ada", "phone");
-    index.verify().unwrap();
+    index.verify(Default::default()).unwrap();
     assert_eq!(ask::<u32>(&["HLEN", &room.key("principals")]), 1);
     assert_eq!(ask::<u32>(&["ZCARD", &room.set()]), 1);
 
     let _: u32 = ask(&["DEL", &room.key("principals")]);
     let _: String = ask(&["SET", &room.key("principals"), "somebody else's"]);
-    assert_eq!(index.verify().unwrap().displaced, 1);
+    assert_eq!(index.verify(Default::default()).unwrap().displaced, 1);
     let [aside] = &ask::<Vec<String>>(&["KEYS", &room.key("principals:clobbered:*")])[..] else { panic!("it is kept") };
     assert_eq!(ask::<String>(&["GET", aside]), "somebody else's");
+    assert_eq!(ask::<u32>(&["HLEN", &room.key("principals")]), 1, "the set restores the hash");
     room.login("ada", "laptop");
-    assert_eq!(ask::<u32>(&["HLEN", &room.key("principals")]), 1);
     assert_eq!(room.sessions.end_all("ada").unwrap(), 2);
     assert_eq!(room.keys(), [aside.as_str()]);
 }
@@ -254,4 +255,280 @@ fn a_full_redis_refuses_whole_changes_and_ends_sessions_all_the_same() {
     assert_eq!(room.sessions.end_all("ada").unwrap(), 1);
     assert_eq!(everything(), [""; 0]);
     full(false);
+}
+
+/// Runs a test in rooms whose keys have no hash tags, have hash tags, and are on several nodes.
+fn in_redis_rooms(test: impl Fn(Room)) {
+    test(Room::redis(|all| all, |settings| settings.max_per_principal(3)));
+    test(Room::redis(|builder| builder.partitions(4).hashed_keys(), |settings| settings.max_per_principal(3)));
+    test(Room::cluster(|settings| settings.max_per_principal(3)));
+}
+
+impl Room {
+    fn run<V: redis::FromRedisValue>(&self, command: &[&str]) -> V {
+        ask_for(self, command[1], command)
+    }
+
+    /// The keys with this in their names.
+    fn keys_with(&self, part: &str) -> Vec<String> {
+        self.keys().into_iter().filter(|key| key.contains(part)).collect()
+    }
+
+    fn delete_keys_with(&self, part: &str) {
+        for key in self.keys_with(part) {
+            let _: u32 = self.run(&["DEL", &key]);
+        }
+    }
+
+    fn verify(&self) -> Verified {
+        self.sessions.store().index().unwrap().verify(VerifyOptions::new()).unwrap()
+    }
+
+    fn verify_dry(&self) -> Verified {
+        let dry_run = VerifyOptions::new().dry_run(true);
+        self.sessions.store().index().unwrap().verify(dry_run).unwrap()
+    }
+
+    /// All keys with their values and deadlines.
+    fn dump(&self) -> Vec<String> {
+        let mut dump: Vec<String> = self
+            .keys()
+            .iter()
+            .map(|key| {
+                let mut value: Vec<Vec<u8>> = match &*self.run::<String>(&["TYPE", key]) {
+                    "hash" => self.run(&["HGETALL", key]),
+                    "zset" => self.run(&["ZRANGE", key, "0", "-1", "WITHSCORES"]),
+                    _ => vec![self.run(&["DUMP", key])],
+                };
+                // The order of the fields of a hash follows from when they were set.
+                value.sort();
+                format!("{key} {} {value:?}", self.run::<i64>(&["PEXPIRETIME", key]))
+            })
+            .collect();
+        dump.sort();
+        dump
+    }
+
+    fn bind(&self, id: &SessionId, principal: &str) {
+        let mut session = self.open(id);
+        session.bind(principal, format!("{principal}'s"));
+        self.store(session);
+    }
+
+    /// Puts a session into the set of another principal, as of the given time.
+    fn put_into_set_of(&self, principal: &str, id: &SessionId, since: &str) {
+        let handle = self.sessions.store().handle(id);
+        let key = self.keys().into_iter().find(|key| Handle::of_key(key.as_bytes()) == handle).expect("it is stored");
+        let (base, _) = key.rsplit_once(':').unwrap();
+        let set = format!("{base}:principal:{}", owner(principal));
+        let _: u32 = self.run(&["ZADD", &set, since, &key]);
+    }
+}
+
+/// A principal's name in keys.
+fn owner(principal: &str) -> String {
+    hex::encode(&Sha256::digest(principal)[..16])
+}
+
+#[test]
+fn rebound_session_after_lost_hash_leaves_the_old_owner() {
+    in_redis_rooms(|room| {
+        let id = room.login("ada", "phone");
+        room.delete_keys_with(":principals");
+        room.bind(&id, "bob");
+        assert_eq!(room.labels("ada"), [""; 0]);
+        assert_eq!(room.labels("bob"), ["bob's"]);
+        assert_eq!(room.sessions.end_all("ada").unwrap(), 0);
+        let handle = room.sessions.store().handle(&id);
+        assert!(!room.sessions.end("ada", handle).unwrap());
+        assert!(room.lives(&id));
+        assert_eq!(room.labels("bob"), ["bob's"]);
+        room.destroy(&id);
+        assert_eq!(room.keys(), [""; 0]);
+    });
+}
+
+#[test]
+fn session_in_a_wrong_set_stays_with_its_owner() {
+    type End = fn(&Room, &SessionId, &SessionId);
+    let ends: [End; 5] = [
+        |room, _, _| assert_eq!(room.sessions.end_all("ada").unwrap(), 1),
+        |room, hers, _| assert_eq!(room.sessions.end_others(&room.open(hers)).unwrap(), 0),
+        |room, _, bobs| assert!(!room.sessions.end("ada", room.sessions.store().handle(bobs)).unwrap()),
+        |room, _, _| (0..3).for_each(|n| _ = room.login("ada", &n.to_string())),
+        |room, _, _| assert_eq!(room.verify().owned_dropped, 1),
+    ];
+    for (number, end) in ends.iter().enumerate() {
+        in_redis_rooms(|room| {
+            let (hers, bobs) = (room.login("ada", "phone"), room.login("bob", "laptop"));
+            for since in ["1", "9000000000000"] {
+                room.put_into_set_of("ada", &bobs, since);
+                assert_eq!(room.labels("ada"), ["phone"], "{since}");
+            }
+            end(&room, &hers, &bobs);
+            assert!(room.lives(&bobs), "{number}");
+            assert_eq!(room.labels("bob"), ["laptop"], "{number}");
+            assert!(!room.labels("ada").contains(&"laptop".to_owned()), "{number}");
+        });
+    }
+}
+
+#[test]
+fn verify_gives_a_session_in_two_sets_to_the_later_owner() {
+    for (adas, bobs) in [("1", "2"), ("2", "1")] {
+        in_redis_rooms(|room| {
+            let id = room.login("carol", "phone");
+            room.delete_keys_with(":principal");
+            room.put_into_set_of("ada", &id, adas);
+            room.put_into_set_of("bob", &id, bobs);
+            assert_eq!(room.verify_dry(), Verified::default().with(1, 1));
+            assert_eq!(room.verify(), Verified::default().with(1, 1));
+            assert_eq!(room.verify(), Verified::default());
+            let [winner, loser] = if adas > bobs { ["ada", "bob"] } else { ["bob", "ada"] };
+            assert_eq!(room.sessions.end_all(loser).unwrap(), 0);
+            assert_eq!(room.labels(winner), ["phone"]);
+            assert_eq!(room.sessions.end_all(winner).unwrap(), 1);
+            assert_eq!(room.keys(), [""; 0]);
+        });
+    }
+}
+
+/// What `verify` may find among owners.
+trait With {
+    fn with(self, owners_restored: u64, owned_dropped: u64) -> Self;
+}
+
+impl With for Verified {
+    fn with(mut self, owners_restored: u64, owned_dropped: u64) -> Self {
+        self.owners_restored = owners_restored;
+        self.owned_dropped = owned_dropped;
+        self
+    }
+}
+
+#[test]
+fn verify_restores_lost_hash_and_lost_sets() {
+    in_redis_rooms(|room| {
+        let ids = ["a", "b", "c"].map(|label| {
+            tick();
+            room.login("ada", label)
+        });
+        let bobs = room.login("bob", "laptop");
+        let before = room.dump();
+
+        room.delete_keys_with(":principals");
+        assert_eq!(room.verify_dry().owners_restored, 4);
+        assert_eq!(room.verify().owners_restored, 4);
+        assert_eq!(room.dump(), before);
+
+        room.delete_keys_with(":principal:");
+        assert_eq!(room.labels("ada"), [""; 0]);
+        assert_eq!(room.verify_dry().owned_restored, 4);
+        assert_eq!(room.verify().owned_restored, 4);
+        assert_eq!(room.labels("ada").len(), 3);
+        assert_eq!(room.sessions.end_others(&room.open(&ids[0])).unwrap(), 2);
+        assert_eq!([&ids[0], &ids[1], &ids[2], &bobs].map(|id| room.lives(id)), [true, false, false, true]);
+        assert_eq!(room.verify(), Verified::default());
+    });
+}
+
+#[test]
+fn verify_displaces_sets_of_another_type() {
+    in_redis_rooms(|room| {
+        let (hers, bobs) = (room.login("ada", "phone"), room.login("bob", "laptop"));
+        let sets = room.keys_with(":principal:");
+        for set in &sets {
+            let _: u32 = room.run(&["DEL", set]);
+            let _: u32 = room.run(&["RPUSH", set, "another program's"]);
+        }
+        let (dry, before) = (room.verify_dry(), room.dump());
+        assert_eq!((dry.displaced, dry.owned_restored), (2, 2));
+        assert_eq!(room.dump(), before);
+        assert_eq!(room.verify(), dry);
+        assert_eq!((room.labels("ada"), room.labels("bob")), (vec!["phone".to_owned()], vec!["laptop".to_owned()]));
+        let aside = room.keys_with(":clobbered:");
+        assert_eq!(aside.len(), 2);
+        for key in &aside {
+            assert_eq!(room.run::<Vec<String>>(&["LRANGE", key, "0", "-1"]), ["another program's"]);
+        }
+        let again = room.verify();
+        assert_eq!(again.kept_aside, 2);
+        assert_eq!((again.displaced, again.owned_restored), (0, 0));
+        assert!(room.lives(&hers) && room.lives(&bobs));
+    });
+}
+
+#[test]
+fn session_without_hash_and_set_gets_both_by_renewal() {
+    in_redis_rooms(|room| {
+        let id = room.login("ada", "phone");
+        room.delete_keys_with(":principal");
+        assert_eq!(room.verify(), Verified::default());
+        assert_eq!(room.labels("ada"), [""; 0]);
+        let id = room.renew(&id);
+        assert_eq!(room.labels("ada"), ["phone"]);
+        assert!(room.lives(&id));
+        assert_eq!(room.sessions.end_all("ada").unwrap(), 1);
+        assert_eq!(room.keys(), [""; 0]);
+    });
+}
+
+#[test]
+fn renewal_after_lost_hash_keeps_the_age_of_a_login() {
+    let room = Room::redis(|all| all, |settings| settings);
+    let oldest = room.login("ada", "oldest");
+    tick();
+    room.login("ada", "newest");
+    room.delete_keys_with(":principals");
+    room.renew(&oldest);
+    assert_eq!(room.labels("ada"), ["newest", "oldest"]);
+    assert_eq!(ask::<u32>(&["ZCARD", &room.set()]), 2, "the old id left the set");
+}
+
+#[test]
+fn verify_leaves_nothing_of_sessions_that_redis_dropped() {
+    for lost in ["", ":principals", ":principal:", ":index"] {
+        in_redis_rooms(|room| {
+            for n in 0..30 {
+                room.login(&n.to_string(), "phone");
+            }
+            let structures = |key: &String| key.ends_with(":index") || key.contains(":principal");
+            for key in room.keys().iter().filter(|key| !structures(key)) {
+                let _: u32 = room.run(&["DEL", key]);
+            }
+            if !lost.is_empty() {
+                room.delete_keys_with(lost);
+            }
+            let dry = room.verify_dry();
+            assert_eq!(room.verify(), dry, "without {lost}");
+            assert_eq!(dry.dropped, if lost == ":index" { 0 } else { 30 });
+            assert_eq!(dry.owners_dropped, if lost == ":principals" { 0 } else { 30 });
+            assert_eq!(dry.owned_dropped, if lost == ":principal:" { 0 } else { 30 });
+            assert_eq!(room.keys(), [""; 0], "without {lost}");
+        });
+    }
+}
+
+#[test]
+fn verify_drops_entries_that_are_no_keys_of_the_partition() {
+    in_redis_rooms(|room| {
+        room.login("ada", "phone");
+        let tagged = room.keys()[0].contains('{');
+        for key in room.keys().iter().filter(|key| key.contains(":index") || key.contains(":principal")) {
+            for foreign in ["", "elsewhere", "sessions:{9999}:x"] {
+                if key.ends_with(":principals") {
+                    let _: u32 = room.run(&["HSET", key, foreign, &owner("ada")]);
+                } else {
+                    let _: u32 = room.run(&["ZADD", key, "1", foreign]);
+                }
+            }
+        }
+        let dry = room.verify_dry();
+        assert_eq!(room.verify(), dry);
+        if tagged {
+            assert_eq!((dry.dropped, dry.owners_dropped, dry.owned_dropped), (3, 3, 3));
+        }
+        assert_eq!(room.verify(), Verified::default());
+        assert_eq!(room.labels("ada"), ["phone"]);
+    });
 }

@@ -166,7 +166,7 @@ fn a_partition_that_fails_without_neglecting_the_others_or_filling_the_log() {
     let thread = thread.lock().unwrap().expect("the store was asked");
     let all = logged_by(thread);
     assert_eq!(all.len(), 1, "{all:?}");
-    store.verify().unwrap();
+    store.verify(Default::default()).unwrap();
     assert_eq!(reaper.reap_now().unwrap(), 0);
     let all = logged_by(thread);
     assert_eq!(all.iter().map(|(level, _)| *level).collect::<Vec<_>>(), [Level::Warn, Level::Info], "{all:?}");

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 use threaded_sessions::store::{
-    Belonging, Created, Ending, Entry, Found, Reaped, Saved, SessionIndex, Touch, Verified, Version, Write,
+    Belonging, Created, Ending, Entry, Found, Reaped, Saved, SessionIndex, Touch, Verified, VerifyOptions, Version,
+    Write,
 };
 use threaded_sessions::{ExpiredSession, Handle, RedisSessionStore, Result, SessionId, SessionManager, SessionStore};
 
@@ -205,7 +206,7 @@ impl<S: SessionStore> SessionIndex for Wrapped<S> {
         index(&self.store).end_everybody()
     }
 
-    fn verify(&self) -> Result<Verified> {
-        index(&self.store).verify()
+    fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
+        index(&self.store).verify(options)
     }
 }

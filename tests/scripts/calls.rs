@@ -25,11 +25,14 @@ pub(crate) struct Call {
 const SESSION: [&str; 5] = ["create", "delete", "rotate", "save", "touch"];
 
 /// The scripts of an expiring store.
-const INDEX: [&str; 9] =
-    ["clobbered", "count", "end", "end_all", "list_owned", "page", "reap", "save_and_bind", "verify"];
+const INDEX: [&str; 10] =
+    ["clobbered", "count", "end", "end_all", "list_owned", "page", "reap", "save_and_bind", "verify", "verify_owned"];
 
 /// The scripts of an expiring store that take no key base.
 const WITHOUT_BASE: [&str; 4] = ["count", "page", "save", "touch"];
+
+/// The scripts whose behaviour changed on purpose. Their references are copies of the new rendering.
+const CHANGED: [&str; 7] = ["create", "end", "list_owned", "rotate", "save_and_bind", "verify", "verify_owned"];
 
 /// The scripts that a kind of store runs.
 pub(crate) fn names(kind: Kind) -> impl Iterator<Item = &'static str> {
@@ -58,16 +61,14 @@ impl Call {
     /// The arguments as the scripts of this version take them.
     pub(crate) fn args(&self, version: Version, kind: Kind, base: &str) -> Vec<String> {
         let mut args = self.args.clone();
-        match version {
-            Version::Old => {
-                // The old name of the mode.
-                if let Some(mode) = self.mode.map(|at| &mut args[at]).filter(|mode| *mode == "revision") {
-                    *mode = "mark".to_owned();
-                }
+        let is_old = version == Version::Old && !CHANGED.contains(&self.name);
+        if is_old {
+            // The old name of the mode. The old scripts cut the key base from the name of the index.
+            if let Some(mode) = self.mode.map(|at| &mut args[at]).filter(|mode| *mode == "revision") {
+                *mode = "mark".to_owned();
             }
-            // The old scripts cut the key base from the name of the index.
-            Version::New if kind.expiring && !WITHOUT_BASE.contains(&self.name) => args.push(base.to_owned()),
-            Version::New => {}
+        } else if kind.expiring && !WITHOUT_BASE.contains(&self.name) {
+            args.push(base.to_owned());
         }
         args
     }
@@ -82,11 +83,14 @@ fn index_args(name: &str, names: &Names, now: u64, random: &mut Random) -> Vec<S
     match name {
         "clobbered" => random.maybe(2).then(|| ":aside".to_owned()).into_iter().collect(),
         "count" => Vec::new(),
-        "end" => match random.below(3) {
-            0 => vec![owner, limit, "all".to_owned(), String::new()],
-            1 => vec![owner, limit, "but".to_owned(), sessions.swap_remove(0)],
-            _ => vec![owner, limit, "only".to_owned(), sessions.swap_remove(0)],
-        },
+        "end" => {
+            let (which, key) = match random.below(3) {
+                0 => ("all", String::new()),
+                1 => ("but", sessions.swap_remove(0)),
+                _ => ("only", sessions.swap_remove(0)),
+            };
+            vec![owner, limit, which.to_owned(), key, String::new()]
+        }
         "end_all" => {
             let mut args = vec![text(now - HOUR * random.below(2)), limit];
             sessions.truncate(random.below(4) as usize);
@@ -98,7 +102,13 @@ fn index_args(name: &str, names: &Names, now: u64, random: &mut Random) -> Vec<S
         "reap" => vec![limit, text(random.below(2))],
         "verify" => {
             sessions.truncate(1 + random.below(3) as usize);
-            sessions
+            let aside = if random.maybe(3) { "" } else { ":aside" };
+            [aside.to_owned(), "30000".to_owned()].into_iter().chain(sessions).collect()
+        }
+        "verify_owned" => {
+            let mut args = vec![owner, text(random.below(2))];
+            args.extend(sessions.into_iter().flat_map(|key| [text(random.below(2)), key]));
+            args
         }
         _ => panic!("{name} has no arguments yet"),
     }

@@ -121,7 +121,7 @@ impl Sessions {
             Bind::Nobody => None,
             Bind::To { principal, .. } => match extras.owner {
                 Some(owner) if *owner.principal == *principal => Some(owner),
-                _ => Some(Owner { principal: principal.into(), since: now }),
+                _ => Some(Owner { principal: principal.into(), since: self.since(principal, now) }),
             },
         };
         self.put(id, deadline, Entry::Session { payload: payload.clone(), extras });
@@ -129,6 +129,13 @@ impl Sessions {
             self.enforce_cap(principal, cap as usize, &id);
         }
         Version(payload)
+    }
+
+    /// Returns the time at which a principal gets a session: later than that of their other sessions, even if the clock was set
+    /// back.
+    fn since(&self, principal: &str, now: u64) -> u64 {
+        let newest = self.owned.get(principal).and_then(BTreeSet::last);
+        newest.map_or(now, |(newest, _)| now.max(newest + 1))
     }
 
     /// Ends the oldest sessions of a principal until `cap` are left. Never ends `kept`.

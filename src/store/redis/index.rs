@@ -1,27 +1,31 @@
-//! The index of the expiring store: reaping, counting, paging, verifying, and the sessions of a principal.
+//! The index of the expiring store: reaping, counting, paging, and the sessions of a principal.
 //!
 //! The reaper and the manager use it through [`SessionIndex`]. The invariant: the TTL of a session's key decides whether the
 //! session is live. The index and the lists of principals follow from it and may lag, so every script checks the TTL.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use redis::FromRedisValue;
+use redis::{FromRedisValue, Value};
 
 use super::net::error::Effect;
 use super::net::pool::To;
 use super::reply::{decode, decode_count, decode_reaped, decode_ttl};
 use super::script::Script;
-use super::{RedisSessionStore, keys};
-use crate::store::{Belonging, Bind, Ending, Entry, Reaped, SessionIndex, Verified};
+use super::{RedisSessionStore, keys, verify};
+use crate::store::{Belonging, Bind, Ending, Entry, Reaped, SessionIndex, Verified, VerifyOptions};
 use crate::{Handle, Result, operation};
 
-/// The number of keys that one step of a scan, a `verify` or a `page` looks at. A step blocks the server for well under 1 ms.
+/// How often a login tries to enforce the cap while logins in other partitions do the same.
+const CAP_ATTEMPTS: usize = 20;
+
+/// The number of keys that one step of a scan or a `page` looks at. A step blocks the server for well under 1 ms.
 const SCAN_STEP: usize = 200;
 
 /// The number of sessions of a principal that one script lists or ends.
 const OWNED_PAGE: usize = 1000;
+
+/// The number of entries that `end_all.lua` returns if it stopped before it looked at all of them.
+const STOPPED: i64 = -1;
 
 /// The TTL that `page.lua` returns for a session that is only in the index.
 const TTL_IF_GONE: i64 = -2;
@@ -103,23 +107,8 @@ impl SessionIndex for RedisSessionStore {
         (0..self.keys.partitions()).try_fold(0, |sum, partition| Ok(sum + self.end_everybody_in(partition)?))
     }
 
-    fn verify(&self) -> Result<Verified> {
-        let mut verified = Verified::default();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        verified.displaced = self.clobbered(operation::VERIFY, Some(&format!(":clobbered:{now}")))?.len() as u64;
-        for server in &self.pool.servers(operation::VERIFY)? {
-            self.walk(operation::VERIFY, To::Server(server), &["SCAN"], &["TYPE", "string"], |keys| {
-                self.verify_sessions(keys, &mut verified)
-            })?;
-        }
-        for partition in 0..self.keys.partitions() {
-            for [scan, key] in [["ZSCAN", self.keys.index(partition)], ["HSCAN", &self.keys.owners(partition)]] {
-                self.walk(operation::VERIFY, To::Key(key), &[scan, key], &[], |entries| {
-                    self.verify_entries(partition, &keys_of_pairs(entries), &mut verified)
-                })?;
-            }
-        }
-        Ok(verified)
+    fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
+        verify::run(self, options)
     }
 }
 
@@ -130,25 +119,70 @@ struct Place {
 }
 
 impl RedisSessionStore {
-    /// Ends the oldest sessions of a principal beyond the cap, after a session was bound to the principal. With one partition
-    /// the scripts do it. A failure does not undo the binding, so the write succeeds; the next binding enforces the cap.
-    pub(super) fn enforce_cap_across_partitions(&self, bind: Bind<'_>) {
+    /// Ends the oldest sessions of a principal beyond the cap, after the session under `key` was bound to the principal. With one
+    /// partition the scripts do it. A failure does not undo the binding, so the write succeeds; the next binding enforces the cap.
+    pub(super) fn enforce_cap_across_partitions(&self, key: &str, bind: Bind<'_>, is_new: bool) {
         let Bind::To { principal, cap: Some(cap) } = bind else { return };
-        if self.keys.partitions() > 1 {
-            let settled = self.belonging(principal).and_then(|all| {
-                let mut oldest = all.into_iter().skip(cap as usize);
-                oldest.try_for_each(|(place, _)| self.end_in(place.partition, principal, "only", &place.key).map(drop))
-            });
-            if let Err(error) = settled {
-                log::warn!("a principal may have more sessions than the cap until they get another: {error}");
+        if self.keys.partitions() > 1
+            && let Err(error) = self.end_beyond_cap(principal, cap as usize, key, is_new)
+        {
+            log::warn!("a principal may have more sessions than the cap until they get another: {error}");
+        }
+    }
+
+    /// Ends the oldest sessions of a principal beyond the cap, but not the one under `key`.
+    ///
+    /// The clocks of two nodes can differ, so the session that was just bound can seem older than another. It takes a later time
+    /// than all others if it is new, and also if it is beyond the cap. A session ends only if its time is still the one in the
+    /// list, so two logins that each take a later time never end each other: the one with the latest time stays. (Before
+    /// a login has taken a later time, a login of the same moment in another partition may end it.)
+    fn end_beyond_cap(&self, principal: &str, cap: usize, key: &str, is_new: bool) -> Result<()> {
+        for _ in 0..CAP_ATTEMPTS {
+            let mut all = self.belonging(principal)?;
+            let at = all.iter().position(|(place, _)| place.key == key);
+            if let Some(at) = at
+                && at > 0
+                && (is_new || at >= cap)
+            {
+                if !self.make_newest(&all[at].0, principal, all[0].1.since)? {
+                    continue;
+                }
+                all[..=at].rotate_right(1);
+            }
+            let mut all_ended = true;
+            for (place, belonging) in &all[cap.min(all.len())..] {
+                all_ended &= self.end_unless_newer(place, principal, belonging.since)?;
+            }
+            if all_ended {
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Gives a session of a principal a later time than `newest`. Returns `false` if it is not theirs any more.
+    fn make_newest(&self, place: &Place, principal: &str, newest: u64) -> Result<bool> {
+        let set = self.keys.owned(place.partition, &keys::owner(principal));
+        let mut zadd = redis::cmd("ZADD");
+        zadd.arg(&set).arg("XX").arg("GT").arg("CH").arg(newest.saturating_add(1)).arg(&place.key);
+        let answer = self.command(operation::ENFORCE_CAP, Effect::Writes, To::Key(&set), &zadd)?;
+        // The second of two attempts finds the time of the first one.
+        Ok(answer.repeated || answer.value == Value::Int(1))
+    }
+
+    /// Ends a session of a principal. Returns `false`, and ends nothing, if the principal got it after `since`.
+    fn end_unless_newer(&self, place: &Place, principal: &str, since: u64) -> Result<bool> {
+        let (owner, since) = (keys::owner(principal), since.to_string());
+        let args: [&[u8]; 5] = [owner.as_bytes(), b"1", b"only", place.key.as_bytes(), since.as_bytes()];
+        let (_, is_newer): (i64, bool) =
+            self.index_script(operation::ENFORCE_CAP, Effect::Writes, &self.scripts.end, place.partition, &args)?;
+        Ok(!is_newer)
     }
 
     /// Ends sessions of a principal in one partition: "all", all "but" the one under this key, or "only" that.
     fn end_in(&self, partition: u32, principal: &str, which: &str, key: &str) -> Result<u64> {
         let (owner, owned_page) = (keys::owner(principal), OWNED_PAGE.to_string());
-        let args = [owner.as_bytes(), owned_page.as_bytes(), which.as_bytes(), key.as_bytes()];
+        let args: [&[u8]; 5] = [owner.as_bytes(), owned_page.as_bytes(), which.as_bytes(), key.as_bytes(), b""];
         let mut ended = 0;
         loop {
             let (some, more): (i64, bool) =
@@ -166,7 +200,7 @@ impl RedisSessionStore {
         let time = self.command(operation::END_ALL_SESSIONS, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
         let (seconds, micros): (u64, u64) = decode(operation::END_ALL_SESSIONS, time)?;
         let since = (seconds * 1000 + micros / 1000).to_string();
-        let end = |limit: usize, keys: &[Vec<u8>]| -> Result<(u64, u64)> {
+        let end = |limit: usize, keys: &[Vec<u8>]| -> Result<(u64, i64)> {
             let limit = limit.to_string();
             let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
             let args: Vec<&[u8]> = args.collect();
@@ -177,12 +211,17 @@ impl RedisSessionStore {
         // is rotated during the walk.
         self.walk(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], &[], |entries| {
             keys_of_pairs(entries).chunks(SCAN_STEP).try_for_each(|keys| {
-                ended += end(SCAN_STEP, keys)?.0;
-                Ok(())
+                loop {
+                    let (some, left) = end(SCAN_STEP, keys)?;
+                    ended += some;
+                    if left != STOPPED {
+                        return Ok(());
+                    }
+                }
             })
         })?;
         // A session written since the walk began has a later deadline than `since`. End those until none is left.
-        let (mut limit, mut before) = (SCAN_STEP, u64::MAX);
+        let (mut limit, mut before) = (SCAN_STEP, i64::MAX);
         loop {
             let (some, left) = end(limit, &[])?;
             ended += some;
@@ -193,7 +232,9 @@ impl RedisSessionStore {
             if left >= before {
                 limit *= 2;
             }
-            before = left;
+            if left != STOPPED {
+                before = left;
+            }
         }
     }
 
@@ -217,12 +258,13 @@ impl RedisSessionStore {
                 (Place { key, partition }, Belonging::new(handle, payload, left, since))
             }));
         }
-        all.sort_by_key(|(_, belonging)| std::cmp::Reverse(belonging.since));
+        // Sessions with the same time have an order too, which all callers agree on.
+        all.sort_by(|(one, of_one), (other, of_other)| (of_other.since, &other.key).cmp(&(of_one.since, &one.key)));
         Ok(all)
     }
 
     /// Runs a script on the index of one partition and reads its reply.
-    fn index_script<A: FromRedisValue>(
+    pub(super) fn index_script<A: FromRedisValue>(
         &self,
         operation: &'static str,
         effect: Effect,
@@ -238,7 +280,7 @@ impl RedisSessionStore {
     }
 
     /// Runs a command such as `SCAN` to its end, with the cursor between `before` and `after`.
-    fn walk(
+    pub(super) fn walk(
         &self,
         operation: &'static str,
         to: To<'_>,
@@ -260,31 +302,6 @@ impl RedisSessionStore {
         }
     }
 
-    /// Verifies the entries of those keys that are keys of sessions.
-    fn verify_sessions(&self, keys: Vec<Vec<u8>>, verified: &mut Verified) -> Result<()> {
-        let mut sessions = BTreeMap::<u32, Vec<Vec<u8>>>::new();
-        for key in keys {
-            if let Some(partition) = self.keys.partition_of(&key) {
-                sessions.entry(partition).or_default().push(key);
-            }
-        }
-        sessions.into_iter().try_for_each(|(partition, keys)| self.verify_entries(partition, &keys, verified))
-    }
-
-    /// Corrects the index entries of these keys.
-    fn verify_entries(&self, partition: u32, keys: &[Vec<u8>], verified: &mut Verified) -> Result<()> {
-        // Redis returns a small sorted set in one step, regardless of `COUNT`.
-        for keys in keys.chunks(SCAN_STEP) {
-            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let (added, corrected, dropped): (u64, u64, u64) =
-                self.index_script(operation::VERIFY, Effect::Writes, &self.scripts.verify, partition, &keys)?;
-            verified.added += added;
-            verified.corrected += corrected;
-            verified.dropped += dropped;
-        }
-        Ok(())
-    }
-
     /// Returns the names of indexes and lists of owners whose keys have another type. With `aside`, renames each such key by
     /// this suffix, so that the store can use the name again.
     pub(super) fn clobbered(&self, operation: &'static str, aside: Option<&str>) -> Result<Vec<String>> {
@@ -297,9 +314,15 @@ impl RedisSessionStore {
         }
         Ok(clobbered)
     }
+
+    /// Returns the names of those sets of owners whose keys have another type. Like `clobbered`, with `aside`, renames each.
+    pub(super) fn clobbered_sets(&self, partition: u32, aside: &str, sets: &[String]) -> Result<Vec<String>> {
+        let args: Vec<&[u8]> = [aside].into_iter().chain(sets.iter().map(String::as_str)).map(str::as_bytes).collect();
+        self.index_script(operation::VERIFY, Effect::Writes, &self.scripts.clobbered, partition, &args)
+    }
 }
 
 /// Keeps the keys of the pairs that `ZSCAN` and `HSCAN` return: key and score, or key and owner.
-fn keys_of_pairs(entries: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+pub(super) fn keys_of_pairs(entries: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     entries.into_iter().step_by(2).collect()
 }

@@ -17,6 +17,24 @@ const INDEX: &str = "index";
 /// The last part of the name of the marker. No session id has this form.
 const MARKER: &str = "store";
 
+/// The last part of the name of a tombstone.
+const TOMBSTONE: &str = "renewed";
+
+/// The length of the name of a principal in keys.
+const OWNER_LEN: usize = 32;
+
+/// The kind of a key that a store has made.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum KeyKind {
+    Session,
+    /// A companion or the tombstone of the session with this key.
+    PartOf(Vec<u8>),
+    /// The set of an owner's sessions.
+    Owned(String),
+    /// A value of another type that `verify` has moved aside.
+    Displaced,
+}
+
 /// How a session id becomes a key in Redis (rrss `:key-mapper`).
 #[derive(Clone, Default)]
 pub(super) enum KeyMapper {
@@ -119,25 +137,63 @@ impl Keys {
     /// Returns the partition of a session's key. Returns `None` if the key does not have the shape of a session's key, and for
     /// all keys of a custom mapper.
     pub(super) fn partition_of(&self, key: &[u8]) -> Option<u32> {
-        let (head, last) = str::from_utf8(key).ok()?.rsplit_once(':')?;
+        let (_, last) = str::from_utf8(key).ok()?.rsplit_once(':')?;
         let shaped = match self.mapper {
             KeyMapper::Plain => last.parse::<SessionId>().is_ok(),
             KeyMapper::Hashed => last.parse::<Handle>().is_ok(),
             KeyMapper::Custom(_) => false,
         };
-        let partition = match &*self.tags {
-            [] => 0,
-            tags => {
-                let tag: u32 = head.rsplit_once(":{")?.1.strip_suffix('}')?.parse().ok()?;
-                tags.iter().position(|known| *known == tag)? as u32
-            }
+        let (partition, name) = self.split(key)?;
+        (shaped && name == last.as_bytes()).then_some(partition)
+    }
+
+    /// Returns the partition of a key, and what follows the key base of the partition.
+    fn split<'a>(&self, key: &'a [u8]) -> Option<(u32, &'a [u8])> {
+        let rest = key.strip_prefix(self.prefix.as_bytes())?.strip_prefix(b":")?;
+        let tags = match &*self.tags {
+            [] => return Some((0, rest)),
+            tags => tags,
         };
-        (shaped && self.name(partition, last).as_bytes() == key).then_some(partition)
+        let rest = rest.strip_prefix(b"{")?;
+        let end = rest.iter().position(|byte| *byte == b'}')?;
+        let tag = str::from_utf8(&rest[..end]).ok()?;
+        let number: u32 = tag.parse().ok()?;
+        let partition = tags.iter().position(|known| *known == number)?;
+        // A number with a sign or with zeros in front is no tag of the store.
+        (number.to_string() == tag).then_some((partition as u32, rest[end + 1..].strip_prefix(b":")?))
+    }
+
+    /// Returns `true` if a key lies in the hash slot of a partition. A custom key mapper, which chooses its keys freely, has only
+    /// one partition.
+    pub(super) fn is_in(&self, partition: u32, key: &[u8]) -> bool {
+        self.tags.is_empty() || self.split(key).is_some_and(|(of, _)| of == partition)
+    }
+
+    /// Returns the partition and the kind of a key, or `None` if it is no key of the store. `suffixes` are those of companions.
+    pub(super) fn kind_of(&self, key: &[u8], suffixes: &[String]) -> Option<(u32, KeyKind)> {
+        if let Some(partition) = self.partition_of(key) {
+            return Some((partition, KeyKind::Session));
+        }
+        let (partition, name) = self.split(key)?;
+        let name = str::from_utf8(name).ok()?;
+        if let Some((_, time)) = name.rsplit_once(":clobbered:")
+            && time.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            return Some((partition, KeyKind::Displaced));
+        }
+        if let Some(owner) = name.strip_prefix("principal:") {
+            let is_owner = owner.len() == OWNER_LEN && owner.bytes().all(|byte| byte.is_ascii_hexdigit());
+            return is_owner.then(|| (partition, KeyKind::Owned(owner.to_owned())));
+        }
+        let (_, suffix) = name.rsplit_once(':')?;
+        let session = key[..key.len() - suffix.len() - 1].to_owned();
+        let is_part = suffix == TOMBSTONE || suffixes.iter().any(|known| known == suffix);
+        (is_part && self.partition_of(&session) == Some(partition)).then_some((partition, KeyKind::PartOf(session)))
     }
 
     /// Returns the key of the tombstone that a rotation leaves for the session under `key`.
     pub(super) fn tombstone(&self, key: &str) -> String {
-        format!("{key}:renewed")
+        format!("{key}:{TOMBSTONE}")
     }
 
     /// Returns the key of a companion of the session under `key`. The scripts build the same key.
@@ -159,6 +215,11 @@ impl Keys {
     /// The hash of a partition that maps keys of sessions to their owners.
     pub(super) fn owners(&self, partition: u32) -> String {
         self.name(partition, "principals")
+    }
+
+    /// The set of an owner's sessions in a partition.
+    pub(super) fn owned(&self, partition: u32, owner: &str) -> String {
+        self.name(partition, &format!("principal:{owner}"))
     }
 
     /// The index that a session is in.
@@ -207,5 +268,5 @@ fn tags(partitions: u32) -> Vec<u32> {
 
 /// Returns the name of a principal in keys: a hash, which has a fixed length and does not reveal the principal.
 pub(super) fn owner(principal: &str) -> String {
-    hex::encode(&Sha256::digest(principal)[..16])
+    hex::encode(&Sha256::digest(principal)[..OWNER_LEN / 2])
 }

@@ -12,10 +12,21 @@ use super::version::version_of;
 use crate::store::{Bytes, Created, Expired, Reaped, Saved, Stored, Version};
 use crate::{Error, ErrorKind, Handle, Result, operation};
 
+/// The reply of a script that stored a session.
+const STORED: i64 = 1;
+
+/// The reply of a script that stored a session and gave it to another owner than before.
+const STORED_FOR_NEW_OWNER: i64 = 2;
+
+/// Returns `true` if a script stored a session and gave it to another owner than before.
+pub(super) fn has_new_owner(reply: &Value) -> bool {
+    *reply == Value::Int(STORED_FOR_NEW_OWNER)
+}
+
 /// Reads the reply to `SET … NX GET`, or of `create.lua`.
 pub(super) fn decode_created(answer: Answer, payload: &[u8]) -> Result<Created> {
     Ok(match answer.value {
-        Value::Nil | Value::Okay | Value::Int(1) => Created::Stored(version_of(payload)),
+        Value::Nil | Value::Okay | Value::Int(STORED | STORED_FOR_NEW_OWNER) => Created::Stored(version_of(payload)),
         Value::BulkString(found) if found == payload => Created::Stored(version_of(payload)),
         // The first attempt may have stored the session, and another request may have changed it before the second attempt.
         Value::BulkString(_) | Value::Int(0) if answer.repeated => return Err(in_doubt(operation::CREATE)),
@@ -36,7 +47,7 @@ pub(super) fn decode_replaced(answer: Answer, payload: &[u8]) -> Result<Saved> {
 /// Reads the reply of a script that saves a session.
 pub(super) fn decode_saved(operation: &'static str, answer: Answer, payload: &[u8]) -> Result<Saved> {
     match answer.value {
-        Value::Int(1) => Ok(Saved::Stored(version_of(payload))),
+        Value::Int(STORED | STORED_FOR_NEW_OWNER) => Ok(Saved::Stored(version_of(payload))),
         Value::Int(0) => Ok(Saved::Missing),
         // The payload that conflicts may be another request's change of what the first attempt stored.
         Value::Array(_) if answer.repeated => Err(in_doubt(operation)),

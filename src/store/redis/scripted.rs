@@ -13,7 +13,7 @@ use redis::{Cmd, RedisResult, Value};
 use super::net::connection::RedisConnection;
 use super::net::error::Effect;
 use super::net::pool::{Answer, To};
-use super::reply::{decode_created, decode_rotated, decode_saved, decode_stored_with_ttl};
+use super::reply::{decode_created, decode_rotated, decode_saved, decode_stored_with_ttl, has_new_owner};
 use super::script::Script;
 use super::version::compare_args;
 use super::{RedisSessionStore, keys};
@@ -28,7 +28,12 @@ pub(super) fn create(store: &RedisSessionStore, id: &SessionId, key: &str, write
     let mut args = write_args(store, write)?;
     args.extend(bind_args(store, operation::CREATE, write.bind)?.into_iter().flatten());
     let answer = run(store, operation::CREATE, &store.scripts.create, id, &[key], args)?;
-    decode_created(answer, write.payload)
+    let has_new_owner = has_new_owner(&answer.value);
+    let created = decode_created(answer, write.payload)?;
+    if let Created::Stored(_) = created {
+        store.enforce_cap_across_partitions(key, write.bind, has_new_owner);
+    }
+    Ok(created)
 }
 
 /// Replaces a session, if it has the expected version.
@@ -47,7 +52,12 @@ pub(super) fn save(
     let script = if bind.is_some() { &store.scripts.save_and_bind } else { &store.scripts.save };
     args.extend(bind.into_iter().flatten());
     let answer = run(store, operation::SAVE, script, id, &[key], args)?;
-    decode_saved(operation::SAVE, answer, write.payload)
+    let has_new_owner = has_new_owner(&answer.value);
+    let saved = decode_saved(operation::SAVE, answer, write.payload)?;
+    if let Saved::Stored(_) = saved {
+        store.enforce_cap_across_partitions(key, write.bind, has_new_owner);
+    }
+    Ok(saved)
 }
 
 /// Moves a session from the first key to the second, if it has the expected version, and leaves a tombstone under the third.
@@ -63,7 +73,12 @@ pub(super) fn rotate(
     args.extend(compare_args(expected));
     args.extend(bind_args(store, operation::ROTATE, write.bind)?.into_iter().flatten());
     let answer = run(store, operation::ROTATE, &store.scripts.rotate, old, &keys, args)?;
-    decode_rotated(answer, write.payload)
+    let has_new_owner = has_new_owner(&answer.value);
+    let saved = decode_rotated(answer, write.payload)?;
+    if let Saved::Stored(_) = saved {
+        store.enforce_cap_across_partitions(keys[1], write.bind, has_new_owner);
+    }
+    Ok(saved)
 }
 
 /// Ends a session.

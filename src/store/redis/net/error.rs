@@ -187,6 +187,8 @@ impl std::error::Error for Cause {}
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn reply(line: &str) -> RedisError {

@@ -138,8 +138,18 @@ mod tests {
     const UPDATE: &str = "UPDATE_SCRIPTS";
 
     /// The scripts that work on the index. A plain store has none and never runs them.
-    const ON_INDEX: [&str; 9] =
-        ["clobbered", "count", "end", "end_all", "list_owned", "page", "reap", "save_and_bind", "verify"];
+    const ON_INDEX: [&str; 10] = [
+        "clobbered",
+        "count",
+        "end",
+        "end_all",
+        "list_owned",
+        "page",
+        "reap",
+        "save_and_bind",
+        "verify",
+        "verify_owned",
+    ];
 
     /// The names of the scripts that a store with or without an index runs.
     fn names(expiring: bool) -> impl Iterator<Item = &'static str> {

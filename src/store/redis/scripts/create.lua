@@ -8,6 +8,7 @@
 -- ARGV[4 + companions] cap of the owner's sessions, '' = none (only with an owner)
 -- ARGV[#ARGV] key base of the partition (expiring store only)
 -- Returns 1 = stored, now or by an earlier attempt
+-- Returns 2 = stored, and the owner did not have it before
 -- Returns 0 = the key is taken
 -- Fails before the first write if the key has another type, or if the user must not delete sessions beyond a cap. SET may fail,
 -- for example at maxmemory; then no session is stored. After SET no failure of the index or of the owners aborts the script.
@@ -28,11 +29,6 @@ local stored = redis.call('GET', key)
 if stored then
   local left = redis.call('PTTL', key)
   if is_live(left) then return stored == ARGV[1] and 1 or 0 end
-  --#if companions
-  -- The session expired and the reaper has not removed it yet. Delete its companions, but only if there is such a session: after
-  -- a DEL Redis would accept the SET even at maxmemory.
-  companions_delete(key)
-  --#end
 end
 --#if expiring
 --#include has_owner (uses owner, base, key; defines has_owner)
@@ -40,8 +36,14 @@ local p = has_owner and principals(index, base)
 local had = p and p.before_write(key, owner, cap)
 --#end
 --#include write (uses key, old, index, ARGV; defines deadline)
+--#if companions
+-- A companion that this write keeps is left of an earlier session, which expired.
+for position, suffix in ipairs(suffixes) do
+  if ARGV[2 + position] == '=' then redis.pcall('DEL', key .. ':' .. suffix) end
+end
+--#end
 --#if expiring
 if p then p.unbind(key, had) end
-if p then p.after_write(key, owner, cap) end
+if p and p.after_write(key, owner, cap) then return 2 end
 --#end
 return 1

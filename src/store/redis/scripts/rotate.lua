@@ -13,6 +13,7 @@
 -- ARGV[7 + companions] cap of the owner's sessions, '' = none (only with an owner)
 -- ARGV[#ARGV] key base of the partition (expiring store only)
 -- Returns 1 = stored, now or by an earlier attempt
+-- Returns 2 = stored, and the owner did not have it before
 -- Returns 0 = the old session is not live
 -- Returns -1 = the new key is taken
 -- Returns {payload, ms left} = conflict, with the session that is stored; ms left is -1 if it never expires
@@ -44,10 +45,14 @@ local key = old
 -- ignored while the old session is live.
 require_acl('DEL', old)
 --#if expiring
---#include has_owner (uses owner, base, key; defines has_owner)
-local p = has_owner and principals(index, base)
-local had, since
-if p then had, since = p.before_write(old, owner, cap) end
+-- The hash may also have the new key, of a session that expired under it. If the hash cannot be read, `principals()` copes.
+local owners = redis.pcall('HMGET', base .. 'principals', old, new)
+local p = (owner or owners.err or owners[1] or owners[2]) and principals(index, base)
+local had, since, replaced
+if p then
+  had, since = p.before_write(old, owner, cap)
+  replaced = p.owner_of(new)
+end
 --#end
 redis.call('SET', tombstone, '', 'PX', ARGV[3 + companions])
 key = new
@@ -58,6 +63,7 @@ companions_delete(old)
 --#end
 --#if expiring
 redis.pcall('ZREM', index, old)
-if p then p.after_write(new, owner, cap, had, since, old) end
+if p then p.unbind(new, replaced) end
+if p and p.after_write(new, owner, cap, had, since, old) then return 2 end
 --#end
 return 1

@@ -10,6 +10,7 @@
 -- ARGV[6 + companions] cap of the owner's sessions, '' = none
 -- ARGV[7 + companions] key base of the partition
 -- Returns 1 = stored, now or by an earlier attempt
+-- Returns 2 = stored, and the owner did not have it before
 -- Returns 0 = the session is not live
 -- Returns {payload, ms left} = conflict, with the session that is stored; ms left is -1 if it never expires
 -- Fails before the first write if the key has another type, or if the user must not delete sessions beyond a cap. SET may fail,
@@ -25,5 +26,4 @@ local owner, cap, p = ARGV[5 + companions], ARGV[6 + companions], principals(ind
 --#include expect (uses key, how, expected, ARGV; may return)
 local had, since = p.before_write(key, owner, cap)
 --#include write (uses key, old, index, ARGV; defines deadline)
-p.after_write(key, owner, cap, had, since)
-return 1
+return p.after_write(key, owner, cap, had, since) and 2 or 1

@@ -1,9 +1,9 @@
 local grace, companions = 0, 0
 local key, index, old = KEYS[1], KEYS[2], nil
-local there = redis.call('GET', key)
-if there then
+local stored = redis.call('GET', key)
+if stored then
   local left = redis.call('PTTL', key)
-  if left < 0 or left > grace then return there == ARGV[1] and 1 or 0 end
+  if (left == -1 or left > grace) then return stored == ARGV[1] and 1 or 0 end
 end
 if ARGV[2] == '' then
   redis.call('SET', key, ARGV[1])

@@ -1,31 +1,35 @@
 local grace, companions = 0, 2
 local suffixes = {'device', 'seen'}
 
+
 local function companions_expire(key)
-  local deadline = redis.call('PEXPIRETIME', key)
+  local deadline = redis.pcall('PEXPIRETIME', key)
   for _, suffix in ipairs(suffixes) do
     if deadline == -1 then
-      redis.call('PERSIST', key .. ':' .. suffix)
-    else
-      redis.call('PEXPIREAT', key .. ':' .. suffix, deadline)
+      redis.pcall('PERSIST', key .. ':' .. suffix)
+    elseif type(deadline) == 'number' then
+      redis.pcall('PEXPIREAT', key .. ':' .. suffix, deadline)
     end
   end
 end
 
 local function companions_store(key, old)
   for position, suffix in ipairs(suffixes) do
-    local value = ARGV[2 + position]
-    if value ~= '=' then
-      redis.call('SET', key .. ':' .. suffix, string.sub(value, 2))
+    local name, value = key .. ':' .. suffix, ARGV[2 + position]
+    if value ~= '=' and ARGV[2] == '' then
+      redis.pcall('SET', name, string.sub(value, 2))
+    elseif value ~= '=' then
+      redis.pcall('SET', name, string.sub(value, 2), 'PX', ARGV[2])
     elseif old then
-      redis.pcall('RENAME', old .. ':' .. suffix, key .. ':' .. suffix)
+      local moved = redis.pcall('RENAME', old .. ':' .. suffix, name)
+      if moved.err then redis.pcall('DEL', name) end
     end
   end
   companions_expire(key)
 end
 
 local function companions_delete(key)
-  for _, suffix in ipairs(suffixes) do redis.call('DEL', key .. ':' .. suffix) end
+  for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
 local key, index, data_ttl = KEYS[1], KEYS[2], ARGV[1] + 0
 local left = redis.call('PTTL', key)
