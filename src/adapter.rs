@@ -36,7 +36,7 @@ pub(crate) struct Apology {
 
 /// The apology for an error, which is logged.
 pub(crate) fn apology(error: &Error) -> Apology {
-    log::error!("{}", error.in_full());
+    log::error!("{error:#}");
     let (status, text) = match error.kind() {
         ErrorKind::Conflict => (409, "The session was changed meanwhile."),
         kind if kind.is_temporary() => (503, "Sessions are unavailable, please try again in a moment."),

@@ -99,7 +99,7 @@ impl<T: 'static> Inner<T> {
         });
         match read {
             Err(error) if error.kind() == ErrorKind::Payload && self.unreadable == Unreadable::StartFresh => {
-                log::warn!("session {} is left to expire: {}", self.store.handle(id), error.in_full());
+                log::warn!("session {} is left to expire: {error:#}", self.store.handle(id));
                 Ok(Loaded::Absent)
             }
             read => read,

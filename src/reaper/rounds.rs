@@ -217,7 +217,7 @@ impl<T: 'static> Rounds<T> {
         match result {
             Err(error) => {
                 if self.failing.is_empty() {
-                    log::warn!("the reaper goes on trying: {}", error.in_full());
+                    log::warn!("the reaper goes on trying: {error:#}");
                 }
                 self.failing.insert(partition);
             }

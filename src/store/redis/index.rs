@@ -139,7 +139,7 @@ impl RedisSessionStore {
                 oldest.try_for_each(|(place, _)| self.end_in(place.partition, principal, "only", &place.key).map(drop))
             });
             if let Err(error) = settled {
-                log::warn!("a principal may have more sessions than the cap until they get another: {error}");
+                log::warn!("a principal may have more sessions than the cap until they get another: {error:#}");
             }
         }
     }
