@@ -25,10 +25,10 @@ const DETACH: Expected = |_| Action::Detach;
 const CREATE: Expected = |_| Action::Create;
 
 const PLAN_TABLE: [(&str, PlanRow); 9] = [
-    ("nothing", PlanRow { ask: |_| (), new: KEEP, stored: KEEP, cookie_due: Action::RefreshCookie, detached: KEEP }),
+    ("nothing", PlanRow { ask: |_| (), new: KEEP, stored: KEEP, cookie_due: Action::Refresh, detached: KEEP }),
     (
         "a borrow without a change",
-        PlanRow { ask: touch, new: KEEP, stored: KEEP, cookie_due: Action::RefreshCookie, detached: KEEP },
+        PlanRow { ask: touch, new: KEEP, stored: KEEP, cookie_due: Action::Refresh, detached: KEEP },
     ),
     ("a change", PlanRow { ask: add, new: CREATE, stored: Action::Save, cookie_due: Action::Save, detached: DETACH }),
     (
