@@ -150,7 +150,7 @@ fn ended_and_detached_sessions_have_no_token() {
     assert!(detached.is_detached());
     assert_eq!(detached.csrf_token().unwrap_err().kind(), ErrorKind::Unsupported);
     assert!(!detached.verify_csrf(&token));
-    // A login that is repeated starts a session of its own, so its page has forms.
+    // A repeated login starts a new session, so its page has forms.
     detached.renew();
     let token = detached.csrf_token().unwrap();
     let id = *sessions.commit(detached).unwrap().id().unwrap();

@@ -328,7 +328,7 @@ fn value_changed_by_one_request_never_conflicts() {
     assert_eq!((*open(&sessions, &id), open(&sessions, &id).principal()), (2, Some("ada")));
 }
 
-/// A codec without parts to tell apart.
+/// A codec that cannot merge.
 struct Inverted(Json<u32>);
 
 impl Codec<u32> for Inverted {
@@ -415,7 +415,7 @@ mod deploy {
         })
     }
 
-    /// Whom a session belongs to in the end, by the newest version of the program.
+    /// Returns the account of a session, as the newest version of the program reads it.
     fn account<F: Format>(store: &MemorySessionStore, id: &SessionId) -> Option<String> {
         let aliased = sessions::<Aliased>(store, SerdeCodec::<F, Aliased>::new());
         open(&aliased, id).account.clone()

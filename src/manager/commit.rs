@@ -257,12 +257,11 @@ impl<T: 'static> Inner<T> {
         Ok(matches!(self.store.read(id, Touch::No)?, Found::Renewed))
     }
 
-    /// Returns `true` if a persistent cookie is past half the time that the browser was told. It is sent again then, and the
-    /// session stores when.
+    /// Returns `true` if a persistent cookie is past half of its `Max-Age`. It is sent again then, and the session stores when.
     fn cookie_is_due(&self, session: &Session<T>) -> bool {
         let envelope = &session.envelope;
         let (Some(since), Origin::Stored { .. }) = (envelope.remembered, &session.origin) else { return false };
-        // A lifetime that began anew is longer than what the browser was told.
+        // The cookie was sent before the lifetime began anew, so its `Max-Age` is too short.
         if self.lifetime.is_some() && envelope.created > since {
             return true;
         }

@@ -112,7 +112,7 @@ impl<T: 'static> Inner<T> {
         }
     }
 
-    /// Moves the deadline to where it should be, if the read could not do it, because only the payload says that the session is
+    /// Moves the deadline to where it should be, if the read could not do it. Only the payload shows that a session is
     /// remembered, or that its lifetime ends before its idle timeout. A second read does it, and a third one if another request
     /// changed the session in between.
     fn move_deadline(

@@ -22,7 +22,7 @@ pub struct BoundSession {
     pub created: SystemTime,
     /// When it was last used: opened, or changed if opening does not count. To within a 64th of
     /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered. It follows from the idle timeout
-    /// that the session was stored with, whatever the settings of the manager that lists. `None` if nothing tells: if the session
+    /// that the session was stored with, whatever the settings of the manager that lists. `None` if it is unknown: if the session
     /// does not expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
     pub last_used: Option<SystemTime>,
     /// How long it lives if it is not used. `None`: it does not expire.

@@ -13,7 +13,7 @@ use crate::codec::{Envelope, Head};
 use crate::store::{Bind, Created, Found, Saved, Stored, Touch, Version, Write};
 use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId, operation};
 
-/// What a request changed, for a merge with the changes of another request.
+/// The changes of a request, which a merge puts onto the changes of another request.
 pub(crate) struct Changes<'a> {
     /// The envelope before the first change.
     pub(crate) before: Head,
@@ -188,7 +188,7 @@ impl<T: 'static> Inner<T> {
         let is_mine_the_same = changes.value.as_ref().is_none_or(|mine| self.codec.is_same(base, mine));
         let before = &changes.before;
         let is_head_the_same = stored.bound == before.bound
-            && stored.created == before.created
+            && (session.clock_was_ahead || stored.created == before.created)
             && stored.remembered.is_some() == before.remembered.is_some();
         is_mine_the_same || (is_head_the_same && self.is_unchanged(session, before, base, &stored.data))
     }

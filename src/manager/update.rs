@@ -50,7 +50,7 @@ impl<T: 'static> SessionManager<T> {
 
     /// Changes an open session so that no update is lost, and stores it at once.
     ///
-    /// For use within a handler. What the request changed in this session before is stored with it, and the session then has
+    /// For use within a handler. Earlier changes of the request in this session are stored with it, and the session then has
     /// the value that was stored. A new session gets its id now, and so does a session with a pending
     /// [renewal](Session::renew), whose old id is dead when the call returns. The visitor gets the cookie at the commit. It sends
     /// one command if no other request interferes.

@@ -159,3 +159,17 @@ fn plan_alone_leaves_stored_session_alone() {
     assert_eq!(world.sessions.commit(session).unwrap().outcome(), Outcome::Destroyed);
     assert!(world.sessions.open_id(&id).unwrap().is_none());
 }
+
+#[test]
+fn new_session_with_token_is_created() {
+    let world = world(true);
+    let token: Ask = |session| assert!(session.csrf_token().is_ok());
+    assert_eq!(world.plan(world.sessions.fresh(), token), Action::Create);
+    let id = world.store(false);
+    assert_eq!(world.plan(world.open(&id), token), Action::Keep);
+    let discarded: Ask = |session| {
+        assert!(session.csrf_token().is_ok());
+        session.discard();
+    };
+    assert_eq!(world.plan(world.sessions.fresh(), discarded), Action::Keep);
+}
