@@ -25,7 +25,7 @@ use common::{Cli, Cut, Item, Sessions, Shopper, sign_in};
 use page::{Body, View};
 use rouille::{Request, Response, Server};
 use threaded_sessions::rouille::{failure, try_session};
-use threaded_sessions::{BoxError, Error, Session, SessionId};
+use threaded_sessions::{BoxError, Error, Session};
 
 type Form = HashMap<String, String>;
 
@@ -138,12 +138,14 @@ fn show(
     body: impl FnOnce(&Session<Shopper>) -> Result<Body, Error>,
 ) -> Response {
     let shown = try_session(sessions, request, |shopper| {
-        if shopper.token.is_none() {
-            shopper.token = Some(SessionId::random().expose());
-        }
         let notice = request.get_param("notice");
-        let view = View { handle: sessions.handle(shopper), notice: notice.as_deref(), shopper };
-        body(shopper).map_or_else(|error| sorry(&error), |body| html(page::page(body, &view)))
+        // A detached session cannot act. The browser is about to get the cookie of the renewed one.
+        let token = if shopper.is_detached() { Ok(String::new()) } else { shopper.csrf_token() };
+        let page = token.and_then(|token| {
+            let view = View { handle: sessions.handle(shopper), notice: notice.as_deref(), token, shopper };
+            Ok(html(page::page(body(shopper)?, &view)))
+        });
+        page.unwrap_or_else(|error| sorry(&error))
     });
     shown.map_or_else(|error| sorry(&error), |(response, _)| response)
 }
@@ -156,8 +158,8 @@ fn act(
 ) -> Response {
     let form = read_form(request);
     let done = try_session(sessions, request, |shopper| {
-        // Another site does not know the token. A session that ended while the page was open has none.
-        let genuine = shopper.token.is_some() && shopper.token.as_ref() == form.get("token");
+        // Another site does not know the token. After a session has ended, the tokens of its pages are refused.
+        let genuine = form.get("token").is_some_and(|token| shopper.verify_csrf(token));
         let next = if genuine { action(shopper, &form) } else { Ok("/?notice=ended") };
         next.map_or_else(|error| sorry(&error), Response::redirect_303)
     });

@@ -40,7 +40,7 @@ pub(crate) struct ErrorResponse {
 
 /// Logs an error and returns the response to it.
 pub(crate) fn error_response(error: &Error) -> ErrorResponse {
-    log::error!("{}", error.in_full());
+    log::error!("{error:#}");
     let (status, text) = match error.kind() {
         ErrorKind::Conflict => (409, "The session was changed meanwhile."),
         kind if kind.is_temporary() => (503, "Sessions are unavailable, please try again in a moment."),

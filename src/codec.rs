@@ -12,10 +12,11 @@
 mod check;
 mod envelope;
 mod json;
+mod merge;
 #[cfg(feature = "msgpack")]
 mod msgpack;
+mod shape;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -23,10 +24,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::check::Check;
-pub(crate) use self::envelope::revision_prefix;
 pub use self::envelope::{Binding, Envelope};
+pub(crate) use self::envelope::{Head, revision_prefix};
 pub(crate) use self::json::NO_FORM;
 pub use self::json::{Json, JsonFormat};
+use self::merge::Merger;
 #[cfg(feature = "msgpack")]
 pub use self::msgpack::{MessagePack, MessagePackFormat};
 use crate::BoxError;
@@ -79,6 +81,19 @@ pub trait Codec<T>: Send + Sync + 'static {
     fn merge(&self, base: &[u8], mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
         let _ = (base, mine, theirs);
         None
+    }
+
+    /// Returns `true` if two payloads hold equal values, whatever the rest of their envelopes. A map in another order is equal.
+    /// Defaults to comparing the payloads.
+    fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
+        one == other
+    }
+
+    /// Returns `true` if a payload, decoded and encoded again, would lose fields, because another version of the program wrote it.
+    /// Such a session is not merged with. Defaults to `false`.
+    fn loses(&self, payload: &[u8]) -> bool {
+        let _ = payload;
+        false
     }
 }
 
@@ -184,31 +199,19 @@ impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCod
     }
 
     /// The fields of the outermost struct or map are the parts. A field that is the same in `base` and `mine` is taken
-    /// from `theirs`.
+    /// from `theirs`, which is decoded and encoded first, so that migrations run. It returns `None` for a value without fields; if
+    /// the merged fields are not those of a value; if `theirs` has fields that `T` does not know; if one request changed
+    /// the variant of an enum, or fields of a type with `flatten` that depend on each other; and if both requests changed a field
+    /// that may be a set.
     fn merge(&self, base: &[u8], mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
-        type Fields<F> = BTreeMap<String, <F as Format>::Value>;
-        let [base, mine, mut merged] =
-            [base, mine, theirs].map(|payload| F::from_slice::<Envelope<Fields<F>>>(payload).ok());
-        let (base, mine, merged) = (base?, mine?, merged.as_mut()?);
-        if mine.created != base.created {
-            merged.created = mine.created;
-        }
-        if mine.remembered != base.remembered {
-            merged.remembered = mine.remembered;
-        }
-        if mine.bound != base.bound {
-            merged.bound = mine.bound;
-        }
-        let removed = base.data.keys().filter(|name| !mine.data.contains_key(*name));
-        for name in removed {
-            merged.data.remove(name);
-        }
-        for (name, value) in mine.data {
-            if base.data.get(&name) != Some(&value) {
-                merged.data.insert(name, value);
-            }
-        }
-        merged.revise();
-        F::to_vec(merged).ok()
+        Merger(self).merge(base, mine, theirs)
+    }
+
+    fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
+        one == other || merge::is_same::<F>(one, other)
+    }
+
+    fn loses(&self, payload: &[u8]) -> bool {
+        Merger(self).loses(payload)
     }
 }

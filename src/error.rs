@@ -15,7 +15,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// The error type of this crate.
 ///
 /// Match on [`kind`](Self::kind) to decide how to react. [`source`](StdError::source) returns the underlying cause, if there
-/// is one. No text of an error, nor its `Debug`, holds a session id, a payload or a password. A session that does not exist is
+/// is one. `{error}` prints operation and kind, and is safe to show to a visitor. `{error:#}` adds the cause, which can name a
+/// server or a setting: use it for logs. No text of an error, nor its `Debug`, holds a session id, a payload or a password. A session that does not exist is
 /// never an error.
 ///
 /// ```
@@ -75,16 +76,16 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
-
-    /// Returns the text of the error with its cause, for the log.
-    pub(crate) fn in_full(&self) -> String {
-        self.source.as_ref().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
-    }
 }
 
+/// Writes operation and kind, which are safe to show to a visitor. With `{:#}`, for logs, it adds the cause, all in one line.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.operation, self.kind)
+        write!(f, "{}: {}", self.operation, self.kind)?;
+        let Some(cause) = self.source.as_ref().filter(|_| f.alternate()) else { return Ok(()) };
+        let cause = format!("{cause:#}");
+        let words: Vec<&str> = cause.split(char::is_control).filter(|words| !words.is_empty()).collect();
+        write!(f, ": {}", words.join(" "))
     }
 }
 
@@ -165,5 +166,30 @@ impl fmt::Display for ErrorKind {
             Self::Unsupported => "this store cannot do that",
             Self::Other => "failed",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error() -> Error {
+        let cause = Error::misconfigured("opening", "`max_payload` must be\n greater than 0");
+        Error::new(ErrorKind::Unavailable, "reading a session").with_source(cause)
+    }
+
+    #[test]
+    fn alternate_text_has_cause_in_one_line() {
+        let whole = "reading a session: the store is unavailable: opening: the configuration cannot work: \
+                     `max_payload` must be  greater than 0";
+        assert_eq!(format!("{:#}", error()), whole);
+        let bare = Error::new(ErrorKind::TimedOut, "reading a session");
+        assert_eq!(format!("{bare:#}"), bare.to_string());
+    }
+
+    #[test]
+    fn plain_text_has_no_cause() {
+        assert_eq!(error().to_string(), "reading a session: the store is unavailable");
+        assert!(error().source().is_some());
     }
 }

@@ -151,6 +151,7 @@ mod clock;
 pub mod codec;
 pub mod contract;
 mod cookie;
+mod csrf;
 mod error;
 mod id;
 mod jitter;

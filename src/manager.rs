@@ -5,11 +5,13 @@
 //! sessions of an owner. A clone is the same manager: the settings never change after `build`.
 
 mod backoff;
+mod bounded;
 mod builder;
 mod commit;
 mod load;
 mod principals;
 mod save;
+mod timeouts;
 mod update;
 
 use std::fmt;
@@ -19,9 +21,12 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::bounded::Bounded;
 pub use self::builder::{OnConflict, SessionManagerBuilder, Unreadable};
 pub use self::commit::{Committed, Outcome};
 pub use self::principals::BoundSession;
+pub(crate) use self::save::Changes;
+pub(crate) use self::timeouts::Timeouts;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
 use crate::{Clock, Codec, Handle, Json, Session, SessionStore};
@@ -54,7 +59,7 @@ pub struct SessionManager<T>(Arc<Inner<T>>);
 
 /// The settings of a manager, and the store and the codec that it works with.
 struct Inner<T> {
-    store: Box<dyn SessionStore>,
+    store: Arc<dyn SessionStore>,
     codec: Arc<dyn Codec<T>>,
     cookie: SessionCookie,
     clock: Clock,
@@ -66,6 +71,7 @@ struct Inner<T> {
     unreadable: Unreadable,
     max_payload: usize,
     max_per_principal: Option<u32>,
+    bounded: Bounded,
 }
 
 impl<T> Clone for SessionManager<T> {
@@ -108,19 +114,21 @@ impl<T: 'static> SessionManager<T> {
 }
 
 impl<T: 'static> Inner<T> {
+    fn timeouts(&self) -> Timeouts {
+        Timeouts { idle_timeout: self.idle_timeout, remember_for: self.remember_for, lifetime: self.lifetime }
+    }
+
     fn lifetime_left<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
-        let age = now.duration_since(envelope.created).unwrap_or_default();
-        self.lifetime.map(|lifetime| lifetime.saturating_sub(age))
+        self.timeouts().lifetime_left(envelope, now)
     }
 
     fn idle_timeout<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
-        envelope.remembered.and(self.remember_for).or(self.idle_timeout)
+        self.timeouts().idle_timeout(envelope)
     }
 
-    /// Returns the TTL of a session that is stored now.
+    /// Returns the TTL of a session that is stored now. Zero: its lifetime is over.
     fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
-        let left = [self.idle_timeout(envelope), self.lifetime_left(envelope, self.clock.now())];
-        left.into_iter().flatten().min()
+        self.timeouts().ttl(envelope, self.clock.now())
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) const ENFORCE_CAP: &str = "enforcing the cap";
 pub(crate) const KEEP_COMPANIONS: &str = "preparing companions";
 pub(crate) const LISTEN_FOR_SIGNALS: &str = "listening for signals";
 pub(crate) const LIST_BY_PRINCIPAL: &str = "listing the sessions of a principal";
+pub(crate) const MAKE_CSRF_TOKEN: &str = "making a CSRF token";
 pub(crate) const MERGE: &str = "merging two changes";
 pub(crate) const NAME_COOKIE: &str = "naming the cookie";
 pub(crate) const NAME_KEYS: &str = "naming keys";

@@ -3,14 +3,17 @@
 //! Handlers change it, and the manager opens and commits it. It does no I/O. Every change passes through `record_change`,
 //! which takes a snapshot before the first one, so that a commit can tell whether the value really changed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use crate::codec::{Binding, Envelope};
+use crate::codec::{Binding, Envelope, Head};
+use crate::manager::{Changes, Timeouts};
 use crate::store::Version;
-use crate::{BoxError, Codec, OnConflict, SessionId};
+use crate::{BoxError, Codec, Error, OnConflict, SessionId, SessionStore, csrf, operation};
 
 /// A visitor's session, opened for one request.
 ///
@@ -63,8 +66,18 @@ pub struct Session<T> {
     /// too, so the encoding that is compared with the snapshot can be stored. `None` if the session could not be encoded, or
     /// has no change.
     pub(crate) snapshot: Option<Vec<u8>>,
+    /// The envelope of the snapshot, without the value.
+    pub(crate) before: Option<Head>,
+    /// The id that the session will have after the commit, if it gets another one. It is chosen once.
+    pub(crate) next_id: OnceLock<SessionId>,
+    /// `true` if a CSRF token was made for `next_id`. A new session must then be stored, or no form would be accepted.
+    pub(crate) has_token: AtomicBool,
+    pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) codec: Arc<dyn Codec<T>>,
+    pub(crate) timeouts: Timeouts,
     pub(crate) now: SystemTime,
+    /// `true` if a stored time is so far ahead of this clock that it must be stored again.
+    pub(crate) clock_was_ahead: bool,
     pub(crate) expires_in: Option<Duration>,
 }
 
@@ -199,6 +212,55 @@ impl<T: 'static> Session<T> {
         self.envelope.created = self.now;
     }
 
+    /// Returns a token for the forms of this session, against cross-site request forgery (CSRF).
+    ///
+    /// Put it into every form, and check it with [`verify_csrf`](Self::verify_csrf) when the form comes back. The token belongs to
+    /// the id that the session has after the commit, so the page that follows a [`renew`](Self::renew) can have forms. A new session
+    /// gets its id now and is stored with the commit, because its forms would be refused otherwise. Each call returns another
+    /// token, and all of them fit as long as the session keeps its id. It sends no command.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the session is [detached](Self::is_detached), or is to be
+    /// discarded or destroyed, because no session is stored then that the token could belong to.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let page = sessions.open(None)?;
+    /// let token = page.csrf_token()?; // <input type=hidden name=token value=…>
+    /// let id = *sessions.commit(page)?.id().expect("it is stored");
+    ///
+    /// let form = sessions.open_id(&id)?.expect("it lives");
+    /// assert!(form.verify_csrf(&token));
+    /// assert!(!form.verify_csrf("guessed"));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    #[doc(alias = "authenticity_token")]
+    pub fn csrf_token(&self) -> crate::Result<String> {
+        let why = match (&self.origin, self.change) {
+            (_, Change::Discard) => "the changes of the session are to be discarded",
+            (_, Change::Destroy) => "the session is to be destroyed",
+            (Origin::Detached, Change::None | Change::Value) => "the session is detached: another request renewed it",
+            (Origin::New, _) | (_, Change::Renew) => {
+                self.has_token.store(true, Ordering::Relaxed);
+                return Ok(csrf::token(&self.next_id()));
+            }
+            (Origin::Stored { id, .. }, _) => return Ok(csrf::token(id)),
+        };
+        Err(Error::unsupported(operation::MAKE_CSRF_TOKEN, why))
+    }
+
+    /// Returns `true` if the token is one of this session. Call it before the request [renews](Self::renew) the session.
+    ///
+    /// It is `false` for a session that is new or [detached](Self::is_detached), stores nothing and sends no command.
+    pub fn verify_csrf(&self, token: &str) -> bool {
+        self.id().is_some_and(|id| csrf::verify(id, token))
+    }
+
     /// What happens if another request changed the session meanwhile, for this one only. Defaults to what the
     /// [manager](crate::SessionManagerBuilder::on_conflict) was told.
     pub fn on_conflict(&mut self, policy: OnConflict) {
@@ -230,18 +292,30 @@ impl<T: 'static> Session<T> {
     fn take_snapshot(&mut self) {
         self.envelope.revise();
         self.snapshot = self.encode().ok();
+        self.before = Some(self.envelope.head());
     }
 
-    /// Records that the session is stored as it is now. A renewal stays due.
+    /// Records that the session is stored as it is now, under the id that it was to get.
     pub(crate) fn forget_changes(&mut self) {
         self.stored_principal = self.principal().map(str::to_owned);
-        if self.change == Change::Value {
-            self.change = Change::None;
+        self.timeouts.stamp(&mut self.envelope);
+        self.change = Change::None;
+        self.clock_was_ahead = false;
+        (self.snapshot, self.before) = (None, None);
+        (self.next_id, self.has_token) = (OnceLock::new(), AtomicBool::new(false));
+    }
+
+    /// Gives up the id of an attempt to store the session, unless a token belongs to it. After a lost connection a session may be
+    /// stored under it.
+    pub(crate) fn forget_attempt(&mut self) {
+        if !*self.has_token.get_mut() {
+            self.next_id = OnceLock::new();
         }
-        match self.change {
-            Change::None => self.snapshot = None,
-            _ => self.take_snapshot(),
-        }
+    }
+
+    /// Returns the id that the session gets with its commit, if it gets another one. The store chooses it at the first call.
+    pub(crate) fn next_id(&self) -> SessionId {
+        *self.next_id.get_or_init(|| self.store.fresh_id(self.id()))
     }
 
     /// Returns `true` if the visitor's cookie has another id, or was not sent when the session was last remembered.
@@ -260,7 +334,28 @@ impl<T: 'static> Session<T> {
 
     /// Encodes the session as it is now.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, BoxError> {
-        self.codec.encode(&self.envelope.by_ref())
+        self.encode_value(&self.envelope.head(), &self.envelope.data)
+    }
+
+    /// Encodes a value in this envelope, with the times that it would be stored with.
+    pub(crate) fn encode_value(&self, head: &Head, value: &T) -> Result<Vec<u8>, BoxError> {
+        let mut envelope = head.with_data(value);
+        self.timeouts.stamp(&mut envelope);
+        self.codec.encode(&envelope)
+    }
+
+    /// Returns the changes since the snapshot, if there are any. `now` is the session, encoded as it is now.
+    pub(crate) fn changes<'e>(&self, now: &'e [u8]) -> Option<Changes<'e>> {
+        let is_same = self.snapshot.as_deref() == Some(now);
+        let before = self.before.as_ref().filter(|_| self.change != Change::None && !is_same)?;
+        let after = self.envelope.head();
+        let value = if after == *before {
+            Some(Cow::from(now))
+        } else {
+            let value = self.encode_value(before, &self.envelope.data).ok();
+            value.filter(|value| Some(value) != self.snapshot.as_ref()).map(Cow::from)
+        };
+        Some(Changes { before: before.clone(), after, value })
     }
 
     /// Returns `true` if the session is encoded differently `now` than before its first change.

@@ -2,6 +2,8 @@
 
 #[path = "policy/cookies.rs"]
 mod cookies;
+#[path = "policy/lifetime.rs"]
+mod lifetime;
 #[path = "policy/marks.rs"]
 mod marks;
 #[path = "policy/memory.rs"]

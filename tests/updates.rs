@@ -289,9 +289,10 @@ fn what_is_stored_again_as_it_is_becomes_another_payload() {
     let mut session = sessions.open_id(&id).unwrap().unwrap();
     session.renew();
     assert_eq!(sessions.update_in(&mut session, |_| ()).unwrap(), Some(()));
-    payloads.push(payload(&id));
+    payloads.push(payload(session.id().unwrap()));
     assert_eq!(sessions.update_in(&mut session, |_| ()).unwrap(), Some(()));
-    payloads.push(payload(&id));
+    payloads.push(payload(session.id().unwrap()));
+    session.renew();
     let id = *sessions.commit(session).unwrap().id().unwrap();
     payloads.push(payload(&id));
     let mut session = sessions.open_id(&id).unwrap().unwrap();
@@ -301,4 +302,142 @@ fn what_is_stored_again_as_it_is_becomes_another_payload() {
 
     let different: std::collections::BTreeSet<_> = payloads.iter().collect();
     assert_eq!(different.len(), payloads.len());
+}
+
+/// A login before an update: the id that the visitor came with, perhaps a planted one, is never signed in.
+mod pending_renewal {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use threaded_sessions::Session;
+
+    use super::*;
+
+    type Sessions = SessionManager<Shop>;
+
+    fn on_each(test: impl Fn(&Sessions, SessionId)) {
+        on_each_store(|store| {
+            let sessions = manager::<Shop>(store(), OnConflict::Merge);
+            let id = stored(&sessions, Shop::default());
+            test(&sessions, id);
+        });
+    }
+
+    fn is_signed_in(sessions: &Sessions, id: &SessionId) -> bool {
+        sessions.open_id(id).unwrap().is_some_and(|session| session.user.is_some())
+    }
+
+    fn sign_in(shop: &mut Shop) {
+        shop.user = Some("ada".into());
+    }
+
+    #[test]
+    fn update_in_after_renew_moves_to_new_id() {
+        type Act = fn(&Sessions, &mut Session<Shop>);
+        let acts: [Act; 3] = [
+            |sessions, session| {
+                session.renew();
+                assert_eq!(sessions.update_in(session, sign_in).unwrap(), Some(()));
+            },
+            |sessions, session| {
+                session.renew();
+                sign_in(session);
+                assert_eq!(sessions.update_in(session, |shop| shop.hits += 1).unwrap(), Some(()));
+            },
+            |sessions, session| {
+                sign_in(session);
+                session.renew();
+                assert_eq!(sessions.update_in(session, |shop| shop.hits += 1).unwrap(), Some(()));
+                assert_eq!(sessions.update_in(session, |shop| shop.hits += 1).unwrap(), Some(()));
+            },
+        ];
+        for act in acts {
+            on_each(|sessions, planted| {
+                let mut session = sessions.open_id(&planted).unwrap().unwrap();
+                act(sessions, &mut session);
+                let id = *session.id().unwrap();
+                assert_ne!(id, planted);
+                assert!(!is_signed_in(sessions, &planted) && is_signed_in(sessions, &id));
+                let committed = sessions.commit(session).unwrap();
+                assert_eq!(committed.id(), Some(&id), "it is renewed once");
+                let cookie = committed.headers().find(|(name, _)| *name == "Set-Cookie").unwrap().1;
+                assert!(cookie.contains(&id.expose()));
+            });
+        }
+    }
+
+    #[test]
+    fn panic_after_renew_signs_no_planted_id_in() {
+        on_each(|sessions, planted| {
+            let mut session = sessions.open_id(&planted).unwrap().unwrap();
+            session.renew();
+            sign_in(&mut session);
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                sessions.update_in(&mut session, |shop| {
+                    shop.hits = 99;
+                    panic!("in the middle of a change");
+                })
+            }));
+            assert!(panicked.is_err());
+            assert!(!is_signed_in(sessions, &planted));
+            // The renewal is still pending.
+            let committed = sessions.commit(session).unwrap();
+            let id = *committed.id().unwrap();
+            assert!(id != planted && is_signed_in(sessions, &id) && !is_signed_in(sessions, &planted));
+            assert_eq!(sessions.open_id(&id).unwrap().unwrap().hits, 0);
+        });
+    }
+
+    #[test]
+    fn failed_update_in_keeps_renewal_pending() {
+        on_each(|sessions, planted| {
+            let mut session = sessions.open_id(&planted).unwrap().unwrap();
+            session.renew();
+            let too_large = |shop: &mut Shop| shop.user = Some("x".repeat(2 << 20));
+            assert_eq!(sessions.update_in(&mut session, too_large).unwrap_err().kind(), ErrorKind::Payload);
+            assert_eq!(session.id(), Some(&planted));
+            sign_in(&mut session);
+            let id = *sessions.commit(session).unwrap().id().unwrap();
+            assert!(id != planted && is_signed_in(sessions, &id) && !is_signed_in(sessions, &planted));
+        });
+    }
+
+    #[test]
+    fn panic_in_update_in_restores_session() {
+        on_each(|sessions, id| {
+            let mut session = sessions.open_id(&id).unwrap().unwrap();
+            session.remember(true);
+            session.hits = 5; // a change that is pending
+            let before = (session.created(), *session.id().unwrap());
+            // The closure panics at its second call, after another request stored a version with another theme.
+            let mut calls = 0;
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                sessions.update_in(&mut session, |shop| {
+                    calls += 1;
+                    assert!(calls < 2, "in the middle of a change");
+                    shop.hits = 99;
+                    sessions.update(&id, sign_in).unwrap();
+                })
+            }));
+            assert!(panicked.is_err());
+            assert_eq!((session.created(), *session.id().unwrap()), before);
+            assert!(session.hits == 5 && session.user.is_none() && session.is_remembered());
+            assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Stored);
+            let session = sessions.open_id(&id).unwrap().unwrap();
+            assert!(session.hits == 5 && session.user.as_deref() == Some("ada") && session.is_remembered());
+        });
+    }
+
+    #[test]
+    fn panic_in_update_stores_nothing() {
+        on_each(|sessions, id| {
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                sessions.update(&id, |shop| {
+                    shop.hits = 99;
+                    panic!("in the middle of a change");
+                })
+            }));
+            assert!(panicked.is_err());
+            assert_eq!(sessions.open_id(&id).unwrap().unwrap().hits, 0);
+        });
+    }
 }

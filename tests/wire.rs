@@ -11,7 +11,7 @@ use redis::FromRedisValue;
 use serde::{Deserialize, Serialize};
 use support::{Fault, Monitor, PATIENCE, Proxy, RedisServer};
 use threaded_sessions::{
-    Codec, ErrorKind, Json, OnConflict, Outcome, RedisSessionStore, Session, SessionId, SessionManager,
+    Clock, Codec, ErrorKind, Json, OnConflict, Outcome, RedisSessionStore, Session, SessionId, SessionManager,
 };
 
 /// The idle timeout unless configured otherwise, in milliseconds.
@@ -458,4 +458,32 @@ fn at_maxmemory_sessions_are_read_and_touched_and_nothing_is_lost() {
         assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Destroyed);
         assert!(open(&sessions, &ids[0]).is_new());
     }
+}
+
+/// Near the end of its lifetime a session is read once with a second command, which moves the deadline back. Then it is known
+/// that its deadline no longer moves.
+#[test]
+fn reads_near_the_end_of_lifetime_are_single_commands() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    on_each_kind(|server, store, kind| {
+        let clock = Clock::manual();
+        let builder = SessionManager::<Visit>::builder(store.clone()).clock(clock.clone()).idle_timeout(7 * DAY);
+        let sessions = builder.lifetime(30 * DAY).build().unwrap();
+        let id = create(&sessions, 1);
+        let read = || {
+            let monitor = Monitor::start(server);
+            assert!(open(&sessions, &id).expires_in().unwrap() <= 7 * DAY);
+            monitor.commands().len()
+        };
+        read(); // the server has the scripts
+        let healthy = read();
+        clock.advance(25 * DAY);
+        assert_eq!(read(), 2 * healthy, "{kind:?}");
+        for _ in 0..5 {
+            assert!(read() <= healthy, "{kind:?}");
+        }
+        let end = 5 * 86_400_000 + if kind == Kind::Expiring { GRACE } else { 0 };
+        let left: u64 = ask(server, &["PTTL", &store.key(&id)]);
+        assert!((end - SLACK..=end).contains(&left), "{kind:?}: {left}");
+    });
 }

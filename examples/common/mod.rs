@@ -2,7 +2,6 @@
 
 pub(crate) mod api;
 
-use std::error::Error as StdError;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -35,8 +34,6 @@ pub(crate) struct Shopper {
     pub(crate) user: Option<String>,
     pub(crate) hits: u64,
     pub(crate) cart: Vec<Item>,
-    /// What the forms of this session carry, so that no other site can send them.
-    pub(crate) token: Option<String>,
 }
 
 #[derive(Clone, Default, Deserialize, PartialEq, Serialize)]
@@ -61,7 +58,6 @@ impl Default for Cut {
 pub(crate) fn sign_in(sessions: &Sessions, shopper: &mut Session<Shopper>, user: &str, device: &str) {
     shopper.renew();
     shopper.user = Some(user.to_owned());
-    shopper.token = None;
     // A plain Redis store does not know whose a session is.
     if sessions.store().index().is_some() {
         shopper.bind(user, device);
@@ -73,9 +69,7 @@ pub(crate) fn run(program: impl FnOnce(Cli) -> Result<(), BoxError>) -> ExitCode
     log::set_logger(&Stderr).expect("nobody else sets a logger");
     log::set_max_level(LevelFilter::Info);
     let Err(error) = program(Cli::parse()) else { return ExitCode::SUCCESS };
-    let causes = std::iter::successors(Some(&*error as &dyn StdError), |&error| error.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    eprintln!("error: {}", causes.join(": "));
+    eprintln!("error: {error:#}");
     ExitCode::FAILURE
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct View<'a> {
     pub(crate) shopper: &'a Session<Shopper>,
     pub(crate) handle: Option<Handle>,
     pub(crate) notice: Option<&'a str>,
+    /// The token that the forms carry, so that no other site can send them.
+    pub(crate) token: String,
 }
 
 pub(crate) enum Body {
@@ -323,7 +325,7 @@ fn ago(time: SystemTime) -> String {
 
 /// A form with the token of the session.
 fn form(view: &View<'_>, action: &str, fields: &str) -> String {
-    let token = escape(view.shopper.token.as_deref().unwrap_or_default());
+    let token = &view.token;
     format!("<form method=post action=\"{action}\"><input type=hidden name=token value=\"{token}\">{fields}</form>")
 }
 

@@ -51,7 +51,9 @@ fn check_merge<F: Format>(base: &Envelope<Fields>, edits: &[Edit], theirs: &[u8]
     let (Ok(before), Ok(after)) = (encode::<F, _>(borrowed(base)), encode::<F, _>(borrowed(&mine))) else { return };
     let merged = merge::<F>(&before, &after, theirs);
     let Ok(there) = decode::<F, Fields>(theirs) else { return };
-    let merged = decode::<F, Fields>(&merged.expect("three sessions of fields have one")).unwrap();
+    // It is refused if fields of theirs would be lost, or if both changed a list of which one may be a set.
+    let Some(merged) = merged else { return };
+    let merged = decode::<F, Fields>(&merged).unwrap();
 
     let mut expected = decode::<F, Fields>(theirs).unwrap();
     let names: Vec<&String> = base.data.keys().chain(mine.data.keys()).collect();
@@ -69,11 +71,13 @@ fn check_merge<F: Format>(base: &Envelope<Fields>, edits: &[Edit], theirs: &[u8]
     if mine.created != base.created {
         expected.created = mine.created;
     }
-    if mine.remembered != base.remembered {
+    let is_forgotten = base.remembered.is_some() && mine.remembered.is_some() && there.remembered.is_none();
+    if mine.remembered != base.remembered && !is_forgotten {
         expected.remembered = mine.remembered;
     }
-    if mine.bound != base.bound {
-        expected.bound = mine.bound;
+    let [was, is] = [base, &mine].map(|session| session.bound.as_ref().map(|bound| &bound.principal));
+    if mine.bound != base.bound && (was != is || there.bound.is_some()) {
+        expected.bound = mine.bound.clone();
     }
     assert!(![base.revision, there.revision].contains(&merged.revision));
     expected.revision = merged.revision;

@@ -171,7 +171,7 @@ impl Args {
         let store = builder.build()?;
         match store.check() {
             Ok(warnings) => warnings.iter().for_each(|warning| log::warn!("{warning}")),
-            Err(error) if error.kind().is_temporary() => log::warn!("starting without Redis: {}", error.in_full()),
+            Err(error) if error.kind().is_temporary() => log::warn!("starting without Redis: {error:#}"),
             Err(error) => return Err(error),
         }
         Ok(Arc::new(store))

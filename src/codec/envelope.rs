@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -35,9 +35,18 @@ pub struct Envelope<D> {
     /// Whom the session belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Binding>,
+    /// The idle timeout with which a session that has an owner was stored, so that any manager can tell when it was last used.
+    #[serde(default, rename = "idle", skip_serializing_if = "Option::is_none", with = "optional_duration")]
+    pub idle_timeout: Option<Duration>,
+    /// The end of the lifetime with which a session that has an owner was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub ends: Option<SystemTime>,
     /// The user's own value.
     pub data: D,
 }
+
+/// An envelope without the value.
+pub(crate) type Head = Envelope<()>;
 
 /// Whom a session belongs to, and what the application calls it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,31 +81,63 @@ impl<D> Envelope<D> {
             created: Clock::system().now(),
             remembered: None,
             bound: None,
+            idle_timeout: None,
+            ends: None,
             data,
         }
     }
 
     /// An envelope around a reference to the value.
     pub(crate) fn by_ref(&self) -> Envelope<&D> {
+        self.with_data(&self.data)
+    }
+
+    /// The envelope without the value.
+    pub(crate) fn head(&self) -> Head {
+        self.with_data(())
+    }
+
+    /// The same envelope around another value.
+    pub(crate) fn with_data<E>(&self, data: E) -> Envelope<E> {
         Envelope {
             version: LayoutVersion,
             revision: self.revision,
             created: self.created,
             remembered: self.remembered,
             bound: self.bound.clone(),
-            data: &self.data,
+            idle_timeout: self.idle_timeout,
+            ends: self.ends,
+            data,
         }
     }
 
     pub(crate) fn try_map<E>(self, map: impl FnOnce(D) -> Result<E, BoxError>) -> Result<Envelope<E>, BoxError> {
-        Ok(Envelope {
-            version: LayoutVersion,
-            revision: self.revision,
-            created: self.created,
-            remembered: self.remembered,
-            bound: self.bound,
-            data: map(self.data)?,
-        })
+        let head = self.head();
+        Ok(head.with_data(map(self.data)?))
+    }
+
+    /// Takes over what changed from `before` to `after`, except for the value. A later time of the cookie makes no visitor
+    /// remembered, and another label signs no principal in who signed out.
+    pub(crate) fn apply_head(&mut self, before: &Head, after: &Head) {
+        if after.created != before.created {
+            self.created = after.created;
+        }
+        match (before.remembered, after.remembered) {
+            (Some(_), Some(_)) if self.remembered.is_none() => {}
+            (before, after) if before == after => {}
+            (_, after) => self.remembered = after,
+        }
+        let is_relabelled =
+            matches!((&before.bound, &after.bound), (Some(before), Some(after)) if before.principal == after.principal);
+        if after.bound != before.bound && !(is_relabelled && self.bound.is_none()) {
+            self.bound = after.bound.clone();
+        }
+    }
+
+    /// Moves times that are later than `now`, because the clock of another process was ahead, to `now`.
+    pub(crate) fn limit_times(&mut self, now: SystemTime) {
+        self.created = self.created.min(now);
+        self.remembered = self.remembered.map(|since| since.min(now));
     }
 
     /// Draws a new revision, so that the encoding differs from all earlier ones.
@@ -169,14 +210,14 @@ pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
 /// the formats of this crate. At most 64 bytes.
 pub(crate) fn revision_prefix(payload: &[u8]) -> Option<&[u8]> {
     const JSON: &[u8] = b"{\"v\":1,\"rev\":";
-    // The envelope is a map of 4 to 6 fields. The revision is a number of 64 bits.
+    // The envelope is a map of 4 to 8 fields. The revision is a number of 64 bits.
     const MESSAGE_PACK: &[u8] = b"\xa1v\x01\xa3rev\xcf";
     let end = if let Some(rest) = payload.strip_prefix(JSON) {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         (rest.get(digits) == Some(&b',') && (1..=20).contains(&digits)).then_some(JSON.len() + digits + 1)
     } else {
         let (fields, rest) = payload.split_first()?;
-        ((0x84..=0x86).contains(fields) && rest.starts_with(MESSAGE_PACK)).then_some(1 + MESSAGE_PACK.len() + 8)
+        ((0x84..=0x88).contains(fields) && rest.starts_with(MESSAGE_PACK)).then_some(1 + MESSAGE_PACK.len() + 8)
     };
     payload.get(..end?)
 }
@@ -190,7 +231,7 @@ mod millis {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-        let millis = std::time::Duration::from_millis(u64::deserialize(deserializer)?);
+        let millis = Duration::from_millis(u64::deserialize(deserializer)?);
         UNIX_EPOCH.checked_add(millis).ok_or_else(|| de::Error::custom("a time out of range"))
     }
 }
@@ -210,6 +251,21 @@ mod optional_millis {
     }
 }
 
+mod optional_duration {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => serializer.serialize_u64(time.as_millis() as u64),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        u64::deserialize(deserializer).map(|millis| Some(Duration::from_millis(millis)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -226,6 +282,8 @@ mod tests {
                     envelope.revision |= 1 << 63;
                     envelope.bound = n.is_multiple_of(3).then(|| Binding::new("ada", "phone"));
                     envelope.remembered = n.is_multiple_of(5).then_some(envelope.created);
+                    envelope.idle_timeout = n.is_multiple_of(6).then_some(Duration::from_secs(60));
+                    envelope.ends = n.is_multiple_of(7).then_some(envelope.created);
                     let payload = F::to_vec(&envelope).unwrap();
                     let prefix = revision_prefix(&payload).unwrap();
                     assert!(prefix.len() <= 64);

@@ -3,13 +3,14 @@
 //! Managers use it unless they get another codec. No error text quotes a value or a payload, and what JSON writes it can also
 //! read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::check::Check;
+use super::check::{Check, MAX_DEPTH};
 use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
 use crate::BoxError;
 
@@ -58,10 +59,33 @@ impl fmt::Debug for Raw {
     }
 }
 
+/// Compares values: the order of the fields of an object does not matter.
 impl PartialEq for Raw {
     fn eq(&self, other: &Self) -> bool {
-        self.0.get() == other.0.get()
+        is_equal(&self.0, &other.0, MAX_DEPTH)
     }
+}
+
+/// Compares two values to a depth that every payload keeps. Numbers are compared as text, because they may have more digits than
+/// a float keeps.
+fn is_equal(one: &RawValue, other: &RawValue, depth: usize) -> bool {
+    fn parts<'r, P: Deserialize<'r>>(one: &'r RawValue, other: &'r RawValue) -> Option<[P; 2]> {
+        Some([serde_json::from_str(one.get()).ok()?, serde_json::from_str(other.get()).ok()?])
+    }
+    if one.get() == other.get() {
+        return true;
+    }
+    if depth == 0 {
+        return false;
+    }
+    if let Some([one, other]) = parts::<BTreeMap<String, &RawValue>>(one, other) {
+        return one.len() == other.len()
+            && one.iter().zip(&other).all(|(one, other)| one.0 == other.0 && is_equal(one.1, other.1, depth - 1));
+    }
+    let lists = parts::<Vec<&RawValue>>(one, other);
+    lists.is_some_and(|[one, other]| {
+        one.len() == other.len() && one.iter().zip(&other).all(|(one, other)| is_equal(one, other, depth - 1))
+    })
 }
 
 /// Describes an error and its place without the text of serde_json, which quotes the payload.

@@ -58,11 +58,24 @@ fn look_through(bytes: &[u8]) -> Result<(), rmp_serde::decode::Error> {
 #[serde(transparent)]
 pub struct Packed(rmpv::Value);
 
-/// Compares encodings, so that NaN equals itself.
+/// Compares encodings, so that NaN equals itself. The order of the entries of a map does not matter.
 impl PartialEq for Packed {
     fn eq(&self, other: &Self) -> bool {
-        let [mine, theirs] = [self, other].map(MessagePackFormat::to_vec);
+        let [mine, theirs] = [self, other].map(|packed| MessagePackFormat::to_vec(&Packed(sorted(packed.0.clone()))));
         matches!((mine, theirs), (Ok(mine), Ok(theirs)) if mine == theirs)
+    }
+}
+
+/// Sorts the entries of all maps by their keys.
+fn sorted(value: rmpv::Value) -> rmpv::Value {
+    match value {
+        rmpv::Value::Array(items) => rmpv::Value::Array(items.into_iter().map(sorted).collect()),
+        rmpv::Value::Map(entries) => {
+            let mut entries: Vec<_> = entries.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            entries.sort_by_cached_key(|(key, _)| rmp_serde::to_vec(key).ok());
+            rmpv::Value::Map(entries)
+        }
+        value => value,
     }
 }
 

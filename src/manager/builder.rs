@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bounded::Bounded;
 use super::{Inner, SessionManager};
 use crate::cookie::SessionCookie;
 use crate::store::MAX_TTL;
@@ -81,7 +82,7 @@ const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 /// let cancel: fn(&mut Shop) = |shop| shop.order = Order::Cancelled;
 /// assert_eq!(race(OnConflict::Merge, pay, cancel)?.order, Order::Cancelled);
 ///
-/// // Merge, wrong: fields that must agree come from different requests, here of an enum that is tagged inside.
+/// // Merge, refused: fields that must agree would come from different requests, here of an enum that is tagged inside.
 /// #[derive(Clone, Deserialize, Serialize)]
 /// #[serde(tag = "state")]
 /// enum Basket {
@@ -97,8 +98,8 @@ const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 ///
 /// let add = |basket: &mut Basket| *basket = Basket::Open { items: 2 };
 /// let pay_one = |basket: &mut Basket| *basket = Basket::Paid { items: 1, paid: 1 };
-/// let basket = race(OnConflict::Merge, add, pay_one)?;
-/// assert!(matches!(basket, Basket::Paid { items: 2, paid: 1 }));
+/// let refused = race(OnConflict::Merge, add, pay_one).map(drop).unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Conflict);
 ///
 /// // LastWriteWins, right: the session is one choice. Wrong: everything else.
 /// let light: fn(&mut Shop) = |shop| shop.theme = "light".into();
@@ -119,15 +120,25 @@ pub enum OnConflict {
     /// Two requests that change different fields both succeed. If two requests change the same field, the later one wins, so
     /// a counter or a list loses one change.
     ///
-    /// A conflict that cannot be merged fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): if `T` is no struct or
-    /// map, if the result does not decode (two variants of an enum, if `T` is one) or is too large, or if other requests kept
-    /// changing the session for 1 second and 128 attempts.
+    /// If one of the two requests left the value as it was, there is nothing to merge: a [login](crate::Session::renew),
+    /// [`bind`](crate::Session::bind) or [`remember`](crate::Session::remember) without a change of the value never conflicts,
+    /// whatever `T` is.
+    ///
+    /// A conflict that cannot be merged fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict):
+    ///
+    /// - `T` is no struct or map.
+    /// - `T` is an enum or has a `flatten`, and one of the two requests changed the variant, or fields that depend on each other.
+    /// - The merged fields are not those of a value, or the result is too large.
+    /// - Both requests changed a list, and this one has the same items as before in another order. A set looks like that.
+    /// - Another version of the program stored fields that this version does not know. They would be lost.
+    /// - Other requests kept changing the session for 1 second and 128 attempts.
     ///
     /// This is the default, because it is right for most sessions, rejects no request for an unrelated change, and costs
     /// nothing without a conflict.
     #[default]
     Merge,
-    /// The change of this request overwrites the change of the other request.
+    /// The change of this request overwrites the change of the other request. A request that did not change the value
+    /// overwrites nothing.
     LastWriteWins,
     /// The change of this request is rejected with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict), which the adapters
     /// turn into a 409.
@@ -171,7 +182,7 @@ pub struct SessionManagerBuilder<T>(Inner<T>);
 impl<T: 'static> Inner<T> {
     fn new(store: impl SessionStore, codec: impl Codec<T>) -> Self {
         Self {
-            store: Box::new(store),
+            store: Arc::new(store),
             codec: Arc::new(codec),
             cookie: SessionCookie::default(),
             clock: Clock::system(),
@@ -183,6 +194,7 @@ impl<T: 'static> Inner<T> {
             unreadable: Unreadable::Fail,
             max_payload: DEFAULT_MAX_PAYLOAD,
             max_per_principal: None,
+            bounded: Bounded::default(),
         }
     }
 
@@ -348,7 +360,9 @@ impl<T: 'static> SessionManagerBuilder<T> {
         inner.validate()?;
         inner.cookie = inner.cookie.validate()?;
         // Stores return the time left, and none of it is longer than `MAX_TTL`.
-        inner.remember_for = inner.remember_for.map(|time| time.min(MAX_TTL));
+        for time in [&mut inner.idle_timeout, &mut inner.remember_for, &mut inner.lifetime] {
+            *time = time.map(|time| time.min(MAX_TTL));
+        }
         Ok(SessionManager(Arc::new(inner)))
     }
 }

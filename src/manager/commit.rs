@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
-use super::save::{Save, SaveOutcome, conflict};
+use super::save::{Changes, Merges, Save, SaveOutcome, conflict};
 use super::{Inner, OnConflict, SessionManager};
 use crate::codec::Envelope;
+use crate::cookie::COOKIE_MAX_AGE;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Touch};
 use crate::{BoxError, Result, Session, SessionId};
@@ -101,9 +103,7 @@ impl<T: 'static> SessionManager<T> {
         let (outcome, id) = inner.execute(plan, &mut session)?;
         let cookie = match (outcome, &id) {
             (Outcome::Destroyed, _) => Some(inner.cookie.take()),
-            (_, Some(id)) if session.needs_cookie(id) => {
-                Some(inner.cookie.give(id, inner.cookie_max_age(&session.envelope)))
-            }
+            (_, Some(id)) if session.needs_cookie(id) => inner.give_cookie(id, &session.envelope),
             _ => None,
         };
         let mut headers = vec![("Cache-Control", "no-store".into()), ("Vary", "Cookie".into())];
@@ -119,8 +119,8 @@ enum Action {
     Keep,
     /// Stores nothing, because another request renewed the session. The changes are lost.
     Detach,
-    /// Stores a session that did not change, because its cookie is sent again.
-    RefreshCookie(SessionId),
+    /// Stores a session that did not change, because its cookie is sent again, or because its times must be corrected.
+    Refresh(SessionId),
     /// Stores a session that is not stored yet.
     Create,
     /// Stores the changes under the same id.
@@ -145,9 +145,12 @@ type Executed = (Outcome, Option<SessionId>);
 impl<T: 'static> Inner<T> {
     /// Decides what a commit does. It does no I/O.
     fn plan(&self, session: &Session<T>) -> Plan {
+        // A new session whose forms have a token must be stored, or no form would be accepted.
+        let has_token = session.is_new() && session.has_token.load(Ordering::Relaxed);
         // The encoding that is compared with the session as it was is also the payload.
         let encoded = match session.change {
             Change::Value | Change::Renew => session.encode(),
+            Change::None if has_token => session.encode(),
             Change::None | Change::Discard | Change::Destroy => Ok(Vec::new()),
         };
         let change = match session.change {
@@ -155,10 +158,11 @@ impl<T: 'static> Inner<T> {
             change => change,
         };
         let cookie_is_due = self.cookie_is_due(session);
+        let must_refresh = session.clock_was_ahead
+            || (self.touch_on_read && (cookie_is_due || session.timeouts.differ(&session.envelope)));
         let action = match (change, &session.origin) {
-            (Change::None, Origin::Stored { id, .. }) if cookie_is_due && self.touch_on_read => {
-                Action::RefreshCookie(*id)
-            }
+            (Change::None, Origin::Stored { id, .. }) if must_refresh => Action::Refresh(*id),
+            (Change::None, Origin::New) if has_token => Action::Create,
             (Change::None | Change::Discard, _) | (Change::Destroy, Origin::New) => Action::Keep,
             (Change::Value | Change::Destroy, Origin::Detached) => Action::Detach,
             (Change::Value, Origin::New) | (Change::Renew, Origin::New | Origin::Detached) => Action::Create,
@@ -171,43 +175,45 @@ impl<T: 'static> Inner<T> {
 
     /// Does what was planned, with one command if nothing interferes.
     fn execute(&self, plan: Plan, session: &mut Session<T>) -> Result<Executed> {
-        let mut encoded = plan.encoded;
-        if plan.cookie_is_due && matches!(plan.action, Action::Save(_) | Action::Rotate(_)) {
-            session.envelope.remembered = Some(session.now);
-            encoded = session.encode();
-        }
         match plan.action {
             Action::Keep => Ok((Outcome::Unchanged, session.id().copied())),
             Action::Detach => Ok((Outcome::Detached, None)),
-            Action::RefreshCookie(id) => self.refresh_cookie(session, id),
-            Action::Create => {
-                let (id, _) = self.create(session, &self.storable(encoded)?)?;
-                Ok((Outcome::Stored, Some(id)))
-            }
-            Action::Save(id) => self.save(session, id, None, encoded),
-            Action::Rotate(id) => self.save(session, id, Some(self.store.fresh_id(Some(&id))), encoded),
+            Action::Refresh(id) => self.refresh(session, id, plan.cookie_is_due),
+            Action::Create => Ok(match self.create(session, &self.storable(plan.encoded)?)? {
+                Some((id, _)) => (Outcome::Stored, Some(id)),
+                None => (Outcome::Dropped, None),
+            }),
+            Action::Save(id) => self.save(session, id, false, plan),
+            Action::Rotate(id) => self.save(session, id, true, plan),
             Action::Delete(id) => self.delete(&id),
         }
     }
 
-    /// Saves the changes of the session, under a new id if there is one.
-    fn save(
-        &self,
-        session: &mut Session<T>,
-        id: SessionId,
-        new_id: Option<SessionId>,
-        encoded: Result<Vec<u8>, BoxError>,
-    ) -> Result<Executed> {
-        // A renewal without a change overwrites nothing. If the change is of the value, the plan has compared it.
-        let is_modified = session.change == Change::Value || session.differs(&encoded);
-        let payload = self.storable(encoded)?;
-        let mut save = Save::new(id, session, &*payload, is_modified.then_some(&*payload));
-        save.new_id = new_id;
-        if is_modified && session.on_conflict == OnConflict::LastWriteWins {
+    /// Saves the changes of the session, under a new id if it is renewed.
+    fn save(&self, session: &mut Session<T>, id: SessionId, is_renewed: bool, plan: Plan) -> Result<Executed> {
+        // Find out what changed before the time of the cookie moves, because that is no change of the request.
+        let encoded = self.storable(plan.encoded)?;
+        let changes = session.changes(&encoded);
+        let is_cookie_sent = session.envelope.remembered.is_some() && (is_renewed || plan.cookie_is_due);
+        let cookie_sent = is_cookie_sent.then_some(session.now);
+        let payload = match cookie_sent {
+            Some(_) => {
+                session.envelope.remembered = cookie_sent;
+                Cow::from(self.storable(session.encode())?)
+            }
+            None => Cow::from(&encoded),
+        };
+        let overwrites = session.on_conflict == OnConflict::LastWriteWins && self.is_value_changed(session, &changes);
+        let mut save = Save { cookie_sent, ..Save::new(id, session, payload, changes) };
+        if is_renewed {
+            save = save.with_next_id(session);
+        }
+        if overwrites {
             save.expected = None;
         }
         match self.save_until_stored(session, save, |session| self.encode_revised(session))? {
             SaveOutcome::Stored(id, _) => Ok((Outcome::Stored, Some(id))),
+            SaveOutcome::Ended => Ok((Outcome::Dropped, None)),
             SaveOutcome::Missing => {
                 let lost = if self.was_renewed(&id)? { Outcome::Detached } else { Outcome::Dropped };
                 Ok((lost, None))
@@ -216,16 +222,24 @@ impl<T: 'static> Inner<T> {
         }
     }
 
-    /// Stores a session that did not change, because its cookie is sent again. If another request changed it in between, a
-    /// later request sends the cookie.
-    fn refresh_cookie(&self, session: &mut Session<T>, id: SessionId) -> Result<Executed> {
-        let sent_before = session.envelope.remembered.replace(session.now);
+    /// Returns `true` if the value itself changed. A map in another order has not.
+    fn is_value_changed(&self, session: &Session<T>, changes: &Option<Changes<'_>>) -> bool {
+        let value = changes.as_ref().and_then(|changes| changes.value.as_deref());
+        value.is_some_and(|value| session.snapshot.as_deref().is_none_or(|base| !self.codec.is_same(base, value)))
+    }
+
+    /// Stores a session that did not change. If another request changed it in between, a later request does what is due.
+    fn refresh(&self, session: &mut Session<T>, id: SessionId, cookie_is_due: bool) -> Result<Executed> {
+        let sent_before = session.envelope.remembered;
+        if cookie_is_due {
+            session.envelope.remembered = Some(session.now);
+        }
         let payload = self.encode_revised(session)?;
-        let save = Save { merges: false, ..Save::new(id, session, payload, None) };
+        let save = Save { merges: Merges::Never, ..Save::new(id, session, payload, None) };
         let executed = match self.save_until_stored(session, save, |session| self.encode_revised(session))? {
             SaveOutcome::Stored(id, _) => return Ok((Outcome::Stored, Some(id))),
             SaveOutcome::Conflict => (Outcome::Unchanged, Some(id)),
-            SaveOutcome::Missing => (Outcome::Unchanged, None),
+            SaveOutcome::Missing | SaveOutcome::Ended => (Outcome::Unchanged, None),
         };
         session.envelope.remembered = sent_before;
         Ok(executed)
@@ -243,16 +257,35 @@ impl<T: 'static> Inner<T> {
         Ok(matches!(self.store.read(id, Touch::No)?, Found::Renewed))
     }
 
-    /// Returns `true` if a persistent cookie is past half its life. It is sent again then, and the session stores when.
+    /// Returns `true` if a persistent cookie is past half of its `Max-Age`. It is sent again then, and the session stores when.
     fn cookie_is_due(&self, session: &Session<T>) -> bool {
-        let (Some(since), Origin::Stored { .. }) = (session.envelope.remembered, &session.origin) else { return false };
+        let envelope = &session.envelope;
+        let (Some(since), Origin::Stored { .. }) = (envelope.remembered, &session.origin) else { return false };
+        // The cookie was sent before the lifetime began anew, so its `Max-Age` is too short.
+        if self.lifetime.is_some() && envelope.created > since {
+            return true;
+        }
+        let (Some(told), Some(now)) =
+            (self.cookie_max_age(envelope, since), self.cookie_max_age(envelope, session.now))
+        else {
+            return false;
+        };
         let age = session.now.duration_since(since).unwrap_or_default();
-        self.cookie_max_age(&session.envelope).is_some_and(|max_age| age > max_age / 2)
+        // A cookie that ends with the lifetime of the session cannot last longer.
+        age > told / 2 && age + now > told
     }
 
-    /// Returns how long the cookie lasts; `None` if it ends with the browser.
-    fn cookie_max_age<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
-        envelope.remembered.map(|_| self.ttl(envelope).unwrap_or(Duration::MAX))
+    /// Returns how long a cookie lasts that is sent at this time; `None` if it ends with the browser.
+    fn cookie_max_age<D>(&self, envelope: &Envelope<D>, sent: SystemTime) -> Option<Duration> {
+        let left = self.timeouts().ttl(envelope, sent).unwrap_or(Duration::MAX);
+        envelope.remembered.map(|_| left.min(COOKIE_MAX_AGE))
+    }
+
+    /// Returns the cookie for a session, unless the lifetime of the session is over.
+    fn give_cookie(&self, id: &SessionId, envelope: &Envelope<T>) -> Option<String> {
+        let is_over = self.ttl(envelope).is_some_and(|left| left.is_zero());
+        let max_age = self.cookie_max_age(envelope, self.clock.now());
+        (!is_over).then(|| self.cookie.give(id, max_age))
     }
 }
 

@@ -3,8 +3,11 @@
 //! Adapters and applications open sessions here; `update` loads through the same code. An id that no live session has is
 //! never adopted, and a session that the lifetime has ended is deleted and never handed out.
 
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
+use super::timeouts::CLOCK_TOLERANCE;
 use super::{Inner, SessionManager, Unreadable};
 use crate::codec::Envelope;
 use crate::session::{Change, Origin};
@@ -81,51 +84,84 @@ impl<T: 'static> SessionManager<T> {
 }
 
 impl<T: 'static> Inner<T> {
-    /// Loads a session: one read, and a second one if the session is remembered and its idle timeout must be extended.
+    /// Loads a session: one read, and a second one if the first one could not move the deadline to where it should be.
     pub(super) fn load(&self, id: &SessionId) -> Result<Loaded<Session<T>>> {
-        self.read(id)?.and_then(|(stored, envelope)| {
-            let (stored, envelope) = self.touch_remembered(id, stored, envelope)?;
+        let touch = self.touch();
+        let is_bounded = touch != Touch::No && self.lifetime.is_some() && self.bounded.contains(id);
+        let touch = if is_bounded { Touch::No } else { touch };
+        self.read(id, touch)?.and_then(|(stored, envelope)| {
+            let (stored, envelope) = self.move_deadline(id, stored, envelope, touch)?;
             self.admit(id, stored, envelope)
         })
     }
 
     /// Reads and decodes what is stored, and applies [`Unreadable`]. The error can come from the codec, or from a step that
     /// cannot decrypt.
-    fn read(&self, id: &SessionId) -> Result<Loaded<(Stored, Envelope<T>)>> {
-        let read = self.store.read(id, self.touch()).and_then(|found| match found {
+    fn read(&self, id: &SessionId, touch: Touch) -> Result<Loaded<(Stored, Envelope<T>)>> {
+        let read = self.store.read(id, touch).and_then(|found| match found {
             Found::Live(stored) => self.decode(&stored.payload).map(|envelope| Loaded::Live((stored, envelope))),
             Found::Renewed => Ok(Loaded::Renewed),
             Found::Absent => Ok(Loaded::Absent),
         });
         match read {
             Err(error) if error.kind() == ErrorKind::Payload && self.unreadable == Unreadable::StartFresh => {
-                log::warn!("session {} is left to expire: {}", self.store.handle(id), error.in_full());
+                log::warn!("session {} is left to expire: {error:#}", self.store.handle(id));
                 Ok(Loaded::Absent)
             }
             read => read,
         }
     }
 
-    /// Extends a remembered session to `remember_for`. The first read could not do it, because only the payload says that the
-    /// session is remembered. To save round trips, a session that has lost less than a 64th of the time is left as it is.
-    fn touch_remembered(&self, id: &SessionId, stored: Stored, envelope: Envelope<T>) -> Result<(Stored, Envelope<T>)> {
-        let idle = self.remember_for.filter(|_| self.touch_on_read && envelope.remembered.is_some());
-        let (Some(idle), Some(left)) = (idle, stored.expires_in) else { return Ok((stored, envelope)) };
-        if left >= idle - idle / 64 {
-            return Ok((stored, envelope));
+    /// Moves the deadline to where it should be, if the read could not do it. Only the payload shows that a session is
+    /// remembered, or that its lifetime ends before its idle timeout. A second read does it, and a third one if another request
+    /// changed the session in between.
+    fn move_deadline(
+        &self,
+        id: &SessionId,
+        mut stored: Stored,
+        mut envelope: Envelope<T>,
+        touched: Touch,
+    ) -> Result<(Stored, Envelope<T>)> {
+        let mut touched = touched;
+        for _ in 0..2 {
+            let Some(touch) = self.second_touch(id, &stored, &envelope, touched) else { break };
+            let Found::Live(moved) = self.store.read(id, touch)? else { break };
+            (envelope, stored, touched) = (self.decode(&moved.payload)?, moved, touch);
         }
-        match self.store.read(id, Touch::Extend(idle))? {
-            Found::Live(extended) => {
-                let envelope = self.decode(&extended.payload)?;
-                Ok((extended, envelope))
-            }
-            Found::Renewed | Found::Absent => Ok((stored, envelope)),
+        Ok((stored, envelope))
+    }
+
+    /// Returns the touch that is missing after a read. To save round trips, a session that has lost less than a 64th of the time
+    /// is left as it is.
+    fn second_touch(&self, id: &SessionId, stored: &Stored, envelope: &Envelope<T>, touched: Touch) -> Option<Touch> {
+        let now = self.clock.now();
+        let (idle, lifetime_left) = (self.idle_timeout(envelope), self.lifetime_left(envelope, now));
+        let wanted = [idle, lifetime_left].into_iter().flatten().min().filter(|wanted| !wanted.is_zero())?;
+        if !self.touch_on_read {
+            return None;
         }
+        let is_bounded = lifetime_left.is_some_and(|end| idle.is_none_or(|idle| end < idle));
+        if !is_bounded && touched == Touch::No && self.touch() != Touch::No {
+            // The lifetime began anew, so the deadline moves again.
+            self.bounded.remove(id);
+            return Some(self.touch());
+        }
+        let left = stored.expires_in?;
+        if left < wanted - wanted / 64 {
+            return Some(Touch::Extend(wanted));
+        }
+        let end = lifetime_left.filter(|end| left > *end + (wanted / 64).min(Duration::from_secs(1)))?;
+        if is_bounded {
+            self.bounded.insert(*id, now + end, now);
+        }
+        Some(Touch::Set(end))
     }
 
     /// Makes a session of what was read, or deletes it if its lifetime is over.
-    fn admit(&self, id: &SessionId, stored: Stored, envelope: Envelope<T>) -> Result<Loaded<Session<T>>> {
+    fn admit(&self, id: &SessionId, stored: Stored, mut envelope: Envelope<T>) -> Result<Loaded<Session<T>>> {
         let now = self.clock.now();
+        let clock_was_ahead = envelope.created > now + CLOCK_TOLERANCE;
+        envelope.limit_times(now);
         let lifetime_left = self.lifetime_left(&envelope, now);
         if lifetime_left.is_some_and(|left| left.is_zero()) {
             self.store.delete(id)?;
@@ -133,11 +169,14 @@ impl<T: 'static> Inner<T> {
         }
         let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
         let origin = Origin::Stored { id: *id, version: stored.version };
-        Ok(Loaded::Live(self.session(envelope, origin, expires_in, now)))
+        let session = self.session(envelope, origin, expires_in, now);
+        Ok(Loaded::Live(Session { clock_was_ahead, ..session }))
     }
 
     fn touch(&self) -> Touch {
         match self.idle_timeout {
+            // The TTL ends with the lifetime from the beginning, and no use moves that end.
+            Some(idle) if self.lifetime.is_some_and(|lifetime| lifetime <= idle) => Touch::No,
             Some(idle) if self.touch_on_read && self.remember_for.is_some() => Touch::Extend(idle),
             Some(idle) if self.touch_on_read => Touch::Set(idle),
             _ => Touch::No,
@@ -180,8 +219,14 @@ impl<T: 'static> Inner<T> {
             change: Change::None,
             on_conflict: self.on_conflict,
             snapshot: None,
+            before: None,
+            next_id: OnceLock::new(),
+            has_token: AtomicBool::new(false),
+            store: self.store.clone(),
             codec: self.codec.clone(),
+            timeouts: self.timeouts(),
             now,
+            clock_was_ahead: false,
             expires_in,
         }
     }

@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Inner, SessionManager};
+use crate::codec::Envelope;
 use crate::store::{Belonging, Ending, SessionIndex};
 use crate::{Error, Handle, Result, Session, operation};
 
@@ -20,8 +21,9 @@ pub struct BoundSession {
     /// When it [began](Session::created).
     pub created: SystemTime,
     /// When it was last used: opened, or changed if opening does not count. To within a 64th of
-    /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered. `None` if nothing tells: if it
-    /// does not expire, or since its use ends with its lifetime, not with its idle timeout.
+    /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered. It follows from the idle timeout
+    /// that the session was stored with, whatever the settings of the manager that lists. `None` if it is unknown: if the session
+    /// does not expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
     pub last_used: Option<SystemTime>,
     /// How long it lives if it is not used. `None`: it does not expire.
     pub expires_in: Option<Duration>,
@@ -146,22 +148,43 @@ impl<T: 'static> SessionManager<T> {
 impl<T: 'static> Inner<T> {
     /// Describes a session of a principal. Returns `None` if the session cannot be decoded or its lifetime is over.
     fn bound_session(&self, belonging: Belonging, now: SystemTime) -> Option<BoundSession> {
-        let envelope = self.decode(&belonging.payload).ok()?;
+        let mut envelope = self.decode(&belonging.payload).ok()?;
+        envelope.limit_times(now);
         let lifetime_left = self.lifetime_left(&envelope, now);
         if lifetime_left.is_some_and(|left| left.is_zero()) {
             return None;
         }
-        // A session that is stored shortly before the end of its lifetime expires at that end, whenever it was used.
-        let expires_with_lifetime =
-            |left: &Duration| lifetime_left.is_some_and(|end| left.abs_diff(end) < Duration::from_secs(1));
-        let idle_left = belonging.expires_in.filter(|left| !expires_with_lifetime(left));
-        let unused_for = idle_left.and_then(|left| self.idle_timeout(&envelope)?.checked_sub(left));
         Some(BoundSession {
             handle: belonging.handle,
-            label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
+            last_used: last_used(&envelope, belonging.expires_in, lifetime_left, now),
             created: envelope.created,
-            last_used: unused_for.and_then(|unused| now.checked_sub(unused)),
             expires_in: [belonging.expires_in, lifetime_left].into_iter().flatten().min(),
+            label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
         })
     }
+}
+
+/// The precision of the time of the last use. It allows for clocks that count in milliseconds, and for the time that a list takes.
+const PRECISION: Duration = Duration::from_secs(1);
+
+/// Returns when a session was last used, from the idle timeout that it was stored with and the time that it has left. Returns
+/// `None` if the time left does not follow from that timeout.
+fn last_used<T>(
+    envelope: &Envelope<T>,
+    expires_in: Option<Duration>,
+    lifetime_left: Option<Duration>,
+    now: SystemTime,
+) -> Option<SystemTime> {
+    let (idle, left) = (envelope.idle_timeout?, expires_in?);
+    // A session that is stored shortly before the end of its lifetime expires at that end, whenever it was used.
+    let stored_end = envelope.ends.map(|end| end.duration_since(now).unwrap_or_default());
+    let ends_with_lifetime =
+        [stored_end, lifetime_left].into_iter().flatten().any(|end| left.abs_diff(end) < PRECISION);
+    // A manager with a longer idle timeout touched the session.
+    if ends_with_lifetime || left > idle + PRECISION {
+        return None;
+    }
+    let used = now.checked_sub(idle.saturating_sub(left))?;
+    // A manager with a shorter idle timeout touched the session.
+    (used + PRECISION >= envelope.created).then(|| used.max(envelope.created))
 }

@@ -5,11 +5,23 @@
 //! [`OnConflict::LastWriteWins`] overwrites a version that this request has not read.
 
 use std::borrow::Cow;
+use std::time::SystemTime;
 
 use super::backoff::Backoff;
 use super::{Inner, OnConflict};
-use crate::store::{Bind, Created, Saved, Version, Write};
+use crate::codec::{Envelope, Head};
+use crate::store::{Bind, Created, Found, Saved, Stored, Touch, Version, Write};
 use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId, operation};
+
+/// The changes of a request, which a merge puts onto the changes of another request.
+pub(crate) struct Changes<'a> {
+    /// The envelope before the first change.
+    pub(crate) before: Head,
+    /// The envelope with the changes.
+    pub(crate) after: Head,
+    /// The changed value, encoded in the envelope as it was before. `None` if the value did not change: a login, for example.
+    pub(crate) value: Option<Cow<'a, [u8]>>,
+}
 
 /// A change of a session that is stored already.
 pub(super) struct Save<'a> {
@@ -20,29 +32,51 @@ pub(super) struct Save<'a> {
     pub(super) payload: Cow<'a, [u8]>,
     /// The version that the first attempt replaces. `None` overwrites any version.
     pub(super) expected: Option<Version>,
-    /// The session with the changes of this request, encoded. `None` if there are none to keep in a merge.
-    pub(super) mine: Option<&'a [u8]>,
-    /// Whether a conflict leads to a merge and a retry.
-    pub(super) merges: bool,
+    /// The changes to keep in a merge. `None` if there are none.
+    pub(super) changes: Option<Changes<'a>>,
+    pub(super) merges: Merges,
+    /// The time to note for the cookie, if the cookie is sent again.
+    pub(super) cookie_sent: Option<SystemTime>,
+}
+
+/// The conflicts that lead to a merge and a retry. All others are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Merges {
+    Always,
+    /// Only if one of the two requests changed nothing that its handler could have changed.
+    Bookkeeping,
+    Never,
 }
 
 impl<'a> Save<'a> {
     /// A save under the same id that replaces the version that the session was read with. It merges, unless the session
-    /// rejects conflicts and has changes of its own.
+    /// rejects conflicts and its value has changed.
     pub(super) fn new<T: 'static>(
         id: SessionId,
         session: &Session<T>,
         payload: impl Into<Cow<'a, [u8]>>,
-        mine: Option<&'a [u8]>,
+        changes: Option<Changes<'a>>,
     ) -> Self {
+        let is_value_changed = changes.as_ref().is_some_and(|changes| changes.value.is_some());
+        let merges = match session.on_conflict {
+            OnConflict::Fail if is_value_changed => Merges::Bookkeeping,
+            _ => Merges::Always,
+        };
         Self {
             id,
             new_id: None,
             payload: payload.into(),
             expected: session.version().cloned(),
-            mine,
-            merges: mine.is_none() || session.on_conflict != OnConflict::Fail,
+            changes,
+            merges,
+            cookie_sent: None,
         }
+    }
+
+    /// Moves the session to the id that was chosen for it.
+    pub(super) fn with_next_id<T: 'static>(mut self, session: &Session<T>) -> Self {
+        self.new_id = Some(session.next_id());
+        self
     }
 }
 
@@ -53,8 +87,16 @@ pub(super) enum SaveOutcome {
     Stored(SessionId, Version),
     /// No live session has the id.
     Missing,
+    /// The lifetime of the session was over, and it was deleted.
+    Ended,
     /// Another version is stored, and this save does not merge.
     Conflict,
+}
+
+/// The outcome of one attempt.
+enum Attempt {
+    Done(SaveOutcome),
+    Conflict(Stored),
 }
 
 /// The error for a conflict that is not merged.
@@ -65,7 +107,7 @@ pub(super) fn conflict() -> Error {
 impl<T: 'static> Inner<T> {
     /// Tries to save until the session is stored, is missing, or has a conflict that must not be merged.
     ///
-    /// One attempt is one command. After a conflict the session takes over what is stored, with `mine` merged into it, and
+    /// One attempt is one command. After a conflict the session takes over what is stored, with the changes merged into it, and
     /// `next_payload` encodes it for the next attempt. Only `session.envelope` and `session.stored_principal` change on the
     /// way; the caller restores them if it needs the session after a failure.
     ///
@@ -75,65 +117,150 @@ impl<T: 'static> Inner<T> {
     pub(super) fn save_until_stored(
         &self,
         session: &mut Session<T>,
-        save: Save<'_>,
+        mut save: Save<'_>,
         mut next_payload: impl FnMut(&mut Session<T>) -> Result<Vec<u8>>,
     ) -> Result<SaveOutcome> {
-        let Save { id, new_id, mut payload, mut expected, mine, merges } = save;
-        let is_blind = expected.is_none();
+        let is_blind = save.expected.is_none();
         let mut backoff = Backoff::new();
         loop {
-            // Write the owner explicitly in two cases. A blind overwrite does not know the stored owner. A rotation can
-            // restore an owner that Redis lost, at little extra cost.
-            let restate_owner = is_blind || (new_id.is_some() && session.principal().is_some());
-            let write = self.write(session, &payload, restate_owner);
-            let saved = match &new_id {
-                Some(new_id) => self.store.rotate(&id, new_id, write, expected.as_ref())?,
-                None => self.store.save(&id, write, expected.as_ref())?,
+            let theirs = match self.attempt(session, &save, is_blind)? {
+                Attempt::Done(outcome) => return Ok(outcome),
+                Attempt::Conflict(_) if save.merges == Merges::Never => return Ok(SaveOutcome::Conflict),
+                Attempt::Conflict(theirs) => theirs,
             };
-            let theirs = match saved {
-                Saved::Stored(version) => return Ok(SaveOutcome::Stored(new_id.unwrap_or(id), version)),
-                Saved::Missing => return Ok(SaveOutcome::Missing),
-                Saved::Conflict(_) if !merges => return Ok(SaveOutcome::Conflict),
-                Saved::Conflict(theirs) => theirs,
-            };
+            let stored = self.decode_limited(&theirs.payload)?;
+            if save.merges == Merges::Bookkeeping && !self.is_bookkeeping(session, &save, &stored) {
+                return Ok(SaveOutcome::Conflict);
+            }
             backoff.wait()?;
-            self.merge_with(session, mine, &theirs.payload)?;
-            payload = Cow::Owned(next_payload(session)?);
-            expected = Some(theirs.version);
+            self.merge_with(session, &save, &theirs.payload, stored)?;
+            save.payload = Cow::Owned(next_payload(session)?);
+            save.expected = Some(theirs.version);
         }
     }
 
-    /// Takes over what is stored, `theirs`, and merges the changes of this request, `mine`, into it.
-    fn merge_with(&self, session: &mut Session<T>, mine: Option<&[u8]>, theirs: &[u8]) -> Result<()> {
-        let stored = self.decode(theirs)?;
+    /// Sends one command, unless the lifetime of the session is over. `is_blind`: the first attempt overwrote any version.
+    fn attempt(&self, session: &Session<T>, save: &Save<'_>, is_blind: bool) -> Result<Attempt> {
+        // Write the owner explicitly in two cases. A blind overwrite does not know the stored owner. A rotation can
+        // restore an owner that Redis lost, at little extra cost.
+        let restate_owner = is_blind || (save.new_id.is_some() && session.principal().is_some());
+        let write = self.write(session, &save.payload, restate_owner);
+        if write.ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return self.end_overdue(session, save);
+        }
+        let saved = match &save.new_id {
+            Some(new_id) => self.store.rotate(&save.id, new_id, write, save.expected.as_ref())?,
+            None => self.store.save(&save.id, write, save.expected.as_ref())?,
+        };
+        Ok(match saved {
+            Saved::Stored(version) => Attempt::Done(SaveOutcome::Stored(save.new_id.unwrap_or(save.id), version)),
+            Saved::Missing => Attempt::Done(SaveOutcome::Missing),
+            Saved::Conflict(theirs) => Attempt::Conflict(theirs),
+        })
+    }
+
+    /// Deletes a session whose lifetime is over, unless another request has begun the lifetime anew.
+    fn end_overdue(&self, session: &Session<T>, save: &Save<'_>) -> Result<Attempt> {
+        let stored = match self.store.read(&save.id, Touch::No)? {
+            Found::Live(stored) => stored,
+            Found::Renewed | Found::Absent => return Ok(Attempt::Done(SaveOutcome::Missing)),
+        };
+        let theirs = self.decode_limited(&stored.payload)?;
+        let is_theirs_alive = self.ttl(&theirs).is_none_or(|left| !left.is_zero());
+        if is_theirs_alive && theirs.created != session.envelope.created {
+            return Ok(Attempt::Conflict(stored));
+        }
+        self.store.delete(&save.id)?;
+        Ok(Attempt::Done(SaveOutcome::Ended))
+    }
+
+    /// Decodes what is stored. Times that are later than now count as now.
+    fn decode_limited(&self, payload: &[u8]) -> Result<Envelope<T>> {
+        let mut stored = self.decode(payload)?;
+        stored.limit_times(self.clock.now());
+        Ok(stored)
+    }
+
+    /// Returns `true` if one of the two requests changed nothing that its handler could have changed: neither the value nor the
+    /// owner, the beginning or whether the visitor is remembered.
+    fn is_bookkeeping(&self, session: &Session<T>, save: &Save<'_>, stored: &Envelope<T>) -> bool {
+        let (Some(changes), Some(base)) = (&save.changes, session.snapshot.as_deref()) else { return true };
+        let is_mine_the_same = changes.value.as_ref().is_none_or(|mine| self.codec.is_same(base, mine));
+        let before = &changes.before;
+        let is_head_the_same = stored.bound == before.bound
+            && (session.clock_was_ahead || stored.created == before.created)
+            && stored.remembered.is_some() == before.remembered.is_some();
+        is_mine_the_same || (is_head_the_same && self.is_unchanged(session, before, base, &stored.data))
+    }
+
+    /// Returns `true` if another request left the value as this request read it.
+    fn is_unchanged(&self, session: &Session<T>, before: &Head, base: &[u8], value: &T) -> bool {
+        session.encode_value(before, value).is_ok_and(|theirs| self.codec.is_same(base, &theirs))
+    }
+
+    /// Takes over what is stored, `theirs`, and merges the changes of this request into it.
+    fn merge_with(&self, session: &mut Session<T>, save: &Save<'_>, theirs: &[u8], stored: Envelope<T>) -> Result<()> {
+        if (save.changes.is_some() || save.new_id.is_some()) && self.codec.loses(theirs) {
+            return Err(unmergeable("another version of the program stored fields that this one does not know"));
+        }
         session.stored_principal = stored.bound.as_ref().map(|bound| bound.principal.clone());
-        session.envelope = match mine {
+        session.envelope = match &save.changes {
             None => stored,
-            Some(mine) => {
-                let merged = self.merge(session.snapshot.as_deref(), mine, theirs)?;
-                let decoded = self.codec.decode(&merged);
-                decoded.map_err(|_| unmergeable("the result is no value of its type"))?
+            Some(changes) => {
+                let mut merged = self.merge_value(session, changes, theirs, stored)?;
+                merged.apply_head(&changes.before, &changes.after);
+                merged
             }
         };
+        if let (Some(sent), Some(noted)) = (save.cookie_sent, &mut session.envelope.remembered) {
+            *noted = sent;
+        }
         Ok(())
     }
 
-    /// Encodes `theirs` with the changes from `base` to `mine`.
-    fn merge(&self, base: Option<&[u8]>, mine: &[u8], theirs: &[u8]) -> Result<Vec<u8>> {
+    /// Merges the value. If only one of the two requests changed it, its value is taken whole, so that no type of value conflicts
+    /// with a login.
+    fn merge_value(
+        &self,
+        session: &Session<T>,
+        changes: &Changes<'_>,
+        theirs: &[u8],
+        stored: Envelope<T>,
+    ) -> Result<Envelope<T>> {
+        let Some(mine) = changes.value.as_deref() else { return Ok(stored) };
+        let base = session.snapshot.as_deref();
         let base = base.ok_or_else(|| unmergeable("what it was before could not be encoded"))?;
+        if self.codec.is_same(base, mine) {
+            return Ok(stored);
+        }
+        let merged = if self.is_unchanged(session, &changes.before, base, &stored.data) {
+            Cow::from(mine)
+        } else {
+            Cow::from(self.merge(base, mine, theirs)?)
+        };
+        let decoded = self.codec.decode(&merged).map_err(|_| unmergeable("the result is no value of its type"))?;
+        Ok(stored.with_data(decoded.data))
+    }
+
+    /// Encodes `theirs` with the changes from `base` to `mine`.
+    fn merge(&self, base: &[u8], mine: &[u8], theirs: &[u8]) -> Result<Vec<u8>> {
         let merged = self.codec.merge(base, mine, theirs);
-        let merged = merged.ok_or_else(|| unmergeable("it has no fields to tell apart"))?;
+        let merged = merged.ok_or_else(|| unmergeable("the two changes do not go together"))?;
         if merged.len() > self.max_payload {
             return Err(unmergeable("the result is over the size limit"));
         }
         Ok(merged)
     }
 
-    /// Stores a session that is not stored yet, under a fresh id.
-    pub(super) fn create(&self, session: &Session<T>, payload: &[u8]) -> Result<(SessionId, Version)> {
-        let id = self.store.fresh_id(None);
-        match self.store.create(&id, self.write(session, payload, false))? {
-            Created::Stored(version) => Ok((id, version)),
+    /// Stores a session that is not stored yet, under the id that was chosen for it. Returns `None`, and stores nothing, if its
+    /// lifetime is over.
+    pub(super) fn create(&self, session: &Session<T>, payload: &[u8]) -> Result<Option<(SessionId, Version)>> {
+        let (id, write) = (session.next_id(), self.write(session, payload, false));
+        if write.ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return Ok(None);
+        }
+        match self.store.create(&id, write)? {
+            Created::Stored(version) => Ok(Some((id, version))),
             // No two ids of 128 random bits are equal.
             Created::Taken => Err(Error::misconfigured(
                 operation::CREATE,

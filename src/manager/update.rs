@@ -6,8 +6,9 @@
 use std::mem;
 
 use super::load::Loaded;
-use super::save::{Save, SaveOutcome, conflict, not_encodable};
+use super::save::{Changes, Save, SaveOutcome, conflict, not_encodable};
 use super::{Inner, SessionManager};
+use crate::codec::Envelope;
 use crate::session::{Change, Origin};
 use crate::{Result, Session, SessionId};
 
@@ -49,13 +50,14 @@ impl<T: 'static> SessionManager<T> {
 
     /// Changes an open session so that no update is lost, and stores it at once.
     ///
-    /// For use within a handler. What the request changed in this session before is stored with it, and the session then has
-    /// the value that was stored. A new session gets its id now, and the visitor gets the cookie at the commit. It sends one
-    /// command if no other request interferes.
+    /// For use within a handler. Earlier changes of the request in this session are stored with it, and the session then has
+    /// the value that was stored. A new session gets its id now, and so does a session with a pending
+    /// [renewal](Session::renew), whose old id is dead when the call returns. The visitor gets the cookie at the commit. It sends
+    /// one command if no other request interferes.
     ///
     /// Returns `None`, and stores nothing, if the session was destroyed or renewed by another request, is
-    /// [detached](Session::is_detached), or is to be discarded or destroyed. In these cases, and after an error, the session
-    /// keeps the value that it had. Otherwise it has the value as it is decoded: a part of `T` that is not stored, for example
+    /// [detached](Session::is_detached), or is to be discarded or destroyed, or if its lifetime is over. In these cases, after an
+    /// error, and if `change` panics, the session keeps the value that it had. Otherwise it has the value as it is decoded: a part of `T` that is not stored, for example
     /// with `#[serde(skip)]`, starts from its default.
     ///
     /// If another request changed the session, the earlier changes of this request are merged, or rejected with
@@ -83,30 +85,59 @@ impl<T: 'static> SessionManager<T> {
         if session.change >= Change::Discard || (session.is_detached() && session.change != Change::Renew) {
             return Ok(None);
         }
-        let encoded = session.encode();
-        let is_modified = session.differs(&encoded);
-        let encoded = encoded.map_err(not_encodable)?;
+        let encoded = session.encode().map_err(not_encodable)?;
+        let changes = session.changes(&encoded);
         // Work on a copy, and keep the value: decoded after a failure, a `HashMap` would look changed to the next merge.
         let copy = inner.decode(&encoded)?;
-        let (kept, principal) = (mem::replace(&mut session.envelope, copy), session.stored_principal.clone());
-        let result = inner.apply(session, is_modified.then_some(&*encoded), change);
-        match result {
-            Ok(Some(_)) => session.forget_changes(),
-            _ => (session.envelope, session.stored_principal) = (kept, principal),
+        let mut attempt = Attempt::begin(session, copy);
+        let result = inner.apply(attempt.session, changes, change);
+        if matches!(result, Ok(Some(_))) {
+            attempt.succeed();
         }
         result
     }
 }
 
+/// A change of an open session under way. Unless it succeeds, the session has its earlier value when the attempt is dropped,
+/// also if the closure of the application panics.
+struct Attempt<'s, T: 'static> {
+    session: &'s mut Session<T>,
+    kept: Option<(Envelope<T>, Option<String>)>,
+}
+
+impl<'s, T: 'static> Attempt<'s, T> {
+    fn begin(session: &'s mut Session<T>, copy: Envelope<T>) -> Self {
+        let kept = (mem::replace(&mut session.envelope, copy), session.stored_principal.clone());
+        Self { session, kept: Some(kept) }
+    }
+
+    fn succeed(&mut self) {
+        self.kept = None;
+        self.session.forget_changes();
+    }
+}
+
+impl<T: 'static> Drop for Attempt<'_, T> {
+    fn drop(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            (self.session.envelope, self.session.stored_principal) = kept;
+            self.session.forget_attempt();
+        }
+    }
+}
+
 impl<T: 'static> Inner<T> {
-    /// Changes the session and saves it, until the change is stored. `mine` is what the request changed before, if anything.
-    /// Returns `None` if the session is missing.
+    /// Changes the session and saves it, until the change is stored, under a new id if a renewal is pending. `changes` is what
+    /// the request changed before, if anything. Returns `None` if the session is missing.
     fn apply<R>(
         &self,
         session: &mut Session<T>,
-        mine: Option<&[u8]>,
+        changes: Option<Changes<'_>>,
         mut change: impl FnMut(&mut T) -> R,
     ) -> Result<Option<R>> {
+        let is_renewed = session.change == Change::Renew;
+        let cookie_sent = session.envelope.remembered.filter(|_| is_renewed).map(|_| session.now);
+        session.envelope.remembered = cookie_sent.or(session.envelope.remembered);
         let mut returned = None;
         let mut changed_payload = |session: &mut Session<T>| {
             returned = Some(change(&mut session.envelope.data));
@@ -115,20 +146,21 @@ impl<T: 'static> Inner<T> {
         let payload = changed_payload(session)?;
         let outcome = match session.id().copied() {
             Some(id) => {
-                let save = Save::new(id, session, payload, mine);
+                let save = Save { cookie_sent, ..Save::new(id, session, payload, changes) };
+                let save = if is_renewed { save.with_next_id(session) } else { save };
                 self.save_until_stored(session, save, changed_payload)?
             }
-            None => {
-                let (id, version) = self.create(session, &payload)?;
-                SaveOutcome::Stored(id, version)
-            }
+            None => match self.create(session, &payload)? {
+                Some((id, version)) => SaveOutcome::Stored(id, version),
+                None => SaveOutcome::Ended,
+            },
         };
         match outcome {
             SaveOutcome::Stored(id, version) => {
                 session.origin = Origin::Stored { id, version };
                 Ok(returned)
             }
-            SaveOutcome::Missing => Ok(None),
+            SaveOutcome::Missing | SaveOutcome::Ended => Ok(None),
             SaveOutcome::Conflict => Err(conflict()),
         }
     }

@@ -243,7 +243,7 @@ impl<T: 'static> Rounds<T> {
     /// Logs the first of several failures.
     fn report_failure(&mut self, partition: u32, error: &Error) {
         if self.failing.is_empty() {
-            log::warn!("the reaper goes on trying: {}", error.in_full());
+            log::warn!("the reaper goes on trying: {error:#}");
         }
         self.failing.insert(partition);
     }

@@ -221,5 +221,5 @@ fn misfit(operation: &'static str) -> Error {
 }
 
 fn warn(handle: Handle, what: &str, error: &Error) {
-    log::warn!("session {handle} {what}: {}", error.in_full());
+    log::warn!("session {handle} {what}: {error:#}");
 }

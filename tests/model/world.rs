@@ -47,7 +47,9 @@ impl State {
                 };
             }
         }
-        if self.bound != base.bound {
+        // Another label signs no principal in again who signed out.
+        let is_signed_out = self.who() == base.who() && there.bound.is_none();
+        if self.bound != base.bound && !is_signed_out {
             merged.bound = self.bound.clone();
         }
         merged
@@ -321,8 +323,10 @@ impl World {
         Ok(Some(match held.policy {
             _ if there.version == held.version => mine(),
             _ if !held.is_modified() => theirs(there.state.clone()),
+            // No policy is about a change that leaves the value alone.
+            _ if held.mine.fields == held.base.fields => theirs(held.mine.merged(&held.base, &there.state)),
             OnConflict::LastWriteWins if !exact => mine(),
-            OnConflict::Fail => return Err(ErrorKind::Conflict),
+            OnConflict::Fail if there.state != held.base => return Err(ErrorKind::Conflict),
             _ => theirs(held.mine.merged(&held.base, &there.state)),
         }))
     }
@@ -344,9 +348,7 @@ impl World {
                 let created = held.session.created().duration_since(UNIX_EPOCH).unwrap().as_millis();
                 self.put(id, from, Written { state: state.clone(), owner }, created);
                 (held.id, held.version, held.base, held.mine) = (Some(id), self.versions, state.clone(), state);
-                if held.change == Change::Value {
-                    held.change = Change::None;
-                }
+                held.change = Change::None;
             }
         }
         self.hands[usize::from(hand)] = Some(held);

@@ -1,10 +1,14 @@
 use std::time::Duration;
 
 use redis::Value;
-use threaded_sessions::{OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager};
+use threaded_sessions::{
+    Committed, OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager, SessionManagerBuilder,
+};
 
 use super::support::{PATIENCE, shared, unique};
 use super::{DAY, HOUR, MILLISECOND, World, set_cookie, world};
+
+type Settings = SessionManagerBuilder<u32>;
 
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
@@ -203,4 +207,54 @@ fn in_redis_a_touch_never_shortens_a_remembered_session() {
         assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Stored);
         check(&remembered, HOUR);
     }
+}
+
+/// A browser that keeps a cookie as long as it was told, and a visitor who comes every day.
+fn daily_visitor_stays(settings: impl FnOnce(Settings) -> Settings, days: u32) -> u32 {
+    let world = world(settings);
+    let mut session = world.sessions.fresh();
+    *session = 1;
+    session.remember(true);
+    let committed = world.sessions.commit(session).unwrap();
+    let id = *committed.id().unwrap();
+    let told = |committed: &Committed| {
+        let max_age = set_cookie(committed)?.split("; ").find_map(|part| part.strip_prefix("Max-Age="))?;
+        Some(world.clock.now() + Duration::from_secs(max_age.parse().unwrap()))
+    };
+    let (mut dies, mut sent) = (told(&committed).unwrap(), 0);
+    for day in 1..=days {
+        world.clock.advance(DAY);
+        assert!(world.clock.now() < dies, "the browser dropped the cookie on day {day}");
+        let committed = world.sessions.commit(world.open(&id)).unwrap();
+        if let Some(until) = told(&committed) {
+            (dies, sent) = (until, sent + 1);
+        }
+    }
+    sent
+}
+
+#[test]
+fn daily_visitor_stays_remembered() {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    assert_eq!(daily_visitor_stays(|settings| settings.idle_timeout(None), 900), 4);
+    assert_eq!(daily_visitor_stays(|settings| settings.remember_for(1000 * DAY), 900), 4);
+    assert_eq!(daily_visitor_stays(|settings| settings.idle_timeout(CENTURY * 3), 900), 4);
+    assert_eq!(daily_visitor_stays(|settings| settings.idle_timeout(DAY).remember_for(30 * DAY), 100), 6);
+    // A cookie that ends with the lifetime is not sent again, because it cannot last longer.
+    assert_eq!(daily_visitor_stays(|settings| settings.idle_timeout(30 * DAY).lifetime(20 * DAY), 19), 0);
+    assert_eq!(daily_visitor_stays(|settings| settings.remember_for(30 * DAY).lifetime(40 * DAY), 39), 1);
+    assert_eq!(daily_visitor_stays(|settings| settings.idle_timeout(None).lifetime(900 * DAY), 899), 3);
+}
+
+#[test]
+fn restarted_lifetime_sends_longer_cookie() {
+    let world = world(|settings| settings.idle_timeout(30 * DAY).lifetime(20 * DAY));
+    let mut session = world.sessions.fresh();
+    session.remember(true);
+    let id = *world.sessions.commit(session).unwrap().id().unwrap();
+    world.clock.advance(5 * DAY);
+    let mut session = world.open(&id);
+    session.restart_lifetime();
+    let committed = world.sessions.commit(session).unwrap();
+    assert!(set_cookie(&committed).unwrap().contains("Max-Age=1728000"), "20 days");
 }

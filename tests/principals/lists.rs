@@ -2,9 +2,10 @@ use std::error::Error as _;
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
 
-use threaded_sessions::store::Touch;
+use threaded_sessions::store::{Bind, Touch, Write};
 use threaded_sessions::{
     Clock, ErrorKind, MemorySessionStore, OnConflict, RedisSessionStore, Result, Session, SessionId, SessionManager,
+    SessionStore,
 };
 
 use crate::support::{Monitor, PATIENCE, RedisServer, eventually, shared, unique};
@@ -200,6 +201,96 @@ fn the_time_of_last_use_is_not_told_when_nothing_tells() {
     clock.advance(MINUTE);
     let listed = &sessions.list("bob").unwrap()[0];
     assert_eq!((listed.last_used, listed.expires_in), (None, Some(MINUTE * 2)));
+}
+
+/// Two managers with different idle timeouts share a store: a server, and a tool that lists.
+struct TwoManagers {
+    clock: Clock,
+    server: SessionManager<Fields>,
+    tool: SessionManager<Fields>,
+}
+
+fn two_managers(server_idle: Duration, tool_idle: Duration) -> TwoManagers {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let manager = |idle| {
+        SessionManager::<Fields>::builder(store.clone()).clock(clock.clone()).idle_timeout(idle).build().unwrap()
+    };
+    TwoManagers { server: manager(server_idle), tool: manager(tool_idle), clock }
+}
+
+impl TwoManagers {
+    fn login(&self) -> SessionId {
+        let mut session = self.server.fresh();
+        session.bind("ada", "laptop");
+        *self.server.commit(session).unwrap().id().unwrap()
+    }
+
+    fn last_used(&self) -> [Option<SystemTime>; 2] {
+        [&self.server, &self.tool].map(|sessions| sessions.list("ada").unwrap()[0].last_used)
+    }
+}
+
+#[test]
+fn last_use_does_not_depend_on_the_reader() {
+    for (server, tool) in [(10 * MINUTE, 7 * DAY), (7 * DAY, 10 * MINUTE)] {
+        let managers = two_managers(server, tool);
+        let id = managers.login();
+        for _ in 0..3 {
+            managers.clock.advance(MINUTE);
+            let used = managers.clock.now();
+            assert!(managers.server.open_id(&id).unwrap().is_some());
+            managers.clock.advance(MINUTE);
+            assert_eq!(managers.last_used(), [Some(used); 2]);
+        }
+    }
+}
+
+#[test]
+fn last_use_is_unknown_after_touch_by_other_manager() {
+    for (server, tool) in [(10 * MINUTE, 7 * DAY), (7 * DAY, 10 * MINUTE)] {
+        let managers = two_managers(server, tool);
+        let id = managers.login();
+        managers.clock.advance(MINUTE);
+        let session = managers.tool.open_id(&id).unwrap().unwrap();
+        managers.clock.advance(MINUTE);
+        assert_eq!(managers.last_used(), [None; 2]);
+        // The commit stores the idle timeout of this manager.
+        let _ = managers.tool.commit(session).unwrap();
+        let used = managers.clock.now();
+        managers.clock.advance(MINUTE);
+        assert_eq!(managers.last_used(), [Some(used); 2]);
+    }
+}
+
+#[test]
+fn last_use_is_unknown_where_lifetime_bounds_ttl() {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let settings = || SessionManager::<Fields>::builder(store.clone()).clock(clock.clone());
+    let server = settings().idle_timeout(7 * DAY).lifetime(DAY).build().unwrap();
+    let tool = settings().idle_timeout(7 * DAY).build().unwrap();
+    let mut session = server.fresh();
+    session.bind("ada", "laptop");
+    let _ = server.commit(session).unwrap();
+    clock.advance(DAY / 2);
+    for sessions in [&server, &tool] {
+        let listed = &sessions.list("ada").unwrap()[0];
+        assert_eq!((listed.last_used, listed.expires_in), (None, Some(DAY / 2)));
+    }
+}
+
+#[test]
+fn session_without_stored_timeout_is_listed() {
+    let store = MemorySessionStore::new();
+    let sessions = SessionManager::<Fields>::new(store.clone());
+    let payload = br#"{"v":1,"rev":7,"created":0,"bound":{"principal":"ada","label":"laptop"},"data":{"a":1}}"#;
+    let id = SessionId::random();
+    let bind = Bind::To { principal: "ada", cap: None };
+    let _ = store.create(&id, Write::new(payload, DAY).with_bind(bind)).unwrap();
+    let listed = sessions.list("ada").unwrap();
+    assert_eq!((&*listed[0].label, listed[0].last_used), ("laptop", None));
+    assert_eq!(sessions.open_id(&id).unwrap().unwrap()["a"], 1);
 }
 
 #[test]

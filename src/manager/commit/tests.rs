@@ -25,10 +25,10 @@ const DETACH: Expected = |_| Action::Detach;
 const CREATE: Expected = |_| Action::Create;
 
 const PLAN_TABLE: [(&str, PlanRow); 9] = [
-    ("nothing", PlanRow { ask: |_| (), new: KEEP, stored: KEEP, cookie_due: Action::RefreshCookie, detached: KEEP }),
+    ("nothing", PlanRow { ask: |_| (), new: KEEP, stored: KEEP, cookie_due: Action::Refresh, detached: KEEP }),
     (
         "a borrow without a change",
-        PlanRow { ask: touch, new: KEEP, stored: KEEP, cookie_due: Action::RefreshCookie, detached: KEEP },
+        PlanRow { ask: touch, new: KEEP, stored: KEEP, cookie_due: Action::Refresh, detached: KEEP },
     ),
     ("a change", PlanRow { ask: add, new: CREATE, stored: Action::Save, cookie_due: Action::Save, detached: DETACH }),
     (
@@ -158,4 +158,18 @@ fn plan_alone_leaves_stored_session_alone() {
     session.destroy();
     assert_eq!(world.sessions.commit(session).unwrap().outcome(), Outcome::Destroyed);
     assert!(world.sessions.open_id(&id).unwrap().is_none());
+}
+
+#[test]
+fn new_session_with_token_is_created() {
+    let world = world(true);
+    let token: Ask = |session| assert!(session.csrf_token().is_ok());
+    assert_eq!(world.plan(world.sessions.fresh(), token), Action::Create);
+    let id = world.store(false);
+    assert_eq!(world.plan(world.open(&id), token), Action::Keep);
+    let discarded: Ask = |session| {
+        assert!(session.csrf_token().is_ok());
+        session.discard();
+    };
+    assert_eq!(world.plan(world.sessions.fresh(), discarded), Action::Keep);
 }

@@ -126,7 +126,7 @@ impl RedisSessionStore {
         if self.keys.partitions() > 1
             && let Err(error) = self.end_beyond_cap(principal, cap as usize, key, is_new)
         {
-            log::warn!("a principal may have more sessions than the cap until they get another: {error}");
+            log::warn!("a principal may have more sessions than the cap until they get another: {error:#}");
         }
     }
 

@@ -1,0 +1,66 @@
+//! The times after which a session ends, and what follows from them for one session.
+//!
+//! The manager and each session have a copy. The TTL of a stored session is never longer than the lifetime that is left.
+
+use std::time::{Duration, SystemTime};
+
+use crate::codec::Envelope;
+
+/// How far the clocks of two servers may differ without a correction of what is stored.
+pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
+
+/// The settings of a manager that end sessions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) remember_for: Option<Duration>,
+    pub(super) lifetime: Option<Duration>,
+}
+
+impl Timeouts {
+    pub(super) fn idle_timeout<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
+        envelope.remembered.and(self.remember_for).or(self.idle_timeout)
+    }
+
+    /// Returns the lifetime that a session has left at this moment. A beginning that is later than the moment counts as the moment.
+    pub(super) fn lifetime_left<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
+        let age = now.duration_since(envelope.created).unwrap_or_default();
+        self.lifetime.map(|lifetime| lifetime.saturating_sub(age))
+    }
+
+    /// Returns the TTL of a session that is stored at this moment. Zero: its lifetime is over.
+    pub(super) fn ttl<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
+        [self.idle_timeout(envelope), self.lifetime_left(envelope, now)].into_iter().flatten().min()
+    }
+
+    /// Stores the idle timeout and the end of the lifetime in a session with an owner. From these, a manager with other settings
+    /// finds out when the session was last used.
+    pub(crate) fn stamp<D>(&self, envelope: &mut Envelope<D>) {
+        let is_listed = envelope.bound.is_some();
+        envelope.idle_timeout = self.idle_timeout(envelope).filter(|_| is_listed).map(whole_millis);
+        let lifetime = self.lifetime.filter(|_| is_listed).map(whole_millis);
+        envelope.ends = lifetime.and_then(|lifetime| envelope.created.checked_add(lifetime));
+    }
+
+    /// Returns `true` if a session with an owner was stored with other times. The time of its last use does not follow from them.
+    pub(crate) fn differ<D>(&self, envelope: &Envelope<D>) -> bool {
+        if (envelope.idle_timeout, envelope.ends) == (None, None) {
+            return false;
+        }
+        let mut stamped = envelope.with_data(());
+        self.stamp(&mut stamped);
+        let ends_alike = match (envelope.ends, stamped.ends) {
+            (Some(one), Some(other)) => {
+                let apart = one.duration_since(other).or_else(|_| other.duration_since(one));
+                apart.is_ok_and(|apart| apart <= CLOCK_TOLERANCE)
+            }
+            (one, other) => one == other,
+        };
+        envelope.idle_timeout != stamped.idle_timeout || !ends_alike
+    }
+}
+
+/// The precision of an envelope.
+fn whole_millis(time: Duration) -> Duration {
+    Duration::from_millis(time.as_millis() as u64)
+}
