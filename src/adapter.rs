@@ -40,8 +40,10 @@ pub(crate) struct ErrorResponse {
 
 /// Logs an error and returns the response to it.
 pub(crate) fn error_response(error: &Error) -> ErrorResponse {
-    log::error!("{error:#}");
+    let level = if error.kind() == ErrorKind::CrossOrigin { log::Level::Warn } else { log::Level::Error };
+    log::log!(level, "{error:#}");
     let (status, text) = match error.kind() {
+        ErrorKind::CrossOrigin => (403, "Requests from other sites are not accepted here."),
         ErrorKind::Conflict => (409, "The session was changed meanwhile."),
         kind if kind.is_temporary() => (503, "Sessions are unavailable, please try again in a moment."),
         _ => (500, "The session cannot be used."),

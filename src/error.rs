@@ -133,6 +133,9 @@ pub enum ErrorKind {
     Payload,
     /// Somebody else changed the session since it was read, and the two changes were not to be merged. Nothing was stored.
     Conflict,
+    /// A page of another origin made a browser send the request; see
+    /// [`SessionManager::check_cross_origin`](crate::SessionManager::check_cross_origin). The adapters respond with 403.
+    CrossOrigin,
     /// A [step](crate::step) refused the operation; its own error is the source. The adapters answer 500.
     Refused,
     /// The store cannot do this at all, such as reaping without an index.
@@ -143,7 +146,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Whether the same call may succeed a little later with nobody doing anything about it. The adapters answer 503 then;
-    /// to a [`Conflict`](Self::Conflict) they answer 409, to the rest 500.
+    /// to a [`Conflict`](Self::Conflict) they answer 409, to [`CrossOrigin`](Self::CrossOrigin) 403, to the rest 500.
     pub fn is_temporary(self) -> bool {
         matches!(self, Self::Unavailable | Self::TimedOut | Self::MayHaveHappened | Self::ReadOnly | Self::OutOfMemory)
     }
@@ -162,6 +165,7 @@ impl fmt::Display for ErrorKind {
             Self::Misconfigured => "the configuration cannot work",
             Self::Payload => "the payload cannot be used",
             Self::Conflict => "the session was changed by somebody else meanwhile",
+            Self::CrossOrigin => "the request comes from another origin",
             Self::Refused => "refused by a step",
             Self::Unsupported => "this store cannot do that",
             Self::Other => "failed",

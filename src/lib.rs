@@ -125,11 +125,11 @@
 //! | level | what |
 //! |---|---|
 //! | `error` | a request that an adapter answered with an error, and why; a callback for expired sessions that panicked, once |
-//! | `warn` | Redis is away, or the reaper fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused; sessions beyond a principal's cap that could not be ended yet |
+//! | `warn` | a request that an adapter rejected because it comes from another origin; Redis is away, or the reaper fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused; sessions beyond a principal's cap that could not be ended yet |
 //! | `info` | Redis is back, or the reaper works again |
 //!
 //! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no
-//! [`Error`] and in no `Debug` text, and nor are principals. Handles, addresses of servers and what Redis says of a failure may be.
+//! [`Error`] and in no `Debug` text, and nor are principals. Handles, addresses of servers, the origin of a rejected request and what Redis says of a failure may be.
 //!
 //! # Versions
 //!
@@ -151,6 +151,7 @@ mod clock;
 pub mod codec;
 pub mod contract;
 mod cookie;
+mod cross_origin;
 mod csrf;
 mod error;
 mod id;

@@ -29,7 +29,8 @@ pub(crate) use self::save::Changes;
 pub(crate) use self::timeouts::Timeouts;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
-use crate::{Clock, Codec, Handle, Json, Session, SessionStore};
+use crate::cross_origin::CrossOriginProtection;
+use crate::{Clock, Codec, Handle, Json, Result, Session, SessionStore};
 
 /// Opens and commits sessions with values of type `T`, by the settings of the application.
 ///
@@ -62,6 +63,7 @@ struct Inner<T> {
     store: Arc<dyn SessionStore>,
     codec: Arc<dyn Codec<T>>,
     cookie: SessionCookie,
+    cross_origin: CrossOriginProtection,
     clock: Clock,
     idle_timeout: Option<Duration>,
     lifetime: Option<Duration>,
@@ -111,6 +113,54 @@ impl<T: 'static> SessionManager<T> {
     pub fn handle(&self, session: &Session<T>) -> Option<Handle> {
         session.id().map(|id| self.0.store.handle(id))
     }
+
+    /// Returns an error if a page of another origin made a browser send this request: cross-site request forgery.
+    ///
+    /// The adapters call it before they open a session. If you use the manager without an adapter, call it first for every
+    /// request. `target` is the target of the request line, undecoded. Pass all headers with their values as they came, because
+    /// a missing header lets a request pass. The rules are those of `CrossOriginProtection` in Go 1.25:
+    ///
+    /// - The methods `GET`, `HEAD` and `OPTIONS` pass, so a handler for them must not change anything.
+    /// - With `Sec-Fetch-Site`, a request passes if the value is `same-origin` or `none`, but not if it is `same-site` or
+    ///   `cross-site`. Browsers send this header over HTTPS and to localhost.
+    /// - Without it, the host and the port of `Origin` must equal `Host`. `Origin: null` does not pass. Headers such as
+    ///   `X-Forwarded-Host` are ignored, because any client can set them.
+    /// - Without both headers, a request passes, because it comes from no browser, or from a very old one.
+    /// - Any other request passes only if the settings name its origin
+    ///   ([`trusted_origin`](SessionManagerBuilder::trusted_origin)) or its path
+    ///   ([`exempt_path`](SessionManagerBuilder::exempt_path)).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::CrossOrigin`](crate::ErrorKind::CrossOrigin), with the headers and the remedy as its source. Log
+    /// the source, and respond with 403.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{ErrorKind, MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let own = [("Host", "shop.example"), ("Origin", "https://shop.example")];
+    /// assert!(sessions.check_cross_origin("POST", "/cart?item=tea", own).is_ok());
+    ///
+    /// let forged = [("Host", "shop.example"), ("Origin", "https://attacker.example")];
+    /// let error = sessions.check_cross_origin("POST", "/cart?item=tea", forged).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::CrossOrigin);
+    /// ```
+    #[doc(alias = "csrf")]
+    pub fn check_cross_origin<N, V>(
+        &self,
+        method: &str,
+        target: &str,
+        headers: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<()>
+    where
+        N: AsRef<str>,
+        V: AsRef<[u8]>,
+    {
+        self.0.cross_origin.check(method, target, headers.into_iter())
+    }
 }
 
 impl<T: 'static> Inner<T> {
@@ -143,6 +193,7 @@ impl<T> fmt::Debug for Inner<T> {
         f.debug_struct("SessionManager")
             .field("store", &self.store)
             .field("cookie", &self.cookie)
+            .field("cross_origin", &self.cross_origin)
             .field("idle_timeout", &self.idle_timeout)
             .field("lifetime", &self.lifetime)
             .field("remember_for", &self.remember_for)

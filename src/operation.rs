@@ -9,6 +9,7 @@ pub(crate) const BUILD_MANAGER: &str = "building a manager";
 pub(crate) const BUILD_POOL: &str = "building a pool";
 pub(crate) const BUILD_STORE: &str = "building a store";
 pub(crate) const CHECK: &str = "checking Redis";
+pub(crate) const CHECK_CROSS_ORIGIN: &str = "checking the origin of a request";
 pub(crate) const CONNECT: &str = "connecting to Redis";
 pub(crate) const COUNT: &str = "counting sessions";
 pub(crate) const CREATE: &str = "creating a session";

@@ -234,6 +234,7 @@ fn every_kind_of_error_has_its_status() {
         (ErrorKind::ReadOnly, 503),
         (ErrorKind::OutOfMemory, 503),
         (ErrorKind::Conflict, 409),
+        (ErrorKind::CrossOrigin, 403),
         (ErrorKind::Denied, 500),
         (ErrorKind::WrongType, 500),
         (ErrorKind::Misconfigured, 500),

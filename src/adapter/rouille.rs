@@ -61,6 +61,8 @@ pub fn session<T: Default + 'static>(
 ///
 /// # Errors
 ///
+/// - Returns [`ErrorKind::CrossOrigin`](crate::ErrorKind::CrossOrigin) if the request comes from another origin
+///   ([`SessionManager::check_cross_origin`]). No session was opened then.
 /// - Returns the errors of [`SessionManager::open`]. The handler was not called then.
 /// - Returns the errors of [`SessionManager::commit`].
 pub fn try_session<T: Default + 'static>(
@@ -68,6 +70,7 @@ pub fn try_session<T: Default + 'static>(
     request: &Request,
     handler: impl FnOnce(&mut Session<T>) -> Response,
 ) -> Result<(Response, Committed)> {
+    sessions.check_cross_origin(request.method(), request.raw_url(), request.headers())?;
     let mut session = adapter::open(sessions, request.headers())?;
     let mut response = handler(&mut session);
     let committed = sessions.commit(session)?;
@@ -79,7 +82,7 @@ pub fn try_session<T: Default + 'static>(
 /// Logs an error and returns the response to a request whose session could not be opened or committed.
 ///
 /// The status is 503 with `Retry-After` if the error is [temporary](crate::ErrorKind::is_temporary), 409 after a
-/// [conflict](crate::ErrorKind::Conflict), and otherwise 500. The response does not show the cause.
+/// [conflict](crate::ErrorKind::Conflict), 403 for a request from [another origin](crate::ErrorKind::CrossOrigin), and otherwise 500. The response does not show the cause.
 pub fn failure(error: &Error) -> Response {
     let reply = adapter::error_response(error);
     let mut response = Response::text(reply.text).with_status_code(reply.status);

@@ -73,6 +73,8 @@ pub fn session<T: Default + 'static, R: Read + Send + 'static>(
 ///
 /// # Errors
 ///
+/// - Returns [`ErrorKind::CrossOrigin`](crate::ErrorKind::CrossOrigin) if the request comes from another origin
+///   ([`SessionManager::check_cross_origin`]). No session was opened then.
 /// - Returns the errors of [`SessionManager::open`]. The handler was not called then.
 /// - Returns the errors of [`SessionManager::commit`].
 pub fn try_session<T: Default + 'static, R: Read>(
@@ -81,6 +83,7 @@ pub fn try_session<T: Default + 'static, R: Read>(
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
 ) -> Result<(Response<R>, Committed)> {
     let headers = request.headers().iter().map(|header| (header.field.as_str().as_str(), header.value.as_str()));
+    sessions.check_cross_origin(request.method().as_str(), request.url(), headers.clone())?;
     let mut session = adapter::open(sessions, headers)?;
     let response = handler(&mut session, request);
     let committed = sessions.commit(session)?;
@@ -92,7 +95,7 @@ pub fn try_session<T: Default + 'static, R: Read>(
 /// Logs an error and returns the response to a request whose session could not be opened or committed.
 ///
 /// The status is 503 with `Retry-After` if the error is [temporary](crate::ErrorKind::is_temporary), 409 after a
-/// [conflict](crate::ErrorKind::Conflict), and otherwise 500. The response does not show the cause.
+/// [conflict](crate::ErrorKind::Conflict), 403 for a request from [another origin](crate::ErrorKind::CrossOrigin), and otherwise 500. The response does not show the cause.
 pub fn failure(error: &Error) -> ResponseBox {
     let reply = adapter::error_response(error);
     let response = Response::from_string(reply.text).with_status_code(reply.status);

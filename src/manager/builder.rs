@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::bounded::Bounded;
 use super::{Inner, SessionManager};
 use crate::cookie::SessionCookie;
+use crate::cross_origin::CrossOriginProtection;
 use crate::store::MAX_TTL;
 use crate::{Clock, Codec, Error, Result, SameSite, SessionStore, operation};
 
@@ -185,6 +186,7 @@ impl<T: 'static> Inner<T> {
             store: Arc::new(store),
             codec: Arc::new(codec),
             cookie: SessionCookie::default(),
+            cross_origin: CrossOriginProtection::default(),
             clock: Clock::system(),
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             lifetime: None,
@@ -338,6 +340,35 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.cookie.partitioned = partitioned)
     }
 
+    /// Sets whether the adapters reject requests from other origins. Defaults to `true`.
+    ///
+    /// [`check_cross_origin`](SessionManager::check_cross_origin) has the rules. `false` leaves protection from forged requests to
+    /// the application.
+    #[doc(alias = "csrf")]
+    pub fn cross_origin_protection(self, is_on: bool) -> Self {
+        self.with(|inner| inner.cross_origin.is_on = is_on)
+    }
+
+    /// Sets a further origin whose pages may send requests, such as `https://admin.example.com`. Defaults to none.
+    ///
+    /// Call it once for each origin. An origin is a scheme and a host, and a port if it is not the default one of the scheme.
+    /// There are no wildcards. All pages of the origin can then act for a visitor whose cookie the browser sends.
+    ///
+    /// If a proxy changes `Host`, name the origin that visitors see, or configure the proxy to pass `Host`.
+    pub fn trusted_origin(self, origin: impl AsRef<str>) -> Self {
+        self.with(|inner| inner.cross_origin.trust(origin.as_ref()))
+    }
+
+    /// Sets a further path that accepts requests from every origin. Defaults to none.
+    ///
+    /// Call it once for each path. It is for sign-in by `POST` from another site (OpenID Connect with `form_post`, SAML), whose
+    /// handler has to verify the request by other means. The whole path is compared, undecoded and without the query; after
+    /// rouille's `remove_prefix` that is the path without the prefix.
+    pub fn exempt_path(self, path: impl Into<String>) -> Self {
+        let path = path.into();
+        self.with(|inner| inner.cross_origin.exempt(path))
+    }
+
     /// The clock for creation times and lifetimes. Defaults to the system's. The store has one of its own: a test that moves
     /// the time gives the same to [`MemorySessionStore::with_clock`](crate::MemorySessionStore::with_clock).
     pub fn clock(self, clock: Clock) -> Self {
@@ -354,10 +385,12 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// - `idle_timeout`, `lifetime` or `remember_for` is shorter than 1 ms;
     /// - `remember_for` is not longer than `idle_timeout`, or is longer than `lifetime`;
     /// - `max_payload` or `max_per_principal` is 0;
-    /// - `max_per_principal` is set and the store has no index.
+    /// - `max_per_principal` is set and the store has no index;
+    /// - a `trusted_origin` is not a whole origin, or an `exempt_path` is not a whole path.
     pub fn build(self) -> Result<SessionManager<T>> {
         let mut inner = self.0;
         inner.validate()?;
+        inner.cross_origin.validate()?;
         inner.cookie = inner.cookie.validate()?;
         // Stores return the time left, and none of it is longer than `MAX_TTL`.
         for time in [&mut inner.idle_timeout, &mut inner.remember_for, &mut inner.lifetime] {
