@@ -10,7 +10,7 @@ use ::cookie::{Cookie, SameSite};
 use crate::{Error, Result, SessionId, operation};
 
 /// The longest time that browsers keep a cookie: 400 days (RFC 6265bis, 5.5).
-const COOKIE_MAX_AGE: Duration = Duration::from_secs(400 * 86_400);
+pub(crate) const COOKIE_MAX_AGE: Duration = Duration::from_secs(400 * 86_400);
 
 /// The attributes of the cookie that carries a session id.
 #[derive(Clone, Debug)]
