@@ -17,6 +17,7 @@
 //! use threaded_sessions::{MemorySessionStore, Result, SessionManager};
 //!
 //! #[derive(Default, Deserialize, Serialize)]
+//! #[serde(default)]
 //! struct Visit {
 //!     pages: u32,
 //!     cart: Vec<String>,

@@ -26,6 +26,7 @@ use crate::{BoxError, Codec, OnConflict, SessionId};
 /// use threaded_sessions::{MemorySessionStore, Session, SessionManager};
 ///
 /// #[derive(Default, Deserialize, Serialize)]
+/// #[serde(default)]
 /// struct Visit {
 ///     user: Option<String>,
 /// }
