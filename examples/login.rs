@@ -18,6 +18,7 @@ use threaded_sessions::rouille::session;
 use threaded_sessions::{MemorySessionStore, RedisSessionStore, Result, SessionManager, SessionStore};
 
 #[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
 struct Visit {
     user: Option<String>,
 }

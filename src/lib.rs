@@ -17,6 +17,7 @@
 //! use threaded_sessions::{MemorySessionStore, Result, SessionManager};
 //!
 //! #[derive(Default, Deserialize, Serialize)]
+//! #[serde(default)]
 //! struct Visit {
 //!     pages: u32,
 //!     cart: Vec<String>,
@@ -79,6 +80,7 @@
 //! | serve with anything else, or nothing | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
 //! | work with a session | [`Session`]; with named values instead of a type of one's own, [`Attributes`] |
 //! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
+//! | test an application without sockets | the module `testing` (feature `testing`) |
 //! | keep them in the process, and test | [`MemorySessionStore`] with a [`Clock`] that tests can move |
 //! | keep them elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
 //! | encode them otherwise, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`](codec::SerdeCodec::migrate): the page of [`codec`] |
@@ -113,6 +115,7 @@
 //! | `rouille` | the module `rouille`: sessions for rouille handlers |
 //! | `tiny-http` | the module `tiny_http`: sessions for tiny_http servers |
 //! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their orderly end |
+//! | `testing` | the module `testing`: a browser that keeps cookies, for the tests of applications |
 //! | `msgpack` | `MessagePack`, a codec beside [`Json`] |
 //! | `encryption` | `step::Encrypted`, a step that encrypts payloads |
 //! | `tls-rustls` | Redis over TLS, trusting the system's certificate authorities |
@@ -163,6 +166,8 @@ mod session;
 pub mod step;
 pub mod store;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 /// The guides: pages of the documentation, and nothing of the compiled crate.
 macro_rules! guides {
@@ -181,9 +186,13 @@ guides! {
     operating: "../docs/operating.md",
     outages: "../docs/outages.md",
     security: "../docs/security.md",
-    testing: "../docs/testing.md",
     topologies: "../docs/topologies.md",
 }
+
+// With the feature `testing`, the guide is part of the page of that module.
+#[cfg(all(any(doc, doctest), not(feature = "testing")))]
+#[doc = include_str!("../docs/testing.md")]
+pub mod testing {}
 
 /// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].
 ///

@@ -29,6 +29,7 @@ use crate::{BoxError, Codec, Error, OnConflict, SessionId, SessionStore, csrf, o
 /// use threaded_sessions::{MemorySessionStore, Session, SessionManager};
 ///
 /// #[derive(Default, Deserialize, Serialize)]
+/// #[serde(default)]
 /// struct Visit {
 ///     user: Option<String>,
 /// }

@@ -128,6 +128,40 @@ fn every_setting_is_in_the_guide_to_migrating() {
     }
 }
 
+/// The Rust that a file shows: an example as it is, and of a document or a source file the comments or the whole text.
+fn shown(path: &Path) -> Vec<String> {
+    let text = read(path);
+    let line = |line: &str| line.trim_start().trim_start_matches("//!").trim_start_matches("///").trim().to_owned();
+    text.lines().map(line).collect()
+}
+
+/// The types that a file shows, as the lines from a `derive` of `Default` and `Deserialize` to the line with the name.
+fn shown_types(path: &Path) -> Vec<String> {
+    let lines = shown(path);
+    let is_derive =
+        |line: &str| line.starts_with("#[derive(") && line.contains("Default") && line.contains("Deserialize");
+    let starts = (0..lines.len()).filter(|&n| is_derive(&lines[n]));
+    let item = |n: usize| lines[n..].iter().take_while(|line| line.starts_with("#[")).count() + n;
+    starts.map(|n| lines[n..=item(n)].join("\n")).collect()
+}
+
+#[test]
+fn sample_types_survive_a_new_field() {
+    let sources = ["src", "examples"].into_iter().flat_map(|folder| {
+        files_below(&root().join(folder), &format!("{folder}/")).into_iter().filter(|file| file.ends_with(".rs"))
+    });
+    let files = documents().into_iter().chain(sources.map(PathBuf::from));
+    let mut count = 0;
+    for file in files {
+        for shown in shown_types(&file).iter().filter(|shown| shown.contains("struct ") && shown.ends_with(['{', '}']))
+        {
+            count += 1;
+            assert!(shown.contains("\n#[serde(default)]\n"), "{}: {shown}", file.display());
+        }
+    }
+    assert!(count > 6, "{count} types");
+}
+
 #[test]
 fn the_picture_is_small_and_its_words_are_text() {
     let picture = read("docs/how-it-works.svg");

@@ -1,5 +1,6 @@
 //! Checks the versions in `Cargo.toml` against the locked dependencies. The reason for each bound must still hold, and
-//! `rust-version` must be high enough for every package that a user of the crate compiles.
+//! `rust-version` must be high enough for every package that a user of the crate compiles, and the first command of the README must
+//! compile few of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -8,6 +9,10 @@ use serde_json::Value;
 
 /// The version that the bound on `scheduled-thread-pool` allows.
 const THREAD_POOL: [u64; 3] = [0, 2, 7];
+
+/// The most crates that the first command of the README may compile, this crate included. Some platforms need a few more than
+/// Linux, where there are 119.
+const MOST_QUICK_START_CRATES: usize = 124;
 
 fn output(command: &mut Command) -> Vec<u8> {
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("the program runs");
@@ -62,6 +67,39 @@ fn normal_tree(metadata: &Value) -> BTreeSet<&str> {
         queue.extend(list(&nodes[id]["deps"]).iter().filter(normal).map(|dependency| text(&dependency["pkg"])));
     }
     found
+}
+
+/// The crates that cargo compiles for a program of this package, with development dependencies, as `name vVERSION`.
+fn compiled(features: &[&str]) -> BTreeSet<String> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--locked", "--offline", "--edges", "normal,build,dev", "--prefix", "none"]).args(features);
+    let tree = String::from_utf8(output(&mut cargo)).expect("cargo prints UTF-8");
+    let crates = tree.lines().filter_map(|line| {
+        let (name, rest) = line.split_once(" v")?;
+        Some(format!("{name} v{}", rest.split(' ').next()?))
+    });
+    crates.collect()
+}
+
+#[test]
+fn quick_start_compiles_few_crates() {
+    let crates = compiled(&["--features", "rouille"]);
+    assert!(crates.iter().any(|name| name.starts_with("rouille ")), "{crates:#?}");
+    assert!(
+        crates.len() <= MOST_QUICK_START_CRATES,
+        "{} crates; put a large development dependency into tests/heavy: {crates:#?}",
+        crates.len()
+    );
+    let needs_c = crates.iter().any(|name| name.starts_with("ring ") || name.starts_with("cc "));
+    assert!(!needs_c, "the quick start needs a C compiler: {crates:#?}");
+}
+
+#[test]
+fn no_async_runtime_is_in_the_tree() {
+    let crates = compiled(&["--all-features"]);
+    assert!(crates.len() > 100, "{crates:#?}");
+    let runtime = crates.iter().find(|name| ["tokio ", "async-std ", "smol "].iter().any(|it| name.starts_with(it)));
+    assert_eq!(runtime, None);
 }
 
 #[test]

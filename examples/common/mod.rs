@@ -37,12 +37,14 @@ pub(crate) struct Shopper {
 }
 
 #[derive(Clone, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
 pub(crate) struct Item {
     pub(crate) name: String,
     pub(crate) cut: Cut,
 }
 
 #[derive(Clone, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
 pub(crate) struct Cut {
     pub(crate) metres: u32,
     pub(crate) gift: bool,

@@ -33,6 +33,7 @@ const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 /// use threaded_sessions::{ErrorKind, MemorySessionStore, OnConflict, Result, SessionManager};
 ///
 /// #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+/// #[serde(default)]
 /// struct Shop {
 ///     theme: String,
 ///     cart: Vec<String>,

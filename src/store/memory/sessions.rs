@@ -172,8 +172,7 @@ impl Sessions {
 mod tests {
     use std::time::Duration;
 
-    use proptest::collection::vec;
-    use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
 
     use super::*;
     use crate::store::{Ending, SessionIndex, SessionStore, Touch};
@@ -199,38 +198,54 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn derived_tables_follow_from_entries(steps in vec((0..9u8, 0..6usize, 0..4u8, 0..60u64), 1..60)) {
+    /// A step: what it does, to which id, with which owner, and a time in seconds.
+    type Step = (u8, usize, u8, u64);
+
+    /// The steps of a run. They are random, and the same each time for the same run.
+    fn steps(run: u32) -> impl Iterator<Item = Step> {
+        let numbers = (0..60u32).map(move |step| Sha256::digest([run.to_le_bytes(), step.to_le_bytes()].concat()));
+        let steps = numbers.map(|n| (n[0] % 9, usize::from(n[1] % 6), n[2] % 4, u64::from(n[3] % 60)));
+        steps.take(1 + run as usize % 60)
+    }
+
+    #[test]
+    fn derived_tables_follow_from_entries() {
+        for run in 0..256 {
             let clock = Clock::manual();
             let store = MemorySessionStore::new().with_clock(clock.clone());
             let ids: [SessionId; 6] = std::array::from_fn(|_| SessionId::random());
-            for (number, (what, n, bind, seconds)) in steps.into_iter().enumerate() {
-                let (id, other, time) = (&ids[n], &ids[(n + 1) % 6], Duration::from_secs(seconds));
-                let payload = number.to_string();
-                let bind = match bind {
-                    0 => Bind::Keep,
-                    1 => Bind::Nobody,
-                    2 => Bind::To { principal: "ada", cap: Some(2) },
-                    _ => Bind::To { principal: "bob", cap: None },
-                };
-                let write = Write::new(payload.as_bytes(), (seconds > 5).then_some(time)).with_bind(bind);
-                match what {
-                    0 | 1 => drop(store.create(id, write).unwrap()),
-                    2 => drop(store.save(id, write, None).unwrap()),
-                    3 => drop(store.rotate(id, other, write, None).unwrap()),
-                    4 => drop(store.delete(id).unwrap()),
-                    5 => drop(store.read(id, Touch::Set(time)).unwrap()),
-                    6 => drop(store.end("ada", Ending::Only(handle(id))).unwrap()),
-                    7 => drop(store.reap(0, 3, n == 0).unwrap()),
-                    8 if seconds % 8 == 0 => {
-                        store.end_everybody().unwrap();
-                        assert_eq!(store.count().unwrap(), 0);
-                    }
-                    _ => clock.advance(time),
-                }
+            for (number, step) in steps(run).enumerate() {
+                println!("run {run}, step {number}: {step:?}");
+                take(&store, &clock, &ids, number, step);
                 store.lock().0.assert_exact();
             }
+        }
+    }
+
+    fn take(store: &MemorySessionStore, clock: &Clock, ids: &[SessionId; 6], number: usize, step: Step) {
+        let (what, n, bind, seconds) = step;
+        let (id, other, time) = (&ids[n], &ids[(n + 1) % 6], Duration::from_secs(seconds));
+        let payload = number.to_string();
+        let bind = match bind {
+            0 => Bind::Keep,
+            1 => Bind::Nobody,
+            2 => Bind::To { principal: "ada", cap: Some(2) },
+            _ => Bind::To { principal: "bob", cap: None },
+        };
+        let write = Write::new(payload.as_bytes(), (seconds > 5).then_some(time)).with_bind(bind);
+        match what {
+            0 | 1 => drop(store.create(id, write).unwrap()),
+            2 => drop(store.save(id, write, None).unwrap()),
+            3 => drop(store.rotate(id, other, write, None).unwrap()),
+            4 => drop(store.delete(id).unwrap()),
+            5 => drop(store.read(id, Touch::Set(time)).unwrap()),
+            6 => drop(store.end("ada", Ending::Only(handle(id))).unwrap()),
+            7 => drop(store.reap(0, 3, n == 0).unwrap()),
+            8 if seconds % 8 == 0 => {
+                store.end_everybody().unwrap();
+                assert_eq!(store.count().unwrap(), 0);
+            }
+            _ => clock.advance(time),
         }
     }
 }

@@ -326,5 +326,4 @@ macro_rules! format_properties {
 }
 
 format_properties!(json, JsonFormat, finite());
-#[cfg(feature = "msgpack")]
 format_properties!(message_pack, threaded_sessions::codec::MessagePackFormat, prop::num::f64::ANY);

@@ -1,5 +1,6 @@
 //! Redis over TLS, with a certificate authority of one's own.
 
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::error::Error as _;

@@ -7,6 +7,7 @@
 mod ground;
 #[path = "model/steps.rs"]
 mod steps;
+#[path = "../support/mod.rs"]
 mod support;
 #[path = "model/world.rs"]
 mod world;
