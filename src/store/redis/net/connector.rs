@@ -101,7 +101,7 @@ impl RedisConnectionManager {
     /// # Errors
     ///
     /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the client has certificates of its own, which
-    /// only [`with_tls_config`](Self::with_tls_config) takes, if it does not verify certificates, or if it requires TLS and the
+    /// only `with_tls_config` takes, if it does not verify certificates, or if it requires TLS and the
     /// feature `tls-rustls` is not enabled, or if the client has a user name without a password, because such a name would be ignored.
     pub fn new(client: Client) -> Result<Self> {
         address::check_login(client.get_connection_info().redis_settings())?;

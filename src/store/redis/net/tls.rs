@@ -13,7 +13,7 @@ use super::stream::{Socket, Stream};
 /// Without TLS there is nothing to trust.
 #[cfg(not(feature = "tls-rustls"))]
 #[derive(Clone, Default)]
-pub(crate) struct Trust;
+pub(crate) struct Trust {}
 
 #[cfg(not(feature = "tls-rustls"))]
 impl Trust {
