@@ -154,6 +154,7 @@ mod cookie;
 mod cross_origin;
 mod csrf;
 mod error;
+mod fence;
 mod id;
 mod jitter;
 mod manager;

@@ -13,7 +13,7 @@ use super::reply::{decode, decode_count, decode_reaped, decode_ttl};
 use super::script::Script;
 use super::{RedisSessionStore, keys, verify};
 use crate::store::{Belonging, Bind, Ending, Entry, Reaped, SessionIndex, Verified, VerifyOptions};
-use crate::{Handle, Result, operation};
+use crate::{Handle, Result, fence, operation};
 
 /// How often a login tries to enforce the cap while logins in other partitions do the same.
 const CAP_ATTEMPTS: usize = 20;
@@ -126,7 +126,7 @@ impl RedisSessionStore {
         if self.keys.partitions() > 1
             && let Err(error) = self.end_beyond_cap(principal, cap as usize, key, is_new)
         {
-            log::warn!("a principal may have more sessions than the cap until they get another: {error:#}");
+            fence::log!(Warn, "a principal may have more sessions than the cap until they get another: {error:#}");
         }
     }
 
