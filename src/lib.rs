@@ -159,6 +159,7 @@ mod id;
 mod jitter;
 mod manager;
 mod operation;
+mod process;
 mod reaper;
 mod session;
 pub mod step;
