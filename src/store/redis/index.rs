@@ -263,7 +263,7 @@ impl RedisSessionStore {
         Ok(all)
     }
 
-    /// Runs a script on the index of one partition and reads its reply.
+    /// Runs a script on the index of one partition and reads its reply. For Redis, each script may write.
     pub(super) fn index_script<A: FromRedisValue>(
         &self,
         operation: &'static str,
@@ -273,6 +273,7 @@ impl RedisSessionStore {
         args: &[&[u8]],
     ) -> Result<A> {
         let (index, base) = (self.keys.index(partition), Some(self.keys.base(partition)));
+        let effect = if effect == Effect::Reads { Effect::Touches } else { effect };
         let call = self
             .pool
             .call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args, base));
