@@ -6,6 +6,7 @@
 mod rounds;
 
 use std::fmt;
+use std::mem;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
@@ -15,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use self::rounds::Rounds;
 use crate::codec::Envelope;
+use crate::process::Origin;
 use crate::store::MAX_TTL;
 use crate::{Error, ErrorKind, Handle, Result, SessionManager, operation, sync};
 
@@ -176,7 +178,7 @@ impl<T: 'static> ReaperBuilder<T> {
                 rounds.run();
             })
             .map_err(|error| Error::new(ErrorKind::Other, operation::START_REAPER).with_source(error))?;
-        Ok(Reaper { orders, ended, stats, thread: thread.thread().id() })
+        Ok(Reaper { orders, ended, stats, thread: thread.thread().id(), origin: Origin::here() })
     }
 }
 
@@ -207,6 +209,7 @@ pub struct Reaper {
     ended: Receiver<()>,
     stats: Arc<Mutex<ReaperStats>>,
     thread: ThreadId,
+    origin: Origin,
 }
 
 /// What a [`Reaper`] has done so far.
@@ -240,6 +243,7 @@ impl Reaper {
     /// That the store could not be asked. [`ErrorKind::Unsupported`] when called by the callback, which would wait for
     /// itself.
     pub fn reap_now(&self) -> Result<u64> {
+        self.origin.check(operation::REAP)?;
         let refuse = |why: &'static str| Error::unsupported(operation::REAP, why);
         if thread::current().id() == self.thread {
             return Err(refuse("the callback of a reaper cannot wait for the reaper"));
@@ -252,6 +256,10 @@ impl Reaper {
 
     /// What it has done so far.
     pub fn stats(&self) -> ReaperStats {
+        // The lock of the parent may be held for ever.
+        if !self.origin.is_here() {
+            return ReaperStats::default();
+        }
         lock(&self.stats).clone()
     }
 
@@ -263,6 +271,12 @@ impl Reaper {
 
 impl Drop for Reaper {
     fn drop(&mut self) {
+        // `fork` copies no thread, and a lock of the channels may be held for ever. So a child of the process keeps both ends,
+        // by references that are never dropped.
+        if !self.origin.is_here() {
+            mem::forget((self.orders.clone(), self.ended.clone()));
+            return;
+        }
         // Sending fails if the thread has ended. Then there is nothing to stop.
         let _ = self.orders.send(Order::Stop);
         let _ = self.ended.recv_timeout(STOP_TIMEOUT);

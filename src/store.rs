@@ -142,8 +142,12 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Health {
-    /// For how long the store has been away; `None` if it is healthy. While it is away operations fail at once.
+    /// How long the store has been failing, or `None` if it works. While it fails, operations fail fast.
     pub failing_for: Option<Duration>,
+    /// `true` if the store is failing only because no caller has tried it again. The server can be reached, and the next
+    /// operation of the kind that got no reply (a read, or any other) decides whether the store works. Without operations this
+    /// state lasts.
+    pub half_open: bool,
     /// What the last failure was, of an operation or of connecting, also when all is well again.
     pub last_error: Option<String>,
     /// Connections that an operation is using now.
@@ -161,9 +165,12 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the store can be reached, as far as is known.
+    /// Returns `true` if the store can be reached, as far as is known.
+    ///
+    /// A [half-open](Self::half_open) store counts as healthy. Otherwise a load balancer that sends no requests to unhealthy
+    /// processes would wait for ever.
     pub fn is_healthy(&self) -> bool {
-        self.failing_for.is_none()
+        self.failing_for.is_none() || self.half_open
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 use rig::{KEEPS, OPS, Op, PARTLY, PASSWORD, PLAIN, PROXIED, Rig, SHORT, Setting, Subject, WAITS};
-use support::{DeadEnd, Fault, PATIENCE, Proxy, RedisServer, Signals, Victims, eventually};
+use support::{DeadEnd, Fault, PATIENCE, Proxy, RedisServer, Signals, Victims, eventually, in_child};
 use threaded_sessions::store::Touch;
 use threaded_sessions::{Error, RedisSessionStore, SessionStore, redis};
 
@@ -148,7 +148,7 @@ macro_rules! faults {
 
         #[test]
         fn every_row_of_the_table_is_checked() {
-            let checked: BTreeSet<&str> = [$($row,)* A_CLUSTER, NEITHER].into();
+            let checked: BTreeSet<&str> = [$($row,)* A_CLUSTER, NEITHER, FORKED].into();
             assert_eq!(checked, TABLE.keys().copied().collect());
         }
     };
@@ -270,6 +270,12 @@ faults! {
             act();
         },
         |rig| rig.server.promote();
+    paused: "takes no writes for a while (`CLIENT PAUSE … WRITE`)", WAITS,
+        |rig, act| {
+            rig.cmd(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+            act();
+        },
+        |rig| drop(rig.cmd(&["CLIENT", "UNPAUSE"]));
     busy: "is busy with a script (`BUSY`)", PLAIN,
         |rig, act| {
             rig.server.occupy();
@@ -338,6 +344,20 @@ fn assert_all_refused(row: &str, store: &RedisSessionStore) {
         let error = Subject::absent(op).run(store, false).unwrap_err();
         assert_documented(row, op, &kind(&error), &(store, &error));
     }
+}
+
+const FORKED: &str = "is used after `fork`";
+
+#[test]
+fn used_after_fork() {
+    let rig = Rig::new(&PLAIN, true);
+    assert!(rig.serves());
+    let said = in_child(|| {
+        assert_all_refused(FORKED, &rig.store);
+        "as documented".to_owned()
+    });
+    assert_eq!(said.as_deref(), Some("as documented"));
+    assert!(rig.serves());
 }
 
 const A_CLUSTER: &str = "is a cluster (`MOVED`)";

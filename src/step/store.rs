@@ -9,7 +9,7 @@ use crate::store::{
     Belonging, Created, Ending, Entry, Expired, Found, Health, Reaped, Saved, SessionIndex, SessionStore, Touch,
     Verified, VerifyOptions, Version, Write,
 };
-use crate::{Error, ErrorKind, Handle, Result, SessionId, operation};
+use crate::{Error, ErrorKind, Handle, Result, SessionId, fence, operation};
 
 /// A store with steps around it. The [module](crate::step) tells how they work.
 ///
@@ -221,5 +221,5 @@ fn misfit(operation: &'static str) -> Error {
 }
 
 fn warn(handle: Handle, what: &str, error: &Error) {
-    log::warn!("session {handle} {what}: {error:#}");
+    fence::log!(Warn, "session {handle} {what}: {error:#}");
 }

@@ -83,9 +83,14 @@ impl RedisSessionStore {
     /// Returns immediately, because connections are opened in the background. So a program can start while Redis is down, and
     /// serves sessions as soon as Redis is up. To check Redis at the start, call [`check`](Self::check).
     ///
+    /// Open the store in the process that uses it. A process that forks, such as a daemon or a server with worker processes,
+    /// opens it in the child: the store of the parent does not work there, and each operation fails with
+    /// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured).
+    ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the URL cannot be parsed.
+    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the URL cannot be parsed.
+    /// - Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the system cannot start a thread.
     pub fn open(url: &str) -> Result<Self> {
         Self::builder().url(url).build()
     }

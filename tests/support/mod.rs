@@ -1,6 +1,7 @@
 //! A private Redis, an ear on its commands, and a faulty wire to it.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
+mod child;
 mod cluster;
 mod dead_end;
 mod http;
@@ -20,6 +21,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use child::in_child;
 pub use cluster::{Cluster, shared_cluster};
 pub use dead_end::DeadEnd;
 pub use http::{Client, Response};

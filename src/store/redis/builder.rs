@@ -246,6 +246,8 @@ impl RedisSessionStoreBuilder {
     ///
     /// # Errors
     ///
+    /// Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the system cannot start a thread.
+    ///
     /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), with the reason as its source, if
     ///
     /// * the URL cannot be parsed, or the URL or a client has a setting that would be ignored;

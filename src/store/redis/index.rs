@@ -13,7 +13,7 @@ use super::reply::{decode, decode_count, decode_reaped, decode_ttl};
 use super::script::Script;
 use super::{RedisSessionStore, keys, verify};
 use crate::store::{Belonging, Bind, Ending, Entry, Reaped, SessionIndex, Verified, VerifyOptions};
-use crate::{Handle, Result, operation};
+use crate::{Handle, Result, fence, operation};
 
 /// How often a login tries to enforce the cap while logins in other partitions do the same.
 const CAP_ATTEMPTS: usize = 20;
@@ -126,7 +126,7 @@ impl RedisSessionStore {
         if self.keys.partitions() > 1
             && let Err(error) = self.end_beyond_cap(principal, cap as usize, key, is_new)
         {
-            log::warn!("a principal may have more sessions than the cap until they get another: {error:#}");
+            fence::log!(Warn, "a principal may have more sessions than the cap until they get another: {error:#}");
         }
     }
 
@@ -263,7 +263,7 @@ impl RedisSessionStore {
         Ok(all)
     }
 
-    /// Runs a script on the index of one partition and reads its reply.
+    /// Runs a script on the index of one partition and reads its reply. For Redis, each script may write.
     pub(super) fn index_script<A: FromRedisValue>(
         &self,
         operation: &'static str,
@@ -273,6 +273,7 @@ impl RedisSessionStore {
         args: &[&[u8]],
     ) -> Result<A> {
         let (index, base) = (self.keys.index(partition), Some(self.keys.base(partition)));
+        let effect = if effect == Effect::Reads { Effect::Touches } else { effect };
         let call = self
             .pool
             .call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args, base));

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::RedisSessionStore;
 use super::keys::Keys;
+use crate::fence;
 
 /// The settings of a store that all stores under its prefix must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +84,8 @@ impl ForeignKeys {
             return;
         }
         if !self.0.swap(true, Ordering::Relaxed) {
-            log::warn!(
+            fence::log!(
+                Warn,
                 "the index {:?} has keys of another kind of store: two programs share a prefix, and each misses sessions of \
                  the other; give one of them another prefix",
                 keys.index(partition)

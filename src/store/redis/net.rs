@@ -9,7 +9,9 @@
 
 pub(super) mod address;
 mod breaker;
+pub(super) mod circuit;
 mod cluster;
+mod commands;
 pub(super) mod connection;
 pub(super) mod connector;
 pub(super) mod credentials;
@@ -23,5 +25,6 @@ mod sentinel;
 pub(super) mod server;
 pub(super) mod slots;
 mod stream;
+mod threads;
 pub(super) mod tls;
 mod wire;

@@ -91,7 +91,7 @@ pub(super) fn get(store: &RedisSessionStore, operation: &'static str, key: &str)
     let grace = store.grace_millis() as i64;
     let mut pttl = redis::cmd("PTTL");
     pttl.arg(key);
-    get_with_ttl(store, operation, key, |get, connection| {
+    get_with_ttl(store, operation, Effect::Reads, key, |get, connection| {
         let [payload, left] = connection.pipeline2(get, &pttl)?;
         let left = match left {
             Value::Int(left) if left > grace => Value::Int(left - grace),
@@ -113,7 +113,7 @@ pub(super) fn get_and_touch(
     let keys: Vec<&str> = [key].into_iter().chain(store.index_key(id)).collect();
     let ttl = data_ttl(store, ttl_millis(ttl));
     let args = &[&*ttl, "1"][..1 + usize::from(extend)];
-    get_with_ttl(store, operation::READ, key, |get, connection| {
+    get_with_ttl(store, operation::READ, Effect::Touches, key, |get, connection| {
         store.scripts.touch.call_after(get, connection, &keys, args)
     })
 }
@@ -126,12 +126,13 @@ pub(super) fn get_and_touch(
 fn get_with_ttl(
     store: &RedisSessionStore,
     operation: &'static str,
+    effect: Effect,
     key: &str,
     pipeline: impl Fn(&Cmd, &mut RedisConnection) -> RedisResult<[Value; 2]>,
 ) -> Result<Option<Stored>> {
     let mut get = redis::cmd("GET");
     get.arg(key);
-    let answer = store.pool.call(operation, Effect::Reads, To::Key(key), |connection| {
+    let answer = store.pool.call(operation, effect, To::Key(key), |connection| {
         Ok(match pipeline(&get, connection)? {
             [_, Value::Nil] | [Value::Nil, _] => Value::Nil,
             [payload, left] => Value::Array(vec![payload, left]),

@@ -32,7 +32,7 @@ pub(super) fn get(store: &RedisSessionStore, operation: &'static str, key: &str)
 pub(super) fn get_and_touch(store: &RedisSessionStore, key: &str, ttl: Duration) -> Result<Option<Stored>> {
     let ttl = ttl_millis(ttl);
     let mut getex = redis::cmd("GETEX");
-    let answer = store.command(operation::READ, Effect::Reads, To::Key(key), getex.arg(key).arg("PX").arg(ttl))?;
+    let answer = store.command(operation::READ, Effect::Touches, To::Key(key), getex.arg(key).arg("PX").arg(ttl))?;
     decode_payload(operation::READ, answer.value, Some(Duration::from_millis(ttl)))
 }
 

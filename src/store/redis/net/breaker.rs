@@ -1,30 +1,39 @@
 //! A circuit breaker, shared by all connections to one server.
 //!
-//! The connector asks it before it connects, each connection reports to it how it ended, and a server checks it before a caller
-//! waits for a connection. It knows three states:
+//! The connector asks it before it connects. A server asks it for a permit before a caller waits for a connection, and a
+//! connection reports how the exchange ended. It has two parts:
 //!
-//! | state | it begins if | what callers see |
-//! |---|---|---|
-//! | closed | a connection is opened | commands are sent |
-//! | open, not probed yet | a reply times out, or connecting fails while no connection is open | callers wait for a connection |
-//! | open, probed for [`FIRST_PROBE_GRACE`] | the first probe has not succeeded | callers fail fast with the last error |
+//! * The *reachability* of the server. It is lost if a reply times out and no other reply came in that time, or if connecting
+//!   fails while no connection is open. A new connection restores it.
+//! * A [circuit](super::circuit) for each kind of command. A timeout opens it, and only a reply to a command of that kind
+//!   closes it, because a new connection proves nothing about commands.
+//!
+//! An *outage* lasts while the server is unreachable or a circuit is not closed. Its beginning and its end are logged.
 //!
 //! Invariant: once a connection has failed, every connection of its generation is suspect. A connection is used only while its
 //! generation is the current one.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, RedisResult};
 
-use super::error;
-use crate::sync;
+use super::circuit::{Circuit, Kind, State};
+use super::error::{self, Cause};
+use crate::{fence, sync};
 
-/// How long callers wait for the first probe of an outage before they fail fast. If only one connection died, the probe
-/// has opened a new one by then, and no caller fails.
+/// How long callers wait for the first probe of an unreachable server before they fail fast. If only one connection died, the
+/// probe has opened a new one by then, and no caller fails.
 const FIRST_PROBE_GRACE: Duration = Duration::from_millis(50);
+
+/// How often these callers look for the result of the first probe.
+const FIRST_PROBE_POLL: Duration = Duration::from_millis(1);
+
+/// The same for callers whose kind of command has not failed. The server probably serves them, so they wait for a new
+/// connection even on a busy machine.
+const UNAFFECTED_GRACE: Duration = Duration::from_millis(250);
 
 /// The pause between a failed attempt to connect and the next attempt.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -33,24 +42,35 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// the outage, and would notice the end of the outage late.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// The number of attempts to connect that may run at a time during an outage: the probe and the one that joins it. More would
+/// take the threads that open connections to other nodes of a cluster.
+const MAX_PROBES: usize = 2;
+
+/// How often the log counts the operations that fail during an outage.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A circuit breaker, shared by all connections to one server.
-///
-/// While it is open, callers fail fast and a background probe tries to reconnect. It opens if a reply times out, or if
-/// connecting fails while no connection is open. The first successful probe closes it.
 pub(crate) struct Breaker {
     /// The address of the server, for the log.
     address: String,
     /// The current generation of connections. Connections of earlier generations are no longer used. It changes only under
-    /// the lock of `state`.
+    /// the lock of `status`.
     generation: AtomicU64,
-    /// True while the breaker is open. It changes only under the lock of `state`, and lets `check` return without the lock.
+    /// True during an outage. It changes only under the lock of `status`, and lets callers of a healthy server do without the
+    /// lock.
     failing: AtomicBool,
-    state: Mutex<State>,
+    /// The number of replies to commands of each kind.
+    replies: [AtomicU64; 2],
+    status: Mutex<Status>,
 }
 
 #[derive(Default)]
-struct State {
-    /// The outage, while the breaker is open.
+struct Status {
+    /// Present while the server is unreachable.
+    unreachable: Option<Unreachable>,
+    /// One for each kind.
+    circuits: [Circuit; 2],
+    /// Present from the beginning of an outage to its end.
     outage: Option<Outage>,
     last_error: Option<RedisError>,
     /// The number of open connections of the current generation.
@@ -63,15 +83,65 @@ struct State {
     next_attempt: Option<Instant>,
 }
 
+struct Unreachable {
+    since: Instant,
+    /// The start of the first probe, or of an earlier attempt that still ran when the server became unreachable.
+    probed_since: Option<Instant>,
+}
+
+/// An outage, as the log knows it.
 struct Outage {
     since: Instant,
-    /// The start of the first probe, or of an earlier attempt that still ran when the outage began.
-    probed_since: Option<Instant>,
+    /// The number of operations that failed because of it.
+    failed: u64,
+    /// The part of `failed` that the log has not counted yet, and since when.
+    uncounted: u64,
+    counted: Instant,
+}
+
+/// A line for the log, to be written without the lock, because a logger may call back, for example to read the health of a
+/// store.
+enum Line {
+    Away(String),
+    Back(Outage),
+    StillAway { lasts: Duration, failed: u64, over: Duration, cause: Option<Cause> },
+}
+
+/// The permission to send commands of a kind. If it belongs to the probe, dropping it lets another caller probe.
+pub(crate) struct Permit {
+    kind: Kind,
+    /// The number of replies to commands of the other kind when the permission was given.
+    other_replies: u64,
+    probe: Option<Probe>,
+}
+
+struct Probe {
+    breaker: Arc<Breaker>,
+    kind: Kind,
+    number: u64,
+}
+
+impl Permit {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.breaker.status().circuits[self.kind as usize].on_probe_ended(self.number);
+    }
 }
 
 impl Breaker {
     pub(crate) fn new(address: String) -> Self {
-        Self { address, generation: AtomicU64::new(0), failing: AtomicBool::new(false), state: Mutex::default() }
+        Self {
+            address,
+            generation: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            replies: Default::default(),
+            status: Mutex::default(),
+        }
     }
 
     /// Returns the address of the server, for logs and `Debug`.
@@ -79,27 +149,106 @@ impl Breaker {
         &self.address
     }
 
-    /// Returns the last error if callers must fail fast.
-    pub(crate) fn check(&self) -> RedisResult<()> {
+    /// Returns the last error if callers must fail fast instead of waiting for a connection, because the server cannot be
+    /// reached. A caller without a command has no kind.
+    pub(crate) fn check(&self, kind: Option<Kind>) -> RedisResult<()> {
         if !self.failing.load(Ordering::Acquire) {
             return Ok(());
         }
-        let state = self.state();
-        let probed_since = state.outage.as_ref().and_then(|outage| outage.probed_since);
-        match &state.last_error {
-            Some(error) if probed_since.is_some_and(|since| since.elapsed() >= FIRST_PROBE_GRACE) => Err(error.clone()),
+        let status = self.status();
+        match (&status.unreachable, &status.last_error) {
+            (Some(Unreachable { probed_since: Some(since), .. }), Some(error))
+                if since.elapsed() >= status.grace(kind) =>
+            {
+                Err(error.clone())
+            }
             _ => Ok(()),
         }
     }
 
+    /// Permits a caller to send commands of this kind.
+    ///
+    /// # Errors
+    ///
+    /// Returns the last error if the caller must fail fast, because another caller is the probe.
+    pub(crate) fn admit(self: &Arc<Self>, kind: Kind) -> RedisResult<Permit> {
+        let other_replies = self.replies_to(kind.other());
+        let mut permit = Permit { kind, other_replies, probe: None };
+        if self.failing.load(Ordering::Acquire) {
+            let number = self.status().circuits[kind as usize].call()?;
+            permit.probe = number.map(|number| Probe { breaker: self.clone(), kind, number });
+        }
+        Ok(permit)
+    }
+
+    /// Permits a caller to send commands of this kind. The caller waits for the first probe of an outage for
+    /// [`FIRST_PROBE_GRACE`], because it may have been one connection that hung.
+    ///
+    /// # Errors
+    ///
+    /// Returns the last error if the caller must fail fast.
+    pub(crate) fn admit_soon(self: &Arc<Self>, kind: Kind) -> RedisResult<Permit> {
+        loop {
+            match self.admit(kind) {
+                Err(_) if self.status().circuits[kind as usize].was_probed_within(FIRST_PROBE_GRACE) => {
+                    thread::sleep(FIRST_PROBE_POLL);
+                }
+                decided => return decided,
+            }
+        }
+    }
+
+    /// Records that a reply came to commands of this kind.
+    pub(crate) fn on_reply(&self, permit: Permit) {
+        self.replies[permit.kind as usize].fetch_add(1, Ordering::Relaxed);
+        if self.failing.load(Ordering::Acquire) {
+            let mut status = self.status();
+            if status.circuits[permit.kind as usize].on_reply() {
+                self.settle(status);
+            }
+        }
+    }
+
+    /// Records that commands, sent at `begun` over a connection of this generation, got no reply within the deadline.
+    ///
+    /// This opens the circuit of their kind, and invalidates the generation. The server also counts as unreachable, unless it
+    /// replied to a command of the other kind in that time.
+    pub(crate) fn on_silence(&self, permit: Permit, generation: u64, begun: Instant, error: &RedisError) {
+        let mut status = self.status();
+        if !self.is_current(generation) && status.outage.is_none() {
+            return;
+        }
+        if status.circuits[permit.kind as usize].on_silence(begun, error) {
+            let replied = self.replies_to(permit.kind.other()) != permit.other_replies;
+            if self.is_current(generation) {
+                self.invalidate(&mut status);
+                if !replied {
+                    status.lose_server();
+                }
+            }
+            status.last_error = Some(error.clone());
+        }
+        self.settle(status);
+        // The probe ends only now, so that no caller probes the old generation.
+        drop(permit);
+    }
+
     /// Returns when the outage began, if there is one.
     pub(crate) fn failing_since(&self) -> Option<Instant> {
-        self.state().outage.as_ref().map(|outage| outage.since)
+        self.status().outage.as_ref().map(|outage| outage.since)
+    }
+
+    /// Returns `true` if the outage lasts only because no caller has sent a command of the kind that failed.
+    pub(crate) fn waits_for_a_caller(&self) -> bool {
+        let status = self.status();
+        status.unreachable.is_none()
+            && status.outage.is_some()
+            && status.circuits.iter().all(|circuit| circuit.state() != State::Probing)
     }
 
     /// Returns the last error, even if the server is reachable again.
     pub(crate) fn last_error(&self) -> Option<RedisError> {
-        self.state().last_error.clone()
+        self.status().last_error.clone()
     }
 
     /// Returns `true` if connections of this generation may still be used.
@@ -109,49 +258,72 @@ impl Breaker {
 
     /// Records the error of a command. Other connections stay in use.
     pub(crate) fn on_error(&self, error: &RedisError) {
-        let mut state = self.state();
+        let mut status = self.status();
         // During an outage its cause is kept.
-        if state.outage.is_none() {
-            state.last_error = Some(error.clone());
+        if status.outage.is_none() {
+            status.last_error = Some(error.clone());
+        }
+    }
+
+    /// Counts an operation that failed without a reply. Each failure outside an outage is reported by its caller.
+    pub(crate) fn on_failed_operation(&self) {
+        if !self.failing.load(Ordering::Acquire) {
+            return;
+        }
+        let mut status = self.status();
+        let cause = status.last_error.as_ref().map(Cause::of);
+        let Some(outage) = &mut status.outage else { return };
+        outage.failed += 1;
+        outage.uncounted += 1;
+        let over = outage.counted.elapsed();
+        if over >= REPORT_INTERVAL {
+            let (lasts, failed) = (outage.since.elapsed(), outage.uncounted);
+            (outage.uncounted, outage.counted) = (0, Instant::now());
+            drop(status);
+            self.log(Line::StillAway { lasts, failed, over, cause });
         }
     }
 
     /// Invalidates the generation of a connection that died, because all its connections lead to the same server.
     ///
-    /// If the connection died of a timeout, the breaker opens. If it was cut, the server may only have restarted, so the next
-    /// attempt to connect decides.
+    /// If a command that proves nothing about a kind, such as `PING`, timed out, the server counts as unreachable. If the
+    /// connection was cut, the server may only have restarted, so the next attempt to connect decides.
     pub(crate) fn on_connection_lost(&self, generation: u64, error: &RedisError) {
-        let mut state = self.state();
+        let mut status = self.status();
         if !self.is_current(generation) {
             return;
         }
-        self.generation.store(generation + 1, Ordering::Release);
-        state.open = 0;
-        state.last_error = Some(error.clone());
+        self.invalidate(&mut status);
+        status.last_error = Some(error.clone());
         if error.is_timeout() {
-            let probed_since = (state.attempts > 0).then(Instant::now);
-            self.fail(state, probed_since);
+            status.lose_server();
         }
+        self.settle(status);
     }
 
     /// Invalidates all connections, because they lead to a server that must not be used any more, although it may still
     /// respond. Returns the generation of the connections to come.
     pub(crate) fn invalidate_all(&self) -> u64 {
-        let mut state = self.state();
-        state.open = 0;
+        let mut status = self.status();
+        status.circuits.iter_mut().for_each(Circuit::on_new_server);
+        self.invalidate(&mut status)
+    }
+
+    fn invalidate(&self, status: &mut Status) -> u64 {
+        status.open = 0;
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Records that a connection of this generation was closed.
     pub(crate) fn on_close(&self, generation: u64) {
-        let mut state = self.state();
+        let mut status = self.status();
         if self.is_current(generation) {
-            state.open = state.open.saturating_sub(1);
+            status.open = status.open.saturating_sub(1);
         }
     }
 
-    /// Connects, unless an attempt failed a moment ago; then it returns the error of that attempt. During an outage, the
-    /// attempt is a probe.
+    /// Connects, unless an attempt failed a moment ago; then it returns the error of that attempt. While the server is
+    /// unreachable, the attempt is a probe.
     ///
     /// `connect` gets the generation of the new connection. If it [invalidates](Self::invalidate_all) the others, it must
     /// set the generation that follows.
@@ -159,89 +331,142 @@ impl Breaker {
         let begun = Instant::now();
         // Take the generation before connecting, so that a connection lost in the meantime also invalidates this one.
         let mut generation = self.begin(begun)?;
-        // Catch panics, because r2d2 loses a place in its pool for every panic.
-        let result = catch_unwind(AssertUnwindSafe(|| connect(&mut generation)))
-            .unwrap_or_else(|_| Err(RedisError::from(std::io::Error::other("connecting panicked"))));
+        // r2d2 loses a place in its pool for every panic.
+        let result = fence::call(|| connect(&mut generation))
+            .unwrap_or_else(|| Err(RedisError::from(std::io::Error::other("connecting panicked"))));
         self.end(begun, generation, result.as_ref().err());
         result
     }
 
     /// Begins an attempt to connect. Returns the current generation, or the last error if no attempt may begin now.
     fn begin(&self, now: Instant) -> RedisResult<u64> {
-        let mut state = self.state();
-        if let (Some(next), Some(error)) = (state.next_attempt, &state.last_error)
-            && now < next
-        {
+        let mut status = self.status();
+        let is_too_early = status.next_attempt.is_some_and(|next| now < next)
+            || (status.unreachable.is_some() && status.attempts >= MAX_PROBES);
+        if let (true, Some(error)) = (is_too_early, &status.last_error) {
             return Err(error.clone());
         }
-        if let Some(outage) = &mut state.outage {
-            outage.probed_since.get_or_insert(now);
-            state.next_attempt = Some(now + PROBE_TIMEOUT);
+        if let Some(unreachable) = &mut status.unreachable {
+            unreachable.probed_since.get_or_insert(now);
+            status.next_attempt = Some(now + PROBE_TIMEOUT);
         }
-        state.attempts += 1;
+        status.attempts += 1;
         Ok(self.generation.load(Ordering::Acquire))
     }
 
     /// Ends an attempt to connect, which succeeded if there is no error.
     fn end(&self, begun: Instant, generation: u64, error: Option<&RedisError>) {
-        let mut state = self.state();
-        state.attempts -= 1;
+        let mut status = self.status();
+        status.attempts -= 1;
         match error {
-            None => self.on_connected(state, begun, generation),
-            Some(error) => self.on_connect_failed(state, begun, generation, error),
+            None => {
+                status.open += usize::from(self.is_current(generation));
+                status.reached = status.reached.max(Some(begun));
+                status.next_attempt = None;
+                status.unreachable = None;
+            }
+            Some(error) => self.on_connect_failed(&mut status, begun, generation, error),
         }
+        self.settle(status);
     }
 
-    fn on_connected(&self, mut state: MutexGuard<'_, State>, begun: Instant, generation: u64) {
-        state.open += usize::from(self.is_current(generation));
-        state.reached = state.reached.max(Some(begun));
-        state.next_attempt = None;
-        self.recover(state);
-    }
-
-    fn on_connect_failed(&self, mut state: MutexGuard<'_, State>, begun: Instant, generation: u64, error: &RedisError) {
-        state.last_error = Some(error.clone());
+    fn on_connect_failed(&self, status: &mut Status, begun: Instant, generation: u64, error: &RedisError) {
+        status.last_error = Some(error.clone());
         // Ignore an attempt that began before the latest success, because its failure is older news.
-        if state.reached >= Some(begun) {
+        if status.reached >= Some(begun) {
             return;
         }
         // Ignore an attempt that was cut together with all connections. The next attempt decides.
-        if state.outage.is_none() && !self.is_current(generation) && !error.is_timeout() {
+        if status.unreachable.is_none() && !self.is_current(generation) && !error.is_timeout() {
             return;
         }
-        state.next_attempt = Some(Instant::now() + RECONNECT_PAUSE);
+        status.next_attempt = Some(Instant::now() + RECONNECT_PAUSE);
         // If other connections are open, the server is reachable and only rejects new connections.
-        if state.open == 0 {
-            self.fail(state, Some(begun));
+        if status.open == 0 && status.unreachable.is_none() {
+            status.unreachable = Some(Unreachable { since: Instant::now(), probed_since: Some(begun) });
         }
     }
 
-    /// Opens the breaker.
-    fn fail(&self, mut state: MutexGuard<'_, State>, probed_since: Option<Instant>) {
-        if state.outage.is_some() {
-            return;
-        }
-        state.outage = Some(Outage { since: Instant::now(), probed_since });
-        self.failing.store(true, Ordering::Release);
-        let outage = state.last_error.as_ref().map(error::outage);
-        // Release the lock first, because a logger may call back, for example to read the health of a store.
-        drop(state);
-        if let Some(outage) = outage {
-            log::warn!("Redis at {} {outage}", self.address);
+    /// Begins or ends the outage if the status says so, and logs it.
+    fn settle(&self, mut status: MutexGuard<'_, Status>) {
+        let line = status.settle();
+        self.failing.store(status.outage.is_some(), Ordering::Release);
+        drop(status);
+        if let Some(line) = line {
+            self.log(line);
         }
     }
 
-    /// Closes the breaker.
-    fn recover(&self, mut state: MutexGuard<'_, State>) {
-        let Some(outage) = state.outage.take() else { return };
-        self.failing.store(false, Ordering::Release);
-        // Release the lock first, because a logger may call back.
-        drop(state);
-        log::info!("Redis at {} is back, after {:.1?}", self.address, outage.since.elapsed());
+    fn log(&self, line: Line) {
+        let address = &self.address;
+        match line {
+            Line::Away(how) => fence::log!(Warn, "Redis at {address} {how}"),
+            Line::Back(Outage { since, failed, .. }) => {
+                let lasted = since.elapsed();
+                fence::log!(Info, "Redis at {address} is back, after {lasted:.1?}; operations that failed: {failed}");
+            }
+            Line::StillAway { lasts, failed, over, cause } => {
+                let cause = cause.map(|cause| cause.to_string()).unwrap_or_default();
+                fence::log!(
+                    Warn,
+                    "Redis at {address} is still away, after {lasts:.0?}; operations that failed in the last {over:.0?}: \
+                     {failed}; {cause}"
+                );
+            }
+        }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        sync::lock(&self.state)
+    fn replies_to(&self, kind: Kind) -> u64 {
+        self.replies[kind as usize].load(Ordering::Relaxed)
+    }
+
+    fn status(&self) -> MutexGuard<'_, Status> {
+        sync::lock(&self.status)
+    }
+}
+
+impl Status {
+    /// Records that the server is unreachable. An attempt to connect that is running counts as the first probe.
+    fn lose_server(&mut self) {
+        let now = Instant::now();
+        let probed_since = (self.attempts > 0).then_some(now);
+        self.unreachable.get_or_insert(Unreachable { since: now, probed_since });
+    }
+
+    /// Returns how long a caller waits for the first probe.
+    fn grace(&self, kind: Option<Kind>) -> Duration {
+        let is_closed = |kind: Kind| self.circuits[kind as usize].state() == State::Closed;
+        match kind {
+            Some(kind) if is_closed(kind) && !is_closed(kind.other()) => UNAFFECTED_GRACE,
+            _ => FIRST_PROBE_GRACE,
+        }
+    }
+
+    /// Describes the beginning of an outage, for the log.
+    fn describe(&self) -> String {
+        let is_open = |kind: Kind| self.circuits[kind as usize].state() != State::Closed;
+        match &self.last_error {
+            Some(error) if self.unreachable.is_none() && is_open(Kind::Others) => {
+                format!("is away for writes: {}", Cause::of(error))
+            }
+            Some(error) if self.unreachable.is_none() => format!("is away for reads: {}", Cause::of(error)),
+            Some(error) => error::outage(error),
+            None => "is away".to_owned(),
+        }
+    }
+
+    /// Begins or ends the outage. Returns a line for the log if it did.
+    fn settle(&mut self) -> Option<Line> {
+        let opened = self.circuits.iter().filter_map(Circuit::since);
+        let since = opened.chain(self.unreachable.as_ref().map(|unreachable| unreachable.since)).min();
+        match (since, &self.outage) {
+            (Some(since), None) => {
+                self.outage = Some(Outage { since, failed: 0, uncounted: 0, counted: since });
+                Some(Line::Away(self.describe()))
+            }
+            (None, Some(_)) => self.outage.take().map(Line::Back),
+            _ => None,
+        }
     }
 }
 
@@ -249,8 +474,8 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    fn breaker() -> Breaker {
-        Breaker::new("nowhere".to_owned())
+    fn breaker() -> Arc<Breaker> {
+        Arc::new(Breaker::new("nowhere".to_owned()))
     }
 
     fn refused() -> RedisError {
@@ -270,23 +495,35 @@ mod tests {
         through
     }
 
+    fn connect(breaker: &Breaker) {
+        breaker.connect_or_probe(|_| Ok(())).unwrap();
+    }
+
+    /// Lets a command of this kind get no reply over the current generation.
+    fn silence(breaker: &Arc<Breaker>, kind: Kind) {
+        let permit = breaker.admit(kind).unwrap();
+        let generation = breaker.generation.load(Ordering::Acquire);
+        breaker.on_silence(permit, generation, Instant::now(), &timed_out());
+    }
+
     #[test]
     fn panicking_probe_counts_as_failed() {
         let breaker = breaker();
         let panicked = breaker.connect_or_probe::<()>(|_| panic!("as rustls does without a crypto provider"));
         assert_eq!(panicked.unwrap_err().to_string(), "connecting panicked");
         assert!(breaker.failing_since().is_some());
-        assert_eq!(breaker.state().attempts, 0);
+        assert_eq!(breaker.status().attempts, 0);
     }
 
     #[test]
     fn second_probe_waits_for_pause_or_timeout() {
         let breaker = breaker();
-        breaker.on_connection_lost(0, &timed_out());
+        silence(&breaker, Kind::Others);
         let start = Instant::now();
         assert_eq!(breaker.begin(start).unwrap(), 1);
         assert!(breaker.begin(start + PROBE_TIMEOUT - Duration::from_millis(1)).is_err());
         assert!(breaker.begin(start + PROBE_TIMEOUT).is_ok());
+        assert!(breaker.begin(start + PROBE_TIMEOUT * 2).is_err(), "two probes are enough");
         breaker.end(start, 1, Some(&refused()));
         assert!(breaker.begin(start).is_err(), "right after a failed probe");
         assert!(breaker.begin(Instant::now() + RECONNECT_PAUSE).is_ok());
@@ -295,7 +532,7 @@ mod tests {
     #[test]
     fn refused_connection_with_others_open_keeps_breaker_closed() {
         let breaker = breaker();
-        breaker.connect_or_probe(|_| Ok(())).unwrap();
+        connect(&breaker);
         assert!(let_through(&breaker));
         assert!(breaker.failing_since().is_none());
         breaker.on_close(0);
@@ -306,7 +543,7 @@ mod tests {
     #[test]
     fn attempt_cut_with_all_connections_keeps_breaker_closed() {
         let breaker = breaker();
-        breaker.connect_or_probe(|_| Ok(())).unwrap();
+        connect(&breaker);
         let (before, generation) = (Instant::now(), breaker.begin(Instant::now()).unwrap());
         let cut = RedisError::from(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
         breaker.on_connection_lost(generation, &cut);
@@ -319,7 +556,7 @@ mod tests {
     #[test]
     fn invalidating_connection_counts_in_its_new_generation() {
         let breaker = breaker();
-        breaker.connect_or_probe(|_| Ok(())).unwrap();
+        connect(&breaker);
         breaker
             .connect_or_probe(|generation| {
                 *generation = breaker.invalidate_all();
@@ -327,13 +564,13 @@ mod tests {
             })
             .unwrap();
         assert!(breaker.is_current(1) && !breaker.is_current(0));
-        assert_eq!(breaker.state().open, 1);
+        assert_eq!(breaker.status().open, 1);
         breaker.on_close(0);
-        assert_eq!(breaker.state().open, 1);
+        assert_eq!(breaker.status().open, 1);
     }
 
     #[test]
-    fn attempt_older_than_recovery_opens_no_breaker() {
+    fn attempt_older_than_recovery_keeps_server_reachable() {
         let breaker = breaker();
         let (before, generation) = (Instant::now(), breaker.begin(Instant::now()).unwrap());
         breaker.on_connection_lost(generation, &timed_out());
@@ -346,14 +583,15 @@ mod tests {
     }
 
     #[test]
-    fn open_breaker_rejects_only_after_probe() {
+    fn unreachable_server_rejects_only_after_probe() {
         let breaker = breaker();
-        breaker.on_connection_lost(0, &timed_out());
-        std::thread::sleep(FIRST_PROBE_GRACE);
-        assert!(breaker.check().is_ok(), "no probe has begun");
+        silence(&breaker, Kind::Others);
+        thread::sleep(FIRST_PROBE_GRACE);
+        assert!(breaker.check(Some(Kind::Others)).is_ok(), "no probe has begun");
         assert!(let_through(&breaker));
-        std::thread::sleep(FIRST_PROBE_GRACE);
-        assert!(breaker.check().is_err());
+        thread::sleep(FIRST_PROBE_GRACE);
+        assert!(breaker.check(Some(Kind::Others)).is_err());
+        assert!(breaker.check(None).is_err());
     }
 
     #[test]
@@ -361,7 +599,138 @@ mod tests {
         let breaker = breaker();
         let generation = breaker.begin(Instant::now()).unwrap();
         breaker.on_connection_lost(generation, &timed_out());
-        std::thread::sleep(FIRST_PROBE_GRACE);
-        assert!(breaker.check().is_err());
+        thread::sleep(FIRST_PROBE_GRACE);
+        assert!(breaker.check(None).is_err());
+    }
+
+    #[test]
+    fn new_connection_ends_no_outage_that_a_command_began() {
+        let breaker = breaker();
+        connect(&breaker);
+        silence(&breaker, Kind::Others);
+        connect(&breaker);
+        assert!(breaker.failing_since().is_some() && breaker.waits_for_a_caller());
+        let probe = breaker.admit(Kind::Others).unwrap();
+        assert!(!breaker.waits_for_a_caller());
+        assert!(breaker.admit(Kind::Others).is_err());
+        assert!(breaker.check(Some(Kind::Others)).is_ok(), "the server is reachable");
+        let read = breaker.admit(Kind::Reads).unwrap();
+        breaker.on_reply(read);
+        assert!(breaker.failing_since().is_some(), "a read proves nothing about writes");
+        breaker.on_reply(probe);
+        assert!(breaker.failing_since().is_none() && !breaker.failing.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn callers_wait_a_moment_for_the_first_probe() {
+        let breaker = breaker();
+        connect(&breaker);
+        silence(&breaker, Kind::Others);
+        connect(&breaker);
+        let probe = breaker.admit(Kind::Others).unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| breaker.admit_soon(Kind::Others).is_ok());
+            thread::sleep(FIRST_PROBE_GRACE / 10);
+            breaker.on_reply(probe);
+            assert!(waiting.join().unwrap(), "it was one connection that hung");
+        });
+        silence(&breaker, Kind::Others);
+        let probe = breaker.admit(Kind::Others).unwrap();
+        assert!(breaker.admit_soon(Kind::Others).is_err(), "the first probe takes long");
+        drop(probe);
+        let _second = breaker.admit(Kind::Others).unwrap();
+        let begun = Instant::now();
+        assert!(breaker.admit_soon(Kind::Others).is_err());
+        assert!(begun.elapsed() < FIRST_PROBE_GRACE, "no caller waits for the second probe");
+    }
+
+    #[test]
+    fn dropped_probe_hands_over() {
+        let breaker = breaker();
+        silence(&breaker, Kind::Reads);
+        let panicked = fence::call(|| {
+            let _probe = breaker.admit(Kind::Reads).unwrap();
+            panic!("in the middle of an exchange");
+        });
+        assert!(panicked.is_none());
+        assert!(breaker.admit(Kind::Reads).is_ok());
+    }
+
+    #[test]
+    fn silent_probe_keeps_connections_and_hands_over() {
+        let breaker = breaker();
+        connect(&breaker);
+        silence(&breaker, Kind::Others);
+        connect(&breaker);
+        let since = breaker.failing_since();
+        for _ in 0..3 {
+            silence(&breaker, Kind::Others);
+        }
+        assert!(breaker.is_current(1), "only the first silence invalidates the connections");
+        assert_eq!(breaker.failing_since(), since);
+        assert!(breaker.admit(Kind::Others).is_ok());
+    }
+
+    #[test]
+    fn reply_to_other_kind_keeps_server_reachable() {
+        let breaker = breaker();
+        connect(&breaker);
+        let write = breaker.admit(Kind::Others).unwrap();
+        breaker.on_reply(breaker.admit(Kind::Reads).unwrap());
+        breaker.on_silence(write, 0, Instant::now(), &timed_out());
+        assert!(breaker.status().unreachable.is_none());
+        assert!(breaker.failing_since().is_some() && !breaker.is_current(0));
+    }
+
+    #[test]
+    fn reads_wait_longer_for_connection_while_writes_fail() {
+        let breaker = breaker();
+        silence(&breaker, Kind::Others);
+        assert!(let_through(&breaker));
+        let grace = |kind| breaker.status().grace(kind);
+        assert_eq!(grace(Some(Kind::Reads)), UNAFFECTED_GRACE);
+        assert_eq!([grace(Some(Kind::Others)), grace(None)], [FIRST_PROBE_GRACE; 2]);
+    }
+
+    #[test]
+    fn new_master_frees_probe_of_the_old_one() {
+        let breaker = breaker();
+        silence(&breaker, Kind::Others);
+        let old = breaker.admit(Kind::Others).unwrap();
+        breaker.invalidate_all();
+        connect(&breaker);
+        let new = breaker.admit(Kind::Others).expect("the old probe waits for another server");
+        drop(old);
+        assert!(breaker.admit(Kind::Others).is_err(), "the new probe still waits");
+        breaker.on_reply(new);
+        assert!(breaker.failing_since().is_none());
+    }
+
+    #[test]
+    fn old_silence_begins_no_outage() {
+        let breaker = breaker();
+        let permits = [(); 2].map(|()| breaker.admit(Kind::Others).unwrap());
+        breaker.invalidate_all();
+        for permit in permits {
+            breaker.on_silence(permit, 0, Instant::now(), &timed_out());
+        }
+        assert!(breaker.failing_since().is_none());
+    }
+
+    #[test]
+    fn failed_operations_are_counted_once_an_interval() {
+        let breaker = breaker();
+        breaker.on_failed_operation();
+        silence(&breaker, Kind::Others);
+        for _ in 0..3 {
+            breaker.on_failed_operation();
+        }
+        let counts =
+            |breaker: &Breaker| breaker.status().outage.as_ref().map(|outage| (outage.failed, outage.uncounted));
+        assert_eq!(counts(&breaker), Some((3, 3)), "an operation outside an outage does not count");
+        let long_ago = Instant::now().checked_sub(REPORT_INTERVAL).expect("the machine has been up for long");
+        breaker.status().outage.as_mut().unwrap().counted = long_ago;
+        breaker.on_failed_operation();
+        assert_eq!(counts(&breaker), Some((4, 0)));
     }
 }

@@ -6,19 +6,26 @@
 //!
 //! Invariant: one operation goes to one hash slot, and is sent to another node only after a redirection or if it was not sent.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Client, ErrorKind as Kind, RedisError, RedisResult, ServerErrorKind, Value};
+use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::address;
+use super::circuit;
 use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
 use super::error::{self, Cause};
+use super::sentinel::unreachable;
 use super::server::{Outcome, Server};
 use super::slots::{SlotMap, parse_slots, slot};
+use super::threads;
+use crate::process::Origin;
 use crate::{Error, ErrorKind, Result, operation, sync};
 
 /// The shortest pause between two refreshes of the slot map.
@@ -35,6 +42,13 @@ const NON_LOCAL_KEY: &str = "non local key";
 /// The number of redirections that one operation follows without a wait.
 const UNPAUSED_REDIRECTIONS: u32 = 2;
 
+/// The number of redirections to other nodes that one operation follows, unless a slot changes its owner just now. More of them
+/// mean that nodes redirect to each other.
+const MAX_REDIRECTIONS: u32 = 8;
+
+/// Nodes may redirect to each other while a slot changes its owner, for this part of the deadline.
+const LOOP_PATIENCE: u32 = 3;
+
 pub(crate) struct Cluster {
     /// The addresses of the nodes that the caller named.
     seeds: Vec<(String, u16)>,
@@ -42,6 +56,11 @@ pub(crate) struct Cluster {
     manager: RedisConnectionManager,
     /// The largest number of connections to each node.
     size: u32,
+    /// The threads in which connections to all nodes are opened.
+    threads: Arc<ScheduledThreadPool>,
+    origin: Origin,
+    /// The slots for which nodes redirect to each other.
+    loops: Mutex<BTreeMap<u16, Loop>>,
     map: RwLock<SlotMap>,
     /// The time of the last refresh of the slot map. The thread that refreshes the map holds the lock.
     last_refresh: Mutex<Option<Instant>>,
@@ -62,17 +81,21 @@ impl Route {
     fn send(
         &self,
         operation: &'static str,
+        kind: circuit::Kind,
         until: Instant,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Outcome> {
-        self.node.send(
-            operation,
-            until,
-            |connection| {
-                if self.asking { connection.asking(&command) } else { command(connection) }
-            },
-        )
+        self.node.send(operation, kind, until, |connection| {
+            if self.asking { connection.asking(&command) } else { command(connection) }
+        })
     }
+}
+
+/// Nodes that redirect to each other.
+struct Loop {
+    since: Instant,
+    /// When an operation met it last.
+    seen: Instant,
 }
 
 /// The reply of a node that does not serve the slot, or not all of its keys.
@@ -86,28 +109,45 @@ enum Redirection {
 }
 
 /// Counts the redirections of one operation, and waits between them.
-struct RedirectionPause {
-    redirections: u32,
+struct Redirections {
+    /// How often the operation was sent to another node.
+    followed: u32,
     wait: Duration,
 }
 
-impl RedirectionPause {
+impl Redirections {
     fn new() -> Self {
-        Self { redirections: 0, wait: FIRST_SLOT_WAIT }
+        Self { followed: 0, wait: FIRST_SLOT_WAIT }
     }
 
-    /// Waits if this redirection needs it. Returns `false`, without a wait, if the wait would exceed the deadline.
-    fn before(&mut self, redirection: &Redirection, until: Instant) -> bool {
-        self.redirections += 1;
-        if self.redirections <= UNPAUSED_REDIRECTIONS && !matches!(redirection, Redirection::Wait) {
-            return true;
+    /// Counts a detour around a node that cannot be reached. Returns `false` if there were too many.
+    fn detour(&mut self) -> bool {
+        self.followed += 1;
+        !self.are_many()
+    }
+
+    /// Returns `true` if there were so many that nodes seem to redirect to each other.
+    fn are_many(&self) -> bool {
+        self.followed > MAX_REDIRECTIONS
+    }
+
+    /// Waits if this redirection needs it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if the operation must end, without a wait.
+    fn before(&mut self, redirection: &Redirection, until: Instant) -> Result<(), &'static str> {
+        let waits = matches!(redirection, Redirection::Wait);
+        self.followed += u32::from(!waits);
+        if self.followed <= UNPAUSED_REDIRECTIONS && !waits {
+            return Ok(());
         }
         if Instant::now() + self.wait >= until {
-            return false;
+            return Err("the slot was still moving at the deadline");
         }
         thread::sleep(self.wait);
         self.wait = (self.wait * 2).min(LONGEST_SLOT_WAIT);
-        true
+        Ok(())
     }
 }
 
@@ -120,7 +160,16 @@ impl Cluster {
         let addresses = seeds.iter().map(|seed| address::of(seed.get_connection_info()));
         let seeds = addresses.map(|address| address.map(|(host, port)| (host.to_owned(), port)));
         let seeds = seeds.collect::<Option<_>>().ok_or_else(|| refuse("nodes of a cluster are not at Unix sockets"))?;
-        Ok(Self { seeds, manager, size, map: RwLock::default(), last_refresh: Mutex::default() })
+        Ok(Self {
+            seeds,
+            manager,
+            size,
+            threads: threads::for_cluster()?,
+            origin: Origin::here(),
+            loops: Mutex::default(),
+            map: RwLock::default(),
+            last_refresh: Mutex::default(),
+        })
     }
 
     pub(crate) fn manager(&self) -> &RedisConnectionManager {
@@ -139,30 +188,60 @@ impl Cluster {
     pub(crate) fn send(
         &self,
         operation: &'static str,
+        kind: circuit::Kind,
         until: Instant,
         key: &[u8],
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Outcome> {
         let slot = slot(key);
         let mut route = Route::to(self.owner(operation, until, slot)?);
-        let mut pause = RedirectionPause::new();
+        let mut redirections = Redirections::new();
         loop {
-            let failed = match route.send(operation, until, &command) {
+            let failed = match route.send(operation, kind, until, &command) {
                 Ok(Outcome::Failed(error)) => error,
-                Ok(replied) => return Ok(replied),
+                Ok(replied) => {
+                    if redirections.followed > 0 {
+                        sync::lock(&self.loops).remove(&slot);
+                    }
+                    return Ok(replied);
+                }
                 Err(not_sent) => {
-                    route = self.detour(operation, until, slot, &route.node).ok_or(not_sent)?;
+                    let detour = self.detour(operation, until, slot, &route.node).filter(|_| redirections.detour());
+                    route = detour.ok_or(not_sent)?;
                     continue;
                 }
             };
             let Some(redirection) = self.redirection(&failed, &route.node) else {
                 return Ok(Outcome::Failed(failed));
             };
-            if !pause.before(&redirection, until) {
-                return Err(Error::new(ErrorKind::Unavailable, operation).with_source(Cause::of(&failed)));
+            if let Err(why) =
+                redirections.before(&redirection, until).and_then(|()| self.check_loop(slot, &redirections))
+            {
+                let why = format!("{why}: {}", Cause::of(&failed));
+                return Err(Error::new(ErrorKind::Unavailable, operation).with_source(why));
             }
             route = self.follow(redirection, operation, until, slot)?;
         }
+    }
+
+    /// Fails if nodes have redirected to each other for too long. They may do so for a moment while the slot changes its owner.
+    /// Operations share this time: only the first ones wait, and later ones fail after [`MAX_REDIRECTIONS`].
+    fn check_loop(&self, slot: u16, redirections: &Redirections) -> Result<(), &'static str> {
+        if !redirections.are_many() {
+            return Ok(());
+        }
+        let (now, patience) = (Instant::now(), self.manager.deadline() / LOOP_PATIENCE);
+        let mut loops = sync::lock(&self.loops);
+        let this = loops.entry(slot).or_insert(Loop { since: now, seen: now });
+        // No operation has met the loop for a while, so this is another one.
+        if now.duration_since(this.seen) > patience {
+            this.since = now;
+        }
+        this.seen = now;
+        if now.duration_since(this.since) < patience {
+            return Ok(());
+        }
+        Err("the nodes of the cluster redirect to each other")
     }
 
     /// Returns the route to a node that took over the slot of an unreachable node, if there is one.
@@ -237,7 +316,7 @@ impl Cluster {
 
     /// Fails fast if all nodes are unreachable.
     fn check_nodes(&self, operation: &'static str) -> Result<()> {
-        let errors: Vec<_> = self.nodes().iter().filter_map(|node| node.check().err()).collect();
+        let errors: Vec<_> = self.nodes().iter().filter_map(|node| node.check(None).err()).collect();
         match errors.first() {
             Some(error) if errors.len() >= self.seeds.len() => Err(error::connect_error(operation, error)),
             _ => Ok(()),
@@ -286,8 +365,9 @@ impl Cluster {
         // One node that hangs must leave time to ask the others.
         let limit = until.min(Instant::now() + self.manager.deadline() / 3);
         let source_host = source.manager.address().map_or("", |(host, _)| host);
-        let outcome =
-            source.send(operation, limit, |connection| redis::cmd("CLUSTER").arg("SLOTS").query(connection))?;
+        let outcome = source.send(operation, circuit::Kind::Reads, limit, |connection| {
+            redis::cmd("CLUSTER").arg("SLOTS").query(connection)
+        })?;
         let owned = outcome.into_result().and_then(|reply| {
             let ranges = parse_slots(reply, source_host)?.into_iter();
             ranges.map(|range| Ok((range.slots, self.node(&range.host, range.port)?))).collect::<RedisResult<Vec<_>>>()
@@ -307,13 +387,23 @@ impl Cluster {
         if let Some(node) = map.at(host, port) {
             return Ok(node.clone());
         }
-        let node = Server::open(manager, r2d2::Pool::builder().max_size(self.size));
+        let settings = r2d2::Pool::builder().max_size(self.size).thread_pool(self.threads.clone());
+        let node = Server::open(manager, settings).map_err(|error| unreachable(&error.to_string()))?;
         map.add(node.clone());
         Ok(node)
     }
 
     fn map(&self) -> RwLockReadGuard<'_, SlotMap> {
         sync::read(&self.map)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // As in a server: a child of the process must not take the lock of these threads.
+        if !self.origin.is_here() {
+            mem::forget(self.threads.clone());
+        }
     }
 }
 

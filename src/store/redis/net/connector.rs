@@ -23,7 +23,7 @@ use super::limit::Limit;
 use super::sentinel::{Sentinel, unreachable};
 use super::tls::{self, Trust};
 use super::wire::Wire;
-use crate::{Error, Result, operation};
+use crate::{Error, Result, fence, operation};
 
 /// The deadline of an operation, unless configured otherwise.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(1);
@@ -236,7 +236,7 @@ impl RedisConnectionManager {
         self.settings.deadline.unwrap_or(DEFAULT_DEADLINE)
     }
 
-    pub(crate) fn breaker(&self) -> &Breaker {
+    pub(crate) fn breaker(&self) -> &Arc<Breaker> {
         &self.breaker
     }
 
@@ -266,7 +266,8 @@ impl RedisConnectionManager {
     fn login(&self, client: Client) -> RedisResult<Client> {
         let Some(credentials) = &self.settings.credentials else { return Ok(client) };
         let info = client.get_connection_info().clone();
-        let login = credentials().onto(info.redis_settings());
+        let panicked = || unreachable("the credentials function panicked");
+        let login = fence::call(|| credentials()).ok_or_else(panicked)?.onto(info.redis_settings());
         Client::open(info.set_redis_settings(login))
     }
 
@@ -318,10 +319,6 @@ impl RedisConnectionManager {
                 _ => Err(unreachable("the server that Sentinel named is not a master")),
             },
         }
-    }
-
-    pub(crate) fn shared_breaker(&self) -> Arc<Breaker> {
-        self.breaker.clone()
     }
 
     pub(crate) fn idle_test(&self) -> Arc<IdleTest> {

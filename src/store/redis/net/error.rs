@@ -7,13 +7,26 @@ use std::fmt;
 
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
+use super::circuit;
 use crate::{Error, ErrorKind};
 
 /// The effect of a command that is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Reads,
+    /// It changes nothing that a caller has to know, but Redis pauses it together with the writes: a touch, or a script.
+    Touches,
     Writes,
+}
+
+impl Effect {
+    /// Returns the kind of the command, which decides about its circuit.
+    pub(crate) fn kind(self) -> circuit::Kind {
+        match self {
+            Self::Reads => circuit::Kind::Reads,
+            Self::Touches | Self::Writes => circuit::Kind::Others,
+        }
+    }
 }
 
 /// Returns the error for a command that was sent. If a write got no reply, its outcome is unknown.
@@ -229,7 +242,7 @@ mod tests {
             ("ERR something new", ErrorKind::Other),
             ("NEWCODE something new", ErrorKind::Other),
         ] {
-            for effect in [Effect::Reads, Effect::Writes] {
+            for effect in [Effect::Reads, Effect::Touches, Effect::Writes] {
                 assert_eq!(command_error("testing", effect, &reply(line)).kind(), kind, "{line}");
             }
         }

@@ -14,12 +14,15 @@ use std::time::{Duration, Instant};
 use r2d2::PooledConnection;
 use redis::{Client, RedisResult, Value};
 
+use super::circuit::Kind;
 use super::cluster::Cluster;
 use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
 use super::error::{self, Cause, Effect};
 use super::server::{Outcome, Server};
 use super::slots::slot;
+use super::threads;
+use crate::process::{self, Origin};
 use crate::store::Health;
 use crate::{Error, Result, operation};
 
@@ -48,6 +51,7 @@ fn size_for(cores: NonZero<usize>) -> u32 {
 pub struct RedisPool {
     topology: Topology,
     counts: Arc<Counts>,
+    origin: Origin,
 }
 
 #[derive(Clone)]
@@ -84,32 +88,47 @@ impl RedisPool {
     ///
     /// Rouille starts 8 threads for each core, so this is enough for most servers. Nothing costs more time than a pool that is
     /// smaller than the number of threads that use it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the system cannot start a thread. [`with_size`](Self::with_size) returns an error instead.
     pub fn new(manager: RedisConnectionManager) -> Self {
-        Self::with_settings(manager, r2d2::Pool::builder().max_size(default_size()))
+        Self::with_size(manager, default_size()).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Creates a pool of at most this many connections.
     ///
+    /// Create it in the process that uses it: after `fork`, the child must create its own.
+    ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if `connections` is 0.
+    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if `connections` is 0.
+    /// - Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the system cannot start a thread.
     pub fn with_size(manager: RedisConnectionManager, connections: u32) -> Result<Self> {
         if connections == 0 {
             return Err(Self::empty());
         }
-        Ok(Self::with_settings(manager, r2d2::Pool::builder().max_size(connections)))
+        let settings = r2d2::Pool::builder().max_size(connections).thread_pool(threads::for_server()?);
+        Ok(Self::of(Topology::Single(Server::open(manager, settings)?)))
     }
 
     /// Creates a pool with custom r2d2 settings, such as its size, its threads, and the lifetime of connections.
     ///
-    /// This crate overwrites four settings, because its guarantees depend on them:
+    /// This crate overwrites six settings, because its guarantees depend on them:
     ///
     /// - `min_idle` is 1, so that a connection is opened, and the end of an outage noticed, even without requests.
     /// - `test_on_check_out` is on. The test costs no I/O.
     /// - `connection_timeout` limits the pause between two attempts to connect.
     /// - `error_handler` is silent, because this crate logs each outage once.
+    /// - `event_handler` and `connection_customizer` do nothing, because r2d2 loses a place in the pool for ever if one of them
+    ///   panics. [`health`](crate::SessionStore::health) has the numbers of the pool.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the system cannot start a thread. [`with_size`](Self::with_size) returns an error instead.
     pub fn with_settings(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Self {
-        Self { topology: Topology::Single(Server::open(manager, settings)), counts: Arc::default() }
+        let server = Server::open(manager, settings);
+        Self::of(Topology::Single(server.unwrap_or_else(|error| panic!("{error:#}"))))
     }
 
     /// Creates a pool for the cluster that these nodes belong to, with at most this many connections to each node.
@@ -118,7 +137,11 @@ impl RedisPool {
             return Err(Self::empty());
         }
         let cluster = Arc::new(Cluster::new(nodes, settings, connections)?);
-        Ok(Self { topology: Topology::Cluster(cluster), counts: Arc::default() })
+        Ok(Self::of(Topology::Cluster(cluster)))
+    }
+
+    fn of(topology: Topology) -> Self {
+        Self { topology, counts: Arc::default(), origin: Origin::here() }
     }
 
     fn empty() -> Error {
@@ -134,6 +157,9 @@ impl RedisPool {
     ///
     /// It waits until the deadline at most, and not at all while Redis is known to be unreachable. A command on this
     /// connection is not retried if the connection dies. In a cluster, use [`get_for`](Self::get_for).
+    ///
+    /// A command that changes the connection itself, such as `SELECT` or `WATCH`, costs the pool a new connection; see
+    /// [`RedisConnection`](crate::RedisConnection).
     ///
     /// # Examples
     ///
@@ -153,6 +179,7 @@ impl RedisPool {
     ///   reached.
     /// - Returns [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) if all connections stay in use until the deadline.
     /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a cluster.
+    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the pool was created before `fork`.
     pub fn get(&self) -> Result<PooledConnection<RedisConnectionManager>> {
         match self.topology {
             Topology::Single(_) => self.get_for(""),
@@ -171,13 +198,13 @@ impl RedisPool {
     ///
     /// Returns the errors of [`get`](Self::get), except for [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     pub fn get_for(&self, key: &str) -> Result<PooledConnection<RedisConnectionManager>> {
+        self.origin.check(operation::CONNECT)?;
         let until = Instant::now() + self.deadline();
-        match &self.topology {
-            Topology::Single(server) => server.checkout(operation::CONNECT, until),
-            Topology::Cluster(cluster) => {
-                cluster.owner(operation::CONNECT, until, slot(key.as_bytes()))?.checkout(operation::CONNECT, until)
-            }
-        }
+        let server = match &self.topology {
+            Topology::Single(server) => server.clone(),
+            Topology::Cluster(cluster) => cluster.owner(operation::CONNECT, until, slot(key.as_bytes()))?,
+        };
+        server.checkout(operation::CONNECT, None, until)
     }
 
     fn deadline(&self) -> Duration {
@@ -189,6 +216,7 @@ impl RedisPool {
 
     /// Returns all servers, for operations that visit each of them.
     pub(crate) fn servers(&self, operation: &'static str) -> Result<Vec<Arc<Server>>> {
+        self.origin.check(operation)?;
         match &self.topology {
             Topology::Single(server) => Ok(vec![server.clone()]),
             Topology::Cluster(cluster) => {
@@ -200,6 +228,10 @@ impl RedisPool {
 
     /// Returns the counters and the state of the pool.
     pub(crate) fn health(&self) -> Health {
+        if !self.origin.is_here() {
+            let last_error = Some(process::FORKED.to_owned());
+            return Health { failing_for: Some(Duration::ZERO), last_error, ..Health::default() };
+        }
         let servers = match &self.topology {
             Topology::Single(server) => vec![server.clone()],
             Topology::Cluster(cluster) => cluster.nodes(),
@@ -214,6 +246,7 @@ impl RedisPool {
             let (state, breaker) = (server.pool.state(), server.manager.breaker());
             let failing_for = breaker.failing_since().map(|since| since.elapsed());
             health.failing_for = health.failing_for.max(failing_for);
+            health.half_open |= breaker.waits_for_a_caller();
             if let Some(error) = breaker.last_error().filter(|_| failing_for.is_some() || health.last_error.is_none()) {
                 health.last_error = Some(Cause::of(&error).to_string());
             }
@@ -235,8 +268,9 @@ impl RedisPool {
         to: To<'_>,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
+        self.origin.check(operation)?;
         let until = Instant::now() + self.deadline();
-        let result = call_with_retry(operation, effect, || self.send(operation, until, to, &command));
+        let result = call_with_retry(operation, effect, || self.send(operation, effect.kind(), until, to, &command));
         let count = match &result {
             Ok(Answer { repeated: false, .. }) => &self.counts.answered,
             Ok(Answer { repeated: true, .. }) => &self.counts.repeated,
@@ -249,13 +283,16 @@ impl RedisPool {
     fn send(
         &self,
         operation: &'static str,
+        kind: Kind,
         until: Instant,
         to: To<'_>,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Outcome> {
         match (to, &self.topology) {
-            (To::Server(server), _) | (To::Key(_), Topology::Single(server)) => server.send(operation, until, command),
-            (To::Key(key), Topology::Cluster(cluster)) => cluster.send(operation, until, key.as_bytes(), command),
+            (To::Server(server), _) | (To::Key(_), Topology::Single(server)) => {
+                server.send(operation, kind, until, command)
+            }
+            (To::Key(key), Topology::Cluster(cluster)) => cluster.send(operation, kind, until, key.as_bytes(), command),
         }
     }
 }
@@ -281,6 +318,8 @@ fn call_with_retry(operation: &'static str, effect: Effect, send: impl Fn() -> R
 impl fmt::Debug for RedisPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.topology {
+            // The locks of the parent may be held for ever.
+            _ if !self.origin.is_here() => f.debug_struct("RedisPool").finish_non_exhaustive(),
             Topology::Single(server) => f
                 .debug_struct("RedisPool")
                 .field("manager", &server.manager)

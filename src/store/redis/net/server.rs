@@ -2,8 +2,10 @@
 //!
 //! A pool has one of these, a cluster one for each node. Commands are sent and connections are checked out here.
 //!
-//! Invariant: no caller waits for a connection while the [circuit breaker](super::breaker) makes callers fail fast.
+//! Invariant: no caller waits for a connection while the [circuit breaker](super::breaker) makes callers fail fast. In a child
+//! of the process nothing is taken from the pool, and the pool is not dropped.
 
+use std::mem;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,10 +13,13 @@ use std::time::{Duration, Instant};
 use r2d2::PooledConnection;
 use redis::{RedisError, RedisResult, Value};
 
+use super::breaker::Permit;
+use super::circuit::Kind;
 use super::connection::RedisConnection;
 use super::connector::RedisConnectionManager;
-use super::error;
-use crate::{Error, ErrorKind, Result};
+use super::{error, threads};
+use crate::process::Origin;
+use crate::{Error, ErrorKind, Result, fence};
 
 /// How long a caller first waits for a connection before it checks the circuit breaker again, because r2d2 does not report
 /// that connecting failed. Each wait is twice as long as the one before, because r2d2 opens another connection for each.
@@ -45,37 +50,50 @@ impl Outcome {
 pub(crate) struct Server {
     pub(crate) pool: r2d2::Pool<RedisConnectionManager>,
     pub(crate) manager: RedisConnectionManager,
+    origin: Origin,
 }
 
 impl Server {
-    pub(crate) fn open(manager: RedisConnectionManager, settings: r2d2::Builder<RedisConnectionManager>) -> Arc<Self> {
+    /// Opens a pool of connections with these settings, which bring the threads to open them in.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Other`] if Sentinel names the server and the system cannot start a thread that follows it.
+    pub(crate) fn open(
+        manager: RedisConnectionManager,
+        settings: r2d2::Builder<RedisConnectionManager>,
+    ) -> Result<Arc<Self>> {
         let pool = settings
             .min_idle(Some(1))
             .test_on_check_out(true)
             .connection_timeout(Duration::from_millis(200))
             .error_handler(Box::new(r2d2::NopErrorHandler))
+            // r2d2 loses a place in the pool if one of these panics, and it offers no place for a fence.
+            .event_handler(Box::new(r2d2::NopEventHandler))
+            .connection_customizer(Box::new(r2d2::NopConnectionCustomizer))
             .build_unchecked(manager.clone());
-        let server = Arc::new(Self { pool, manager });
+        let server = Arc::new(Self { pool, manager, origin: Origin::here() });
         if server.manager.follows_a_master() {
-            server.watch_master();
+            server.watch_master()?;
         }
-        server
+        Ok(server)
     }
 
     /// Starts a thread that asks Sentinel for a new master at intervals, until the server is dropped.
-    fn watch_master(self: &Arc<Self>) {
+    fn watch_master(self: &Arc<Self>) -> Result<()> {
         let server = Arc::downgrade(self);
         let watch = move || {
             while let Some(server) = server.upgrade() {
-                if server.manager.follow_new_master() {
+                // The thread must survive a panic, because it is the only one that notices an ordered failover.
+                if fence::call(|| server.manager.follow_new_master()).unwrap_or(false) {
                     server.replace_idle_connections();
                 }
                 drop(server);
                 thread::sleep(MASTER_CHECK_INTERVAL);
             }
         };
-        // If the thread cannot start, connections that fail still reveal a new master.
-        let _ = thread::Builder::new().name("redis-master".to_owned()).spawn(watch);
+        let started = thread::Builder::new().name("redis-master".to_owned()).spawn(watch);
+        started.map(drop).map_err(threads::none)
     }
 
     /// Sends a command over one connection.
@@ -86,13 +104,14 @@ impl Server {
     pub(crate) fn send(
         &self,
         operation: &'static str,
+        kind: Kind,
         until: Instant,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Outcome> {
-        match self.send_once(operation, until, &command)? {
+        match self.send_once(operation, kind, until, &command)? {
             // A demoted master did nothing. If there is a new master by now, the next connection leads to it.
             Outcome::Failed(error) if self.manager.follows_a_master() && error::cannot_serve(&error) => {
-                self.send_once(operation, until, &command)
+                self.send_once(operation, kind, until, &command)
             }
             outcome => Ok(outcome),
         }
@@ -101,21 +120,48 @@ impl Server {
     fn send_once(
         &self,
         operation: &'static str,
+        kind: Kind,
         until: Instant,
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Outcome> {
-        let mut connection = self.checkout(operation, until)?;
-        let result = connection.with_deadline(until, command);
+        // Get the permit first, so that other callers fail fast while the probe waits for a connection.
+        let (mut connection, permit) = self.admit(operation, kind, until).inspect_err(|_| self.count_failure())?;
+        let result = connection.with_permit(permit, until, command);
+        let refusal = connection.take_refusal();
         // Return the connection to the pool first, so that a spoiled connection makes room for another.
         drop(connection);
-        Ok(match result {
-            Ok(value) => Outcome::Replied(value),
-            Err(error) => {
-                self.manager.breaker().on_error(&error);
-                self.replace_idle_connections();
-                Outcome::Failed(error)
+        match (result, refusal) {
+            (Ok(value), _) => Ok(Outcome::Replied(value)),
+            (Err(_), Some(error)) => {
+                self.count_failure();
+                Err(error::connect_error(operation, &error))
             }
-        })
+            (Err(error), None) => {
+                self.manager.breaker().on_error(&error);
+                if error::is_unanswered(&error) {
+                    self.count_failure();
+                }
+                self.replace_idle_connections();
+                Ok(Outcome::Failed(error))
+            }
+        }
+    }
+
+    /// Returns a connection, and the permission to send commands of this kind over it.
+    fn admit(
+        &self,
+        operation: &'static str,
+        kind: Kind,
+        until: Instant,
+    ) -> Result<(PooledConnection<RedisConnectionManager>, Permit)> {
+        let permit =
+            self.manager.breaker().admit_soon(kind).map_err(|error| error::connect_error(operation, &error))?;
+        Ok((self.checkout(operation, Some(kind), until)?, permit))
+    }
+
+    /// Counts an operation that failed, for the log of an outage.
+    fn count_failure(&self) {
+        self.manager.breaker().on_failed_operation();
     }
 
     /// Makes r2d2 drop the idle connections that are no longer valid, and open a new one.
@@ -125,10 +171,12 @@ impl Server {
         drop(self.pool.try_get());
     }
 
-    /// Takes a connection from the pool. Waits for one until the deadline, unless the circuit breaker is open.
+    /// Takes a connection from the pool. Waits for one until the deadline, unless the server cannot be reached. The application's
+    /// own commands are of no kind until they are sent.
     pub(crate) fn checkout(
         &self,
         operation: &'static str,
+        kind: Option<Kind>,
         until: Instant,
     ) -> Result<PooledConnection<RedisConnectionManager>> {
         let mut wait = FIRST_CHECKOUT_WAIT;
@@ -138,7 +186,7 @@ impl Server {
                     return Ok(connection);
                 }
             }
-            self.check().map_err(|error| error::connect_error(operation, &error))?;
+            self.check(kind).map_err(|error| error::connect_error(operation, &error))?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let why = format!("none of up to {} connections came free", self.pool.max_size());
@@ -153,8 +201,18 @@ impl Server {
         }
     }
 
-    /// Returns the last error if callers must fail fast.
-    pub(crate) fn check(&self) -> RedisResult<()> {
-        self.manager.breaker().check()
+    /// Returns the last error if callers must fail fast, because the server cannot be reached.
+    pub(crate) fn check(&self, kind: Option<Kind>) -> RedisResult<()> {
+        self.manager.breaker().check(kind)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // In a child of the process, a lock of the pool may be held by a thread that does not exist there. The connections
+        // belong to the parent. So the child keeps the pool for ever, by a reference that is never dropped.
+        if !self.origin.is_here() {
+            mem::forget(self.pool.clone());
+        }
     }
 }

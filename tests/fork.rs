@@ -1,0 +1,140 @@
+//! A store that a process created before `fork`: the child must not share its sockets, its locks or its threads.
+//!
+//! The tests fork for real. Other threads use the store at that moment, so that some of its locks are held.
+
+mod support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use support::{PATIENCE, RedisServer, eventually, in_child};
+use threaded_sessions::store::{Found, Touch, Write};
+use threaded_sessions::{ErrorKind, ReaperStats, RedisSessionStore, SessionId, SessionManager, SessionStore, redis};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const FORKED: &str = "the store was created before fork; create it in the child";
+
+/// Runs code while other threads use the store.
+fn busy<R>(store: &RedisSessionStore, code: impl FnOnce() -> R) -> R {
+    let over = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = store.read(&SessionId::random(), Touch::No);
+                    let _ = store.health();
+                }
+            });
+        }
+        let result = catch_unwind(AssertUnwindSafe(code));
+        over.store(true, Ordering::Relaxed);
+        result.unwrap()
+    })
+}
+
+/// Describes how operations on the store fail.
+fn failures(store: &RedisSessionStore) -> String {
+    let id = SessionId::random();
+    let errors = [
+        store.read(&id, Touch::No).map(drop),
+        store.read(&id, Touch::Set(HOUR)).map(drop),
+        store.create(&id, Write::new(b"child", HOUR)).map(drop),
+        store.delete(&id).map(drop),
+        store.check().map(drop),
+        store.pool().get_for("key").map(drop),
+    ];
+    let health = store.health();
+    let said = !health.is_healthy() && health.last_error.as_deref() == Some(FORKED) && !format!("{store:?}").is_empty();
+    let refused = errors.into_iter().all(|result| {
+        result.is_err_and(|error| error.kind() == ErrorKind::Misconfigured && format!("{error:?}").contains(FORKED))
+    });
+    format!("refused: {refused}, said: {said}")
+}
+
+#[test]
+fn child_of_fork_is_refused_and_parent_served() {
+    let server = RedisServer::start();
+    let store = RedisSessionStore::builder().url(server.url()).expiring().build().unwrap();
+    let id = store.fresh_id(None);
+    let _ = store.create(&id, Write::new(b"parent", HOUR)).unwrap();
+    let clients = || server.cmd(&["CLIENT", "LIST"]);
+    busy(&store, || {
+        for _ in 0..20 {
+            let child = store.clone();
+            let said = in_child(move || {
+                let said = failures(&child);
+                drop(child);
+                said
+            });
+            assert_eq!(said.as_deref(), Some("refused: true, said: true"));
+            assert!(matches!(store.read(&id, Touch::No), Ok(Found::Live(stored)) if *stored.payload == *b"parent"));
+        }
+    });
+    assert_eq!(store.health().failed, 0, "no child disturbed the parent: {:?}", clients());
+    let opened = in_child(|| {
+        let own = RedisSessionStore::open(&server.url()).unwrap();
+        format!("{}", own.create(&SessionId::random(), Write::new(b"child", HOUR)).is_ok())
+    });
+    assert_eq!(opened.as_deref(), Some("true"), "a store that the child creates works");
+}
+
+#[test]
+fn store_dropped_in_child_neither_sends_nor_hangs() {
+    let server = RedisServer::start();
+    let urls = [
+        server.url(),
+        format!("redis-cluster://127.0.0.1:{}", server.port()),
+        format!("redis-sentinel://127.0.0.1:{}?sentinelServiceName=mymaster", server.port()),
+    ];
+    for url in urls {
+        for _ in 0..5 {
+            let store = RedisSessionStore::open(&url).unwrap();
+            let _ = store.read(&SessionId::random(), Touch::No);
+            // The child has the last reference, because no other thread has one.
+            let mut owned = Some(store);
+            let said = in_child(|| {
+                let store = owned.take().unwrap();
+                let said = failures(&store);
+                drop(store);
+                said
+            });
+            assert_eq!(said.as_deref(), Some("refused: true, said: true"), "{url}");
+        }
+    }
+}
+
+#[test]
+fn connection_taken_before_fork_sends_nothing_in_child() {
+    let server = RedisServer::start();
+    let store = RedisSessionStore::open(&server.url()).unwrap();
+    let mut connection = store.pool().get().unwrap();
+    let said = in_child(|| {
+        let one = redis::cmd("INCR").arg("visitors").query::<u64>(&mut connection).unwrap_err().to_string();
+        let two = redis::pipe().cmd("INCR").arg("visitors").exec(&mut connection).unwrap_err().to_string();
+        format!("{}", one.contains(FORKED) && two.contains(FORKED))
+    });
+    assert_eq!(said.as_deref(), Some("true"));
+    assert_eq!(redis::cmd("INCR").arg("visitors").query::<u64>(&mut connection), Ok(1));
+}
+
+#[test]
+fn reaper_in_child_is_refused_and_stops_at_once() {
+    let server = RedisServer::start();
+    let store = RedisSessionStore::builder().url(server.url()).expiring().build().unwrap();
+    let sessions = SessionManager::<u32>::new(store);
+    let reaper = sessions.reaper().start().unwrap();
+    assert!(reaper.reap_now().is_ok());
+    let mut owned = Some(reaper);
+    let said = in_child(|| {
+        let reaper = owned.take().unwrap();
+        let error = reaper.reap_now().unwrap_err();
+        let refused = error.kind() == ErrorKind::Misconfigured && format!("{error:?}").contains(FORKED);
+        let said = format!("refused: {refused}, no statistics: {}", reaper.stats() == ReaperStats::default());
+        drop(reaper);
+        said
+    });
+    assert_eq!(said.as_deref(), Some("refused: true, no statistics: true"));
+    assert!(eventually(PATIENCE, || owned.as_ref().is_some_and(|reaper| reaper.reap_now().is_ok())));
+}

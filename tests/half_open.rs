@@ -1,0 +1,321 @@
+//! Outages that a new connection does not end: writes are paused, or a proxy replies to `PING` by itself.
+//!
+//! One caller at a time is the probe, all others fail fast, and only a reply to a command of the kind that failed ends it.
+
+mod support;
+
+use std::io::{Read, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{PATIENCE, RedisServer, eventually};
+use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
+use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const WORKERS: usize = 8;
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// From this time on, a worker counts as waiting.
+const WAITING: Duration = Duration::from_millis(100);
+
+struct Log;
+
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LOG.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+fn install_log() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        log::set_logger(&Log).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+    });
+}
+
+/// The lines about the server at this port.
+fn logged(port: u16) -> Vec<String> {
+    let address = format!("127.0.0.1:{port} ");
+    LOG.lock().unwrap().iter().filter(|line| line.contains(&address)).cloned().collect()
+}
+
+/// An operation of a worker.
+#[derive(Clone, Copy)]
+struct Operation {
+    begun: Instant,
+    took: Duration,
+    reads: bool,
+    ok: bool,
+}
+
+/// The operation that a worker runs now, and all that it has run.
+#[derive(Default)]
+struct Worker {
+    current: Mutex<Option<Instant>>,
+    done: Mutex<Vec<Operation>>,
+}
+
+impl Worker {
+    fn run(&self, reads: bool, operation: impl FnOnce() -> bool) {
+        let begun = Instant::now();
+        *self.current.lock().unwrap() = Some(begun);
+        let ok = operation();
+        *self.current.lock().unwrap() = None;
+        self.done.lock().unwrap().push(Operation { begun, took: begun.elapsed(), reads, ok });
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.current.lock().unwrap().is_some_and(|begun| begun.elapsed() > WAITING)
+    }
+
+    /// Reads and saves the worker's own session until it is over.
+    fn serve(&self, store: &RedisSessionStore, id: &SessionId, over: &AtomicBool) {
+        while !over.load(Ordering::Relaxed) {
+            self.run(true, || matches!(store.read(id, Touch::No), Ok(Found::Live(_))));
+            self.run(false, || matches!(store.save(id, Write::new(b"new", HOUR), None), Ok(Saved::Stored(_))));
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The record of a fault, from its start to its end.
+struct Report {
+    operations: Vec<Vec<Operation>>,
+    /// The number of waiting workers, every 20 ms.
+    waiting: Vec<(Instant, usize)>,
+    over: Instant,
+}
+
+/// Lets the workers serve while a fault lasts and until all are served again.
+fn observe(store: &RedisSessionStore, lasts: Duration, fault: impl FnOnce(), end: impl FnOnce()) -> Report {
+    let workers: Vec<Worker> = (0..WORKERS).map(|_| Worker::default()).collect();
+    let ids: Vec<SessionId> = workers
+        .iter()
+        .map(|_| {
+            let id = store.fresh_id(None);
+            assert!(matches!(store.create(&id, Write::new(b"old", HOUR)), Ok(Created::Stored(_))));
+            id
+        })
+        .collect();
+    let over = &AtomicBool::new(false);
+    let mut waiting = Vec::new();
+    let ended = thread::scope(|scope| {
+        for (worker, id) in workers.iter().zip(&ids) {
+            scope.spawn(move || worker.serve(store, id, over));
+        }
+        thread::sleep(Duration::from_millis(200));
+        fault();
+        let until = Instant::now() + lasts;
+        while Instant::now() < until {
+            thread::sleep(Duration::from_millis(20));
+            waiting.push((Instant::now(), workers.iter().filter(|worker| worker.is_waiting()).count()));
+        }
+        end();
+        let served = || {
+            workers.iter().all(|worker| {
+                let done = worker.done.lock().unwrap();
+                done.iter().any(|operation| operation.begun > until && operation.ok && !operation.reads)
+            })
+        };
+        let all_served = eventually(PATIENCE, served);
+        over.store(true, Ordering::Relaxed);
+        assert!(all_served, "{:?}", store.health());
+        until
+    });
+    let operations = workers.into_iter().map(|worker| worker.done.into_inner().unwrap()).collect();
+    Report { operations, waiting, over: ended }
+}
+
+#[test]
+fn paused_writes_hold_one_worker_at_a_time() {
+    install_log();
+    let server = RedisServer::start();
+    let store = RedisSessionStore::open(&server.url()).unwrap();
+    let pause = Duration::from_secs(8);
+    let mut began = Instant::now();
+    let begin = || {
+        began = Instant::now();
+        server.cmd(&["CLIENT", "PAUSE", &pause.as_millis().to_string(), "WRITE"]);
+    };
+    let report = observe(&store, pause, begin, || ());
+
+    // The first deadline opens the circuit. A second one may belong to workers that began in between.
+    let settled = began + DEADLINE * 2;
+    let too_many = report.waiting.iter().filter(|(at, count)| *at > settled && *count > 1).count();
+    assert_eq!(too_many, 0, "of {} samples", report.waiting.len());
+    for done in &report.operations {
+        assert!(
+            done.iter().filter(|operation| operation.reads).all(|operation| operation.ok),
+            "reads succeed throughout"
+        );
+        // A worker waits longer than 0.3 s only as the probe, which takes the whole deadline, or until the end of the pause.
+        let slow = |operation: &&Operation| operation.begun > settled && operation.took > Duration::from_millis(300);
+        for probe in done.iter().filter(slow) {
+            let ends_with_pause = probe.begun + probe.took + WAITING > report.over;
+            assert!(!probe.reads && (ends_with_pause || probe.took > DEADLINE * 9 / 10), "{:?}", probe.took);
+        }
+        let first = done
+            .iter()
+            .find(|operation| operation.begun + operation.took > report.over && operation.ok && !operation.reads);
+        let served_after =
+            first.map(|operation| (operation.begun + operation.took).saturating_duration_since(report.over));
+        assert!(served_after.is_some_and(|after| after < Duration::from_millis(500)), "{served_after:?}");
+    }
+    assert!(eventually(PATIENCE, || logged(server.port()).len() > 1));
+    let [away, back] = &logged(server.port())[..] else { panic!("{:?}", logged(server.port())) };
+    assert!(away.starts_with("WARN Redis at") && away.contains("is away"), "{away}");
+    assert!(back.starts_with("INFO Redis at") && back.contains("is back, after "), "{back}");
+    assert!(store.health().failing_for.is_none());
+}
+
+/// A server, or a proxy, that replies to `PING` by itself. To all other commands it replies only while it serves.
+struct PingProxy {
+    port: u16,
+    serves: Arc<AtomicBool>,
+    /// Replies to `EXISTS` and `GET` even while it does not serve.
+    reads: Arc<AtomicBool>,
+}
+
+impl PingProxy {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (serves, reads) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+        let flags = (serves.clone(), reads.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (serves, reads) = flags.clone();
+                thread::spawn(move || relay(stream, &serves, &reads));
+            }
+        });
+        Self { port, serves, reads }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+fn relay(mut stream: TcpStream, serves: &AtomicBool, reads: &AtomicBool) {
+    let mut bytes = [0; 1024];
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        let command = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        let has = |name: &str| command.contains(&format!("\r\n{name}\r\n"));
+        let reply = match () {
+            () if has("PING") => "+PONG\r\n",
+            () if !serves.load(Ordering::Relaxed)
+                && !((has("EXISTS") || has("GET")) && reads.load(Ordering::Relaxed)) =>
+            {
+                continue;
+            }
+            () if has("GET") && has("SET") => "$-1\r\n",
+            () if has("GET") => "$3\r\nold\r\n",
+            () => ":0\r\n",
+        };
+        if stream.write_all(reply.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn ping_reply_ends_no_outage_of_commands() {
+    install_log();
+    let proxy = PingProxy::start();
+    let deadline = Duration::from_millis(500);
+    let store = RedisSessionStore::builder().url(proxy.url()).deadline(deadline).build().unwrap();
+    let delete = |store: &RedisSessionStore| store.delete(&SessionId::random()).map_err(|error| error.kind());
+    assert!(delete(&store).is_ok());
+    proxy.serves.store(false, Ordering::Relaxed);
+    let (start, over) = (&Barrier::new(WORKERS), &AtomicBool::new(false));
+    let began = Instant::now();
+    let slow = &Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            let store = &store;
+            scope.spawn(move || {
+                start.wait();
+                while !over.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    assert!(delete(store).is_err());
+                    if begun.elapsed() > WAITING {
+                        slow.lock().unwrap().push((begun, Instant::now()));
+                    }
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+        }
+        thread::sleep(deadline * 6);
+        over.store(true, Ordering::Relaxed);
+    });
+    let mut probes: Vec<_> = slow.lock().unwrap().iter().copied().filter(|probe| probe.0 > began + deadline).collect();
+    probes.sort();
+    assert!(probes.len() >= 2, "a probe that hangs hands over: {probes:?}");
+    let overlap = probes.windows(2).filter(|pair| pair[0].1 > pair[1].0 + WAITING).count();
+    assert_eq!(overlap, 0, "one probe at a time: {probes:?}");
+    assert_eq!(logged(proxy.port).len(), 1, "{:?}", logged(proxy.port));
+
+    proxy.serves.store(true, Ordering::Relaxed);
+    assert!(eventually(PATIENCE, || delete(&store).is_ok()));
+    assert!(eventually(PATIENCE, || logged(proxy.port).len() == 2), "{:?}", logged(proxy.port));
+}
+
+#[test]
+fn outage_without_callers_stays_half_open() {
+    let proxy = PingProxy::start();
+    let store = RedisSessionStore::builder().url(proxy.url()).deadline(Duration::from_millis(250)).build().unwrap();
+    let (read, delete) = (
+        || store.read(&SessionId::random(), Touch::No).map(drop).map_err(|error| error.kind()),
+        || store.delete(&SessionId::random()).map(drop).map_err(|error| error.kind()),
+    );
+    assert_eq!((read(), delete()), (Ok(()), Ok(())));
+    proxy.serves.store(false, Ordering::Relaxed);
+    assert_eq!(delete(), Err(ErrorKind::MayHaveHappened));
+    assert!(eventually(PATIENCE, || store.health().half_open));
+    proxy.reads.store(true, Ordering::Relaxed);
+    assert!(eventually(PATIENCE, || read().is_ok()), "reads go on");
+    let health = store.health();
+    assert!(health.half_open && health.failing_for.is_some() && health.is_healthy(), "{health:?}");
+    // The application's own command is the probe, and its reply counts.
+    proxy.serves.store(true, Ordering::Relaxed);
+    let mut connection = store.pool().get().unwrap();
+    redis::cmd("PING").exec(&mut connection).unwrap();
+    assert!(store.health().half_open, "PING proves nothing");
+    redis::cmd("UNLINK").arg("key").exec(&mut connection).unwrap();
+    let health = store.health();
+    assert!(!health.half_open && health.failing_for.is_none(), "{health:?}");
+}
+
+#[test]
+fn pool_of_one_connection_fails_fast_while_its_probe_waits() {
+    let server = RedisServer::start();
+    let store = RedisSessionStore::builder().url(server.url()).pool_size(1).build().unwrap();
+    let delete = || store.delete(&SessionId::random()).map_err(|error| error.kind());
+    assert!(delete().is_ok());
+    server.cmd(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+    assert_eq!(delete(), Err(ErrorKind::MayHaveHappened));
+    assert!(eventually(PATIENCE, || store.health().half_open));
+    thread::scope(|scope| {
+        let probe = scope.spawn(delete);
+        assert!(eventually(PATIENCE, || store.health().connections_in_use == 1));
+        let begun = Instant::now();
+        assert_eq!(delete(), Err(ErrorKind::Unavailable), "it was not sent");
+        assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
+        assert_eq!(probe.join().unwrap(), Err(ErrorKind::MayHaveHappened));
+    });
+    server.cmd(&["CLIENT", "UNPAUSE"]);
+    assert!(eventually(PATIENCE, || delete().is_ok()));
+}
