@@ -4,6 +4,7 @@
 mod cluster;
 mod dead_end;
 mod http;
+mod jar;
 mod monitor;
 #[cfg(feature = "clap")]
 pub mod program;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 pub use cluster::{Cluster, shared_cluster};
 pub use dead_end::DeadEnd;
 pub use http::{Client, Response};
+pub use jar::Jar;
 pub use monitor::Monitor;
 pub use proxy::{Fault, Proxy};
 pub use sentinel::Sentinels;
