@@ -8,14 +8,14 @@
 
 mod common;
 
+use std::net::TcpListener;
 use std::process::ExitCode;
-use std::thread;
 
 use common::api::{Call, Reply};
 use common::{Cli, Sessions};
 use threaded_sessions::BoxError;
-use threaded_sessions::tiny_http::{answer, failure, try_session};
-use tiny_http::{Header, Request, Response, ResponseBox, Server};
+use threaded_sessions::tiny_http::{answer, discard_unreadable, failure, serve, try_session, try_sign_in};
+use tiny_http::{Header, Request, Response, ResponseBox};
 
 const USAGE: &str = "\
 GET  /api/session
@@ -23,33 +23,23 @@ POST /api/hit
 POST /api/login?user=NAME
 POST /api/cart?item=NAME
 POST /api/logout
+POST /api/start-over
 GET  /api/health
 ";
 
 fn main() -> ExitCode {
-    common::run(serve)
+    common::run(host)
 }
 
-fn serve(cli: Cli) -> Result<(), BoxError> {
+fn host(cli: Cli) -> Result<(), BoxError> {
     let sessions: Sessions = cli.sessions.manager()?.build()?;
-    let server = Server::http(&cli.listen)?;
+    let listener = TcpListener::bind(&cli.listen)?;
     let host = cli.sessions.host(sessions.reaper())?;
-    println!("listening on http://{0} (curl http://{0}/ tells the calls)", server.server_addr());
-    thread::scope(|scope| {
-        for _ in 0..cli.threads {
-            scope.spawn(|| {
-                for request in server.incoming_requests() {
-                    let sent = answer(request, |request| route(&sessions, request));
-                    sent.unwrap_or_else(|error| eprintln!("an answer was not sent: {error}"));
-                }
-            });
-        }
-        host.wait();
-        // Each of these ends one thread, after the requests that came before it.
-        (0..cli.threads).for_each(|_| server.unblock());
-    });
+    println!("listening on http://{0} (curl http://{0}/ tells the calls)", listener.local_addr()?);
+    let served =
+        serve(&host, listener, cli.threads.into(), |request| answer(request, |request| route(&sessions, request)));
     host.stop();
-    Ok(())
+    Ok(served?)
 }
 
 fn route(sessions: &Sessions, request: &mut Request) -> ResponseBox {
@@ -59,12 +49,15 @@ fn route(sessions: &Sessions, request: &mut Request) -> ResponseBox {
     }
     let call = match Call::parse(request.method().as_str(), request.url()) {
         Ok(Call::Health) => return json(&Reply::health(&sessions.store().health())),
+        Ok(Call::StartOver) => return discard_unreadable(sessions, request, json(&Reply::no_content())),
         Ok(call) => call,
         Err(reply) => return json(&reply),
     };
+    let is_sign_in = matches!(call, Call::Login(_));
     let run =
         |shopper: &mut _, _: &mut _| call.run(sessions, shopper).map_or_else(|error| failure(&error), |r| json(&r));
-    match try_session(sessions, request, run) {
+    let handle = if is_sign_in { try_sign_in } else { try_session };
+    match handle(sessions, request, run) {
         Ok((_, committed)) if committed.outcome().is_lost() => json(&Reply::conflict()),
         Ok((response, _)) => response,
         Err(error) => failure(&error),

@@ -15,47 +15,27 @@ mod page;
 use std::collections::HashMap;
 use std::io::Read;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
 
 use common::api::{Call, Reply};
 use common::{Cli, Cut, Item, Sessions, Shopper, sign_in};
 use page::{Body, View};
-use rouille::{Request, Response, Server};
-use threaded_sessions::rouille::{failure, try_session};
-use threaded_sessions::{BoxError, Error, Session};
+use rouille::{Request, Response};
+use threaded_sessions::rouille::{discard_unreadable, failure, serve, try_session, try_sign_in};
+use threaded_sessions::{BoxError, Error, ErrorKind, Session};
 
 type Form = HashMap<String, String>;
 
 fn main() -> ExitCode {
-    common::run(serve)
+    common::run(host)
 }
 
-fn serve(cli: Cli) -> Result<(), BoxError> {
+fn host(cli: Cli) -> Result<(), BoxError> {
     let sessions: Sessions = cli.sessions.manager()?.build()?;
     let host = cli.sessions.host(sessions.reaper())?;
-    let stopping = host.stopping();
-    let server = Server::new(&cli.listen, move |request| match stopping.load(Ordering::Relaxed) {
-        true => Response::text("stopping").with_status_code(503).with_unique_header("Retry-After", "1"),
-        false => route(&sessions, request),
-    })?;
-    let server = Arc::new(server.pool_size(cli.threads.into()));
-    println!("listening on http://{} (open it in a browser)", server.server_addr());
-    thread::spawn({
-        let server = server.clone();
-        move || {
-            loop {
-                server.poll_timeout(Duration::from_secs(3600));
-            }
-        }
-    });
-    host.wait();
-    // What runs is answered; what still comes is turned away, so there soon is a moment with nothing left to do.
-    server.join();
+    let listening = |address| println!("listening on http://{address} (open it in a browser)");
+    let served = serve(&host, &cli.listen, cli.threads.into(), listening, move |request| route(&sessions, request));
     host.stop();
-    Ok(())
+    Ok(served?)
 }
 
 fn route(sessions: &Sessions, request: &Request) -> Response {
@@ -123,6 +103,9 @@ fn route(sessions: &Sessions, request: &Request) -> Response {
             shopper.destroy();
             Ok("/?notice=signed-out")
         }),
+
+        // From the page of a visitor whose session cannot be read.
+        ("POST", "/start-over") => discard_unreadable(sessions, request, Response::redirect_303("/?notice=ended")),
 
         (_, path) if path.starts_with("/api/") => api(sessions, request),
         _ => {
@@ -196,11 +179,14 @@ fn read_form(request: &Request) -> Form {
 fn api(sessions: &Sessions, request: &Request) -> Response {
     let call = match Call::parse(request.method(), request.raw_url()) {
         Ok(Call::Health) => return json(&Reply::health(&sessions.store().health())),
+        Ok(Call::StartOver) => return discard_unreadable(sessions, request, json(&Reply::no_content())),
         Ok(call) => call,
         Err(reply) => return json(&reply),
     };
+    let is_sign_in = matches!(call, Call::Login(_));
     let run = |shopper: &mut _| call.run(sessions, shopper).map_or_else(|error| failure(&error), |reply| json(&reply));
-    match try_session(sessions, request, run) {
+    let handle = if is_sign_in { try_sign_in } else { try_session };
+    match handle(sessions, request, run) {
         Ok((_, committed)) if committed.outcome().is_lost() => json(&Reply::conflict()),
         Ok((response, _)) => response,
         Err(error) => failure(&error),
@@ -231,10 +217,13 @@ fn html(page: String) -> Response {
 /// A page in the place of one whose session could not be opened or committed.
 fn sorry(error: &Error) -> Response {
     let mut response = failure(error);
-    let page = html(page::sorry(
-        "One moment, please",
-        "Our book of visitors is out of reach. Nothing was changed; try again in a moment.",
-    ));
+    let page = html(match error.kind() {
+        ErrorKind::Payload => page::start_over(),
+        _ => page::sorry(
+            "One moment, please",
+            "Our book of visitors is out of reach. Nothing was changed; try again in a moment.",
+        ),
+    });
     response.headers.retain(|(name, _)| name != "Content-Type");
     response.headers.extend(page.headers);
     response.data = page.data;

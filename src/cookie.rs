@@ -12,6 +12,9 @@ use crate::{Error, Result, SessionId, operation};
 /// The longest time that browsers keep a cookie: 400 days (RFC 6265bis, 5.5).
 pub(crate) const COOKIE_MAX_AGE: Duration = Duration::from_secs(400 * 86_400);
 
+/// How many ids of one request are tried. A request that names more is not from a browser of a visitor.
+const MAX_CANDIDATES: usize = 4;
+
 /// The attributes of the cookie that carries a session id.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionCookie {
@@ -98,12 +101,25 @@ impl SessionCookie {
         self.name.as_deref().unwrap_or(DEFAULT_COOKIE_NAME)
     }
 
-    /// Returns the first well-formed id under this name in the `Cookie` headers of a request. Browsers send the cookie with the
-    /// longer path first, and of two with the same path the older one (RFC 6265, 5.4).
-    pub(crate) fn find<'h>(&self, headers: impl IntoIterator<Item = &'h str>) -> Option<SessionId> {
-        let cookies = headers.into_iter().flat_map(|header| header.split(';'));
-        let ours = cookies.filter_map(|cookie| cookie.split_once('=')).filter(|(name, _)| name.trim() == self.name());
-        ours.map(|(_, value)| value.trim()).find_map(|value| value.parse().ok())
+    /// Returns the well-formed ids under this name in the `Cookie` headers of a request: in the order sent, each once, at most
+    /// [`MAX_CANDIDATES`]. Browsers send the cookie with the longer path first, and of two with the same path the older one (RFC
+    /// 6265, 5.4).
+    pub(crate) fn candidates<'h>(&self, headers: impl IntoIterator<Item = &'h str>) -> Vec<SessionId> {
+        let mut ids = Vec::new();
+        for cookie in headers.into_iter().flat_map(|header| header.split(';')) {
+            let Some((name, value)) = cookie.split_once('=') else { continue };
+            if trim(name) != self.name() {
+                continue;
+            }
+            let Ok(id) = trim(value).parse() else { continue };
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+            if ids.len() == MAX_CANDIDATES {
+                break;
+            }
+        }
+        ids
     }
 
     /// Returns the `Set-Cookie` that gives the visitor this id: until the browser is closed, or for a time if the session is
@@ -135,6 +151,14 @@ impl SessionCookie {
         }
         cookie
     }
+}
+
+/// Removes the white space that may stand around the name and the value of a cookie: spaces and tabs.
+///
+/// Browsers keep other white space and control characters as a part of the name. If they were removed here, the name of a cookie
+/// that a sibling host plants would become one that the browser protects, such as `__Host-session` (CVE-2020-8184).
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 fn seconds(duration: Duration) -> ::cookie::time::Duration {

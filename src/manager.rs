@@ -1,13 +1,15 @@
 //! The session manager: all policy about sessions, on top of a store that only keeps payloads.
 //!
 //! Applications and adapters use it. One file has one part: `builder` the settings, `load` from an id to a session, `commit`
-//! from a session to an action, `update` changes that are retried, `save` the optimistic loop behind both, `principals` the
+//! from a session to an action, `headers` from an outcome to the response, `discard` what cannot be decoded, `update` changes that are retried, `save` the optimistic loop behind both, `principals` the
 //! sessions of an owner. A clone is the same manager: the settings never change after `build`.
 
 mod backoff;
 mod bounded;
 mod builder;
 mod commit;
+mod discard;
+mod headers;
 mod load;
 mod principals;
 mod save;
@@ -103,6 +105,12 @@ impl<T: 'static> SessionManager<T> {
     /// Returns the store, for its [`index`](SessionStore::index) and its [`health`](SessionStore::health).
     pub fn store(&self) -> &dyn SessionStore {
         &*self.0.store
+    }
+
+    /// Returns a number that only clones of this manager have, as long as one of them exists.
+    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
     }
 
     pub(crate) fn codec(&self) -> &dyn Codec<T> {

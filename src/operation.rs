@@ -5,6 +5,7 @@
 // Some operations exist only with a feature.
 #![allow(dead_code)]
 
+pub(crate) const ACCEPT: &str = "accepting connections";
 pub(crate) const BUILD_MANAGER: &str = "building a manager";
 pub(crate) const BUILD_POOL: &str = "building a pool";
 pub(crate) const BUILD_STORE: &str = "building a store";
@@ -21,6 +22,7 @@ pub(crate) const ENCRYPT: &str = "encrypting a session";
 pub(crate) const END: &str = "ending sessions";
 pub(crate) const END_ALL_SESSIONS: &str = "ending everybody's sessions";
 pub(crate) const ENFORCE_CAP: &str = "enforcing the cap";
+pub(crate) const END_RIVALS: &str = "ending the visitor's other sessions";
 pub(crate) const KEEP_COMPANIONS: &str = "preparing companions";
 pub(crate) const LISTEN_FOR_SIGNALS: &str = "listening for signals";
 pub(crate) const LIST_BY_PRINCIPAL: &str = "listing the sessions of a principal";
@@ -28,6 +30,7 @@ pub(crate) const MAKE_CSRF_TOKEN: &str = "making a CSRF token";
 pub(crate) const MERGE: &str = "merging two changes";
 pub(crate) const NAME_COOKIE: &str = "naming the cookie";
 pub(crate) const NAME_KEYS: &str = "naming keys";
+pub(crate) const OPEN: &str = "opening a session";
 pub(crate) const PAGE: &str = "listing sessions";
 pub(crate) const READ: &str = "reading a session";
 pub(crate) const READ_ADDRESS: &str = "reading the address of Redis";

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::codec::{Binding, Envelope, Head};
 use crate::manager::{Changes, Timeouts};
 use crate::store::Version;
-use crate::{BoxError, Codec, Error, OnConflict, SessionId, SessionStore, csrf, operation};
+use crate::{BoxError, Codec, Error, OnConflict, Outcome, SessionId, SessionStore, csrf, operation};
 
 /// A visitor's session, opened for one request.
 ///
@@ -61,6 +61,11 @@ pub struct Session<T> {
     /// The principal that owned the session when it was last read or stored.
     pub(crate) stored_principal: Option<String>,
     pub(crate) origin: Origin,
+    /// The ids of the other sessions that the request's cookies name and that may be live. The browser keeps sending them, so
+    /// one of them would be opened once this session has another id, or none.
+    pub(crate) rivals: Vec<SessionId>,
+    /// Whether the commit ends the rivals, if it changes the id of the session.
+    pub(crate) ends_rivals: bool,
     pub(crate) change: Change,
     pub(crate) on_conflict: OnConflict,
     /// The session before its first change, encoded with a new revision. The changed session is encoded with that revision
@@ -287,6 +292,7 @@ impl<T: 'static> Session<T> {
         if self.change == Change::None && change < Change::Discard {
             self.take_snapshot();
         }
+        self.ends_rivals |= matches!(change, Change::Renew | Change::Destroy);
         self.change = self.change.max(change);
     }
 
@@ -317,6 +323,15 @@ impl<T: 'static> Session<T> {
     /// Returns the id that the session gets with its commit, if it gets another one. The store chooses it at the first call.
     pub(crate) fn next_id(&self) -> SessionId {
         *self.next_id.get_or_init(|| self.store.fresh_id(self.id()))
+    }
+
+    /// Returns the ids of the rivals that end with this commit. `stored` is the id that the session has now, if it is stored.
+    ///
+    /// Without the end of the rivals, a visitor who signs out would be in a rival session at the next request, and so would a
+    /// visitor who signs in, if the browser sends the rival's cookie first.
+    pub(crate) fn rivals_to_end(&self, outcome: Outcome, stored: Option<&SessionId>) -> &[SessionId] {
+        let has_other_id = stored.is_some_and(|id| self.cookie_id.is_none_or(|(cookie_id, _)| cookie_id != *id));
+        if self.ends_rivals && (outcome == Outcome::Destroyed || has_other_id) { &self.rivals } else { &[] }
     }
 
     /// Returns `true` if the visitor's cookie has another id, or was not sent when the session was last remembered.

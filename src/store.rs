@@ -24,6 +24,7 @@
 //! |---|---|---|
 //! | [`create`](SessionStore::create) | stores a new session | overwrites one that lives |
 //! | [`read`](SessionStore::read) | answers the payload, and with a [`Touch`] moves the deadline | answers an expired session |
+//! | [`read_first`](SessionStore::read_first) | reads the first live session of several ids | touches another one |
 //! | [`save`](SessionStore::save) | replaces payload and deadline of a session that lives | brings back one that does not |
 //! | [`rotate`](SessionStore::rotate) | moves a session that lives to a new id | leaves both ids alive, or neither |
 //! | [`delete`](SessionStore::delete) | ends a session | fails because there was none |
@@ -93,6 +94,23 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
     /// Reads a session, and moves its deadline if asked to.
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found>;
+
+    /// Reads the first of several ids that has a live session, and moves the deadline of that session if asked to.
+    ///
+    /// Returns the position of an id, and the outcome for this id: the first live session, or the error that the read of an
+    /// id failed with. If no session is live, it is [`Found::Renewed`] with a renewed id if there is one, and otherwise
+    /// [`Found::Absent`]. The default reads one id after the other. A store overrides it to save round trips.
+    fn read_first(&self, ids: &[SessionId], touch: Touch) -> (usize, Result<Found>) {
+        let mut dead = (0, Ok(Found::Absent));
+        for (at, id) in ids.iter().enumerate() {
+            match self.read(id, touch) {
+                Ok(Found::Absent) => (),
+                Ok(Found::Renewed) => dead = (at, Ok(Found::Renewed)),
+                found => return (at, found),
+            }
+        }
+        dead
+    }
 
     /// Replaces payload and deadline of a session that lives and, if a version is expected, has that version.
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
@@ -372,6 +390,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
         (**self).read(id, touch)
+    }
+
+    fn read_first(&self, ids: &[SessionId], touch: Touch) -> (usize, Result<Found>) {
+        (**self).read_first(ids, touch)
     }
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {

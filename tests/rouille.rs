@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rouille::{Request, Response};
 use support::PATIENCE;
-use threaded_sessions::rouille::{failure, session, try_session};
+use threaded_sessions::rouille::{discard_unreadable, failure, session, sign_in, try_session, try_sign_in};
 use threaded_sessions::store::{SessionStore, Write};
 use threaded_sessions::{
     Error, ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, Session, SessionId, SessionManager,
@@ -251,4 +251,125 @@ fn every_kind_of_error_has_its_status() {
         let body = body(response);
         assert!(!body.is_empty() && !body.contains("secret"), "{body}");
     }
+}
+
+#[test]
+fn response_with_cookie_is_never_for_shared_caches() {
+    let public = |session: &mut Session<u32>| {
+        count(session)
+            .with_public_cache(60)
+            .with_additional_header("CDN-Cache-Control", "max-age=60")
+            .with_additional_header("Expires", "Thu, 01 Jan 2099 00:00:00 GMT")
+            .with_additional_header("Vary", "Accept-Language")
+            .with_additional_header("vary", "Origin")
+    };
+    let sessions = sessions();
+    let response = session(&sessions, &request(&[]), public);
+    assert_eq!(header(&response, "Set-Cookie").len(), 1);
+    assert_eq!(header(&response, "Cache-Control"), ["no-store"]);
+    assert_eq!(header(&response, "Vary"), ["Accept-Language, Origin, Cookie"]);
+    for name in ["CDN-Cache-Control", "Expires"] {
+        assert!(header(&response, name).is_empty(), "{name}");
+    }
+    assert_eq!(header(&response, "Content-Type"), ["text/plain; charset=utf-8"]);
+
+    // The end of a session clears the cookie, which is a cookie too.
+    let id = stored(&sessions);
+    let response = session(&sessions, &request_of(&id), |session| {
+        session.destroy();
+        Response::text("bye").with_public_cache(60)
+    });
+    assert_eq!(header(&response, "Cache-Control"), ["no-store"]);
+
+    // Without a cookie the handler decides.
+    let id = stored(&sessions);
+    let response = session(&sessions, &request_of(&id), |_| Response::text("logo").with_public_cache(60));
+    assert!(header(&response, "Cache-Control")[0].contains("public"));
+    assert_eq!(header(&response, "Vary"), ["Cookie"]);
+}
+
+#[test]
+fn second_opening_in_one_request_fails_loudly() {
+    let sessions = sessions();
+    let clone = sessions.clone();
+    for id in [None, Some(stored(&sessions))] {
+        let headers: Vec<_> = id.iter().map(|id| ("Cookie".to_owned(), cookie(id))).collect();
+        let request = Request::fake_http("GET", "/app/page", headers, Vec::new());
+        let without_prefix = request.remove_prefix("/app").unwrap();
+        for inner in [&request, &without_prefix] {
+            let (response, committed) = try_session(&sessions, &request, |outer| {
+                **outer += 1;
+                let mut was_called = false;
+                let error = try_session(&clone, inner, |_| {
+                    was_called = true;
+                    Response::empty_204()
+                });
+                assert_eq!(error.expect_err("it is open already").kind(), ErrorKind::Misconfigured);
+                let error = try_sign_in(&clone, inner, |_| Response::empty_204());
+                assert_eq!(error.expect_err("it is open already").kind(), ErrorKind::Misconfigured);
+                assert!(!was_called);
+                session(&clone, inner, |_| Response::empty_204())
+            })
+            .unwrap();
+            assert_eq!((response.status_code, committed.outcome()), (500, Outcome::Stored));
+            assert!(header(&response, "Set-Cookie").len() <= 1);
+        }
+        // It may be opened again afterwards, also after a panic.
+        let panicked =
+            catch_unwind(AssertUnwindSafe(|| session(&sessions, &request, |_| panic!("as the test wants it"))));
+        assert!(panicked.is_err());
+        assert_eq!(session(&sessions, &request, count).status_code, 200);
+    }
+}
+
+#[test]
+fn other_requests_and_managers_may_nest() {
+    let sessions = sessions();
+    let names = SessionManager::<String>::builder(MemorySessionStore::new()).cookie_name("name").build().unwrap();
+    let id = stored(&sessions);
+    for headers in [vec![], vec![("Cookie".to_owned(), cookie(&id))]] {
+        let new = || Request::fake_http("GET", "/", headers.clone(), Vec::new());
+        let (outer, second) = (new(), new());
+        let response = session(&sessions, &outer, |_| {
+            let inner = session(&sessions, &second, count);
+            assert_eq!(inner.status_code, 200, "a test serves a second request");
+            let third = session(&sessions, &new(), count);
+            assert_eq!(third.status_code, 200, "and another one");
+            session(&names, &outer, |name| {
+                name.push('x');
+                Response::text("both")
+            })
+        });
+        assert_eq!((response.status_code, header(&response, "Set-Cookie").len()), (200, 1));
+    }
+    assert_eq!(value(&sessions, &id), Some(3));
+}
+
+#[test]
+fn unreadable_session_has_two_ways_out() {
+    let store = MemorySessionStore::new();
+    let before = SessionManager::<String>::new(store.clone());
+    let sessions = Sessions::new(store);
+    let unreadable = || {
+        let mut session = before.fresh();
+        *session = "a cart".to_owned();
+        *before.commit(session).unwrap().id().unwrap()
+    };
+    let id = unreadable();
+    assert_eq!(session(&sessions, &request_of(&id), count).status_code, 500);
+    let response = discard_unreadable(&sessions, &request_of(&id), Response::redirect_303("/"));
+    assert_eq!((response.status_code, header(&response, "Location")), (303, vec!["/"]));
+    assert!(header(&response, "Set-Cookie")[0].contains("Max-Age=0"));
+    assert!(before.open_id(&id).unwrap().is_none());
+
+    let id = unreadable();
+    let response = sign_in(&sessions, &request_of(&id), |session| {
+        session.renew();
+        count(session)
+    });
+    assert_eq!((response.status_code, header(&response, "Set-Cookie").len()), (200, 1));
+    assert!(before.open_id(&id).unwrap().is_none());
+
+    let away = Sessions::new(RedisSessionStore::open("redis://127.0.0.1:1").unwrap());
+    assert_eq!(discard_unreadable(&away, &request_of(&id), Response::empty_204()).status_code, 503);
 }

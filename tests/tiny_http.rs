@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
 use support::{Client, Monitor, PATIENCE, shared, unique};
-use threaded_sessions::tiny_http::{answer, respond};
+use threaded_sessions::tiny_http::{answer, discard_unreadable, respond, session, sign_in};
 use threaded_sessions::{MemorySessionStore, OnConflict, RedisSessionStore, SessionManager, SessionManagerBuilder};
 use tiny_http::{Header, Method, Request, Response, Server};
 
@@ -75,6 +75,37 @@ fn route(sessions: &Sessions, request: Request) {
             own.into_iter()
                 .fold(text("own".into()), |response, (name, value)| response.with_header(header(name, value)))
         }),
+        "/public" => respond(sessions, request, |count, _| {
+            **count += 1;
+            let own = [
+                ("Cache-Control", "public, max-age=60"),
+                ("Surrogate-Control", "max-age=60"),
+                ("Vary", "Accept"),
+                ("vary", "Origin"),
+                ("X-Own", "stays"),
+            ];
+            let response = text("x".repeat(100)).with_chunked_threshold(10).with_status_code(201);
+            own.into_iter().fold(response, |response, (name, value)| response.with_header(header(name, value)))
+        }),
+        "/nested" => respond(sessions, request, |count, request| {
+            **count += 1;
+            session(sessions, request, |_, _| -> Response<std::io::Empty> { panic!("it is open already") })
+        }),
+        "/two-managers" => respond(sessions, request, |count, request| {
+            **count += 1;
+            let other = Sessions::builder(MemorySessionStore::new()).cookie_name("other").build().unwrap();
+            session(&other, request, |other, _| {
+                **other += 1;
+                text("both".into())
+            })
+        }),
+        "/sign-in" => answer(request, |request| {
+            sign_in(sessions, request, |count, _| {
+                count.renew();
+                text(count.to_string())
+            })
+        }),
+        "/start-over" => answer(request, |request| discard_unreadable(sessions, request, text("anew".into()))),
         "/panic" => respond(sessions, request, |count, _| -> Response<std::io::Empty> {
             **count += 1;
             panic!("as the test wants it")
@@ -162,7 +193,7 @@ fn headers_that_the_handler_set_stand() {
     let mut client = site.client();
     let response = client.get("/own");
     assert_eq!(response.header("Cache-Control"), Some("private"));
-    assert_eq!(response.header("Vary"), Some("Accept"));
+    assert_eq!(response.header("Vary"), Some("Accept, Cookie"));
     assert_eq!(response.all("Set-Cookie").count(), 2);
     assert!(client.cookies.contains_key("theme") && client.cookies.contains_key("__Host-session"));
 }
@@ -225,4 +256,51 @@ fn a_static_route_costs_no_command() {
     let commands = monitor.commands();
     let ours: Vec<_> = commands.iter().filter(|command| command.iter().any(|word| word.contains(&id))).collect();
     assert_eq!(ours.len(), 1, "reading costs one, the static route none: {commands:?}");
+}
+
+#[test]
+fn response_with_cookie_is_never_for_shared_caches() {
+    let site = Site::start(&sessions(|settings| settings), 1, route);
+    let mut client = site.client();
+    let first = client.get("/public");
+    assert_eq!((first.status, first.body.len(), first.all("Set-Cookie").count()), (201, 100, 1));
+    assert_eq!(first.all("Cache-Control").collect::<Vec<_>>(), ["no-store"]);
+    assert_eq!(first.all("Vary").collect::<Vec<_>>(), ["Accept, Origin, Cookie"]);
+    assert_eq!(first.header("Surrogate-Control"), None);
+    assert_eq!((first.header("X-Own"), first.header("Transfer-Encoding")), (Some("stays"), Some("chunked")));
+    let second = client.get("/public");
+    assert_eq!((second.header("Set-Cookie"), second.header("Cache-Control")), (None, Some("public, max-age=60")));
+}
+
+#[test]
+fn second_opening_in_one_request_fails_loudly() {
+    let site = Site::start(&sessions(|settings| settings), 1, route);
+    let mut client = site.client();
+    for _ in 0..2 {
+        let response = client.get("/nested");
+        assert_eq!((response.status, response.all("Set-Cookie").count() <= 1), (500, true));
+    }
+    assert_eq!(client.get("/read").body, "2", "the outer session is kept");
+    let response = client.get("/two-managers");
+    assert_eq!((response.status, response.all("Set-Cookie").count()), (200, 1));
+}
+
+#[test]
+fn unreadable_session_has_two_ways_out() {
+    let store = MemorySessionStore::new();
+    let before = SessionManager::<String>::new(store.clone());
+    let site = Site::start(&Sessions::new(store), 1, route);
+    for (path, body) in [("/sign-in", "0"), ("/start-over", "anew")] {
+        let mut session = before.fresh();
+        *session = "a cart".to_owned();
+        let id = *before.commit(session).unwrap().id().unwrap();
+        let mut client = site.client();
+        client.cookies.insert("__Host-session".into(), id.expose());
+        assert_eq!(client.get("/read").status, 500);
+        let response = client.get(path);
+        assert_eq!((response.status, &*response.body), (200, body));
+        assert_ne!(client.cookies.get("__Host-session"), Some(&id.expose()));
+        assert_eq!(client.get("/read").status, 200);
+        assert!(before.open_id(&id).unwrap().is_none());
+    }
 }

@@ -182,6 +182,41 @@ fn in_short(command: &[String], key: &str) -> String {
     shown.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
+/// Opens a session by several cookies: round trips, commands, and the value if a session was found.
+fn open_several(server: &RedisServer, kind: Kind, ids: &[SessionId]) -> (usize, usize, Option<u32>) {
+    let proxy = Proxy::start(server);
+    let sessions = SessionManager::<Visit>::new(store_at(proxy.url(), kind));
+    assert!(sessions.open_id(&SessionId::random()).unwrap().is_none(), "the connection is open");
+    proxy.set_for(Fault::Drip(Duration::ZERO), usize::MAX);
+    let (before, monitor) = (proxy.fired(), Monitor::start(server));
+    let header = ids.iter().map(cookie).collect::<Vec<_>>().join("; ");
+    let session = sessions.open([&*header]).unwrap();
+    let found = session.id().is_some().then_some(session.count);
+    (proxy.fired() - before, monitor.commands().len(), found)
+}
+
+#[test]
+fn dead_cookies_cost_one_more_round_trip_together() {
+    on_each_kind(|server, store, kind| {
+        live(store, |_, _| ());
+        let sessions = SessionManager::<Visit>::new(store.clone());
+        let [one, two] = [1, 2].map(|count| create(&sessions, count));
+        let dead = [(); 4].map(|()| SessionId::random());
+        let read = if kind == Kind::Plain { 1 } else { 2 };
+        for (ids, trips, commands, found) in [
+            // Commands for a live first cookie, whatever comes after it.
+            (vec![one], 1, read, Some(1)),
+            (vec![one, two, dead[0], dead[1]], 1, read, Some(1)),
+            (vec![dead[0]], 2, read + 1, None),
+            (dead.to_vec(), 2, read + 7, None),
+            (vec![dead[0], two], 3, 2 * read + 3, Some(2)),
+            (vec![dead[0], dead[1], dead[2], two], 3, 2 * read + 7, Some(2)),
+        ] {
+            assert_eq!(open_several(server, kind, &ids), (trips, commands, found), "{kind:?}, {ids:?}");
+        }
+    });
+}
+
 #[test]
 fn visitors_whose_session_did_not_change_cost_no_command() {
     on_each_kind(|server, store, kind| {

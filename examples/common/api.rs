@@ -14,6 +14,8 @@ pub(crate) enum Call {
     Login(String),
     Add(String),
     Logout,
+    /// Ends a session that cannot be read.
+    StartOver,
     Health,
 }
 
@@ -44,6 +46,10 @@ impl Reply {
 
     fn error(status: u16, error: &str) -> Self {
         Self::new(status, json!({ "error": error }))
+    }
+
+    pub(crate) fn no_content() -> Self {
+        Self { status: 204, body: String::new(), allow: None }
     }
 
     /// For a change that was dropped.
@@ -83,8 +89,11 @@ impl Call {
             ("POST", "/api/login") => parameter("user").map(Self::Login),
             ("POST", "/api/cart") => parameter("item").map(Self::Add),
             ("POST", "/api/logout") => Ok(Self::Logout),
+            ("POST", "/api/start-over") => Ok(Self::StartOver),
             (_, "/api/session" | "/api/health") => Err(Self::not_allowed("GET, HEAD")),
-            (_, "/api/hit" | "/api/login" | "/api/cart" | "/api/logout") => Err(Self::not_allowed("POST")),
+            (_, "/api/hit" | "/api/login" | "/api/cart" | "/api/logout" | "/api/start-over") => {
+                Err(Self::not_allowed("POST"))
+            }
             _ => Err(Reply::error(404, "there is no such call")),
         }
     }
@@ -93,11 +102,11 @@ impl Call {
         Reply { allow: Some(allow), ..Reply::error(405, "not with this method") }
     }
 
-    /// Does with the session what is asked for; [`Health`](Self::Health) needs none.
+    /// Does with the session what is asked for. [`Health`](Self::Health) and [`StartOver`](Self::StartOver) need none.
     pub(crate) fn run(self, sessions: &Sessions, shopper: &mut Session<Shopper>) -> Result<Reply, Error> {
         // However many requests of one visitor do this at once, each counts.
         let kept = match self {
-            Self::Session | Self::Health => Some(()),
+            Self::Session | Self::StartOver | Self::Health => Some(()),
             Self::Hit => sessions.update_in(shopper, |shopper| shopper.hits += 1)?,
             Self::Add(name) => {
                 let item = Item { name, ..Item::default() };
@@ -109,7 +118,7 @@ impl Call {
             }
             Self::Logout => {
                 shopper.destroy();
-                return Ok(Reply { status: 204, body: String::new(), allow: None });
+                return Ok(Reply::no_content());
             }
         };
         Ok(kept.map_or_else(Reply::conflict, |()| Reply::session(shopper)))

@@ -113,6 +113,14 @@ pub(crate) fn sorry(title: &str, text: &str) -> String {
     document(title, &link("/", "Shop", ""), &content, "")
 }
 
+/// For a visitor whose session cannot be read. The form needs no token, because it ends no other session.
+pub(crate) fn start_over() -> String {
+    let content = "<section class=narrow><h1>We cannot read your record</h1>\
+         <p>The shop has changed since your last visit. You can start over with an empty cart.\
+         <form method=post action=/start-over><button>Start over</button></form></section>";
+    document("We cannot read your record", &link("/", "Shop", ""), content, "")
+}
+
 /// The page that is the same for everybody.
 pub(crate) fn about() -> String {
     let content = "<section class=narrow><h1>How this shop remembers you</h1>\

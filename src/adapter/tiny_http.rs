@@ -18,11 +18,18 @@
 //! A route that needs no session calls [`answer`], and sends no command to the store. Invariant: a handler that panics commits
 //! nothing, and its request gets status 500.
 
+#[cfg(feature = "clap")]
+mod serve;
+
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 
 use ::tiny_http::{Header, Request, Response, ResponseBox};
 
+#[cfg(feature = "clap")]
+pub use self::serve::serve;
+use super::{Purpose, RequestIdentity};
 use crate::{Committed, Error, Result, Session, SessionManager, adapter};
 
 /// Sends the response of [`session`] to a request.
@@ -82,14 +89,86 @@ pub fn try_session<T: Default + 'static, R: Read>(
     request: &mut Request,
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
 ) -> Result<(Response<R>, Committed)> {
-    let headers = request.headers().iter().map(|header| (header.field.as_str().as_str(), header.value.as_str()));
-    sessions.check_cross_origin(request.method().as_str(), request.url(), headers.clone())?;
-    let mut session = adapter::open(sessions, headers)?;
-    let response = handler(&mut session, request);
-    let committed = sessions.commit(session)?;
-    let headers = adapter::headers(&committed, response.headers().iter().map(|header| header.field.as_str().as_str()));
-    let headers = headers.iter().map(|(name, value)| header(name, value));
-    Ok((headers.fold(response, Response::with_header), committed))
+    handle(sessions, Purpose::Any, request, handler)
+}
+
+/// Runs a handler that may sign a visitor in, like [`session`]. If the session of the request cannot be decoded, the handler gets
+/// a new one.
+///
+/// Use it for the route that signs visitors in; [`SessionManager::open_for_sign_in`] explains why.
+pub fn sign_in<T: Default + 'static, R: Read + Send + 'static>(
+    sessions: &SessionManager<T>,
+    request: &mut Request,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
+) -> ResponseBox {
+    match try_sign_in(sessions, request, handler) {
+        Ok((response, _)) => response.boxed(),
+        Err(error) => failure(&error),
+    }
+}
+
+/// Runs a handler like [`sign_in`], and returns errors and the outcome of the commit to the caller.
+///
+/// # Errors
+///
+/// Returns the errors of [`try_session`], except for that of a session that cannot be decoded.
+pub fn try_sign_in<T: Default + 'static, R: Read>(
+    sessions: &SessionManager<T>,
+    request: &mut Request,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
+) -> Result<(Response<R>, Committed)> {
+    handle(sessions, Purpose::SignIn, request, handler)
+}
+
+/// Ends the session of the request if it cannot be decoded, and clears the cookie on the response.
+///
+/// Use it for the route of a form on the page for [`ErrorKind::Payload`](crate::ErrorKind::Payload). See
+/// [`SessionManager::discard_unreadable`]. If the request comes from another origin, or the store fails, the response is that of
+/// [`failure`].
+pub fn discard_unreadable<T: 'static, R: Read + Send + 'static>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    response: Response<R>,
+) -> ResponseBox {
+    let discarded = sessions
+        .check_cross_origin(request.method().as_str(), request.url(), headers(request.headers()))
+        .and_then(|()| sessions.discard_unreadable(adapter::cookies(headers(request.headers()))));
+    match discarded {
+        Ok(discarded) => merged(response, &discarded).boxed(),
+        Err(error) => failure(&error),
+    }
+}
+
+fn handle<T: Default + 'static, R: Read>(
+    sessions: &SessionManager<T>,
+    purpose: Purpose,
+    request: &mut Request,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
+) -> Result<(Response<R>, Committed)> {
+    sessions.check_cross_origin(request.method().as_str(), request.url(), headers(request.headers()))?;
+    let identity = RequestIdentity { address: ptr::from_ref(&*request).addr(), copy: None };
+    let mut open = adapter::open(sessions, purpose, identity, headers(request.headers()))?;
+    let response = handler(&mut open.session, request);
+    let committed = open.commit()?;
+    Ok((merged(response, &committed), committed))
+}
+
+/// Puts the session's headers onto a response.
+fn merged<R: Read>(response: Response<R>, committed: &Committed) -> Response<R> {
+    let changes = committed.header_changes(|| headers(response.headers()));
+    let added = changes.added.iter().map(|(name, value)| header(name, value));
+    if !response.headers().iter().any(|header| changes.drops(header.field.as_str().as_str())) {
+        return added.fold(response, Response::with_header);
+    }
+    // A response gives up no header, so make it anew.
+    let kept = response.headers().iter().filter(|header| !changes.drops(header.field.as_str().as_str())).cloned();
+    let headers = kept.chain(added).collect();
+    let (status, length, threshold) = (response.status_code(), response.data_length(), response.chunked_threshold());
+    Response::new(status, headers, response.into_reader(), length, None).with_chunked_threshold(threshold)
+}
+
+fn headers(headers: &[Header]) -> impl Iterator<Item = (&str, &str)> {
+    headers.iter().map(|header| (header.field.as_str().as_str(), header.value.as_str()))
 }
 
 /// Logs an error and returns the response to a request whose session could not be opened or committed.

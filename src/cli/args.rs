@@ -4,12 +4,13 @@
 //! and notices Ctrl-C and SIGTERM. At such a signal, stop accepting requests, finish the running requests, then stop the
 //! reaper. Invariant: the password in the Redis URL never reaches the help text or `Debug`.
 //!
-//! With tiny_http, unblock each accepting thread once:
+//! With tiny_http, `threaded_sessions::tiny_http::serve` does this, and accepts connections again after a shortage of file
+//! descriptors:
 //!
 //! ```no_run
 //! use clap::Parser;
 //! # #[cfg(feature = "tiny-http")]
-//! use threaded_sessions::tiny_http::respond;
+//! use threaded_sessions::tiny_http::{respond, serve};
 //!
 //! /// Counts your visits.
 //! #[derive(Parser)]
@@ -25,32 +26,23 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let cli = Cli::parse();
 //! let sessions = cli.sessions.manager::<u32>()?.build()?;
-//! let server = tiny_http::Server::http("127.0.0.1:8000")?;
+//! let listener = std::net::TcpListener::bind("127.0.0.1:8000")?;
 //! let host = cli.sessions.host(sessions.reaper())?;
-//! std::thread::scope(|scope| {
-//!     for _ in 0..cli.threads {
-//!         scope.spawn(|| {
-//!             for request in server.incoming_requests() {
-//!                 let sent = respond(&sessions, request, |visits, _| {
-//!                     **visits += 1;
-//!                     tiny_http::Response::from_string(visits.to_string())
-//!                 });
-//!                 sent.unwrap_or_else(|error| eprintln!("an answer was not sent: {error}"));
-//!             }
-//!         });
-//!     }
-//!     host.wait();
-//!     (0..cli.threads).for_each(|_| server.unblock());
+//! let served = serve(&host, listener, cli.threads, |request| {
+//!     respond(&sessions, request, |visits, _| {
+//!         **visits += 1;
+//!         tiny_http::Response::from_string(visits.to_string())
+//!     })
 //! });
 //! host.stop();
+//! served?; // an error here ends the program with a failure
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "tiny-http"))]
 //! # fn main() {}
 //! ```
 //!
-//! rouille has no such call. Let the handler return status 503 once [`Host::stopping`] is set, and call the server's `join`,
-//! as the example `shop` does.
+//! With rouille, `threaded_sessions::rouille::serve` does the same, as the example `shop` shows.
 
 use std::fmt;
 use std::sync::Arc;

@@ -52,6 +52,18 @@ impl Host {
         }
     }
 
+    /// Returns `true` once the program must end.
+    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Asks the program to end.
+    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    pub(crate) fn request_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
     /// Returns the flag that is `true` once the program must end. Set the flag to end the program without a signal.
     pub fn stopping(&self) -> Arc<AtomicBool> {
         self.stopping.clone()

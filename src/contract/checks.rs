@@ -49,6 +49,8 @@ checks! {
         sessions::absent_is_an_outcome: "every operation on an unknown id reports that there is no session",
         sessions::what_was_stored_is_read: "a read returns the payload that was stored, whatever bytes it has",
         sessions::create_never_overwrites: "a second session under one id is rejected, and the first one stays",
+        sessions::the_first_live_session_is_read: "of several ids the first live session is read and touched, and no other; \
+            without one, a renewed id is reported",
         sessions::save_replaces: "a save replaces the whole payload",
         sessions::save_never_brings_back: "a save of a deleted or renewed session stores nothing, with or without a version",
         sessions::save_if_unchanged: "a save with a version succeeds only if the session has this version, and otherwise \

@@ -40,6 +40,48 @@ pub(super) fn create_never_overwrites(tested: &Tested<'_>) {
     assert_eq!(&*live(store, &id, Touch::No).payload, b"first");
 }
 
+pub(super) fn the_first_live_session_is_read(tested: &Tested<'_>) {
+    let store = tested.store;
+    let unknown = store.fresh_id(None);
+    let ended = create(store, b"ended", HOUR);
+    assert!(ok(store.delete(&ended)));
+    let renewed = create(store, b"renewed", HOUR);
+    assert_stored(store.rotate(&renewed, &store.fresh_id(Some(&renewed)), Write::new(b"v", HOUR), None));
+    let [one, other] = [b"one".as_slice(), b"other"].map(|payload| create(store, payload, HOUR));
+    let read = |ids: &[&SessionId], touch| {
+        let ids: Vec<SessionId> = ids.iter().map(|id| **id).collect();
+        let (at, found) = store.read_first(&ids, touch);
+        let payload = match ok(found) {
+            Found::Live(stored) => Some(stored.payload.to_vec()),
+            Found::Renewed => Some(b"(renewed)".to_vec()),
+            Found::Absent => None,
+        };
+        (at, payload)
+    };
+    for (ids, at, payload) in [
+        (&[&one][..], 0, "one"),
+        (&[&one, &other], 0, "one"),
+        (&[&other, &one], 0, "other"),
+        (&[&unknown, &one], 1, "one"),
+        (&[&renewed, &one, &other], 1, "one"),
+        (&[&unknown, &renewed, &ended, &other], 3, "other"),
+        (&[&unknown, &renewed, &ended], 1, "(renewed)"),
+        (&[&renewed, &unknown], 0, "(renewed)"),
+        (&[&unknown, &ended, &renewed], 2, "(renewed)"),
+    ] {
+        for touch in [Touch::No, Touch::Set(HOUR), Touch::Extend(HOUR)] {
+            assert_eq!(read(ids, touch), (at, Some(payload.as_bytes().to_vec())));
+        }
+    }
+    assert_eq!(read(&[], Touch::No).1, None);
+    assert_eq!(read(&[&unknown], Touch::No).1, None);
+    assert_eq!(read(&[&unknown, &ended], Touch::Set(HOUR)).1, None);
+
+    assert_eq!(read(&[&ended, &one, &other], Touch::Set(2 * HOUR)).0, 1);
+    assert_left(live(store, &one, Touch::Extend(HOUR)), 2 * HOUR);
+    assert_left(live(store, &other, Touch::Extend(HOUR)), HOUR);
+}
+
 pub(super) fn save_replaces(tested: &Tested<'_>) {
     let store = tested.store;
     let id = create(store, b"a long first payload", HOUR);

@@ -14,7 +14,7 @@ use crate::codec::Envelope;
 use crate::cookie::COOKIE_MAX_AGE;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Touch};
-use crate::{BoxError, Result, Session, SessionId};
+use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId, operation};
 
 /// The outcome of a commit, and the headers for the response.
 #[derive(Clone)]
@@ -22,7 +22,8 @@ use crate::{BoxError, Result, Session, SessionId};
 pub struct Committed {
     outcome: Outcome,
     id: Option<SessionId>,
-    pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// The value of `Set-Cookie`, if the cookie changed.
+    pub(super) cookie: Option<String>,
 }
 
 /// The outcome of a commit: whether the changes of the request were kept.
@@ -49,6 +50,10 @@ impl Outcome {
 }
 
 impl Committed {
+    pub(super) fn new(outcome: Outcome, id: Option<SessionId>, cookie: Option<String>) -> Self {
+        Self { outcome, id, cookie }
+    }
+
     /// Returns whether the changes were kept.
     pub fn outcome(&self) -> Outcome {
         self.outcome
@@ -61,20 +66,21 @@ impl Committed {
         self.id.as_ref()
     }
 
-    /// Returns the headers for the response, as names and values.
+    /// Returns the headers for a response without other headers about cookies and caches, as names and values.
     ///
     /// They are `Set-Cookie` if the cookie changed, and always `Cache-Control: no-store` and `Vary: Cookie`, because a page
-    /// that only reads the session is personal too. If the handler has set one of the last two itself, the adapters leave
-    /// theirs out. If you copy the headers by hand, do the same.
+    /// that only reads the session is personal too. If the handler may have set `Vary`, or headers that allow caches to store
+    /// the response, use [`merge_into`](Self::merge_into), as the adapters do.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.headers.iter().map(|(name, value)| (*name, &**value))
+        let cookie = self.cookie.as_deref().map(|cookie| ("Set-Cookie", cookie));
+        [("Cache-Control", "no-store"), ("Vary", "Cookie")].into_iter().chain(cookie)
     }
 }
 
 /// Shows the names of the headers only: `Set-Cookie` holds the id.
 impl fmt::Debug for Committed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        let headers: Vec<_> = self.headers().map(|(name, _)| name).collect();
         f.debug_struct("Committed")
             .field("outcome", &self.outcome)
             .field("id", &self.id)
@@ -86,12 +92,15 @@ impl fmt::Debug for Committed {
 impl<T: 'static> SessionManager<T> {
     /// Stores or ends the session as the request asked, and returns the headers for the response.
     ///
-    /// It sends one command if anything must be stored and no other request interferes, and none if nothing must be.
+    /// It sends one command if anything must be stored and no other request interferes, and none if nothing must be. After
+    /// [`renew`](Session::renew) or [`destroy`](Session::destroy) it also ends the other sessions that the request's cookies
+    /// name, at most four, by one command each. Otherwise the next request would open one of them.
     ///
     /// # Errors
     ///
-    /// Nothing is stored after an error, except that [`ErrorKind::MayHaveHappened`](crate::ErrorKind::MayHaveHappened) leaves
-    /// it open.
+    /// Nothing is stored after an error, with two exceptions. [`ErrorKind::MayHaveHappened`](crate::ErrorKind::MayHaveHappened)
+    /// leaves it open. If another session of the request could not be ended, the change has happened; the operation of the
+    /// error is then "ending the visitor's other sessions".
     ///
     /// - Returns the error of the store if a store operation fails.
     /// - Returns [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the value cannot be encoded or is over the size limit.
@@ -101,14 +110,13 @@ impl<T: 'static> SessionManager<T> {
         let inner = &*self.0;
         let plan = inner.plan(&session);
         let (outcome, id) = inner.execute(plan, &mut session)?;
+        inner.end_rivals(session.rivals_to_end(outcome, id.as_ref()))?;
         let cookie = match (outcome, &id) {
             (Outcome::Destroyed, _) => Some(inner.cookie.take()),
             (_, Some(id)) if session.needs_cookie(id) => inner.give_cookie(id, &session.envelope),
             _ => None,
         };
-        let mut headers = vec![("Cache-Control", "no-store".into()), ("Vary", "Cookie".into())];
-        headers.extend(cookie.map(|cookie| ("Set-Cookie", cookie.into())));
-        Ok(Committed { outcome, id, headers })
+        Ok(Committed::new(outcome, id, cookie))
     }
 }
 
@@ -236,10 +244,15 @@ impl<T: 'static> Inner<T> {
         }
         let payload = self.encode_revised(session)?;
         let save = Save { merges: Merges::Never, ..Save::new(id, session, payload, None) };
-        let executed = match self.save_until_stored(session, save, |session| self.encode_revised(session))? {
-            SaveOutcome::Stored(id, _) => return Ok((Outcome::Stored, Some(id))),
-            SaveOutcome::Conflict => (Outcome::Unchanged, Some(id)),
-            SaveOutcome::Missing | SaveOutcome::Ended => (Outcome::Unchanged, None),
+        let executed = match self.save_until_stored(session, save, |session| self.encode_revised(session)) {
+            Ok(SaveOutcome::Stored(id, _)) => return Ok((Outcome::Stored, Some(id))),
+            Ok(SaveOutcome::Conflict) => (Outcome::Unchanged, Some(id)),
+            Ok(SaveOutcome::Missing | SaveOutcome::Ended) => (Outcome::Unchanged, None),
+            // The request changed nothing, so a full or read-only store does not concern it. A later request sends the cookie.
+            Err(error) if error.kind().is_temporary() && error.kind() != ErrorKind::MayHaveHappened => {
+                (Outcome::Unchanged, Some(id))
+            }
+            Err(error) => return Err(error),
         };
         session.envelope.remembered = sent_before;
         Ok(executed)
@@ -251,6 +264,21 @@ impl<T: 'static> Inner<T> {
         let outcome =
             if self.store.delete(id)? || !self.was_renewed(id)? { Outcome::Destroyed } else { Outcome::Detached };
         Ok((outcome, None))
+    }
+
+    /// Ends the other sessions that the request's cookies name. The change of this session has happened by then.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if one may still be live, because the visitor's next request would open it.
+    fn end_rivals(&self, rivals: &[SessionId]) -> Result<()> {
+        for rival in rivals {
+            self.store.delete(rival).map_err(|error| {
+                let kind = if error.kind().is_temporary() { ErrorKind::MayHaveHappened } else { error.kind() };
+                Error::new(kind, operation::END_RIVALS).with_source(error)
+            })?;
+        }
+        Ok(())
     }
 
     fn was_renewed(&self, id: &SessionId) -> Result<bool> {

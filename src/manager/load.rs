@@ -1,8 +1,10 @@
 //! Loading: from the `Cookie` headers of a request, or an id, to a [`Session`].
 //!
 //! Adapters and applications open sessions here; `update` loads through the same code. An id that no live session has is
-//! never adopted, and a session that the lifetime has ended is deleted and never handed out.
+//! never adopted, and a session that the lifetime has ended is never handed out. If a request names several ids, the first live
+//! one counts.
 
+use std::slice;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
@@ -22,15 +24,20 @@ pub(super) enum Loaded<L> {
     Absent,
 }
 
-impl<L> Loaded<L> {
-    /// Continues with a live session. The other outcomes stay what they are.
-    fn and_then<M>(self, next: impl FnOnce(L) -> Result<Loaded<M>>) -> Result<Loaded<M>> {
-        match self {
-            Self::Live(live) => next(live),
-            Self::Renewed => Ok(Loaded::Renewed),
-            Self::Absent => Ok(Loaded::Absent),
-        }
-    }
+/// The fate of a request whose session cannot be decoded.
+#[derive(Clone, Copy, PartialEq)]
+enum IfUnreadable {
+    /// The manager's [`Unreadable`] decides.
+    AsSet,
+    /// A session that replaces the unreadable one when it is committed.
+    Replace,
+}
+
+/// The ids that a request names, while they are tried in their order.
+struct Candidates<'a> {
+    untried: &'a [SessionId],
+    /// The ids of the sessions that could not be decoded and were passed over.
+    unreadable: Vec<SessionId>,
 }
 
 impl<T: 'static> SessionManager<T> {
@@ -38,8 +45,12 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// A visitor without a cookie, or with a malformed one, gets a new session and costs no command. Only `NAME=ID` with the
     /// id in its [one form](SessionId) is well-formed: one that is quoted, percent-encoded, in upper case or in braces is
-    /// not, whatever else the headers hold and however long they are. Of several well-formed ids the first counts. If it is
-    /// unknown, expired or destroyed the session is new; the id is never adopted.
+    /// not, whatever else the headers hold and however long they are.
+    ///
+    /// Browsers send several cookies of one name after the path, the domain or another attribute of the cookie changed. The
+    /// manager tries at most four different ids, in the order sent, until one is live. If the first one is live, opening costs
+    /// one command. An id that is unknown, expired or destroyed is never adopted. If no id is live, the session is new, or
+    /// [detached](Session::is_detached) if another request renewed one of them a moment ago.
     ///
     /// Opening a session counts as using it, unless [`touch_on_read`](crate::SessionManagerBuilder::touch_on_read) is off.
     ///
@@ -47,17 +58,44 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// - Returns the error of the store if the store cannot be read.
     /// - Returns [`ErrorKind::Payload`] if neither the codec nor a migration can read the payload, unless
-    ///   [`Unreadable::StartFresh`] is set.
+    ///   [`Unreadable::StartFresh`] is set. [`discard_unreadable`](Self::discard_unreadable) and
+    ///   [`open_for_sign_in`](Self::open_for_sign_in) are the ways out for the visitor.
     pub fn open<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
     where
         T: Default,
     {
-        let Some(id) = self.0.cookie.find(cookie_headers) else { return Ok(self.fresh()) };
-        Ok(match self.0.load(&id)? {
-            Loaded::Live(session) => session,
-            Loaded::Renewed => self.0.blank(Origin::Detached),
-            Loaded::Absent => self.fresh(),
-        })
+        self.0.open(&self.0.cookie.candidates(cookie_headers), IfUnreadable::AsSet)
+    }
+
+    /// Opens the session of a request that may sign a visitor in. If the session cannot be decoded, it opens a new one.
+    ///
+    /// Use it for the route that signs visitors in. Otherwise a visitor whose session became unreadable, for example by a deploy,
+    /// could not sign in. If the new session is stored, its commit also ends the unreadable one, as a
+    /// [renewal](Session::renew) ends the old id. If nothing is stored, for example after a wrong password, the unreadable
+    /// session stays. In all other respects it works like [`open`](Self::open).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<String>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open_for_sign_in(None)?; // what the request has in its Cookie header
+    /// session.renew();
+    /// *session = "ada".to_owned();
+    /// let committed = sessions.commit(session)?;
+    /// # let _ = committed;
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the store if the store cannot be read.
+    pub fn open_for_sign_in<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
+    where
+        T: Default,
+    {
+        self.0.open(&self.0.cookie.candidates(cookie_headers), IfUnreadable::Replace)
     }
 
     /// Opens a session by its id; returns `None` if no live session has the id.
@@ -84,31 +122,97 @@ impl<T: 'static> SessionManager<T> {
 }
 
 impl<T: 'static> Inner<T> {
-    /// Loads a session: one read, and a second one if the first one could not move the deadline to where it should be.
-    pub(super) fn load(&self, id: &SessionId) -> Result<Loaded<Session<T>>> {
-        let touch = self.touch();
-        let is_bounded = touch != Touch::No && self.lifetime.is_some() && self.bounded.contains(id);
-        let touch = if is_bounded { Touch::No } else { touch };
-        self.read(id, touch)?.and_then(|(stored, envelope)| {
-            let (stored, envelope) = self.move_deadline(id, stored, envelope, touch)?;
-            self.admit(id, stored, envelope)
-        })
+    /// Opens the first live session of these ids, or a new session.
+    fn open(&self, ids: &[SessionId], if_unreadable: IfUnreadable) -> Result<Session<T>>
+    where
+        T: Default,
+    {
+        let mut candidates = Candidates { untried: ids, unreadable: Vec::new() };
+        let mut session = match self.load_first(&mut candidates, if_unreadable)? {
+            Loaded::Live(session) => session,
+            Loaded::Renewed => self.blank(Origin::Detached),
+            Loaded::Absent => self.blank(Origin::New),
+        };
+        session.ends_rivals = if_unreadable == IfUnreadable::Replace && !candidates.unreadable.is_empty();
+        session.rivals = candidates.unreadable;
+        session.rivals.extend(candidates.untried);
+        Ok(session)
     }
 
-    /// Reads and decodes what is stored, and applies [`Unreadable`]. The error can come from the codec, or from a step that
-    /// cannot decrypt.
-    fn read(&self, id: &SessionId, touch: Touch) -> Result<Loaded<(Stored, Envelope<T>)>> {
-        let read = self.store.read(id, touch).and_then(|found| match found {
-            Found::Live(stored) => self.decode(&stored.payload).map(|envelope| Loaded::Live((stored, envelope))),
-            Found::Renewed => Ok(Loaded::Renewed),
-            Found::Absent => Ok(Loaded::Absent),
-        });
-        match read {
-            Err(error) if error.kind() == ErrorKind::Payload && self.unreadable == Unreadable::StartFresh => {
-                log::warn!("session {} is left to expire: {error:#}", self.store.handle(id));
-                Ok(Loaded::Absent)
+    /// Loads a session: one read, and a second one if the first one could not move the deadline to where it should be.
+    pub(super) fn load(&self, id: &SessionId) -> Result<Loaded<Session<T>>> {
+        let mut candidates = Candidates { untried: slice::from_ref(id), unreadable: Vec::new() };
+        self.load_first(&mut candidates, IfUnreadable::AsSet)
+    }
+
+    /// Loads the first live session of the candidates. The candidates after it stay untried.
+    fn load_first(&self, candidates: &mut Candidates<'_>, if_unreadable: IfUnreadable) -> Result<Loaded<Session<T>>> {
+        while !candidates.untried.is_empty() {
+            let touch = self.first_touch(candidates.untried);
+            let (at, found) = self.store.read_first(candidates.untried, touch);
+            let (id, rest) = (candidates.untried[at], &candidates.untried[at + 1..]);
+            let session = match found {
+                Ok(Found::Live(stored)) => self.admit(&id, stored, touch),
+                Ok(dead) => {
+                    candidates.untried = &[];
+                    return Ok(if let Found::Renewed = dead { Loaded::Renewed } else { Loaded::Absent });
+                }
+                Err(error) => Err(error),
+            };
+            candidates.untried = rest;
+            match session {
+                Ok(Some(session)) => return Ok(Loaded::Live(session)),
+                Ok(None) => (),
+                Err(error) => {
+                    self.pass_over(&id, error, if_unreadable)?;
+                    candidates.unreadable.push(id);
+                }
             }
-            read => read,
+        }
+        Ok(Loaded::Absent)
+    }
+
+    /// Returns `Ok` if the error is that of a session that cannot be decoded, and the request may do without the session. The
+    /// error can come from the codec, or from a step that cannot decrypt.
+    fn pass_over(&self, id: &SessionId, error: Error, if_unreadable: IfUnreadable) -> Result<()> {
+        if error.kind() != ErrorKind::Payload {
+            return Err(error);
+        }
+        match (if_unreadable, self.unreadable) {
+            (IfUnreadable::AsSet, Unreadable::Fail) => return Err(error),
+            (IfUnreadable::AsSet, Unreadable::StartFresh) => {
+                log::warn!("session {} is left to expire: {error:#}", self.store.handle(id));
+            }
+            (IfUnreadable::Replace, _) => {
+                log::warn!("session {} can be replaced by a sign-in: {error:#}", self.store.handle(id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a session of what was read. Returns `None`, and deletes the session, if its lifetime is over.
+    fn admit(&self, id: &SessionId, stored: Stored, touched: Touch) -> Result<Option<Session<T>>> {
+        let envelope = self.decode(&stored.payload)?;
+        let (stored, mut envelope) = self.move_deadline(id, stored, envelope, touched)?;
+        let now = self.clock.now();
+        let clock_was_ahead = envelope.created > now + CLOCK_TOLERANCE;
+        envelope.limit_times(now);
+        let lifetime_left = self.lifetime_left(&envelope, now);
+        if lifetime_left.is_some_and(|left| left.is_zero()) {
+            self.clean_up(id);
+            return Ok(None);
+        }
+        let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
+        let origin = Origin::Stored { id: *id, version: stored.version };
+        let session = self.session(envelope, origin, expires_in, now);
+        Ok(Some(Session { clock_was_ahead, ..session }))
+    }
+
+    /// Deletes a session whose lifetime is over. The session is absent in any case, so a failure, for example on a read-only
+    /// server, does not concern the request. A later request tries again.
+    fn clean_up(&self, id: &SessionId) {
+        if let Err(error) = self.store.delete(id) {
+            log::debug!("session {} is over and could not be deleted: {error:#}", self.store.handle(id));
         }
     }
 
@@ -125,7 +229,16 @@ impl<T: 'static> Inner<T> {
         let mut touched = touched;
         for _ in 0..2 {
             let Some(touch) = self.second_touch(id, &stored, &envelope, touched) else { break };
-            let Found::Live(moved) = self.store.read(id, touch)? else { break };
+            let moved = match self.store.read(id, touch) {
+                Ok(Found::Live(moved)) => moved,
+                Ok(Found::Renewed | Found::Absent) => break,
+                // The session was read. The next request moves its deadline.
+                Err(error) if error.kind().is_temporary() => {
+                    log::debug!("session {} was not extended: {error:#}", self.store.handle(id));
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             (envelope, stored, touched) = (self.decode(&moved.payload)?, moved, touch);
         }
         Ok((stored, envelope))
@@ -157,20 +270,11 @@ impl<T: 'static> Inner<T> {
         Some(Touch::Set(end))
     }
 
-    /// Makes a session of what was read, or deletes it if its lifetime is over.
-    fn admit(&self, id: &SessionId, stored: Stored, mut envelope: Envelope<T>) -> Result<Loaded<Session<T>>> {
-        let now = self.clock.now();
-        let clock_was_ahead = envelope.created > now + CLOCK_TOLERANCE;
-        envelope.limit_times(now);
-        let lifetime_left = self.lifetime_left(&envelope, now);
-        if lifetime_left.is_some_and(|left| left.is_zero()) {
-            self.store.delete(id)?;
-            return Ok(Loaded::Absent);
-        }
-        let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
-        let origin = Origin::Stored { id: *id, version: stored.version };
-        let session = self.session(envelope, origin, expires_in, now);
-        Ok(Loaded::Live(Session { clock_was_ahead, ..session }))
+    /// Returns the touch of the first read. It is none if the lifetime of one of the sessions is known to bound its deadline.
+    fn first_touch(&self, ids: &[SessionId]) -> Touch {
+        let touch = self.touch();
+        let may_be_bounded = touch != Touch::No && self.lifetime.is_some();
+        if may_be_bounded && ids.iter().any(|id| self.bounded.contains(id)) { Touch::No } else { touch }
     }
 
     fn touch(&self) -> Touch {
@@ -216,6 +320,8 @@ impl<T: 'static> Inner<T> {
             cookie_id,
             stored_principal,
             origin,
+            rivals: Vec::new(),
+            ends_rivals: false,
             change: Change::None,
             on_conflict: self.on_conflict,
             snapshot: None,

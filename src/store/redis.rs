@@ -6,6 +6,7 @@
 
 mod builder;
 mod check;
+mod first;
 mod index;
 mod keys;
 mod marker;
@@ -137,15 +138,23 @@ impl SessionStore for RedisSessionStore {
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
         let key = self.keys.session(id);
-        let stored = match touch {
-            Touch::No => self.read_untouched(operation::READ, &key)?,
-            Touch::Set(ttl) if self.single_command() => single::get_and_touch(self, &key, ttl)?,
-            Touch::Set(ttl) => scripted::get_and_touch(self, id, &key, ttl, false)?,
-            Touch::Extend(ttl) => scripted::get_and_touch(self, id, &key, ttl, true)?,
-        };
-        match stored {
+        match self.read_live(id, &key, touch)? {
             Some(stored) => Ok(Found::Live(stored)),
             None => self.find_tombstone(&key),
+        }
+    }
+
+    /// Costs one round trip if the first id is live. All dead ids together cost one round trip more, for each hash slot.
+    fn read_first(&self, ids: &[SessionId], touch: Touch) -> (usize, Result<Found>) {
+        let first = match ids {
+            [] => return (0, Ok(Found::Absent)),
+            [only] => return (0, self.read(only, touch)),
+            [first, ..] => first,
+        };
+        match self.read_live(first, &self.keys.session(first), touch) {
+            Ok(None) => first::after_dead(self, ids, touch),
+            Ok(Some(stored)) => (0, Ok(Found::Live(stored))),
+            Err(error) => (0, Err(error)),
         }
     }
 
@@ -219,6 +228,16 @@ impl RedisSessionStore {
     /// Sends one command and returns its reply.
     fn command(&self, operation: &'static str, effect: Effect, to: To<'_>, command: &Cmd) -> Result<Answer> {
         self.pool.call(operation, effect, to, |connection| command.query(connection))
+    }
+
+    /// Reads a session, and moves its deadline if asked to. Returns `None` if the key has no live session.
+    fn read_live(&self, id: &SessionId, key: &str, touch: Touch) -> Result<Option<Stored>> {
+        match touch {
+            Touch::No => self.read_untouched(operation::READ, key),
+            Touch::Set(ttl) if self.single_command() => single::get_and_touch(self, key, ttl),
+            Touch::Set(ttl) => scripted::get_and_touch(self, id, key, ttl, false),
+            Touch::Extend(ttl) => scripted::get_and_touch(self, id, key, ttl, true),
+        }
     }
 
     /// Reads a value, of a session or a companion, and leaves its TTL alone.

@@ -78,10 +78,13 @@ fn every_cookie_header_that_holds_no_id_in_its_one_form_opens_a_new_session() {
 }
 
 #[test]
-fn the_first_well_formed_id_counts_wherever_it_stands() {
+fn first_live_id_counts_wherever_it_stands() {
     let (sessions, [one, two]) = two_sessions();
     let (one, two) = (format!("{NAME}={one}"), format!("{NAME}={two}"));
     let unknown = format!("{NAME}={}", SessionId::random().expose());
+    let others = |count| {
+        vec![0; count].into_iter().map(|_| format!("{NAME}={}", SessionId::random().expose())).collect::<Vec<_>>()
+    };
     let junk = format!("{NAME}=\"x\"; {NAME}; {NAME}=; {NAME}={}", SessionId::random().expose().to_uppercase());
     let some = |headers: &[&String]| headers.iter().map(|header| (*header).clone()).collect::<Vec<_>>();
     let cases = [
@@ -99,14 +102,41 @@ fn the_first_well_formed_id_counts_wherever_it_stands() {
         (vec![format!(" ;\t{} \t;", one.replace('=', " = "))], Some(1)),
         (vec![format!("{}{one}", "a=b; ".repeat(1 << 18))], Some(1)),
         (vec![format!("{}{one}", format!("{junk}; ").repeat(1 << 13))], Some(1)),
-        // Well-formed, so it counts; it does not live, so the session is new.
-        (vec![format!("{unknown}; {one}")], None),
-        (some(&[&unknown, &one]), None),
+        (vec![format!("{unknown}; {one}")], Some(1)),
+        (some(&[&unknown, &two, &one]), Some(2)),
+        (vec![unknown.clone(); 9].into_iter().chain([one.clone()]).collect(), Some(1)),
+        // Four different ids are tried, and no more.
+        (others(3).into_iter().chain([one.clone()]).collect(), Some(1)),
+        (others(4).into_iter().chain([one.clone()]).collect(), None),
     ];
     for (headers, value) in cases {
         let found = open(&sessions, &headers);
         let shown: Vec<_> = headers.iter().map(|header| header.chars().take(80).collect::<String>()).collect();
         assert_eq!(found, value, "{shown:?}");
+    }
+}
+
+/// Browsers judge the name with whatever stands around it, so a sibling host can plant such a cookie for the whole domain.
+#[test]
+fn only_space_and_tab_are_trimmed() {
+    let (sessions, [planted, own]) = two_sessions();
+    let spaces = "\u{a0}\u{1680}\u{2000}\u{2003}\u{2007}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{85}";
+    let no_spaces = "\u{feff}\u{200b}\u{200e}\u{b}\u{c}\0\u{1}\u{8}\u{1c}\u{1f}\u{7f}\r\n";
+    for around in spaces.chars().chain(no_spaces.chars()) {
+        for cookie in [
+            format!("{around}{NAME}={planted}"),
+            format!("{NAME}{around}={planted}"),
+            format!(" {around} {NAME}={planted}"),
+            format!("{NAME}={around}{planted}"),
+            format!("{NAME}={planted}{around}"),
+        ] {
+            assert_eq!(open(&sessions, std::slice::from_ref(&cookie)), None, "{cookie:?}");
+            assert_eq!(open(&sessions, &[format!("{cookie}; {NAME}={own}")]), Some(2), "{cookie:?}");
+        }
+    }
+    for around in [" ", "\t", " \t "] {
+        let cookie = format!("{around}{NAME}{around}={around}{planted}{around}");
+        assert_eq!(open(&sessions, &[cookie]), Some(1), "{around:?}");
     }
 }
 

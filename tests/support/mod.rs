@@ -5,6 +5,7 @@ mod child;
 mod cluster;
 mod dead_end;
 mod http;
+mod jar;
 mod monitor;
 #[cfg(feature = "clap")]
 pub mod program;
@@ -25,6 +26,7 @@ pub use child::in_child;
 pub use cluster::{Cluster, shared_cluster};
 pub use dead_end::DeadEnd;
 pub use http::{Client, Response};
+pub use jar::Jar;
 pub use monitor::Monitor;
 pub use proxy::{Fault, Proxy};
 pub use sentinel::Sentinels;

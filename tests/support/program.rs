@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::NamedTempFile;
 
 use super::{Client, PATIENCE, eventually, unique};
@@ -60,6 +60,16 @@ impl Program {
 
     pub fn client(&self) -> Client {
         Client::new(self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets it have this many file descriptors from now on.
+    pub fn limit_descriptors(&self, limit: u64) {
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        prlimit(Some(Pid::from_child(&self.process)), Resource::Nofile, limit).expect("it was not waited for yet");
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -158,6 +158,24 @@ impl RedisConnection {
         self.run([first, second])
     }
 
+    /// Sends up to seven commands in one pipeline and returns their replies.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the first command that fails.
+    pub(crate) fn pipeline(&mut self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
+        Ok(match commands {
+            [] => Vec::new(),
+            [a] => self.run([a])?.into(),
+            [a, b] => self.run([a, b])?.into(),
+            [a, b, c] => self.run([a, b, c])?.into(),
+            [a, b, c, d] => self.run([a, b, c, d])?.into(),
+            [a, b, c, d, e] => self.run([a, b, c, d, e])?.into(),
+            [a, b, c, d, e, f] => self.run([a, b, c, d, e, f])?.into(),
+            [a, b, c, d, e, f, g, ..] => self.run([a, b, c, d, e, f, g])?.into(),
+        })
+    }
+
     /// Sends commands in one write and waits for a reply to each.
     fn run<const N: usize>(&mut self, commands: [&Cmd; N]) -> RedisResult<[Value; N]> {
         let mut packed = mem::take(&mut self.packed);

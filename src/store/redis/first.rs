@@ -1,0 +1,92 @@
+//! Reading the first live session of several ids.
+//!
+//! The trait implementation of the store calls it for a request that names several ids, and only after the first of them was
+//! found dead. The invariant: whatever the number of dead ids is, they cost one round trip for each hash slot.
+
+use redis::{Cmd, Value};
+
+use super::RedisSessionStore;
+use super::net::error::Effect;
+use super::net::pool::To;
+use crate::store::{Found, Touch};
+use crate::{Result, SessionId, operation};
+
+/// The kind of key that Redis has for an id.
+#[derive(Clone, Copy, PartialEq)]
+enum Trace {
+    Session,
+    Tombstone,
+    Nothing,
+}
+
+/// Reads the first live session of the ids after the first one, which is dead.
+pub(super) fn after_dead(store: &RedisSessionStore, ids: &[SessionId], touch: Touch) -> (usize, Result<Found>) {
+    let traces = match traces(store, ids) {
+        Ok(traces) => traces,
+        Err(error) => return (0, Err(error)),
+    };
+    for (at, id) in ids.iter().enumerate().skip(1) {
+        if traces[at] != Trace::Session {
+            continue;
+        }
+        match store.read_live(id, &store.keys.session(id), touch) {
+            Ok(None) => (),
+            Ok(Some(stored)) => return (at, Ok(Found::Live(stored))),
+            Err(error) => return (at, Err(error)),
+        }
+    }
+    match traces.iter().position(|trace| *trace == Trace::Tombstone) {
+        Some(at) => (at, Ok(Found::Renewed)),
+        None => (0, Ok(Found::Absent)),
+    }
+}
+
+/// Looks up what each id has, without reading or touching a session.
+fn traces(store: &RedisSessionStore, ids: &[SessionId]) -> Result<Vec<Trace>> {
+    let mut traces = vec![Trace::Nothing; ids.len()];
+    let slot = |id: &SessionId| if store.pool.is_cluster() { id.partition(store.keys.partitions()) } else { 0 };
+    let mut slots: Vec<u32> = ids.iter().map(slot).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    for wanted in slots {
+        let together: Vec<usize> = (0..ids.len()).filter(|&at| slot(&ids[at]) == wanted).collect();
+        for (at, trace) in together.iter().zip(traces_in_slot(store, ids, &together)?) {
+            traces[*at] = trace;
+        }
+    }
+    Ok(traces)
+}
+
+/// Looks up what the ids at these positions have, in one pipeline to their hash slot. The first id of all is dead.
+fn traces_in_slot(store: &RedisSessionStore, ids: &[SessionId], positions: &[usize]) -> Result<Vec<Trace>> {
+    let keys: Vec<String> = positions.iter().map(|&at| store.keys.session(&ids[at])).collect();
+    let mut commands: Vec<Cmd> = Vec::with_capacity(2 * keys.len());
+    for (at, key) in positions.iter().zip(&keys) {
+        commands.push(command("EXISTS", &store.keys.tombstone(key)));
+        if *at > 0 {
+            commands.push(command("PTTL", key));
+        }
+    }
+    let to = To::Key(&keys[0]);
+    let answer = store
+        .pool
+        .call(operation::READ, Effect::Reads, to, |connection| connection.pipeline(&commands).map(Value::Array))?;
+    let Value::Array(replies) = answer.value else { return Ok(vec![Trace::Nothing; keys.len()]) };
+    let mut replies = replies.into_iter();
+    let traces = positions.iter().map(|&at| {
+        let tombstone = replies.next();
+        let left = if at > 0 { replies.next() } else { None };
+        match (tombstone, left) {
+            (_, Some(Value::Int(left))) if left == -1 || left > store.grace_millis() as i64 => Trace::Session,
+            (Some(Value::Int(1)), _) => Trace::Tombstone,
+            _ => Trace::Nothing,
+        }
+    });
+    Ok(traces.collect())
+}
+
+fn command(name: &str, key: &str) -> Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(key);
+    command
+}
