@@ -13,7 +13,6 @@ use super::{Inner, OnConflict, SessionManager};
 use crate::codec::Envelope;
 use crate::cookie::COOKIE_MAX_AGE;
 use crate::session::{Change, Origin};
-use crate::store::{Found, Touch};
 use crate::{BoxError, Result, Session, SessionId};
 
 /// The outcome of a commit, and the headers for the response.
@@ -127,6 +126,8 @@ enum Action {
     Save(SessionId),
     /// Moves the session, with its changes, to a new id.
     Rotate(SessionId),
+    /// Ends the session, and stores a new one in the same step.
+    Replace(SessionId),
     /// Ends the session.
     Delete(SessionId),
 }
@@ -149,7 +150,7 @@ impl<T: 'static> Inner<T> {
         let has_token = session.is_new() && session.has_token.load(Ordering::Relaxed);
         // The encoding that is compared with the session as it was is also the payload.
         let encoded = match session.change {
-            Change::Value | Change::Renew => session.encode(),
+            Change::Value | Change::Renew | Change::Reset => session.encode(),
             Change::None if has_token => session.encode(),
             Change::None | Change::Discard | Change::Destroy => Ok(Vec::new()),
         };
@@ -164,10 +165,12 @@ impl<T: 'static> Inner<T> {
             (Change::None, Origin::Stored { id, .. }) if must_refresh => Action::Refresh(*id),
             (Change::None, Origin::New) if has_token => Action::Create,
             (Change::None | Change::Discard, _) | (Change::Destroy, Origin::New) => Action::Keep,
-            (Change::Value | Change::Destroy, Origin::Detached) => Action::Detach,
-            (Change::Value, Origin::New) | (Change::Renew, Origin::New | Origin::Detached) => Action::Create,
+            (Change::Value | Change::Reset | Change::Destroy, Origin::Detached) => Action::Detach,
+            (Change::Value | Change::Reset, Origin::New) => Action::Create,
+            (Change::Renew, Origin::New | Origin::Detached) => Action::Create,
             (Change::Value, Origin::Stored { id, .. }) => Action::Save(*id),
             (Change::Renew, Origin::Stored { id, .. }) => Action::Rotate(*id),
+            (Change::Reset, Origin::Stored { id, .. }) => Action::Replace(*id),
             (Change::Destroy, Origin::Stored { id, .. }) => Action::Delete(*id),
         };
         Plan { action, encoded, cookie_is_due }
@@ -185,6 +188,14 @@ impl<T: 'static> Inner<T> {
             }),
             Action::Save(id) => self.save(session, id, false, plan),
             Action::Rotate(id) => self.save(session, id, true, plan),
+            Action::Replace(id) => {
+                let payload = self.storable(plan.encoded)?;
+                Ok(match self.replace(session, &id, &payload)? {
+                    SaveOutcome::Stored(id, _) => (Outcome::Stored, Some(id)),
+                    SaveOutcome::Ended => (Outcome::Dropped, None),
+                    SaveOutcome::Missing | SaveOutcome::Conflict => (Outcome::Detached, None),
+                })
+            }
             Action::Delete(id) => self.delete(&id),
         }
     }
@@ -251,10 +262,6 @@ impl<T: 'static> Inner<T> {
         let outcome =
             if self.store.delete(id)? || !self.was_renewed(id)? { Outcome::Destroyed } else { Outcome::Detached };
         Ok((outcome, None))
-    }
-
-    fn was_renewed(&self, id: &SessionId) -> Result<bool> {
-        Ok(matches!(self.store.read(id, Touch::No)?, Found::Renewed))
     }
 
     /// Returns `true` if a persistent cookie is past half of its `Max-Age`. It is sent again then, and the session stores when.
