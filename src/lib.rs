@@ -78,6 +78,7 @@
 //! | let an operator set what is an operator's business, and stop in order | the module `args` (feature `clap`) |
 //! | serve with anything else, or nothing | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
 //! | work with a session | [`Session`]; with named values instead of a type of one's own, [`Attributes`] |
+//! | leave a message for the next page | [`Flash`], a field of your value; after a logout, [`Session::reset`] |
 //! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
 //! | keep them in the process, and test | [`MemorySessionStore`] with a [`Clock`] that tests can move |
 //! | keep them elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
@@ -153,6 +154,7 @@ pub mod contract;
 mod cookie;
 mod csrf;
 mod error;
+mod flash;
 mod id;
 mod jitter;
 mod manager;
@@ -208,6 +210,7 @@ pub use self::codec::MessagePack;
 #[doc(inline)]
 pub use self::codec::{Codec, Json};
 pub use self::error::{BoxError, Error, ErrorKind, Result};
+pub use self::flash::Flash;
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{
     BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
