@@ -11,14 +11,15 @@ use serde::{Deserialize, Serialize};
 ///
 /// A handler [sets](Self::set) it, and the next page [takes](Self::take) it once. The payload holds it as the value itself, or as
 /// `null`. Give the field `#[serde(default)]`, so that sessions from before the field can still be read. For several messages,
-/// use a `Flash<Vec<V>>`. An `Option` as `V` is not useful, because a `None` cannot be told from an empty flash when it is read
-/// back.
+/// use a `Flash<Vec<V>>`. An `Option` as `V` is not useful, because a stored `None` is read back as an empty
+/// flash.
 ///
 /// # Parallel pages
 ///
 /// Two pages that are open at the same time may both show the value, because each takes it from its own copy of the session. A
-/// value that another request sets in between may be removed with it. To take exactly once, take it with [`update_in`](crate::SessionManager::update_in), which stores at once and takes from the
-/// latest version. It costs one command more, so look first:
+/// value that another request sets in between may be removed with it. To take each value exactly once, take it with
+/// [`update_in`](crate::SessionManager::update_in), which stores at once and takes from the latest version. It costs a command, so
+/// look first:
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
