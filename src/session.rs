@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::codec::{Binding, Envelope, Head};
 use crate::manager::{Changes, Timeouts};
 use crate::store::Version;
-use crate::{BoxError, Codec, Error, OnConflict, SessionId, SessionStore, csrf, operation};
+use crate::{BoxError, Codec, Error, Handle, OnConflict, SessionId, SessionStore, csrf, operation};
 
 /// A visitor's session, opened for one request.
 ///
@@ -114,6 +114,11 @@ impl<T: 'static> Session<T> {
         }
     }
 
+    /// Returns the handle under which logs and pages can show the session; `None` if it is not stored.
+    pub fn handle(&self) -> Option<Handle> {
+        self.id().map(|id| self.store.handle(id))
+    }
+
     /// Whether the visitor came without a session that lives. A session that is [detached](Self::is_detached) is not new.
     pub fn is_new(&self) -> bool {
         matches!(self.origin, Origin::New)
@@ -187,6 +192,7 @@ impl<T: 'static> Session<T> {
     /// [creation time](Self::created) and the principal stay the same. A new session is stored even if its value did not
     /// change. To restart the lifetime as well, call [`restart_lifetime`](Self::restart_lifetime). (OWASP Session Management
     /// Cheat Sheet; Ring's `:recreate`.)
+    #[doc(alias("RenewToken", "cycle_id", "regenerate"))]
     pub fn renew(&mut self) {
         self.record_change(Change::Renew);
     }
@@ -284,6 +290,7 @@ impl<T: 'static> Session<T> {
     ///
     /// From outside the visitor's request, [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's
     /// sessions by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) any session by its id.
+    #[doc(alias("flush", "invalidate", "logout"))]
     pub fn destroy(&mut self) {
         self.record_change(Change::Destroy);
     }

@@ -58,7 +58,7 @@ pub use bytes::Bytes;
 
 pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified, VerifyOptions};
-use crate::{Error, Handle, Result, SessionId, operation};
+use crate::{Error, Handle, RedisWarning, Result, SessionId, operation};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -129,6 +129,18 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// The index of the store, if it has one.
     fn index(&self) -> Option<&dyn SessionIndex> {
         None
+    }
+
+    /// Checks that the store can work, and returns warnings about its settings. By default, it reports nothing.
+    ///
+    /// Call it at the start of a program, of a store or of a [manager](crate::SessionManager::check). Only Redis has warnings. A
+    /// custom store that cannot work returns an error.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`RedisSessionStore::check`](crate::RedisSessionStore::check) if the store is in Redis.
+    fn check(&self) -> Result<Vec<RedisWarning>> {
+        Ok(Vec::new())
     }
 
     /// How the store is doing, without asking anybody.
@@ -397,6 +409,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn index(&self) -> Option<&dyn SessionIndex> {
         (**self).index()
+    }
+
+    fn check(&self) -> Result<Vec<RedisWarning>> {
+        (**self).check()
     }
 
     fn health(&self) -> Health {

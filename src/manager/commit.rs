@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,7 @@ use super::{Inner, OnConflict, SessionManager};
 use crate::codec::Envelope;
 use crate::cookie::COOKIE_MAX_AGE;
 use crate::session::{Change, Origin};
-use crate::{BoxError, Result, Session, SessionId};
+use crate::{BoxError, Handle, Result, Session, SessionId, SessionStore};
 
 /// The outcome of a commit, and the headers for the response.
 #[derive(Clone)]
@@ -21,6 +22,7 @@ use crate::{BoxError, Result, Session, SessionId};
 pub struct Committed {
     outcome: Outcome,
     id: Option<SessionId>,
+    store: Arc<dyn SessionStore>,
     pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
 }
 
@@ -55,9 +57,14 @@ impl Committed {
 
     /// Returns the id under which the session is stored now; `None` if it is not stored.
     ///
-    /// To name the session in a log, use its handle: `sessions.store().handle(id)`.
+    /// To name the session in a log, use its [handle](Self::handle).
     pub fn id(&self) -> Option<&SessionId> {
         self.id.as_ref()
+    }
+
+    /// Returns the handle under which logs and pages can show the session; `None` if it is not stored.
+    pub fn handle(&self) -> Option<Handle> {
+        self.id.map(|id| self.store.handle(&id))
     }
 
     /// Returns the headers for the response, as names and values.
@@ -107,7 +114,7 @@ impl<T: 'static> SessionManager<T> {
         };
         let mut headers = vec![("Cache-Control", "no-store".into()), ("Vary", "Cookie".into())];
         headers.extend(cookie.map(|cookie| ("Set-Cookie", cookie.into())));
-        Ok(Committed { outcome, id, headers })
+        Ok(Committed { outcome, id, store: inner.store.clone(), headers })
     }
 }
 
