@@ -181,6 +181,7 @@ mod jitter;
 mod manager;
 mod operation;
 mod reaper;
+mod serialize;
 mod session;
 pub mod step;
 pub mod store;

@@ -55,10 +55,11 @@ use std::time::Duration;
 
 /// What payloads are handed around in, of the crate [`bytes`]: clones share the bytes, and a `Vec` becomes one without a copy.
 pub use bytes::Bytes;
+use serde::Serialize;
 
 pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified, VerifyOptions};
-use crate::{Error, Handle, RedisWarning, Result, SessionId, operation};
+use crate::{Error, Handle, RedisWarning, Result, SessionId, operation, serialize};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -151,10 +152,14 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
 /// How a store is doing: whether it can be reached, and what it has done so far. A store that lives in the process is
 /// always healthy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// It serializes the fields under their names, with `failing_for` in milliseconds. `last_error` can name a server, so show it to
+/// operators only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
     /// For how long the store has been away; `None` if it is healthy. While it is away operations fail at once.
+    #[serde(serialize_with = "serialize::optional_duration")]
     pub failing_for: Option<Duration>,
     /// What the last failure was, of an operation or of connecting, also when all is well again.
     pub last_error: Option<String>,

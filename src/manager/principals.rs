@@ -5,13 +5,18 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+
 use super::{Inner, SessionManager};
 use crate::codec::Envelope;
 use crate::store::{Belonging, Ending, SessionIndex, Verified, VerifyOptions};
-use crate::{Error, Handle, Result, Session, operation};
+use crate::{Error, Handle, Result, Session, operation, serialize};
 
 /// A session that belongs to a principal, as one would show it to them; from [`SessionManager::list`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// It serializes the fields under their names: the handle as its text, `expires_in` in milliseconds, and the other times in
+/// milliseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BoundSession {
     /// Names the session without giving it away; safe to show, and to take back from a form.
@@ -19,13 +24,16 @@ pub struct BoundSession {
     /// What [`bind`](Session::bind) called it.
     pub label: String,
     /// When it [began](Session::created).
+    #[serde(serialize_with = "serialize::moment")]
     pub created: SystemTime,
     /// When it was last used: opened, or changed if opening does not count. To within a 64th of
     /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered. It follows from the idle timeout
     /// that the session was stored with, whatever the settings of the manager that lists. `None` if it is unknown: if the session
     /// does not expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
+    #[serde(serialize_with = "serialize::optional_moment")]
     pub last_used: Option<SystemTime>,
     /// How long it lives if it is not used. `None`: it does not expire.
+    #[serde(serialize_with = "serialize::optional_duration")]
     pub expires_in: Option<Duration>,
 }
 
