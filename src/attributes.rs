@@ -54,6 +54,7 @@ impl Attributes {
     /// # Errors
     ///
     /// As for [`get`](Self::get). The attribute stays then.
+    #[doc(alias = "Pop")]
     pub fn take<V: DeserializeOwned>(&mut self, name: &str) -> Result<Option<V>> {
         let value = self.get(name)?;
         self.remove(name);

@@ -71,6 +71,27 @@
 //!    [*expiring*](RedisSessionStoreBuilder::expiring) store and the memory store have an index: a [`Reaper`] removes what has
 //!    expired, and can [tell](ReaperBuilder::on_expired) the application.
 //!
+//! # Imports
+//!
+//! Import the names that you use. Do not write `use threaded_sessions::*`, because the modules `rouille` and `tiny_http` and the
+//! re-exported crates `redis`, `r2d2` and `rustls` would hide the crates of the same names. Import a function of an adapter by its
+//! full path. Then `rouille` is still the crate:
+//!
+#![cfg_attr(feature = "rouille", doc = "```")]
+#![cfg_attr(not(feature = "rouille"), doc = "```ignore")]
+//! use rouille::{Request, Response};
+//! use threaded_sessions::rouille::session;
+//! use threaded_sessions::{MemorySessionStore, SessionManager};
+//!
+//! fn page(sessions: &SessionManager<u32>, request: &Request) -> Response {
+//!     session(sessions, request, |pages| Response::text(format!("{} pages", **pages)))
+//! }
+//!
+//! let sessions = SessionManager::new(MemorySessionStore::new());
+//! let request = Request::fake_http("GET", "/", vec![], vec![]);
+//! assert_eq!(page(&sessions, &request).status_code, 200);
+//! ```
+//!
 //! # What is where
 //!
 //! | to | take |
@@ -79,6 +100,7 @@
 //! | let an operator set what is an operator's business, and stop in order | the module `args` (feature `clap`) |
 //! | serve with anything else, or nothing | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
 //! | work with a session | [`Session`]; with named values instead of a type of one's own, [`Attributes`] |
+//! | leave a message for the next page | [`Flash`], a field of your value; after a logout, [`Session::reset`] |
 //! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
 //! | test an application without sockets | the module `testing` (feature `testing`) |
 //! | keep them in the process, and test | [`MemorySessionStore`] with a [`Clock`] that tests can move |
@@ -86,8 +108,8 @@
 //! | encode them otherwise, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`](codec::SerdeCodec::migrate): the page of [`codec`] |
 //! | remove what expired, and hear of it | [`Reaper`], from [`SessionManager::reaper`] |
 //! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
-//! | count and list sessions, mend an index | [`SessionIndex`](store::SessionIndex) |
-//! | see how Redis is doing | [`RedisSessionStore::check`] at the start, with its [`RedisWarning`]s; [`Health`](store::Health) from then on |
+//! | count sessions, correct an index | [`SessionManager::count`], [`SessionManager::verify`]; more in [`SessionIndex`](store::SessionIndex) |
+//! | see how Redis is doing | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
 //! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
 //! | name a session in logs and on pages | [`Handle`], which gives nobody the session |
@@ -159,12 +181,14 @@ mod cross_origin;
 mod csrf;
 mod error;
 mod fence;
+mod flash;
 mod id;
 mod jitter;
 mod manager;
 mod operation;
 mod process;
 mod reaper;
+mod serialize;
 mod session;
 pub mod step;
 pub mod store;
@@ -221,6 +245,7 @@ pub use self::codec::MessagePack;
 #[doc(inline)]
 pub use self::codec::{Codec, Json};
 pub use self::error::{BoxError, Error, ErrorKind, Result};
+pub use self::flash::Flash;
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{
     BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,

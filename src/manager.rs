@@ -4,18 +4,6 @@
 //! from a session to an action, `headers` from an outcome to the response, `discard` what cannot be decoded, `update` changes that are retried, `save` the optimistic loop behind both, `principals` the
 //! sessions of an owner. A clone is the same manager: the settings never change after `build`.
 
-mod backoff;
-mod bounded;
-mod builder;
-mod commit;
-mod discard;
-mod headers;
-mod load;
-mod principals;
-mod save;
-mod timeouts;
-mod update;
-
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -32,7 +20,8 @@ pub(crate) use self::timeouts::Timeouts;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
-use crate::{Clock, Codec, Handle, Json, Result, Session, SessionStore};
+use crate::store::Health;
+use crate::{Clock, Codec, Handle, Json, RedisWarning, Result, Session, SessionStore};
 
 /// Opens and commits sessions with values of type `T`, by the settings of the application.
 ///
@@ -60,6 +49,35 @@ use crate::{Clock, Codec, Handle, Json, Result, Session, SessionStore};
 /// ```
 pub struct SessionManager<T>(Arc<Inner<T>>);
 
+impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
+    /// Creates a manager with the default settings of [`SessionManagerBuilder`].
+    pub fn new(store: impl SessionStore) -> Self {
+        Self::builder(store).build().expect("the default settings are valid")
+    }
+
+    /// Returns a builder for a manager with other settings. The codec defaults to [`Json`].
+    pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
+        Self::builder_with_codec(store, Json::new())
+    }
+}
+
+// The documentation lists methods in the order of the modules, so the modules follow the first methods that a program needs.
+mod load;
+
+mod commit;
+mod discard;
+mod headers;
+
+mod update;
+
+mod principals;
+
+mod backoff;
+mod bounded;
+mod builder;
+mod save;
+mod timeouts;
+
 /// The settings of a manager, and the store and the codec that it works with.
 struct Inner<T> {
     store: Arc<dyn SessionStore>,
@@ -84,25 +102,13 @@ impl<T> Clone for SessionManager<T> {
     }
 }
 
-impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
-    /// Creates a manager with the default settings of [`SessionManagerBuilder`].
-    pub fn new(store: impl SessionStore) -> Self {
-        Self::builder(store).build().expect("the default settings are valid")
-    }
-
-    /// Returns a builder for a manager with other settings. The codec defaults to [`Json`].
-    pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
-        Self::builder_with_codec(store, Json::new())
-    }
-}
-
 impl<T: 'static> SessionManager<T> {
     /// Returns a builder with a custom codec, for a `T` that is not a serde type.
     pub fn builder_with_codec(store: impl SessionStore, codec: impl Codec<T>) -> SessionManagerBuilder<T> {
         SessionManagerBuilder::new(store, codec)
     }
 
-    /// Returns the store, for its [`index`](SessionStore::index) and its [`health`](SessionStore::health).
+    /// Returns the store, for its [`index`](SessionStore::index) and for operations on a single session.
     pub fn store(&self) -> &dyn SessionStore {
         &*self.0.store
     }
@@ -118,8 +124,37 @@ impl<T: 'static> SessionManager<T> {
     }
 
     /// Returns the handle under which logs and pages can show a session; `None` if the session is not stored.
+    ///
+    /// It is the same as [`Session::handle`].
     pub fn handle(&self, session: &Session<T>) -> Option<Handle> {
-        session.id().map(|id| self.0.store.handle(id))
+        session.handle()
+    }
+
+    /// Returns whether the store can be reached, and its counters. It sends no command.
+    pub fn health(&self) -> Health {
+        self.0.store.health()
+    }
+
+    /// Checks that the store can work, and returns warnings about its settings; see [`SessionStore::check`].
+    ///
+    /// Call it once at the start of a program.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the store, such as those of [`RedisSessionStore::check`](crate::RedisSessionStore::check).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let sessions = threaded_sessions::SessionManager::<u32>::new(threaded_sessions::MemorySessionStore::new());
+    /// for warning in sessions.check()? {
+    ///     eprintln!("{warning}");
+    /// }
+    /// assert!(sessions.health().is_healthy());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    pub fn check(&self) -> Result<Vec<RedisWarning>> {
+        self.0.store.check()
     }
 
     /// Returns an error if a page of another origin made a browser send this request: cross-site request forgery.

@@ -13,12 +13,13 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use serde::Serialize;
 
 use self::rounds::Rounds;
 use crate::codec::Envelope;
 use crate::process::Origin;
 use crate::store::MAX_TTL;
-use crate::{Error, ErrorKind, Handle, Result, SessionManager, operation, sync};
+use crate::{Error, ErrorKind, Handle, Result, SessionManager, operation, serialize, sync};
 
 /// The default time between two rounds, as in rrss (`:resolution`).
 const DEFAULT_RESOLUTION: Duration = Duration::from_secs(600);
@@ -213,7 +214,9 @@ pub struct Reaper {
 }
 
 /// What a [`Reaper`] has done so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// It serializes the fields under their names, with `last_round` in milliseconds since 1970 and `last_duration` in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ReaperStats {
     /// Rounds that were completed. With partitions each has its rounds.
@@ -223,8 +226,10 @@ pub struct ReaperStats {
     /// Rounds that failed.
     pub errors: u64,
     /// When the last round began.
+    #[serde(serialize_with = "serialize::optional_moment")]
     pub last_round: Option<SystemTime>,
     /// How long the last round took.
+    #[serde(serialize_with = "serialize::duration")]
     pub last_duration: Duration,
     /// Entries of the index that were due and not looked at yet, when that was last known, of the partition it was at.
     pub backlog: u64,

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::codec::{Binding, Envelope, Head};
 use crate::manager::{Changes, Timeouts};
 use crate::store::Version;
-use crate::{BoxError, Codec, Error, OnConflict, Outcome, SessionId, SessionStore, csrf, operation};
+use crate::{BoxError, Codec, Error, Handle, OnConflict, Outcome, SessionId, SessionStore, csrf, operation};
 
 /// A visitor's session, opened for one request.
 ///
@@ -106,6 +106,8 @@ pub(crate) enum Change {
     Value,
     Renew,
     Discard,
+    /// The session is replaced. It is stronger than a discard, so that no discard undoes a logout.
+    Reset,
     Destroy,
 }
 
@@ -116,6 +118,11 @@ impl<T: 'static> Session<T> {
             Origin::Stored { id, .. } => Some(id),
             Origin::New | Origin::Detached => None,
         }
+    }
+
+    /// Returns the handle under which logs and pages can show the session; `None` if it is not stored.
+    pub fn handle(&self) -> Option<Handle> {
+        self.id().map(|id| self.store.handle(id))
     }
 
     /// Whether the visitor came without a session that lives. A session that is [detached](Self::is_detached) is not new.
@@ -191,6 +198,7 @@ impl<T: 'static> Session<T> {
     /// [creation time](Self::created) and the principal stay the same. A new session is stored even if its value did not
     /// change. To restart the lifetime as well, call [`restart_lifetime`](Self::restart_lifetime). (OWASP Session Management
     /// Cheat Sheet; Ring's `:recreate`.)
+    #[doc(alias("RenewToken", "cycle_id", "regenerate"))]
     pub fn renew(&mut self) {
         self.record_change(Change::Renew);
     }
@@ -221,8 +229,8 @@ impl<T: 'static> Session<T> {
     /// Returns a token for the forms of this session, against cross-site request forgery (CSRF).
     ///
     /// Put it into every form, and check it with [`verify_csrf`](Self::verify_csrf) when the form comes back. The token belongs to
-    /// the id that the session has after the commit, so the page that follows a [`renew`](Self::renew) can have forms. A new session
-    /// gets its id now and is stored with the commit, because its forms would be refused otherwise. Each call returns another
+    /// the id that the session has after the commit, so the page that follows a [`renew`](Self::renew) or a [`reset`](Self::reset)
+    /// can have forms. A new session gets its id now and is stored with the commit, because its forms would be refused otherwise. Each call returns another
     /// token, and all of them fit as long as the session keeps its id. It sends no command.
     ///
     /// # Errors
@@ -250,8 +258,10 @@ impl<T: 'static> Session<T> {
         let why = match (&self.origin, self.change) {
             (_, Change::Discard) => "the changes of the session are to be discarded",
             (_, Change::Destroy) => "the session is to be destroyed",
-            (Origin::Detached, Change::None | Change::Value) => "the session is detached: another request renewed it",
-            (Origin::New, _) | (_, Change::Renew) => {
+            (Origin::Detached, Change::None | Change::Value | Change::Reset) => {
+                "the session is detached: another request renewed it"
+            }
+            (Origin::New, _) | (_, Change::Renew | Change::Reset) => {
                 self.has_token.store(true, Ordering::Relaxed);
                 return Ok(csrf::token(&self.next_id()));
             }
@@ -273,7 +283,8 @@ impl<T: 'static> Session<T> {
         self.on_conflict = policy;
     }
 
-    /// Drops all changes of this request, also those that are still to come, except for [`destroy`](Self::destroy).
+    /// Drops all changes of this request, also those that are still to come, except for [`reset`](Self::reset) and
+    /// [`destroy`](Self::destroy).
     pub fn discard(&mut self) {
         self.record_change(Change::Discard);
     }
@@ -281,10 +292,71 @@ impl<T: 'static> Session<T> {
     /// Ends the session when it is committed, and clears the visitor's cookie; for logout. Changes of this request, also
     /// those that are still to come, are dropped.
     ///
+    /// To begin another session in the same request, call [`reset`](Self::reset).
+    ///
     /// From outside the visitor's request, [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's
     /// sessions by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) any session by its id.
+    #[doc(alias("flush", "invalidate", "logout"))]
     pub fn destroy(&mut self) {
         self.record_change(Change::Destroy);
+    }
+
+    /// Replaces the session by a new one on commit, so that a message survives a logout.
+    ///
+    /// The value becomes `T::default()` at once. The new session has a new id and begins with this request. It has no owner and is
+    /// not remembered. Later changes of the request, such as a message or a login, belong to the new session, which is stored even
+    /// without them. Until the commit, [`id`](Self::id) returns the old id.
+    ///
+    /// The commit ends the old session and stores the new one in one atomic step, whatever other requests have saved since. If the
+    /// old session has ended already, the commit creates the new one. If another request renewed the old session, or the session
+    /// is [detached](Self::is_detached), nothing is stored and the outcome is [`Detached`](crate::Outcome::Detached), because the
+    /// visitor is still signed in under another id. After an error of the commit the old session may still be live, so the
+    /// response must not report a logout.
+    ///
+    /// It costs as much as [`renew`](Self::renew). [Companions](crate::store::Companion) that no later write replaces move to the
+    /// new session. A [CSRF token](Self::csrf_token) from before the call is not valid for the new session.
+    /// (Django's `flush`, Laravel's `invalidate`.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// #[derive(Default, Deserialize, Serialize)]
+    /// #[serde(default)]
+    /// struct Visit {
+    ///     cart: Vec<String>,
+    ///     message: Option<String>,
+    /// }
+    ///
+    /// let sessions = SessionManager::<Visit>::new(MemorySessionStore::new());
+    /// let mut visit = sessions.open(None)?;
+    /// visit.bind("ada", "laptop");
+    /// visit.cart.push("tea".into());
+    /// let old = *sessions.commit(visit)?.id().expect("it is stored");
+    ///
+    /// let mut visit = sessions.open_id(&old)?.expect("it lives");
+    /// visit.reset();
+    /// visit.message = Some("You are signed out.".into());
+    /// let new = *sessions.commit(visit)?.id().expect("it is stored");
+    ///
+    /// assert!(sessions.open_id(&old)?.is_none());
+    /// let visit = sessions.open_id(&new)?.expect("it lives");
+    /// assert!(visit.principal().is_none() && visit.cart.is_empty() && visit.message.is_some());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    #[doc(alias("clear", "flush", "invalidate", "logout", "regenerate"))]
+    pub fn reset(&mut self)
+    where
+        T: Default,
+    {
+        self.record_change(Change::Reset);
+        self.envelope = Envelope::new(T::default());
+        self.envelope.created = self.now;
+        (self.snapshot, self.before) = (None, None);
+        // An earlier id can be in use: in a token, or by an attempt whose outcome is unknown.
+        (self.next_id, self.has_token) = (OnceLock::new(), AtomicBool::new(false));
     }
 
     /// Records a change. It is the only place that does so. A stronger change stays, in whatever order the changes come.
@@ -292,7 +364,7 @@ impl<T: 'static> Session<T> {
         if self.change == Change::None && change < Change::Discard {
             self.take_snapshot();
         }
-        self.ends_rivals |= matches!(change, Change::Renew | Change::Destroy);
+        self.ends_rivals |= matches!(change, Change::Renew | Change::Reset | Change::Destroy);
         self.change = self.change.max(change);
     }
 

@@ -56,10 +56,11 @@ use std::time::Duration;
 
 /// What payloads are handed around in, of the crate [`bytes`]: clones share the bytes, and a `Vec` becomes one without a copy.
 pub use bytes::Bytes;
+use serde::Serialize;
 
 pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified, VerifyOptions};
-use crate::{Error, Handle, Result, SessionId, operation};
+use crate::{Error, Handle, RedisWarning, Result, SessionId, operation, serialize};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -149,6 +150,18 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Checks that the store can work, and returns warnings about its settings. By default, it reports nothing.
+    ///
+    /// Call it at the start of a program, of a store or of a [manager](crate::SessionManager::check). Only Redis has warnings. A
+    /// custom store that cannot work returns an error.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`RedisSessionStore::check`](crate::RedisSessionStore::check) if the store is in Redis.
+    fn check(&self) -> Result<Vec<RedisWarning>> {
+        Ok(Vec::new())
+    }
+
     /// How the store is doing, without asking anybody.
     fn health(&self) -> Health {
         Health::default()
@@ -157,10 +170,14 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
 /// How a store is doing: whether it can be reached, and what it has done so far. A store that lives in the process is
 /// always healthy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// It serializes the fields under their names, with `failing_for` in milliseconds. `last_error` can name a server, so show it to
+/// operators only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
     /// How long the store has been failing, or `None` if it works. While it fails, operations fail fast.
+    #[serde(serialize_with = "serialize::optional_duration")]
     pub failing_for: Option<Duration>,
     /// `true` if the store is failing only because no caller has tried it again. The server can be reached, and the next
     /// operation of the kind that got no reply (a read, or any other) decides whether the store works. Without operations this
@@ -426,6 +443,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn index(&self) -> Option<&dyn SessionIndex> {
         (**self).index()
+    }
+
+    fn check(&self) -> Result<Vec<RedisWarning>> {
+        (**self).check()
     }
 
     fn health(&self) -> Health {

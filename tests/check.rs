@@ -5,13 +5,16 @@ mod support;
 use std::error::Error as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use support::{Cluster, Monitor, PATIENCE, RedisServer, Sentinels, shared, shared_cluster, texts, unique};
 use threaded_sessions::step::WrittenAt;
 use threaded_sessions::store::{Bind, Ending, Touch, Write};
-use threaded_sessions::{ErrorKind, RedisSessionStore, RedisWarning, SessionStore, StepStore, contract};
+use threaded_sessions::{
+    ErrorKind, RedisSessionStore, RedisWarning, SessionManager, SessionStore, StepStore, contract,
+};
 
 fn store(server: &RedisServer, prefix: &str, expiring: bool) -> RedisSessionStore {
     let builder = RedisSessionStore::builder().url(server.url()).prefix(prefix);
@@ -34,6 +37,21 @@ fn a_policy_that_evicts_is_a_warning() {
     let warnings = store(&server, "sessions", false).check().unwrap();
     assert_eq!(warnings, [RedisWarning::Evicts("allkeys-lru".into())]);
     assert!(warnings[0].to_string().contains("allkeys-lru"));
+
+    // A manager finds the warnings of its store, also through steps and a shared store.
+    let stepped = StepStore::builder(Arc::new(store(&server, "sessions", false))).build().unwrap();
+    assert_eq!(SessionManager::<u32>::new(stepped).check().unwrap(), warnings);
+}
+
+#[test]
+fn manager_check_fails_without_redis() {
+    let server = RedisServer::start();
+    let sessions = SessionManager::<u32>::new(store(&server, "sessions", false));
+    assert_eq!(sessions.check().unwrap(), []);
+    drop(server);
+    assert_eq!(sessions.check().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(sessions.health().failed, sessions.store().health().failed);
+    assert!(!sessions.health().is_healthy());
 }
 
 /// Stores that cannot share a prefix with a plain one that has one partition and the default keys.

@@ -100,7 +100,7 @@ fn token_of_new_session_stores_the_session() {
 #[test]
 fn token_fits_the_id_after_the_commit() {
     type Act = fn(&Visits, &mut Session<u32>);
-    let acts: [Act; 5] = [
+    let acts: [Act; 8] = [
         |_, session| **session += 1,
         |_, session| session.renew(),
         |sessions, session| assert!(sessions.update_in(session, |count| *count += 1).unwrap().is_some()),
@@ -111,6 +111,15 @@ fn token_fits_the_id_after_the_commit() {
         |sessions, session| {
             sessions.update_in(session, |count| *count += 1).unwrap();
             session.renew();
+        },
+        |_, session| session.reset(),
+        |_, session| {
+            session.reset();
+            session.renew();
+        },
+        |sessions, session| {
+            session.reset();
+            assert!(sessions.update_in(session, |count| *count += 1).unwrap().is_some());
         },
     ];
     on_each_store(|sessions| {
@@ -127,6 +136,21 @@ fn token_fits_the_id_after_the_commit() {
             sessions.update_in(&mut session, |count| *count += 1).unwrap();
             let id = *sessions.commit(session).unwrap().id().unwrap();
             assert!(open(sessions, &id).verify_csrf(&token));
+        }
+    });
+}
+
+#[test]
+fn token_before_reset_is_refused_after() {
+    on_each_store(|sessions| {
+        for mut session in [sessions.fresh(), open(sessions, &stored(sessions))] {
+            session.renew();
+            let before = session.csrf_token().unwrap();
+            session.reset();
+            let after = session.csrf_token().unwrap();
+            let id = *sessions.commit(session).unwrap().id().unwrap();
+            let session = open(sessions, &id);
+            assert!(session.verify_csrf(&after) && !session.verify_csrf(&before));
         }
     });
 }
@@ -150,7 +174,11 @@ fn ended_and_detached_sessions_have_no_token() {
     assert!(detached.is_detached());
     assert_eq!(detached.csrf_token().unwrap_err().kind(), ErrorKind::Unsupported);
     assert!(!detached.verify_csrf(&token));
+    detached.reset();
+    assert_eq!(detached.csrf_token().unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(sessions.commit(detached).unwrap().outcome(), Outcome::Detached);
     // A repeated login starts a new session, so its page has forms.
+    let mut detached = sessions.open([&*cookie]).unwrap();
     detached.renew();
     let token = detached.csrf_token().unwrap();
     let id = *sessions.commit(detached).unwrap().id().unwrap();

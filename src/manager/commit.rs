@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -13,8 +14,7 @@ use super::{Inner, OnConflict, SessionManager};
 use crate::codec::Envelope;
 use crate::cookie::COOKIE_MAX_AGE;
 use crate::session::{Change, Origin};
-use crate::store::{Found, Touch};
-use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId, operation};
+use crate::{BoxError, Error, ErrorKind, Handle, Result, Session, SessionId, SessionStore, operation};
 
 /// The outcome of a commit, and the headers for the response.
 #[derive(Clone)]
@@ -22,6 +22,7 @@ use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId, operation};
 pub struct Committed {
     outcome: Outcome,
     id: Option<SessionId>,
+    store: Arc<dyn SessionStore>,
     /// The value of `Set-Cookie`, if the cookie changed.
     pub(super) cookie: Option<String>,
 }
@@ -50,8 +51,13 @@ impl Outcome {
 }
 
 impl Committed {
-    pub(super) fn new(outcome: Outcome, id: Option<SessionId>, cookie: Option<String>) -> Self {
-        Self { outcome, id, cookie }
+    pub(super) fn new(
+        outcome: Outcome,
+        id: Option<SessionId>,
+        store: Arc<dyn SessionStore>,
+        cookie: Option<String>,
+    ) -> Self {
+        Self { outcome, id, store, cookie }
     }
 
     /// Returns whether the changes were kept.
@@ -61,9 +67,14 @@ impl Committed {
 
     /// Returns the id under which the session is stored now; `None` if it is not stored.
     ///
-    /// To name the session in a log, use its handle: `sessions.store().handle(id)`.
+    /// To name the session in a log, use its [handle](Self::handle).
     pub fn id(&self) -> Option<&SessionId> {
         self.id.as_ref()
+    }
+
+    /// Returns the handle under which logs and pages can show the session; `None` if it is not stored.
+    pub fn handle(&self) -> Option<Handle> {
+        self.id.map(|id| self.store.handle(&id))
     }
 
     /// Returns the headers for a response without other headers about cookies and caches, as names and values.
@@ -116,7 +127,7 @@ impl<T: 'static> SessionManager<T> {
             (_, Some(id)) if session.needs_cookie(id) => inner.give_cookie(id, &session.envelope),
             _ => None,
         };
-        Ok(Committed::new(outcome, id, cookie))
+        Ok(Committed::new(outcome, id, inner.store.clone(), cookie))
     }
 }
 
@@ -135,6 +146,8 @@ enum Action {
     Save(SessionId),
     /// Moves the session, with its changes, to a new id.
     Rotate(SessionId),
+    /// Ends the session, and stores a new one in the same step.
+    Replace(SessionId),
     /// Ends the session.
     Delete(SessionId),
 }
@@ -157,7 +170,7 @@ impl<T: 'static> Inner<T> {
         let has_token = session.is_new() && session.has_token.load(Ordering::Relaxed);
         // The encoding that is compared with the session as it was is also the payload.
         let encoded = match session.change {
-            Change::Value | Change::Renew => session.encode(),
+            Change::Value | Change::Renew | Change::Reset => session.encode(),
             Change::None if has_token => session.encode(),
             Change::None | Change::Discard | Change::Destroy => Ok(Vec::new()),
         };
@@ -172,10 +185,12 @@ impl<T: 'static> Inner<T> {
             (Change::None, Origin::Stored { id, .. }) if must_refresh => Action::Refresh(*id),
             (Change::None, Origin::New) if has_token => Action::Create,
             (Change::None | Change::Discard, _) | (Change::Destroy, Origin::New) => Action::Keep,
-            (Change::Value | Change::Destroy, Origin::Detached) => Action::Detach,
-            (Change::Value, Origin::New) | (Change::Renew, Origin::New | Origin::Detached) => Action::Create,
+            (Change::Value | Change::Reset | Change::Destroy, Origin::Detached) => Action::Detach,
+            (Change::Value | Change::Reset, Origin::New) => Action::Create,
+            (Change::Renew, Origin::New | Origin::Detached) => Action::Create,
             (Change::Value, Origin::Stored { id, .. }) => Action::Save(*id),
             (Change::Renew, Origin::Stored { id, .. }) => Action::Rotate(*id),
+            (Change::Reset, Origin::Stored { id, .. }) => Action::Replace(*id),
             (Change::Destroy, Origin::Stored { id, .. }) => Action::Delete(*id),
         };
         Plan { action, encoded, cookie_is_due }
@@ -193,6 +208,14 @@ impl<T: 'static> Inner<T> {
             }),
             Action::Save(id) => self.save(session, id, false, plan),
             Action::Rotate(id) => self.save(session, id, true, plan),
+            Action::Replace(id) => {
+                let payload = self.storable(plan.encoded)?;
+                Ok(match self.replace(session, &id, &payload)? {
+                    SaveOutcome::Stored(id, _) => (Outcome::Stored, Some(id)),
+                    SaveOutcome::Ended => (Outcome::Dropped, None),
+                    SaveOutcome::Missing | SaveOutcome::Conflict => (Outcome::Detached, None),
+                })
+            }
             Action::Delete(id) => self.delete(&id),
         }
     }
@@ -279,10 +302,6 @@ impl<T: 'static> Inner<T> {
             })?;
         }
         Ok(())
-    }
-
-    fn was_renewed(&self, id: &SessionId) -> Result<bool> {
-        Ok(matches!(self.store.read(id, Touch::No)?, Found::Renewed))
     }
 
     /// Returns `true` if a persistent cookie is past half of its `Max-Age`. It is sent again then, and the session stores when.

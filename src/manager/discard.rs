@@ -53,7 +53,7 @@ impl<T: 'static> SessionManager<T> {
         }
         let outcome = if discarded { Outcome::Destroyed } else { Outcome::Unchanged };
         let cookie = (discarded && !is_readable).then(|| inner.cookie.take());
-        Ok(Committed::new(outcome, None, cookie))
+        Ok(Committed::new(outcome, None, inner.store.clone(), cookie))
     }
 }
 

@@ -136,12 +136,15 @@ fn permits_shared_caches(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::Outcome;
+    use crate::{MemorySessionStore, Outcome};
 
     /// The headers of a response with these headers of the handler, with or without a cookie of the session.
     fn merged(cookie: bool, set: &[(&str, &str)]) -> Vec<(String, String)> {
-        let committed = Committed::new(Outcome::Stored, None, cookie.then(|| "session=id".to_owned()));
+        let store = Arc::new(MemorySessionStore::new());
+        let committed = Committed::new(Outcome::Stored, None, store, cookie.then(|| "session=id".to_owned()));
         let mut headers = set.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         committed.merge_into(&mut headers);
         headers

@@ -1,17 +1,22 @@
-//! The sessions of a principal: list them and end them.
+//! The sessions of a principal, and all sessions of a store: list, end, count and verify them.
 //!
-//! Applications use it for "where you are signed in" and "sign out everywhere". It needs a store with an index. A session that
+//! Applications use it for "where you are signed in" and "sign out everywhere", operators for the rest. It needs a store with an index. A session that
 //! was ended stays ended, even if a request still holds it.
 
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+
 use super::{Inner, SessionManager};
 use crate::codec::Envelope;
-use crate::store::{Belonging, Ending, SessionIndex};
-use crate::{Error, Handle, Result, Session, operation};
+use crate::store::{Belonging, Ending, SessionIndex, Verified, VerifyOptions};
+use crate::{Error, Handle, Result, Session, operation, serialize};
 
 /// A session that belongs to a principal, as one would show it to them; from [`SessionManager::list`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// It serializes the fields under their names: the handle as its text, `expires_in` in milliseconds, and the other times in
+/// milliseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BoundSession {
     /// Names the session without giving it away; safe to show, and to take back from a form.
@@ -19,14 +24,24 @@ pub struct BoundSession {
     /// What [`bind`](Session::bind) called it.
     pub label: String,
     /// When it [began](Session::created).
+    #[serde(serialize_with = "serialize::moment")]
     pub created: SystemTime,
     /// When it was last used: opened, or changed if opening does not count. To within a 64th of
     /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered. It follows from the idle timeout
     /// that the session was stored with, whatever the settings of the manager that lists. `None` if it is unknown: if the session
     /// does not expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
+    #[serde(serialize_with = "serialize::optional_moment")]
     pub last_used: Option<SystemTime>,
     /// How long it lives if it is not used. `None`: it does not expire.
+    #[serde(serialize_with = "serialize::optional_duration")]
     pub expires_in: Option<Duration>,
+}
+
+impl BoundSession {
+    /// Returns `true` if this entry is the given session, for example to mark the current device in a list.
+    pub fn is<T: 'static>(&self, session: &Session<T>) -> bool {
+        session.handle() == Some(self.handle)
+    }
 }
 
 /// The sessions of a principal: "where you are signed in".
@@ -135,6 +150,26 @@ impl<T: 'static> SessionManager<T> {
     /// Returns the same errors as [`end_all`](Self::end_all).
     pub fn end_everybody(&self) -> Result<u64> {
         self.index(operation::END)?.end_everybody()
+    }
+
+    /// Returns how many sessions live, as the [index](SessionIndex::count) has it.
+    ///
+    /// # Errors
+    ///
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index.
+    /// - Returns an error if a store operation fails.
+    pub fn count(&self) -> Result<u64> {
+        self.index(operation::COUNT)?.count()
+    }
+
+    /// Corrects the index of the store, and returns the findings; see [`SessionIndex::verify`].
+    ///
+    /// # Errors
+    ///
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index.
+    /// - Returns an error if a store operation fails. You can safely call `verify` again.
+    pub fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
+        self.index(operation::VERIFY)?.verify(options)
     }
 
     fn index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {

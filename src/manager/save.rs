@@ -269,6 +269,36 @@ impl<T: 'static> Inner<T> {
         }
     }
 
+    /// Ends a session and stores another one under the id that was chosen for it, in one step and over any version.
+    ///
+    /// If the session is gone, the other one is created, unless another request renewed it: then the visitor has a live session
+    /// under another id, and the outcome is `Missing`. If the lifetime of the other one is over, both end.
+    pub(super) fn replace(&self, session: &mut Session<T>, id: &SessionId, payload: &[u8]) -> Result<SaveOutcome> {
+        let new_id = session.next_id();
+        let write = self.write(session, payload, true);
+        if write.ttl.is_some_and(|ttl| ttl.is_zero()) {
+            let is_elsewhere = !self.store.delete(id)? && self.was_renewed(id)?;
+            return Ok(if is_elsewhere { SaveOutcome::Missing } else { SaveOutcome::Ended });
+        }
+        match self.store.rotate(id, &new_id, write, None)? {
+            Saved::Stored(version) => return Ok(SaveOutcome::Stored(new_id, version)),
+            // No version is expected, so no store of this crate reports a conflict.
+            Saved::Conflict(_) => return Err(conflict()),
+            Saved::Missing if self.was_renewed(id)? => return Ok(SaveOutcome::Missing),
+            Saved::Missing => {}
+        }
+        session.stored_principal = None;
+        Ok(match self.create(session, payload)? {
+            Some((id, version)) => SaveOutcome::Stored(id, version),
+            None => SaveOutcome::Ended,
+        })
+    }
+
+    /// Returns `true` if another request moved the session to a new id a moment ago.
+    pub(super) fn was_renewed(&self, id: &SessionId) -> Result<bool> {
+        Ok(matches!(self.store.read(id, Touch::No)?, Found::Renewed))
+    }
+
     /// Returns what a store writes for a session. `restate_owner` names the owner even if it has not changed.
     fn write<'a>(&self, session: &'a Session<T>, payload: &'a [u8], restate_owner: bool) -> Write<'a> {
         let restate_owner = restate_owner && self.store.index().is_some();

@@ -52,7 +52,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// For use within a handler. Earlier changes of the request in this session are stored with it, and the session then has
     /// the value that was stored. A new session gets its id now, and so does a session with a pending
-    /// [renewal](Session::renew), whose old id is dead when the call returns. The visitor gets the cookie at the commit. It sends
+    /// [renewal](Session::renew) or [reset](Session::reset), whose old id is dead when the call returns. The visitor gets the cookie at the commit. It sends
     /// one command if no other request interferes.
     ///
     /// Returns `None`, and stores nothing, if the session was destroyed or renewed by another request, is
@@ -82,7 +82,12 @@ impl<T: 'static> SessionManager<T> {
     /// Returns the same errors as [`update`](Self::update).
     pub fn update_in<R>(&self, session: &mut Session<T>, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
         let inner = &*self.0;
-        if session.change >= Change::Discard || (session.is_detached() && session.change != Change::Renew) {
+        let can_store = match session.change {
+            Change::None | Change::Value | Change::Reset => !session.is_detached(),
+            Change::Renew => true,
+            Change::Discard | Change::Destroy => false,
+        };
+        if !can_store {
             return Ok(None);
         }
         let encoded = session.encode().map_err(not_encodable)?;
@@ -145,6 +150,7 @@ impl<T: 'static> Inner<T> {
         };
         let payload = changed_payload(session)?;
         let outcome = match session.id().copied() {
+            Some(id) if session.change == Change::Reset => self.replace(session, &id, &payload)?,
             Some(id) => {
                 let save = Save { cookie_sent, ..Save::new(id, session, payload, changes) };
                 let save = if is_renewed { save.with_next_id(session) } else { save };

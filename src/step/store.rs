@@ -9,7 +9,7 @@ use crate::store::{
     Belonging, Created, Ending, Entry, Expired, Found, Health, Reaped, Saved, SessionIndex, SessionStore, Touch,
     Verified, VerifyOptions, Version, Write,
 };
-use crate::{Error, ErrorKind, Handle, Result, SessionId, fence, operation};
+use crate::{Error, ErrorKind, Handle, RedisWarning, Result, SessionId, fence, operation};
 
 /// A store with steps around it. The [module](crate::step) tells how they work.
 ///
@@ -129,6 +129,10 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
 
     fn index(&self) -> Option<&dyn SessionIndex> {
         self.store.index().map(|_| self as _)
+    }
+
+    fn check(&self) -> Result<Vec<RedisWarning>> {
+        self.store.check()
     }
 
     fn health(&self) -> Health {

@@ -52,6 +52,7 @@ pub trait SessionIndex {
     /// # Errors
     ///
     /// As for [`reap`](Self::reap).
+    #[doc(alias = "Iterate")]
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>>;
 
     /// Returns the live sessions that belong to a principal, the newest first; 1000 of each partition at most.

@@ -204,6 +204,10 @@ impl SessionStore for RedisSessionStore {
         self.expiring.then_some(self)
     }
 
+    fn check(&self) -> Result<Vec<RedisWarning>> {
+        Self::check(self)
+    }
+
     fn health(&self) -> Health {
         self.pool.health()
     }

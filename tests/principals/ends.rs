@@ -267,3 +267,64 @@ fn end_everybody_while_they_are_renewed_and_begin(room: &Room) {
 fn after_the_end_of_everybody_nothing_lives_that_began_before() {
     in_each_room(|room| (0..4).for_each(|_| end_everybody_while_they_are_renewed_and_begin(&room)));
 }
+
+/// The message of a logout survives, and the principal has no session left.
+#[test]
+fn reset_takes_the_session_from_its_owner() {
+    in_each_room(|room| {
+        let (old, kept) = (room.login("ada", "laptop"), room.login("ada", "phone"));
+        let mut session = room.open(&old);
+        session.insert("cart".into(), 1);
+        let old = room.store(session);
+        let mut session = room.open(&old);
+        session.reset();
+        session.insert("message".into(), 1);
+        let new = room.store(session);
+
+        assert!(!room.lives(&old) && room.lives(&kept));
+        let session = room.open(&new);
+        assert_eq!((session.principal(), session.keys().map(String::as_str).collect()), (None, vec!["message"]));
+        assert_eq!(room.labels("ada"), ["phone"]);
+        assert_eq!(room.sessions.end_all("ada").unwrap(), 1);
+        assert!(room.lives(&new) && !room.lives(&kept));
+    });
+}
+
+/// Another request changes, moves or ends the session between the read and the reset.
+#[test]
+fn reset_ends_what_another_request_left() {
+    in_each_room(|room| {
+        for rebinds in [false, true] {
+            let id = room.login("ada", "laptop");
+            let mut reset = room.open(&id);
+            let mut other = room.open(&id);
+            other.insert("late".into(), 1);
+            if rebinds {
+                other.bind("eve", "tablet");
+            }
+            room.store(other);
+            reset.reset();
+            reset.bind("bob", "desk");
+            let new = room.open(&room.store(reset));
+            assert!(new.is_empty() && new.principal() == Some("bob") && !room.lives(&id));
+            assert_eq!((room.labels("ada").len(), room.labels("eve").len(), room.labels("bob").len()), (0, 0, 1));
+            room.destroy(new.id().unwrap());
+        }
+        let id = room.login("ada", "laptop");
+        let (mut late, mut reset) = (room.open(&id), room.open(&id));
+        room.destroy(&id);
+        reset.reset();
+        let new = room.store(reset);
+        assert_eq!(room.open(&new).principal(), None);
+        late.insert("late".into(), 1);
+        assert_eq!(room.sessions.commit(late).unwrap().outcome(), Outcome::Dropped);
+
+        let id = room.login("ada", "laptop");
+        let mut reset = room.open(&id);
+        let renewed = room.renew(&id);
+        reset.reset();
+        let committed = room.sessions.commit(reset).unwrap();
+        assert_eq!((committed.outcome(), committed.id()), (Outcome::Detached, None));
+        assert!(room.lives(&renewed) && !committed.headers().any(|(name, _)| name == "Set-Cookie"));
+    });
+}

@@ -2,7 +2,7 @@ use std::error::Error as _;
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
 
-use threaded_sessions::store::{Bind, Touch, Write};
+use threaded_sessions::store::{Bind, Touch, Verified, VerifyOptions, Write};
 use threaded_sessions::{
     Clock, ErrorKind, MemorySessionStore, OnConflict, RedisSessionStore, Result, Session, SessionId, SessionManager,
     SessionStore,
@@ -13,6 +13,39 @@ use crate::{Fields, Room, ask, ask_for, in_each_room, in_each_room_with, tick};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn manager_names_counts_and_verifies_its_sessions() {
+    in_each_room(|room| {
+        let sessions = &room.sessions;
+        let mut session = sessions.fresh();
+        assert_eq!(session.handle(), None);
+        session.bind("ada", "phone");
+        let committed = sessions.commit(session).unwrap();
+        let session = room.open(committed.id().unwrap());
+        assert!(committed.handle().is_some() && committed.handle() == session.handle());
+        assert_eq!(committed.handle(), Some(sessions.list("ada").unwrap()[0].handle));
+        assert!(!sessions.list("ada").unwrap()[0].is(&sessions.fresh()));
+
+        let index = sessions.store().index().unwrap();
+        assert_eq!((sessions.count().unwrap(), index.count().unwrap()), (1, 1));
+        assert_eq!(sessions.verify(VerifyOptions::default()).unwrap(), Verified::default());
+        assert_eq!(sessions.health().failing_for, sessions.store().health().failing_for);
+        assert_eq!(sessions.check().unwrap(), []);
+
+        let unchanged = sessions.commit(sessions.fresh()).unwrap();
+        assert_eq!(unchanged.handle(), None);
+    });
+}
+
+#[test]
+fn manager_without_index_cannot_count_or_verify() {
+    let store = RedisSessionStore::builder().url(shared().url()).prefix(unique("plain")).build().unwrap();
+    let sessions = SessionManager::<Fields>::new(store);
+    assert_eq!(sessions.count().unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(sessions.verify(VerifyOptions::default()).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(sessions.check().unwrap(), []);
+}
 
 #[test]
 fn sessions_are_listed_the_newest_first_with_what_is_safe_to_show() {
@@ -31,6 +64,8 @@ fn sessions_are_listed_the_newest_first_with_what_is_safe_to_show() {
         for (shown, id) in listed.iter().zip(&ids) {
             let session = room.open(id);
             assert_eq!(Some(shown.handle), sessions.handle(&session));
+            let is_same: Vec<bool> = listed.iter().map(|listed| listed.is(&session)).collect();
+            assert_eq!(is_same, ids.iter().map(|other| other == id).collect::<Vec<_>>());
             assert_eq!(shown.created, session.created());
             assert_eq!(Some(&*shown.label), session.label());
             assert!((began - MINUTE..=SystemTime::now() + MINUTE).contains(&shown.last_used.unwrap()));

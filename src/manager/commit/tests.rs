@@ -24,7 +24,7 @@ const KEEP: Expected = |_| Action::Keep;
 const DETACH: Expected = |_| Action::Detach;
 const CREATE: Expected = |_| Action::Create;
 
-const PLAN_TABLE: [(&str, PlanRow); 9] = [
+const PLAN_TABLE: [(&str, PlanRow); 13] = [
     ("nothing", PlanRow { ask: |_| (), new: KEEP, stored: KEEP, cookie_due: Action::Refresh, detached: KEEP }),
     (
         "a borrow without a change",
@@ -47,6 +47,10 @@ const PLAN_TABLE: [(&str, PlanRow); 9] = [
     ),
     ("a discard", PlanRow { ask: Session::discard, new: KEEP, stored: KEEP, cookie_due: KEEP, detached: KEEP }),
     ("a discarded renewal", PlanRow { ask: discarded, new: KEEP, stored: KEEP, cookie_due: KEEP, detached: KEEP }),
+    ("a reset", PlanRow { ask: Session::reset, ..RESET }),
+    ("a change, a renewal and a reset", PlanRow { ask: reset_after_both, ..RESET }),
+    ("a reset, a change and a renewal", PlanRow { ask: both_after_reset, ..RESET }),
+    ("a reset that was to be discarded", PlanRow { ask: discarded_reset, ..RESET }),
     (
         "an end",
         PlanRow {
@@ -58,10 +62,18 @@ const PLAN_TABLE: [(&str, PlanRow); 9] = [
         },
     ),
     (
-        "an end after a change and a renewal",
+        "an end after a change, a renewal and a reset",
         PlanRow { ask: ended, new: KEEP, stored: Action::Delete, cookie_due: Action::Delete, detached: DETACH },
     ),
 ];
+
+const RESET: PlanRow = PlanRow {
+    ask: Session::reset,
+    new: CREATE,
+    stored: Action::Replace,
+    cookie_due: Action::Replace,
+    detached: DETACH,
+};
 
 fn touch(session: &mut Session<u32>) {
     **session += 0;
@@ -81,8 +93,25 @@ fn discarded(session: &mut Session<u32>) {
     session.discard();
 }
 
+fn reset_after_both(session: &mut Session<u32>) {
+    both(session);
+    session.reset();
+}
+
+fn both_after_reset(session: &mut Session<u32>) {
+    session.reset();
+    both(session);
+}
+
+fn discarded_reset(session: &mut Session<u32>) {
+    session.discard();
+    session.reset();
+    session.discard();
+}
+
 fn ended(session: &mut Session<u32>) {
     both(session);
+    session.reset();
     session.destroy();
 }
 
@@ -158,6 +187,41 @@ fn plan_alone_leaves_stored_session_alone() {
     session.destroy();
     assert_eq!(world.sessions.commit(session).unwrap().outcome(), Outcome::Destroyed);
     assert!(world.sessions.open_id(&id).unwrap().is_none());
+}
+
+#[test]
+fn reset_begins_anew_with_session_cookie() {
+    let world = world(true);
+    let old = world.store(true);
+    world.clock.advance(IDLE_TIMEOUT);
+    let mut session = world.open(&old);
+    let created = session.created();
+    *session = 7;
+    session.reset();
+    assert_eq!((*session, session.is_remembered()), (0, false));
+    let committed = world.sessions.commit(session).unwrap();
+    let cookie = committed.headers().find(|(name, _)| *name == "Set-Cookie").unwrap().1;
+    assert!(!cookie.contains("Max-Age"), "a cookie of a session that is not remembered");
+    let new = world.open(committed.id().unwrap());
+    assert_eq!(new.created(), created + IDLE_TIMEOUT);
+    assert!(*new == 0 && !new.is_remembered() && *new.id().unwrap() != old);
+    assert!(world.sessions.open_id(&old).unwrap().is_none());
+}
+
+#[test]
+fn reset_after_whole_lifetime_ends_old_session() {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let builder = SessionManager::<u32>::builder(store).clock(clock.clone()).lifetime(10 * IDLE_TIMEOUT);
+    let sessions = builder.idle_timeout(None).build().unwrap();
+    let mut session = sessions.fresh();
+    session.renew();
+    let id = *sessions.commit(session).unwrap().id().unwrap();
+    let mut session = sessions.open_id(&id).unwrap().unwrap();
+    session.reset();
+    clock.advance(10 * IDLE_TIMEOUT);
+    assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Dropped);
+    assert!(sessions.open_id(&id).unwrap().is_none());
 }
 
 #[test]

@@ -9,7 +9,10 @@ use Reply::{Conflict, Missing, Stored as Kept};
 
 use crate::codec::Envelope;
 use crate::store::{Created, Found, Saved, SessionStore, Stored, Touch, Version, Write};
-use crate::{Clock, Codec, ErrorKind, Json, OnConflict, Outcome, Result, Session, SessionId, SessionManager, sync};
+use crate::{
+    Clock, Codec, Error, ErrorKind, Json, OnConflict, Outcome, Result, Session, SessionId, SessionManager, operation,
+    sync,
+};
 
 type Fields = BTreeMap<String, u32>;
 
@@ -27,6 +30,9 @@ struct Scripted {
     calls: Mutex<Vec<String>>,
     /// When the cookie of the stored session was sent, if it is remembered.
     remembered: Mutex<Option<std::time::SystemTime>>,
+    /// Another request renewed the session.
+    is_renewed: Mutex<bool>,
+    is_unreachable: Mutex<bool>,
 }
 
 impl Scripted {
@@ -59,7 +65,7 @@ impl SessionStore for Scripted {
     fn read(&self, _: &SessionId, touch: Touch) -> Result<Found> {
         if touch == Touch::No {
             sync::lock(&self.calls).push("read".to_owned());
-            return Ok(Found::Absent);
+            return Ok(if *sync::lock(&self.is_renewed) { Found::Renewed } else { Found::Absent });
         }
         Ok(Found::Live(self.stored(&[("base", 1)], "base")))
     }
@@ -69,6 +75,9 @@ impl SessionStore for Scripted {
     }
 
     fn rotate(&self, _: &SessionId, _: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        if *sync::lock(&self.is_unreachable) {
+            return Err(Error::new(ErrorKind::Unavailable, operation::ROTATE));
+        }
         Ok(self.reply("rotate", write, expected))
     }
 
@@ -166,6 +175,48 @@ fn renewal_with_change_follows_the_policy() {
         assert_eq!(commit(&world, session), ending, "{policy:?}");
         assert_eq!(world.calls(), calls, "{policy:?}");
     }
+}
+
+#[test]
+fn reset_replaces_any_version_or_creates() {
+    const FIRST: &str = "rotate any mine";
+    let table: [(&[Reply], bool, Ending<Outcome>, &[&str]); 4] = [
+        (&[Kept], false, Ok(Outcome::Stored), &[FIRST]),
+        (&[Missing], false, Ok(Outcome::Stored), &[FIRST, "read", "create"]),
+        (&[Missing], true, Ok(Outcome::Detached), &[FIRST, "read"]),
+        (&[Conflict], false, Err(ErrorKind::Conflict), &[FIRST]),
+    ];
+    for policy in [Merge, Fail, LastWriteWins] {
+        for (script, is_renewed, ending, calls) in table {
+            let reset = || {
+                let world = world(policy, script);
+                *sync::lock(&world.store.is_renewed) = is_renewed;
+                let mut session = world.open();
+                session.insert("early".into(), 1);
+                session.reset();
+                (world, session)
+            };
+            let (world, mut session) = reset();
+            mine(&mut session);
+            assert_eq!(commit(&world, session), ending, "{policy:?} {script:?}");
+            assert_eq!(world.calls(), calls, "{policy:?} {script:?}");
+
+            let (world, mut session) = reset();
+            let updated = world.sessions.update_in(&mut session, mine).map_err(|error| error.kind());
+            assert_eq!(updated, ending.map(|outcome| (!outcome.is_lost()).then_some(())), "{policy:?} {script:?}");
+            assert_eq!(world.calls(), calls, "{policy:?} {script:?}");
+        }
+    }
+}
+
+#[test]
+fn failed_reset_fails_the_commit() {
+    let world = world(Merge, &[]);
+    *sync::lock(&world.store.is_unreachable) = true;
+    let mut session = world.open();
+    session.reset();
+    assert_eq!(commit(&world, session), Err(ErrorKind::Unavailable));
+    assert!(world.calls().is_empty());
 }
 
 #[test]
