@@ -180,7 +180,9 @@ fn renewal_with_change_follows_the_policy() {
 #[test]
 fn reset_replaces_any_version_or_creates() {
     const FIRST: &str = "rotate any mine";
-    let table: [(&[Reply], bool, Ending<Outcome>, &[&str]); 4] = [
+    /// The replies, whether another request renewed the session, the ending, and the calls.
+    type ResetRow = (&'static [Reply], bool, Ending<Outcome>, &'static [&'static str]);
+    let table: [ResetRow; 4] = [
         (&[Kept], false, Ok(Outcome::Stored), &[FIRST]),
         (&[Missing], false, Ok(Outcome::Stored), &[FIRST, "read", "create"]),
         (&[Missing], true, Ok(Outcome::Detached), &[FIRST, "read"]),
