@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 ///     }
 ///     Ok(sessions.update_in(visit, |visit| visit.message.take())?.flatten())
 /// }
-/// # let sessions = SessionManager::new(MemorySessionStore::new());
+/// # let sessions = SessionManager::<Visit>::new(MemorySessionStore::new());
 /// # let mut visit = sessions.fresh();
 /// # visit.message.set("Saved.".into());
 /// # assert_eq!(message(&sessions, &mut visit)?.as_deref(), Some("Saved."));

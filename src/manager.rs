@@ -1,15 +1,28 @@
 //! The session manager: all policy about sessions, on top of a store that only keeps payloads.
 //!
 //! Applications and adapters use it. One file has one part: `builder` the settings, `load` from an id to a session, `commit`
-//! from a session to an action, `headers` from an outcome to the response, `discard` what cannot be decoded, `update` changes that are retried, `save` the optimistic loop behind both, `principals` the
-//! sessions of an owner. A clone is the same manager: the settings never change after `build`.
+//! from a session to an action, `headers` from an outcome to the response, `discard` what cannot be decoded, `update` changes that
+//! are retried, `save` the optimistic loop behind both, `principals` the sessions of an owner. A clone is the same manager: the settings never change after `build`.
+
+// The documentation lists the methods in the order of these modules: `new` and `builder`, `open`, `commit`, and then the rest.
+mod builder;
+
+mod load;
+
+mod commit;
+
+mod backoff;
+mod bounded;
+mod discard;
+mod headers;
+mod principals;
+mod save;
+mod timeouts;
+mod update;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use self::bounded::Bounded;
 pub use self::builder::{OnConflict, SessionManagerBuilder, Unreadable};
@@ -21,7 +34,7 @@ use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
 use crate::store::Health;
-use crate::{Clock, Codec, Handle, Json, RedisWarning, Result, Session, SessionStore};
+use crate::{Clock, Codec, Handle, RedisWarning, Result, Session, SessionStore};
 
 /// Opens and commits sessions with values of type `T`, by the settings of the application.
 ///
@@ -48,35 +61,6 @@ use crate::{Clock, Codec, Handle, Json, RedisWarning, Result, Session, SessionSt
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 pub struct SessionManager<T>(Arc<Inner<T>>);
-
-impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
-    /// Creates a manager with the default settings of [`SessionManagerBuilder`].
-    pub fn new(store: impl SessionStore) -> Self {
-        Self::builder(store).build().expect("the default settings are valid")
-    }
-
-    /// Returns a builder for a manager with other settings. The codec defaults to [`Json`].
-    pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
-        Self::builder_with_codec(store, Json::new())
-    }
-}
-
-// The documentation lists methods in the order of the modules, so the modules follow the first methods that a program needs.
-mod load;
-
-mod commit;
-mod discard;
-mod headers;
-
-mod update;
-
-mod principals;
-
-mod backoff;
-mod bounded;
-mod builder;
-mod save;
-mod timeouts;
 
 /// The settings of a manager, and the store and the codec that it works with.
 struct Inner<T> {

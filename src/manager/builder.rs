@@ -6,12 +6,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::bounded::Bounded;
 use super::{Inner, SessionManager};
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
 use crate::store::MAX_TTL;
-use crate::{Clock, Codec, Error, Result, SameSite, SessionStore, operation};
+use crate::{Clock, Codec, Error, Json, Result, SameSite, SessionStore, operation};
 
 /// One week, as rrss has it (604,800 seconds).
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(604_800);
@@ -221,6 +224,18 @@ impl<T: 'static> Inner<T> {
             (self.max_payload == 0, "no session fits into a payload of no bytes"),
         ];
         Error::first_broken(operation::BUILD_MANAGER, rules)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
+    /// Creates a manager with the default settings of [`SessionManagerBuilder`].
+    pub fn new(store: impl SessionStore) -> Self {
+        Self::builder(store).build().expect("the default settings are valid")
+    }
+
+    /// Returns a builder for a manager with other settings. The codec defaults to [`Json`].
+    pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
+        Self::builder_with_codec(store, Json::new())
     }
 }
 
