@@ -157,11 +157,13 @@ mod cookie;
 mod cross_origin;
 mod csrf;
 mod error;
+mod fence;
 mod id;
 mod jitter;
 mod manager;
 mod operation;
 mod reaper;
+mod reason;
 mod session;
 pub mod step;
 pub mod store;
@@ -223,6 +225,7 @@ pub use self::manager::{
     BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
 };
 pub use self::reaper::{ExpiredSession, Reaper, ReaperBuilder, ReaperStats};
+pub use self::reason::Reason;
 pub use self::session::Session;
 pub use self::step::{Step, StepStore};
 #[doc(inline)]

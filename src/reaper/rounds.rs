@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::{ExpiredSession, Order, ReaperBuilder, ReaperStats, lock};
 use crate::store::{Expired, Reaped};
-use crate::{Error, ErrorKind, Result, SessionManager, jitter, operation};
+use crate::{Error, ErrorKind, Result, SessionManager, codec, fence, jitter, operation};
 
 /// The pause between two batches of a gentle reaper, in which Redis serves other clients.
 const BATCH_PAUSE: Duration = Duration::from_micros(100);
@@ -216,23 +216,27 @@ impl<T: 'static> Rounds<T> {
 
     fn tell(&mut self, expired: &Expired) {
         let Some(on_expired) = &mut self.settings.on_expired else { return };
-        let (handle, codec) = (expired.handle, self.settings.sessions.codec());
+        let (handle, decoder) = (expired.handle, self.settings.sessions.codec());
         // Unwind safe: the callback gets a new session at each call. Only its own captures survive a panic.
         let told = catch_unwind(AssertUnwindSafe(|| {
-            codec.decode(&expired.payload).map(|envelope| on_expired(ExpiredSession::new(handle, envelope)))
+            decoder.decode(&expired.payload).map(|envelope| on_expired(ExpiredSession::new(handle, envelope)))
         }));
         match told {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+            Ok(Err(error)) if !codec::is_panic(&error) => {
                 if !self.undecodable {
-                    log::warn!("session {handle} expired and cannot be decoded; this is not said of others: {error}");
+                    fence::log!(
+                        Warn,
+                        "session {handle} expired and cannot be decoded; this is not said of others: {error}"
+                    );
                 }
                 self.undecodable = true;
             }
-            Err(_) => {
+            Ok(Err(_)) | Err(_) => {
                 if !self.panicked {
-                    log::error!(
-                        "the callback for expired sessions panicked; the reaper goes on, and will not say so again"
+                    fence::log!(
+                        Error,
+                        "the codec or the callback for expired sessions panicked; the reaper goes on, and will not say so again"
                     );
                 }
                 self.panicked = true;
@@ -243,7 +247,7 @@ impl<T: 'static> Rounds<T> {
     /// Logs the first of several failures.
     fn report_failure(&mut self, partition: u32, error: &Error) {
         if self.failing.is_empty() {
-            log::warn!("the reaper goes on trying: {error:#}");
+            fence::log!(Warn, "the reaper goes on trying: {error:#}");
         }
         self.failing.insert(partition);
     }
@@ -251,7 +255,7 @@ impl<T: 'static> Rounds<T> {
     /// Logs that all partitions work again.
     fn report_success(&mut self, partition: u32) {
         if self.failing.remove(&partition) && self.failing.is_empty() {
-            log::info!("the reaper works again");
+            fence::log!(Info, "the reaper works again");
         }
     }
 }
