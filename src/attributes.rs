@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::codec::{Check, NO_FORM};
-use crate::{BoxError, Error, ErrorKind, Result, operation};
+use crate::codec::{Check, NO_FORM, locate};
+use crate::{Error, ErrorKind, Reason, Result, operation};
 
 /// A session value for those who want keys instead of a type of their own, as `SessionManager<Attributes>`: names with
 /// JSON values.
@@ -43,10 +43,13 @@ impl Attributes {
     ///
     /// [`ErrorKind::Payload`] if the value is not a `V`.
     pub fn get<V: DeserializeOwned>(&self, name: &str) -> Result<Option<V>> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
         // The error of serde_json quotes the value, so it is dropped.
-        let value = self.0.get(name).map(V::deserialize).transpose();
-        value
-            .map_err(|_| Error::new(ErrorKind::Payload, operation::READ_ATTRIBUTE).with_source("it is of another type"))
+        V::deserialize(value).map(Some).map_err(|_| {
+            let field = locate::<V>(value).map(|field| format!(": {field}")).unwrap_or_default();
+            let why = Reason::computed(format!("it is of another type{field}"));
+            Error::new(ErrorKind::Payload, operation::READ_ATTRIBUTE).with_source(why)
+        })
     }
 
     /// The same, and removes the attribute (scs `Pop`).
@@ -63,13 +66,16 @@ impl Attributes {
 
     /// Sets an attribute.
     ///
+    /// An attribute cannot make the session unreadable. Whether [`get`](Self::get) can read it as the type of `value` depends on
+    /// that type: serde cannot read back [some shapes](crate::codec#values-that-serde-cannot-read-back).
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Payload`] if [JSON](crate::Json) has no form for the value, or it holds an integer of more than 64 bits.
     /// The attribute is as before then.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<()> {
         Check::json(&value).map_err(not_settable)?;
-        let value = serde_json::to_value(value).map_err(|_| not_settable(NO_FORM))?;
+        let value = serde_json::to_value(value).map_err(|_| not_settable(Reason::new(NO_FORM)))?;
         self.0.insert(name.into(), value);
         Ok(())
     }
@@ -110,7 +116,7 @@ impl Attributes {
     }
 }
 
-fn not_settable(why: impl Into<BoxError>) -> Error {
+fn not_settable(why: Reason) -> Error {
     Error::new(ErrorKind::Payload, operation::SET_ATTRIBUTE).with_source(why)
 }
 

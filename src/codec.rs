@@ -11,12 +11,15 @@
 
 mod check;
 mod envelope;
+mod fenced;
 mod json;
+mod locate;
 mod merge;
 #[cfg(feature = "msgpack")]
 mod msgpack;
 mod shape;
 
+use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -26,12 +29,15 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::check::Check;
 pub use self::envelope::{Binding, Envelope};
 pub(crate) use self::envelope::{Head, revision_prefix};
+pub(crate) use self::fenced::{Fenced, is_panic};
 pub(crate) use self::json::NO_FORM;
 pub use self::json::{Json, JsonFormat};
+pub(crate) use self::locate::locate;
 use self::merge::Merger;
 #[cfg(feature = "msgpack")]
 pub use self::msgpack::{MessagePack, MessagePackFormat};
 use crate::BoxError;
+use crate::reason::shown;
 
 /// How a session becomes a payload and back (ring-redis-session `:read-handler`, `:write-handler`).
 ///
@@ -168,7 +174,8 @@ impl<F: Format, T> SerdeCodec<F, T> {
     ) -> Self {
         self.migrations.push(Box::new(move |payload| {
             let old: Envelope<Old> = F::from_slice(payload).ok()?;
-            Some(old.try_map(&migrate))
+            let migrated = old.try_map(&migrate);
+            Some(migrated.map_err(|error| shown(error, format!("the migration from {} failed", type_name::<Old>()))))
         }));
         self
     }
@@ -188,13 +195,15 @@ impl<F: Format, T> fmt::Debug for SerdeCodec<F, T> {
 
 impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCodec<F, T> {
     fn encode(&self, envelope: &Envelope<&T>) -> Result<Vec<u8>, BoxError> {
-        F::to_vec(envelope)
+        F::to_vec(envelope).map_err(|error| shown(error, format!("the format {} could not write the value", F::NAME)))
     }
 
     fn decode(&self, payload: &[u8]) -> Result<Envelope<T>, BoxError> {
         F::from_slice(payload).or_else(|error| {
             envelope::check_version::<F>(payload)?;
-            self.migrations.iter().find_map(|migration| migration(payload)).unwrap_or(Err(error))
+            let migrated = self.migrations.iter().find_map(|migration| migration(payload));
+            let unreadable = || shown(error, format!("the format {} could not read the payload", F::NAME));
+            migrated.unwrap_or_else(|| Err(unreadable()))
         })
     }
 

@@ -1,7 +1,9 @@
 //! The test suite that every store must pass, including custom stores.
 //!
 //! Each check stands for one promise of the [contract](crate::store). A check that fails panics with its name, its promise and
-//! the assertion that failed. [`all`] runs all checks except those of [companions](companions()) and of [`everybody`].
+//! the assertion that failed. [`all`] runs all checks that need only a store. The others need more: [companions](companions()) a store
+//! that is not shared yet, [`bounded`] a store with a bound, [`read_only`] a way to make writes fail, and [`everybody`] a store
+//! with no session to keep.
 //!
 //! ```
 //! use threaded_sessions::{Clock, MemorySessionStore, contract};
@@ -11,6 +13,9 @@
 //! contract::all(&store, |time| clock.advance(time));
 //! contract::companions(&mut store, |time| clock.advance(time));
 //! contract::everybody(&store, |time| clock.advance(time));
+//!
+//! let store = MemorySessionStore::new().with_max_sessions(10).with_clock(clock.clone());
+//! contract::bounded(&store, 10, |time| clock.advance(time));
 //! ```
 //!
 //! Except during [`everybody`], other threads may use the store and have sessions in it. No other reaper may run, and no other
@@ -32,7 +37,7 @@ use self::kit::{Declared, Tested, ok};
 use crate::store::SessionStore;
 use crate::{ErrorKind, SessionId};
 
-/// Runs all checks except those of [companions](companions()) and of [`everybody`].
+/// Runs all checks that need only a store.
 ///
 /// `wait` lets the given time pass for the store: pass `thread::sleep`, or advance the clock of the store.
 ///
@@ -41,7 +46,7 @@ use crate::{ErrorKind, SessionId};
 /// Panics with the broken promise if the store breaks the contract.
 #[track_caller]
 pub fn all(store: &dyn SessionStore, wait: impl Fn(Duration)) {
-    let tested = Tested { store, wait: &wait, declared: None };
+    let tested = Tested::new(store, &wait);
     let beside_others = kit::beside_others();
     run(Part::Operations, &tested);
     run(Part::Undeclared, &tested);
@@ -69,13 +74,13 @@ pub fn companions(store: &mut dyn SessionStore, wait: impl Fn(Duration)) {
     let suffixes = ["one", "two"].map(|name| format!("{name}-{}", SessionId::random().expose()));
     match store.keep_companions(&suffixes) {
         Err(error) if error.kind() == ErrorKind::Unsupported => {
-            return run(Part::WithoutCompanions, &Tested { store, wait: &wait, declared: None });
+            return run(Part::WithoutCompanions, &Tested::new(store, &wait));
         }
         kept => ok(kept),
     }
     let given_twice = store.keep_companions(&suffixes[1..]);
     let declared = Declared { suffixes, given_twice };
-    let tested = Tested { store, wait: &wait, declared: Some(&declared) };
+    let tested = Tested { declared: Some(&declared), ..Tested::new(store, &wait) };
     run(Part::Undeclared, &tested);
     run(Part::Companions, &tested);
 }
@@ -93,6 +98,33 @@ pub fn companions(store: &mut dyn SessionStore, wait: impl Fn(Duration)) {
 pub fn everybody(store: &dyn SessionStore, wait: impl Fn(Duration)) {
     if store.index().is_some() {
         let _alone = kit::alone();
-        run(Part::EndOfAll, &Tested { store, wait: &wait, declared: None });
+        run(Part::EndOfAll, &Tested::new(store, &wait));
     }
+}
+
+/// Checks a store that is bounded to a number of sessions: nothing that it keeps is beyond the bound, and no live session ends
+/// because of it.
+///
+/// Pass an empty store that no other code uses. The suite leaves it full.
+///
+/// # Panics
+///
+/// Panics with the broken promise if the store breaks the contract.
+#[track_caller]
+pub fn bounded(store: &dyn SessionStore, sessions: usize, wait: impl Fn(Duration)) {
+    let _alone = kit::alone();
+    run(Part::Bounded, &Tested { bound: Some(sessions), ..Tested::new(store, &wait) });
+}
+
+/// Checks reads while writes fail, as those of a read-only Redis do.
+///
+/// `refuse_writes` makes every later write of the store fail. The suite calls it once, after it has created its sessions.
+///
+/// # Panics
+///
+/// Panics with the broken promise if the store breaks the contract.
+#[track_caller]
+pub fn read_only(store: &dyn SessionStore, refuse_writes: impl Fn(), wait: impl Fn(Duration)) {
+    let _alone = kit::alone();
+    run(Part::ReadOnly, &Tested { refuse_writes: Some(&refuse_writes), ..Tested::new(store, &wait) });
 }

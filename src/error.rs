@@ -3,8 +3,11 @@
 //! Every module returns it, and so do custom stores. No text of an error holds a session id, a payload, a password or a
 //! principal.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::fmt;
+use std::{fmt, iter};
+
+use crate::reason;
 
 /// A `Result` with [`Error`] as its default error type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -36,6 +39,8 @@ pub struct Error {
     kind: ErrorKind,
     operation: &'static str,
     source: Option<BoxError>,
+    /// `true` if the text of the source may be shown outside a fence, because no code that sees sessions wrote it.
+    is_vouched: bool,
 }
 
 impl Error {
@@ -43,12 +48,64 @@ impl Error {
     ///
     /// For custom stores. Neither `operation` nor the source may hold a secret.
     pub fn new(kind: ErrorKind, operation: &'static str) -> Self {
-        Self { kind, operation, source: None }
+        Self { kind, operation, source: None, is_vouched: false }
     }
 
     /// Sets the underlying cause. Defaults to none.
     pub fn with_source(self, source: impl Into<BoxError>) -> Self {
-        Self { source: Some(source.into()), ..self }
+        Self { source: Some(source.into()), is_vouched: false, ..self }
+    }
+
+    /// Returns the error of this type that code of your program returned: a store, a step, a codec or a migration.
+    ///
+    /// The crate shows the text of an error of a step, a codec or a migration nowhere, because it can quote a session. So it is
+    /// no [`source`](StdError::source), and this is the way to get at it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::step::on_write;
+    /// use threaded_sessions::{Error, ErrorKind, MemorySessionStore, SessionManager, StepStore};
+    ///
+    /// #[derive(Debug)]
+    /// struct TooLarge(usize);
+    ///
+    /// impl std::fmt::Display for TooLarge {
+    ///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    ///         write!(f, "{} bytes are too large", self.0)
+    ///     }
+    /// }
+    ///
+    /// impl std::error::Error for TooLarge {}
+    ///
+    /// let limit = on_write(|operation, _| {
+    ///     let why = TooLarge(operation.payload().len());
+    ///     Err(Error::new(ErrorKind::Refused, "limiting the size").with_source(why))
+    /// });
+    /// let sessions = SessionManager::<u32>::new(StepStore::builder(MemorySessionStore::new()).step(limit).build()?);
+    /// let mut session = sessions.fresh();
+    /// *session = 7;
+    /// let error = sessions.commit(session).unwrap_err();
+    /// assert!(error.downcast_ref::<TooLarge>().is_some());
+    /// assert!(!format!("{error:?}").contains("too large"));
+    /// # Ok::<_, Error>(())
+    /// ```
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        let causes = iter::successors(self.source(), |&cause| cause.source());
+        causes.into_iter().find_map(reason::withheld)
+    }
+
+    /// Marks an error of a store: a fence around a step passes its text on.
+    pub(crate) fn vouched(self) -> Self {
+        Self { is_vouched: true, ..self }
+    }
+
+    /// Replaces the text of the source by `text`, unless it may be shown.
+    pub(crate) fn fenced(self, text: impl Into<Cow<'static, str>>) -> Self {
+        match self.source {
+            Some(source) if !self.is_vouched => Self { source: Some(reason::shown(source, text)), ..self },
+            source => Self { source, ..self },
+        }
     }
 
     /// An error about a setting or a call that cannot work, with the rule that it breaks.

@@ -188,6 +188,7 @@ mod manager;
 mod operation;
 mod process;
 mod reaper;
+mod reason;
 mod serialize;
 mod session;
 pub mod step;
@@ -251,6 +252,7 @@ pub use self::manager::{
     BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
 };
 pub use self::reaper::{ExpiredSession, Reaper, ReaperBuilder, ReaperStats};
+pub use self::reason::Reason;
 pub use self::session::Session;
 pub use self::step::{Step, StepStore};
 #[doc(inline)]

@@ -76,6 +76,7 @@ struct Inner<T> {
     on_conflict: OnConflict,
     unreadable: Unreadable,
     max_payload: usize,
+    read_back: bool,
     max_per_principal: Option<u32>,
     bounded: Bounded,
 }
@@ -228,6 +229,7 @@ impl<T> fmt::Debug for Inner<T> {
             .field("on_conflict", &self.on_conflict)
             .field("unreadable", &self.unreadable)
             .field("max_payload", &self.max_payload)
+            .field("read_back", &self.read_back)
             .finish_non_exhaustive()
     }
 }

@@ -18,8 +18,8 @@ use serde::Serialize;
 use self::rounds::Rounds;
 use crate::codec::Envelope;
 use crate::process::Origin;
-use crate::store::MAX_TTL;
-use crate::{Error, ErrorKind, Handle, Result, SessionManager, operation, serialize, sync};
+use crate::store::{MAX_TTL, SessionIndex};
+use crate::{Error, ErrorKind, Handle, Result, SessionManager, fence, operation, serialize, sync};
 
 /// The default time between two rounds, as in rrss (`:resolution`).
 const DEFAULT_RESOLUTION: Duration = Duration::from_secs(600);
@@ -164,9 +164,8 @@ impl<T: 'static> ReaperBuilder<T> {
             return Err(Error::unsupported(operation::START_REAPER, NO_INDEX));
         };
         let partitions = index.partitions().max(1);
-        if self.on_expired.is_some() {
-            index.keep_expired();
-        }
+        index.keep_expired();
+        let keeping = Keeping(self.sessions.clone());
         let (orders, inbox) = unbounded();
         let (ending, ended) = bounded(0);
         let stats = Arc::new(Mutex::new(ReaperStats::default()));
@@ -176,10 +175,20 @@ impl<T: 'static> ReaperBuilder<T> {
             .spawn(move || {
                 // The thread drops the sender when it ends, even by a panic, and so wakes `stop`.
                 let _ending: Sender<()> = ending;
+                let _keeping = keeping;
                 rounds.run();
             })
             .map_err(|error| Error::new(ErrorKind::Other, operation::START_REAPER).with_source(error))?;
         Ok(Reaper { orders, ended, stats, thread: thread.thread().id(), origin: Origin::here() })
+    }
+}
+
+/// A store that keeps expired sessions for a reaper, until the reaper ends or does not start.
+struct Keeping<T: 'static>(SessionManager<T>);
+
+impl<T: 'static> Drop for Keeping<T> {
+    fn drop(&mut self) {
+        fence::call(|| self.0.store().index().map(SessionIndex::stop_keeping_expired));
     }
 }
 

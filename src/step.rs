@@ -66,6 +66,7 @@
 mod closure;
 #[cfg(feature = "encryption")]
 mod encrypted;
+mod fenced;
 mod operation;
 mod store;
 mod values;

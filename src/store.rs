@@ -221,6 +221,14 @@ pub struct Write<'a> {
     pub bind: Bind<'a>,
     /// The companions to write with it. Others that the session has stay.
     pub companions: &'a [Companion],
+    /// The manager, if it reads payloads back. A store that changes payloads passes it what a read would return.
+    pub(crate) read_back: Option<&'a dyn ReadBack>,
+}
+
+/// A reader of payloads: the manager, as far as stores know it.
+pub(crate) trait ReadBack: Sync {
+    /// Fails if a session with this payload could not be opened.
+    fn read_back(&self, payload: &[u8]) -> Result<()>;
 }
 
 /// What a write does to the principal that a session belongs to. Only stores with an index know principals; others answer
@@ -257,7 +265,7 @@ impl fmt::Debug for Bind<'_> {
 impl<'a> Write<'a> {
     /// This payload, with this time to live.
     pub fn new(payload: &'a [u8], ttl: impl Into<Option<Duration>>) -> Self {
-        Self { payload, ttl: ttl.into(), bind: Bind::Keep, companions: &[] }
+        Self { payload, ttl: ttl.into(), bind: Bind::Keep, companions: &[], read_back: None }
     }
 
     /// The same, with this done to the principal.
@@ -268,6 +276,10 @@ impl<'a> Write<'a> {
     /// The same, with these companions.
     pub fn with_companions(self, companions: &'a [Companion]) -> Self {
         Self { companions, ..self }
+    }
+
+    pub(crate) fn with_read_back(self, read_back: &'a dyn ReadBack) -> Self {
+        Self { read_back: Some(read_back), ..self }
     }
 
     /// The time to live in milliseconds, within the bounds of the contract.

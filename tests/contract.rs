@@ -7,7 +7,7 @@ mod support;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use support::{shared, shared_cluster, unique};
+use support::{PATIENCE, RedisServer, shared, shared_cluster, unique};
 use threaded_sessions::step::{Next, WriteOperation, Written};
 use threaded_sessions::{
     Clock, MemorySessionStore, RedisSessionStore, RedisSessionStoreBuilder, Result, SessionStore, Step, StepStore,
@@ -31,6 +31,35 @@ fn redis(settings: impl FnOnce(RedisSessionStoreBuilder) -> RedisSessionStoreBui
 fn memory() {
     let clock = Clock::manual();
     check(MemorySessionStore::new().with_clock(clock.clone()), |time| clock.advance(time));
+}
+
+#[test]
+fn bounded_memory() {
+    for bound in [1, 2, 100] {
+        let clock = Clock::manual();
+        let store = || MemorySessionStore::new().with_max_sessions(bound).with_clock(clock.clone());
+        contract::bounded(&store(), bound, |time| clock.advance(time));
+        let marked = StepStore::builder(store()).step(Marks).build().unwrap();
+        contract::bounded(&marked, bound, |time| clock.advance(time));
+    }
+}
+
+#[test]
+fn redis_that_takes_no_writes() {
+    let server = RedisServer::start();
+    let builder = || RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).prefix(unique("read-only"));
+    let allow = || server.cmd(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    let refuse = || drop(server.cmd(&["CONFIG", "SET", "min-replicas-to-write", "1"]));
+    for store in [
+        builder().build().unwrap(),
+        builder().expiring().build().unwrap(),
+        builder().expiring().partitions(3).hashed_keys().build().unwrap(),
+    ] {
+        contract::read_only(&store, refuse, sleep);
+        allow();
+        contract::read_only(&StepStore::builder(store).step(Marks).build().unwrap(), refuse, sleep);
+        allow();
+    }
 }
 
 #[test]

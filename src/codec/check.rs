@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
+use crate::Reason;
+
 /// The deepest nesting of a payload, with its envelope. serde_json reads no deeper, and the MessagePack format has the same limit.
 pub(super) const MAX_DEPTH: usize = 127;
 
@@ -20,13 +22,17 @@ pub(crate) struct Check {
 
 impl Check {
     /// Rejects infinite floats and NaN as well, because JSON writes them as `null`.
-    pub(crate) fn json(value: &impl Serialize) -> Result<(), Refused> {
-        value.serialize(&mut Self { human_readable: true, finite: true, depth: 0 })
+    pub(crate) fn json(value: &impl Serialize) -> Result<(), Reason> {
+        Self { human_readable: true, finite: true, depth: 0 }.run(value)
     }
 
     #[cfg(feature = "msgpack")]
-    pub(crate) fn message_pack(value: &impl Serialize) -> Result<(), Refused> {
-        value.serialize(&mut Self { human_readable: false, finite: false, depth: 0 })
+    pub(crate) fn message_pack(value: &impl Serialize) -> Result<(), Reason> {
+        Self { human_readable: false, finite: false, depth: 0 }.run(value)
+    }
+
+    fn run(mut self, value: &impl Serialize) -> Result<(), Reason> {
+        value.serialize(&mut self).map_err(|Refused(why)| Reason::new(why))
     }
 
     fn float(&self, finite: bool) -> Result<(), Refused> {

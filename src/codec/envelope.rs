@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Format;
-use crate::{BoxError, Clock};
+use crate::{BoxError, Clock, Reason};
 
 /// What is stored of a session besides the user's own value: `{"v":1,"rev":…,"created":…,"data":…}` in JSON.
 ///
@@ -200,7 +200,8 @@ pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
     match F::from_slice(payload) {
         Ok(Head { v }) if v != LayoutVersion::NUMBER => {
             let own = LayoutVersion::NUMBER;
-            Err(format!("the payload has layout version {v}, this program reads version {own}").into())
+            let why = format!("the payload has layout version {v}, this program reads version {own}");
+            Err(Reason::computed(why).into())
         }
         _ => Ok(()),
     }

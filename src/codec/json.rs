@@ -8,11 +8,13 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::check::{Check, MAX_DEPTH};
+use super::locate::locate;
 use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
-use crate::BoxError;
+use crate::{BoxError, Reason};
 
 /// Payloads as JSON, the default: what is in Redis can be read and searched by anybody who may.
 ///
@@ -33,7 +35,7 @@ impl Format for JsonFormat {
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
         Check::json(data)?;
         let mut bytes = Vec::with_capacity(PAYLOAD_CAPACITY_BYTES);
-        serde_json::to_writer(&mut bytes, data).map_err(|_| NO_FORM)?;
+        serde_json::to_writer(&mut bytes, data).map_err(|_| Reason::new(NO_FORM))?;
         Ok(bytes)
     }
 
@@ -41,7 +43,7 @@ impl Format for JsonFormat {
         // One UTF-8 check of the whole payload is a sixth faster than one for each string. If the check fails, serde_json reports
         // the place.
         let decoded = str::from_utf8(bytes).map_or_else(|_| serde_json::from_slice(bytes), serde_json::from_str);
-        decoded.map_err(|error| describe(&error))
+        decoded.map_err(|error| describe::<D>(&error, bytes))
     }
 }
 
@@ -88,13 +90,17 @@ fn is_equal(one: &RawValue, other: &RawValue, depth: usize) -> bool {
     })
 }
 
-/// Describes an error and its place without the text of serde_json, which quotes the payload.
-fn describe(error: &serde_json::Error) -> BoxError {
+/// Describes an error, its place and, if the JSON has another shape, the field. The text of serde_json quotes the payload, so it
+/// is not used.
+fn describe<D: DeserializeOwned>(error: &serde_json::Error, payload: &[u8]) -> BoxError {
     let what = match error.classify() {
-        serde_json::error::Category::Io => "cannot be written",
-        serde_json::error::Category::Syntax => "is not JSON",
-        serde_json::error::Category::Eof => "is JSON that was cut short",
-        serde_json::error::Category::Data => "is JSON of another shape",
+        Category::Io => "cannot be written",
+        Category::Syntax => "is not JSON",
+        Category::Eof => "is JSON that was cut short",
+        Category::Data => "is JSON of another shape",
     };
-    format!("the payload {what}, line {} column {}", error.line(), error.column()).into()
+    let is_shape = error.classify() == Category::Data;
+    let field = is_shape.then(|| locate::<D>(&mut serde_json::Deserializer::from_slice(payload))).flatten();
+    let field = field.map(|field| format!(": {field}")).unwrap_or_default();
+    Reason::computed(format!("the payload {what}, line {} column {}{field}", error.line(), error.column())).into()
 }

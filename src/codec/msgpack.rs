@@ -9,8 +9,9 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, MAX_DEPTH};
+use super::locate::locate;
 use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
-use crate::BoxError;
+use crate::{BoxError, Reason};
 
 /// Payloads as MessagePack with field names: somewhat smaller than JSON, quicker to decode, and any serde type.
 pub type MessagePack<T> = SerdeCodec<MessagePackFormat, T>;
@@ -26,7 +27,7 @@ impl Format for MessagePackFormat {
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
         Check::message_pack(data)?;
         let mut bytes = Vec::with_capacity(PAYLOAD_CAPACITY_BYTES);
-        rmp_serde::encode::write_named(&mut bytes, data).map_err(|_| "the value cannot be written as MessagePack")?;
+        rmp_serde::encode::write_named(&mut bytes, data).map_err(|_| Reason::new(NO_FORM))?;
         Ok(bytes)
     }
 
@@ -34,9 +35,26 @@ impl Format for MessagePackFormat {
         // rmp_serde does not count levels inside an enum, so 15 KB of nested enums overflow the stack. It does count the levels of
         // a value that it ignores, so ignore the whole payload first. Most payloads skip this pass, because they have too few
         // bytes that can begin a level.
-        let looked_through = if beginnings(bytes) > MAX_DEPTH { look_through(bytes) } else { Ok(()) };
-        let decoded = looked_through.and_then(|()| rmp_serde::from_slice(bytes));
-        decoded.map_err(|_| "the payload is not MessagePack of the right shape".into())
+        if beginnings(bytes) > MAX_DEPTH {
+            look_through(bytes).map_err(|_| Reason::new(NOT_MESSAGE_PACK))?;
+        }
+        rmp_serde::from_slice(bytes).map_err(|_| describe::<D>(bytes))
+    }
+}
+
+/// The error of a value that cannot be written. It replaces the text of rmp_serde, which may quote the value.
+const NO_FORM: &str = "the value cannot be written as MessagePack";
+
+const NOT_MESSAGE_PACK: &str = "the payload is not MessagePack of the right shape";
+
+/// Describes why a payload could not be decoded, and the field if it can be told. The text of rmp_serde quotes the payload, so it
+/// is not used.
+fn describe<D: DeserializeOwned>(payload: &[u8]) -> BoxError {
+    let is_message_pack = IgnoredAny::deserialize(&mut rmp_serde::Deserializer::from_read_ref(payload)).is_ok();
+    let field = || locate::<D>(&mut rmp_serde::Deserializer::from_read_ref(payload));
+    match is_message_pack.then(field).flatten() {
+        Some(field) => Reason::computed(format!("{NOT_MESSAGE_PACK}: {field}")).into(),
+        None => Reason::new(NOT_MESSAGE_PACK).into(),
     }
 }
 

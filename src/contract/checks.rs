@@ -31,6 +31,10 @@ pub(super) enum Part {
     Companions,
     /// Ends every session in the store.
     EndOfAll,
+    /// Fills an empty store.
+    Bounded,
+    /// Makes writes fail.
+    ReadOnly,
 }
 
 macro_rules! checks {
@@ -55,6 +59,8 @@ checks! {
         sessions::save_never_brings_back: "a save of a deleted or renewed session stores nothing, with or without a version",
         sessions::save_if_unchanged: "a save with a version succeeds only if the session has this version, and otherwise \
             changes nothing and returns the stored session",
+        sessions::a_version_names_one_write: "a version is outdated once a payload with another revision is stored, or another \
+            payload without a revision, and until then it is current",
         sessions::rotate_moves: "after a rotation the new id lives with the new payload, and the old id reads as renewed",
         sessions::rotate_if_unchanged: "a rotation with a version that the session does not have changes nothing and returns \
             the stored session",
@@ -94,9 +100,13 @@ checks! {
             backlog",
         index::reaping_tells_who_asks: "a reaper without `payloads` gets no payloads, and no later reaper gets them",
         index::reaping_spares_what_was_used: "a session that was used in time is not removed, whatever its earlier deadline",
+        index::keeping_can_be_taken_back: "after a reaper has ended, live sessions stay, expired ones are absent, and \
+            another reaper can be announced",
         index::a_session_is_used_or_reaped: "a session that is used while a reaper runs either lives or is reported, never both",
         index::one_of_many_reapers_is_told: "of concurrent reapers exactly one gets each session",
         index::verifying_leaves_a_healthy_index_alone: "verifying a healthy index changes nothing and reaps nothing",
+        index::a_reused_id_keeps_no_owner: "a session that is created under the id of an expired one, or moves there, does not \
+            belong to the owner of the expired one",
     }
     WithoutCompanions {
         companions::companions_are_unsupported: "a store that keeps no companions reports so when one is read",
@@ -110,12 +120,24 @@ checks! {
         companions::refused_writes_leave_companions_alone: "a write that stores nothing changes no companion",
         companions::companions_live_as_long_as_their_session: "whatever moves the deadline of a session moves the deadline of \
             its companions",
+        companions::a_reused_id_keeps_no_companions: "a session that moves to the id of an expired one has its own companions \
+            and no others",
         companions::companions_end_with_their_session: "companions end with their session, and a new session under its id \
             has none",
     }
     EndOfAll {
         index::ending_all_ends_what_lives: "ending all sessions ends every live one, leaves expired ones to the reaper, and \
             spares later ones",
+    }
+    Bounded {
+        sessions::a_full_store_ends_no_session: "a full store rejects a new session with `OutOfMemory`, keeps every session \
+            that lives, and takes a new one as soon as one ends",
+        index::a_bound_counts_what_waits_for_a_reaper: "live sessions and expired ones that wait for a reaper are together not \
+            more than the bound",
+    }
+    ReadOnly {
+        sessions::reads_need_no_write: "while writes fail, a read without a touch, of one session or of the index, succeeds, \
+            whatever there would be to clean up",
     }
 }
 

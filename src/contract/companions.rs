@@ -124,6 +124,21 @@ pub(super) fn companions_live_as_long_as_their_session(tested: &Tested<'_>) {
     }
 }
 
+pub(super) fn a_reused_id_keeps_no_companions(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let suffixes = tested.suffixes();
+    if let Some(index) = store.index() {
+        index.keep_expired();
+    }
+    let expired = create_both(store, suffixes);
+    expire(store, &[expired], wait);
+    let moves = store.fresh_id(Some(&expired));
+    let own = [Companion::new(suffixes[0].to_owned(), "3")];
+    assert_created(store.create(&moves, Write::new(b"1", HOUR).with_companions(&own)));
+    assert_stored(store.rotate(&moves, &expired, Write::new(b"2", HOUR), None));
+    assert_eq!(read(store, &expired, suffixes), [Some(b"3".to_vec()), None], "a session has its own companions");
+}
+
 pub(super) fn companions_end_with_their_session(tested: &Tested<'_>) {
     let Tested { store, wait, .. } = *tested;
     let suffixes = tested.suffixes();

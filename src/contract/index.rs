@@ -13,7 +13,7 @@ use super::kit::{
 use super::principals::{create_for, handles, principal};
 use super::sessions::expiry_is_exact;
 use crate::SessionId;
-use crate::store::{Entry, Expired, SessionIndex, SessionStore, Touch, Verified, VerifyOptions, Write};
+use crate::store::{Bind, Ending, Entry, Expired, SessionIndex, SessionStore, Touch, Verified, VerifyOptions, Write};
 
 pub(super) fn the_index_counts_what_lives(tested: &Tested<'_>) {
     let Tested { store, wait, .. } = *tested;
@@ -179,6 +179,77 @@ pub(super) fn reaping_spares_what_was_used(tested: &Tested<'_>) {
     for id in ids.iter().chain([&reused]) {
         let _ = live(store, id, Touch::No);
     }
+}
+
+pub(super) fn a_reused_id_keeps_no_owner(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
+    index.keep_expired();
+    let (ada, bob) = (principal("ada"), principal("bob"));
+    let [created, moved, bobs] = array::from_fn(|_| create_for(store, &ada, None));
+    expire(store, &[created, moved, bobs], wait);
+
+    let near = |id: &SessionId| store.fresh_id(Some(id));
+    assert_created(store.create(&created, Write::new(b"another", HOUR)));
+    let nobodys = near(&moved);
+    assert_created(store.create(&nobodys, Write::new(b"1", HOUR)));
+    assert_stored(store.rotate(&nobodys, &moved, Write::new(b"2", HOUR), None));
+    let before = near(&bobs);
+    assert_created(store.create(&before, Write::new(b"1", HOUR).with_bind(Bind::To { principal: &bob, cap: None })));
+    assert_stored(store.rotate(&before, &bobs, Write::new(b"2", HOUR), None));
+
+    assert_eq!(handles(index, &ada), [], "the sessions of ada have expired");
+    assert_eq!(handles(index, &bob), [store.handle(&bobs)]);
+    assert_eq!(ok(index.end(&ada, Ending::All)), 0, "the sessions of ada have expired");
+    let ids = [created, moved, bobs];
+    for (_, payload) in told(store, &reap(index, 1000, true).1, &ids) {
+        assert!(ids.iter().any(|id| payload == own(id)), "a live session is told as expired: {payload}");
+    }
+    for id in &ids {
+        let _ = live(store, id, Touch::No);
+    }
+    comes_to(Verified::default(), "there is nothing to mend", || ok(index.verify(VerifyOptions::new())));
+}
+
+pub(super) fn keeping_can_be_taken_back(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let index = tested.index();
+    index.keep_expired();
+    let [before, lives] = array::from_fn(|_| create_own(store, None, HOUR));
+    expire(store, &[before], wait);
+    index.stop_keeping_expired();
+    let after = create_own(store, None, HOUR);
+    expire(store, &[after], wait);
+    for gone in [&before, &after] {
+        assert_absent(store, gone);
+    }
+    assert_eq!(live(store, &lives, Touch::No).payload, own(&lives));
+
+    index.keep_expired();
+    expire(store, &[lives], wait);
+    let (_, expired) = reap(index, 1000, true);
+    let told = told(store, &expired, &[before, after, lives]);
+    assert!(told.contains(&(2, own(&lives))), "it expired while a reaper was announced: {told:?}");
+}
+
+/// Without an index no session waits for a reaper, and nothing is checked.
+pub(super) fn a_bound_counts_what_waits_for_a_reaper(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let Some(index) = store.index() else { return };
+    index.keep_expired();
+    let bound = tested.bound();
+    let mut newest = Vec::new();
+    for _ in 0..3 {
+        newest = (0..bound).map(|_| create_own(store, None, HOUR)).collect();
+        expire(store, &newest, wait);
+    }
+    // One live session takes the room of one that waits.
+    let lives = create_own(store, None, HOUR);
+    let (removed, expired) = reap(index, 1000, true);
+    assert!(removed < bound as u64, "{removed} sessions waited in a store of {bound} in which one lives");
+    let told = told(store, &expired, &newest);
+    assert_eq!(told.len(), expired.len(), "the sessions that expired last are told");
+    let _ = live(store, &lives, Touch::No);
 }
 
 pub(super) fn a_session_is_used_or_reaped(tested: &Tested<'_>) {

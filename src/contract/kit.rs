@@ -22,6 +22,10 @@ pub(super) struct Tested<'a> {
     /// Lets time pass for the store.
     pub(super) wait: &'a dyn Fn(Duration),
     pub(super) declared: Option<&'a Declared>,
+    /// The number of sessions that the store is bounded to.
+    pub(super) bound: Option<usize>,
+    /// Makes every later write fail.
+    pub(super) refuse_writes: Option<&'a dyn Fn()>,
 }
 
 /// The companions that the suite made the store keep.
@@ -32,6 +36,19 @@ pub(super) struct Declared {
 }
 
 impl<'a> Tested<'a> {
+    pub(super) fn new(store: &'a dyn SessionStore, wait: &'a dyn Fn(Duration)) -> Self {
+        Self { store, wait, declared: None, bound: None, refuse_writes: None }
+    }
+
+    pub(super) fn bound(&self) -> usize {
+        self.bound.expect("checks of bounds run with a bound")
+    }
+
+    /// Makes every later write fail.
+    pub(super) fn refuse_writes(&self) {
+        self.refuse_writes.expect("checks of refused writes can refuse them")();
+    }
+
     pub(super) fn index(&self) -> &'a dyn SessionIndex {
         self.store.index().expect("the store has an index")
     }
@@ -138,6 +155,11 @@ pub(super) fn live(store: &dyn SessionStore, id: &SessionId, touch: Touch) -> St
         Found::Live(stored) => stored,
         other => panic!("the session should live: {other:?}"),
     }
+}
+
+#[track_caller]
+pub(super) fn fails<O: Debug>(result: Result<O, Error>) -> Error {
+    result.expect_err("it should fail")
 }
 
 #[track_caller]

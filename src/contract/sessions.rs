@@ -3,14 +3,16 @@
 //! The list of [checks](super::checks) names each function with its promise. Every check makes its sessions, so concurrent runs
 //! do not meet.
 
+use std::array;
 use std::time::Duration;
 
 use super::kit::{
     HOUR, SHORT, Tested, assert_absent, assert_conflict, assert_left, assert_missing, assert_stored, at_once, create,
-    is_live, live, ok,
+    expire, fails, is_live, live, ok,
 };
-use crate::SessionId;
+use super::principals::{create_for, handles, principal};
 use crate::store::{Created, Found, MAX_TTL, Saved, Touch, Write};
+use crate::{ErrorKind, SessionId};
 
 pub(super) fn absent_is_an_outcome(tested: &Tested<'_>) {
     let store = tested.store;
@@ -120,6 +122,45 @@ pub(super) fn save_if_unchanged(tested: &Tested<'_>) {
     let there = assert_conflict(store.save(&id, Write::new(b"5", HOUR), Some(&second)));
     assert_stored(store.save(&id, Write::new(b"6", HOUR), Some(&there.version)));
     assert_eq!(&*live(store, &id, Touch::No).payload, b"6");
+}
+
+pub(super) fn a_version_names_one_write(tested: &Tested<'_>) {
+    let store = tested.store;
+    // The formats of this crate, with a revision at the beginning.
+    let json =
+        |revision: u64, data| format!("{{\"v\":1,\"rev\":{revision},\"created\":0,\"data\":{data}}}").into_bytes();
+    let packed = |revision: u64| {
+        [b"\x84\xa1v\x01\xa3rev\xcf", &revision.to_be_bytes()[..], b"\xa7created\x00\xa4data\x01"].concat()
+    };
+    let opaque = |end| [&[7; 1000][..], &[end]].concat();
+    for [first, second] in [
+        [json(12_345_678_901_234_567_890, 1), json(12_345_678_901_234_567_891, 1)],
+        [json(1, 1), json(11, 1)],
+        [packed(1), packed(2)],
+        [opaque(1), opaque(2)],
+    ] {
+        let id = create(store, &first, HOUR);
+        let outdated = live(store, &id, Touch::No).version;
+        let current = live(store, &id, Touch::Set(HOUR * 2)).version;
+        assert_stored(store.save(&id, Write::new(&second, HOUR), Some(&current)));
+        let there = assert_conflict(store.save(&id, Write::new(b"third", HOUR), Some(&outdated)));
+        assert_eq!(&*there.payload, second);
+        let new = store.fresh_id(Some(&id));
+        assert_conflict(store.rotate(&id, &new, Write::new(b"third", HOUR), Some(&outdated)));
+        assert_stored(store.rotate(&id, &new, Write::new(b"third", HOUR), Some(&there.version)));
+    }
+    // No manager writes two payloads with one revision. A store may count them as one version, or as two.
+    let id = create(store, &json(7, 1), HOUR);
+    let version = live(store, &id, Touch::No).version;
+    assert_stored(store.save(&id, Write::new(&json(7, 2), HOUR), Some(&version)));
+    assert_eq!(&*live(store, &id, Touch::No).payload, json(7, 2), "the whole payload is replaced");
+    let saved = ok(store.save(&id, Write::new(&json(8, 3), HOUR), Some(&version)));
+    let there = match &saved {
+        Saved::Stored(_) => json(8, 3),
+        Saved::Conflict(_) => json(7, 2),
+        Saved::Missing => panic!("the session lives: {saved:?}"),
+    };
+    assert_eq!(&*live(store, &id, Touch::No).payload, there);
 }
 
 pub(super) fn rotate_moves(tested: &Tested<'_>) {
@@ -254,4 +295,62 @@ pub(super) fn one_of_many_rotations_wins(tested: &Tested<'_>) {
     let won = outcomes.iter().filter(|saved| matches!(saved, Saved::Stored(_))).count();
     let lives = new.iter().filter(|id| is_live(store, id, Touch::No)).count();
     assert_eq!((won, lives), (1, 1), "{outcomes:?}");
+}
+
+pub(super) fn a_full_store_ends_no_session(tested: &Tested<'_>) {
+    let store = tested.store;
+    let mut ids: Vec<SessionId> = (0..tested.bound()).map(|_| create(store, b"v", HOUR)).collect();
+    let refused = || {
+        let error = fails(store.create(&store.fresh_id(None), Write::new(b"v", HOUR)));
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error:?}");
+    };
+    refused();
+    // A session that changes or moves takes no more room.
+    for id in &mut ids {
+        assert_stored(store.save(id, Write::new(b"w", HOUR), None));
+        let new = store.fresh_id(Some(id));
+        assert_stored(store.rotate(id, &new, Write::new(b"x", HOUR), None));
+        *id = new;
+    }
+    refused();
+    for id in &ids {
+        assert_eq!(&*live(store, id, Touch::No).payload, b"x", "it lived before the store was full");
+    }
+    assert!(ok(store.delete(&ids[0])));
+    ids[0] = create(store, b"x", HOUR);
+    refused();
+    for id in &ids {
+        assert!(ok(store.delete(id)));
+    }
+}
+
+pub(super) fn reads_need_no_write(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let [lives, expired, deleted, old] = array::from_fn(|_| create(store, b"v", HOUR));
+    let new = store.fresh_id(Some(&old));
+    assert_stored(store.rotate(&old, &new, Write::new(b"w", HOUR), None));
+    assert!(ok(store.delete(&deleted)));
+    let ada = principal("ada");
+    let hers = store.index().map(|_| [(); 2].map(|()| create_for(store, &ada, None)));
+    expire(store, &[expired], wait);
+    if let Some([_, expired]) = &hers {
+        expire(store, &[*expired], wait);
+    }
+
+    tested.refuse_writes();
+    fails(store.delete(&lives));
+    fails(store.save(&lives, Write::new(b"late", HOUR), None));
+    assert_eq!(&*live(store, &lives, Touch::No).payload, b"v");
+    assert_eq!(&*live(store, &new, Touch::No).payload, b"w");
+    for gone in [&expired, &deleted] {
+        let found = ok(store.read(gone, Touch::No));
+        assert!(matches!(found, Found::Absent), "the session should be absent: {found:?}");
+    }
+    assert!(matches!(ok(store.read(&old, Touch::No)), Found::Renewed), "the old id is not known as renewed");
+    if let (Some(index), Some([hers, _])) = (store.index(), hers) {
+        assert!(ok(index.count()) >= 3);
+        let listed = ok(index.page(0, usize::MAX));
+        assert!(listed.iter().any(|entry| entry.handle == store.handle(&lives)), "a live session is not listed");
+        assert_eq!(handles(index, &ada), [store.handle(&hers)]);
+    }
 }

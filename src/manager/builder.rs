@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::bounded::Bounded;
 use super::{Inner, SessionManager};
+use crate::codec::Fenced;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
 use crate::store::MAX_TTL;
@@ -188,7 +189,7 @@ impl<T: 'static> Inner<T> {
     fn new(store: impl SessionStore, codec: impl Codec<T>) -> Self {
         Self {
             store: Arc::new(store),
-            codec: Arc::new(codec),
+            codec: Arc::new(Fenced(codec)),
             cookie: SessionCookie::default(),
             cross_origin: CrossOriginProtection::default(),
             clock: Clock::system(),
@@ -199,6 +200,7 @@ impl<T: 'static> Inner<T> {
             on_conflict: OnConflict::Merge,
             unreadable: Unreadable::Fail,
             max_payload: DEFAULT_MAX_PAYLOAD,
+            read_back: true,
             max_per_principal: None,
             bounded: Bounded::default(),
         }
@@ -251,7 +253,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
 
     /// How a session becomes a payload. Defaults to [`Json`](crate::Json).
     pub fn codec(self, codec: impl Codec<T>) -> Self {
-        self.with(|inner| inner.codec = Arc::new(codec))
+        self.with(|inner| inner.codec = Arc::new(Fenced(codec)))
     }
 
     /// A session dies this long after its last use. Defaults to one week, as in rrss (`:duration`; ring-redis-session
@@ -304,6 +306,24 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// stored payload is read whatever its size.
     pub fn max_payload(self, bytes: usize) -> Self {
         self.with(|inner| inner.max_payload = bytes)
+    }
+
+    /// Sets whether each payload is decoded before it is stored. Defaults to `true`.
+    ///
+    /// serde can write [some values](crate::codec#values-that-serde-cannot-read-back) that it cannot read. With `true`, such a change
+    /// is rejected with [`ErrorKind::Payload`](crate::ErrorKind::Payload), and the stored session stays as it was. With `false`, it is
+    /// stored, and every later request of the visitor fails. Reading back proves that a value can be read, not that it comes back
+    /// equal.
+    ///
+    /// It costs what decoding costs. A session that did not change is not encoded, and costs nothing:
+    ///
+    /// | payload | JSON | MessagePack |
+    /// |---|---|---|
+    /// | 200 B | | |
+    /// | 4 KiB | | |
+    /// | 64 KiB | | |
+    pub fn read_back(self, read_back: bool) -> Self {
+        self.with(|inner| inner.read_back = read_back)
     }
 
     /// How many sessions a principal may have, at least 1; one more [`bind`](crate::Session::bind) ends the oldest. Defaults

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use super::backoff::Backoff;
 use super::{Inner, OnConflict};
 use crate::codec::{Envelope, Head};
-use crate::store::{Bind, Created, Found, Saved, Stored, Touch, Version, Write};
-use crate::{BoxError, Error, ErrorKind, Result, Session, SessionId, operation};
+use crate::store::{Bind, Created, Found, ReadBack, Saved, Stored, Touch, Version, Write};
+use crate::{BoxError, Error, ErrorKind, Reason, Result, Session, SessionId, operation};
 
 /// The changes of a request, which a merge puts onto the changes of another request.
 pub(crate) struct Changes<'a> {
@@ -300,7 +300,7 @@ impl<T: 'static> Inner<T> {
     }
 
     /// Returns what a store writes for a session. `restate_owner` names the owner even if it has not changed.
-    fn write<'a>(&self, session: &'a Session<T>, payload: &'a [u8], restate_owner: bool) -> Write<'a> {
+    fn write<'a>(&'a self, session: &'a Session<T>, payload: &'a [u8], restate_owner: bool) -> Write<'a> {
         let restate_owner = restate_owner && self.store.index().is_some();
         let bind = match (session.principal(), session.stored_principal.as_deref()) {
             (now, before) if now == before && !restate_owner => Bind::Keep,
@@ -309,7 +309,7 @@ impl<T: 'static> Inner<T> {
             }
             (None, _) => Bind::Nobody,
         };
-        Write::new(payload, self.ttl(&session.envelope)).with_bind(bind)
+        Write::new(payload, self.ttl(&session.envelope)).with_bind(bind).with_read_back(self)
     }
 
     /// Encodes the session with a new revision, so that no other payload is equal to it.
@@ -318,14 +318,27 @@ impl<T: 'static> Inner<T> {
         self.storable(session.encode())
     }
 
-    /// Returns the payload if it could be encoded and is not over the size limit.
+    /// Returns the payload if it could be encoded, is not over the size limit, and can be read again.
     pub(super) fn storable(&self, encoded: Result<Vec<u8>, BoxError>) -> Result<Vec<u8>> {
         let payload = encoded.map_err(not_encodable)?;
         if payload.len() > self.max_payload {
             let why = format!("{} bytes are over the limit of {}", payload.len(), self.max_payload);
-            return Err(not_encodable(why.into()));
+            return Err(not_encodable(Reason::computed(why).into()));
         }
+        self.read_back(&payload)?;
         Ok(payload)
+    }
+}
+
+/// The manager decodes what is about to be stored, so that no session is stored that cannot be opened again. It does so once before
+/// the store has the payload, and once more if steps have changed it.
+impl<T: 'static> ReadBack for Inner<T> {
+    fn read_back(&self, payload: &[u8]) -> Result<()> {
+        if self.read_back {
+            let decoded = self.codec.decode(payload);
+            decoded.map_err(|error| Error::new(ErrorKind::Payload, operation::READ_BACK).with_source(error))?;
+        }
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::{ExpiredSession, Order, ReaperBuilder, ReaperStats, lock};
 use crate::store::{Expired, Reaped};
-use crate::{Error, ErrorKind, Result, SessionManager, fence, jitter, operation};
+use crate::{Error, ErrorKind, Result, SessionManager, codec, fence, jitter, operation};
 
 /// The pause between two batches of a gentle reaper, in which Redis serves other clients.
 const BATCH_PAUSE: Duration = Duration::from_micros(100);
@@ -216,14 +216,14 @@ impl<T: 'static> Rounds<T> {
 
     fn tell(&mut self, expired: &Expired) {
         let Some(on_expired) = &mut self.settings.on_expired else { return };
-        let (handle, codec) = (expired.handle, self.settings.sessions.codec());
+        let (handle, decoder) = (expired.handle, self.settings.sessions.codec());
         // Unwind safe: the callback gets a new session at each call. Only its own captures survive a panic.
         let told = catch_unwind(AssertUnwindSafe(|| {
-            codec.decode(&expired.payload).map(|envelope| on_expired(ExpiredSession::new(handle, envelope)))
+            decoder.decode(&expired.payload).map(|envelope| on_expired(ExpiredSession::new(handle, envelope)))
         }));
         match told {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+            Ok(Err(error)) if !codec::is_panic(&error) => {
                 if !self.undecodable {
                     fence::log!(
                         Warn,
@@ -232,11 +232,11 @@ impl<T: 'static> Rounds<T> {
                 }
                 self.undecodable = true;
             }
-            Err(_) => {
+            Ok(Err(_)) | Err(_) => {
                 if !self.panicked {
                     fence::log!(
                         Error,
-                        "the callback for expired sessions panicked; the reaper goes on, and will not say so again"
+                        "the codec or the callback for expired sessions panicked; the reaper goes on, and will not say so again"
                     );
                 }
                 self.panicked = true;

@@ -12,7 +12,7 @@ use sha2::Sha256;
 
 use super::{Next, Step, Subject, WriteOperation, Written};
 use crate::store::Bytes;
-use crate::{Error, ErrorKind, Handle, Result, operation};
+use crate::{Error, ErrorKind, Handle, Reason, Result, operation};
 
 /// The first byte of an encrypted payload. No JSON or MessagePack envelope begins with it.
 const FORMAT_VERSION: u8 = 0xE1;
@@ -156,5 +156,5 @@ fn mac(hmac: &Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
 }
 
 fn undecryptable(why: &'static str) -> Error {
-    Error::new(ErrorKind::Payload, operation::DECRYPT).with_source(why)
+    Error::new(ErrorKind::Payload, operation::DECRYPT).with_source(Reason::new(why))
 }

@@ -4,12 +4,13 @@
 //! store returns passes through all steps.
 
 use super::Step;
+use super::fenced::FencedStep;
 use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
 use crate::store::{
     Belonging, Created, Ending, Entry, Expired, Found, Health, Reaped, Saved, SessionIndex, SessionStore, Touch,
     Verified, VerifyOptions, Version, Write,
 };
-use crate::{Error, ErrorKind, Handle, RedisWarning, Result, SessionId, fence, operation};
+use crate::{Error, ErrorKind, Handle, Reason, RedisWarning, Result, SessionId, fence, operation};
 
 /// A store with steps around it. The [module](crate::step) tells how they work.
 ///
@@ -32,7 +33,7 @@ use crate::{Error, ErrorKind, Handle, RedisWarning, Result, SessionId, fence, op
 pub struct StepStore<S> {
     store: S,
     /// The outermost step is the last.
-    steps: Vec<Box<dyn Step>>,
+    steps: Vec<FencedStep>,
 }
 
 /// The steps of a [`StepStore`], from the inside out.
@@ -63,7 +64,7 @@ impl<S: SessionStore> StepStore<S> {
 impl<S: SessionStore> StepStoreBuilder<S> {
     /// Puts a step around the store and the steps before it.
     pub fn step(mut self, step: impl Step) -> Self {
-        self.0.steps.push(Box::new(step));
+        self.0.steps.push(FencedStep::new(step));
         self
     }
 
@@ -151,6 +152,12 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
         }
     }
 
+    fn stop_keeping_expired(&self) {
+        if let Some(index) = self.store.index() {
+            index.stop_keeping_expired();
+        }
+    }
+
     /// Asks for payloads even if the caller wants none, because the steps see each removed session.
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
         let reaped = self.inner_index(operation::REAP)?.reap(partition, limit, payloads || !self.steps.is_empty())?;
@@ -221,7 +228,7 @@ fn saved(operation: &'static str, written: Written) -> Result<Saved> {
 }
 
 fn misfit(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Other, operation).with_source("a step answered what does not go with the operation")
+    Error::new(ErrorKind::Other, operation).with_source(Reason::new("a step returned an outcome of another operation"))
 }
 
 fn warn(handle: Handle, what: &str, error: &Error) {

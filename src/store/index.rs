@@ -19,9 +19,17 @@ pub trait SessionIndex {
         1
     }
 
-    /// A reaper that wants the payloads of what it removes is about to start. For stores that drop by themselves what has
-    /// expired: from now on it has to wait for a [`reap`](Self::reap). By default nothing.
+    /// Announces a reaper. Does nothing by default.
+    ///
+    /// For stores that would drop expired sessions by themselves: from now on, each has to wait for a [`reap`](Self::reap), for
+    /// [24 hours](crate::store) at most.
     fn keep_expired(&self) {}
+
+    /// Takes back one [`keep_expired`](Self::keep_expired), because its reaper has ended. Does nothing by default.
+    ///
+    /// A store that keeps expired sessions only for reapers drops those that wait, unless another reaper was announced. Live
+    /// sessions stay.
+    fn stop_keeping_expired(&self) {}
 
     /// Removes sessions of a partition whose time has passed, the longest overdue first, looking at `limit` entries of the
     /// index and no more. One atomic operation, which never removes a session that was used in time.

@@ -47,8 +47,11 @@ impl MemorySessionStore {
         Self { clock, ..self }
     }
 
-    /// The store, bounded to this many sessions; beyond it [`create`](SessionStore::create) fails with
-    /// [`ErrorKind::OutOfMemory`], and nobody loses a session for it. Defaults to no bound.
+    /// Bounds the store to this many sessions. Defaults to no bound.
+    ///
+    /// If so many sessions live, [`create`](SessionStore::create) fails with [`ErrorKind::OutOfMemory`], and no session ends. Expired
+    /// sessions that wait for a [reaper](crate::Reaper) count too, but give way: the longest overdue ones are dropped, and the
+    /// reaper does not report them. The store also remembers at most so many renewed ids.
     pub fn with_max_sessions(self, sessions: usize) -> Self {
         Self { capacity: Some(sessions), ..self }
     }
@@ -89,7 +92,7 @@ impl SessionStore for MemorySessionStore {
             let own = **payload == *write.payload;
             return Ok(if own { Created::Stored(Version(payload.clone())) } else { Created::Taken });
         }
-        if self.capacity.is_some_and(|capacity| sessions.count() >= capacity) {
+        if !sessions.make_room(self.capacity) {
             return Err(Error::new(ErrorKind::OutOfMemory, operation::CREATE));
         }
         Ok(Created::Stored(sessions.put_session(*id, write, Extras::default(), now)))
@@ -136,7 +139,7 @@ impl SessionStore for MemorySessionStore {
             Some(outcome) => outcome,
             None => {
                 let extras = sessions.extras_of(old);
-                sessions.put(*old, Some(now + ttl_millis(RENEWED_FOR)), Entry::Renewed);
+                sessions.bury(*old, now + ttl_millis(RENEWED_FOR), self.capacity);
                 Saved::Stored(sessions.put_session(*new, write, extras, now))
             }
         })
@@ -166,23 +169,20 @@ impl SessionStore for MemorySessionStore {
 }
 
 impl SessionIndex for MemorySessionStore {
-    /// Keeps sessions that expire from now on until they are reaped, for 24 hours at most. They are absent for all operations.
+    /// Keeps sessions that expire from now on until they are reaped, for 24 hours at most. They are absent for all operations. A
+    /// bounded store drops the longest overdue ones if it needs their room.
     fn keep_expired(&self) {
         // Do not call `open`, because it drops sessions that have expired by now.
-        self.lock().0.keep_expired = true;
+        self.lock().0.keep_expired();
+    }
+
+    fn stop_keeping_expired(&self) {
+        self.lock().0.stop_keeping_expired();
     }
 
     fn reap(&self, _partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
         let (mut sessions, now) = self.lock();
-        sessions.keep_expired |= payloads;
-        let evicted = sessions.evict(now);
-        if !sessions.keep_expired {
-            return Ok(Reaped { removed: evicted, ..Reaped::default() });
-        }
-        let count = limit.min(sessions.expired.len());
-        let expired = sessions.expired.drain(..count).map(|(_, expired)| expired);
-        let reaped = expired.filter(|_| payloads).collect();
-        Ok(Reaped { removed: count as u64, backlog: sessions.expired.len() as u64, sessions: reaped })
+        Ok(sessions.reap(now, limit, payloads))
     }
 
     fn count(&self) -> Result<u64> {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use threaded_sessions::codec::{Envelope, Format, JsonFormat, SerdeCodec};
-use threaded_sessions::{Codec, ErrorKind, Outcome, SessionId, SessionManager, SessionStore, Unreadable};
+use threaded_sessions::{Codec, ErrorKind, Outcome, Reason, SessionId, SessionManager, SessionStore, Unreadable};
 
 use super::{payload, plant, stores};
 
@@ -123,7 +123,7 @@ struct Third {
 fn check_migrations<F: Format>() {
     let from_first = |old: First| Ok(Third { people: vec![(old.name, 1)] });
     let from_second = |old: Second| match &old.names[..] {
-        [] => Err("nobody".into()),
+        [] => Err(Reason::new("nobody").into()),
         names => Ok(Third { people: names.iter().map(|name| (name.clone(), 2)).collect() }),
     };
     let codec = || SerdeCodec::<F, Third>::new().migrate(from_second).migrate(from_first);

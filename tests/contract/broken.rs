@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use threaded_sessions::store::{
-    Belonging, Companion, Created, Ending, Entry, Expired, Found, Reaped, Saved, SessionIndex, Stored, Touch, Verified,
-    VerifyOptions, Version, Write,
+    Belonging, Bind, Companion, Created, Ending, Entry, Expired, Found, Reaped, Saved, SessionIndex, Stored, Touch,
+    Verified, VerifyOptions, Version, Write,
 };
 use threaded_sessions::{
     Clock, Error, ErrorKind, Handle, MemorySessionStore, Result, SessionId, SessionStore, contract,
@@ -56,7 +56,19 @@ enum Fault {
     EndsThemUncounted,
     EndsWhatIsOverdue,
     EndsThemByLettingThemExpire,
+
+    ComparesBeginningsOnly,
+    LeavesTheOwnerOfAReusedId,
+    InheritsCompanionsOfAReusedId,
+    EndsEverythingWithItsReaper,
+
+    EndsTheOldestWhenFull,
+    KeepsExpiredUncounted,
+    CleansUpWhileReading,
 }
+
+/// The number of sessions in a bounded store.
+const BOUND: usize = 5;
 
 /// A store in memory with a fault.
 #[derive(Debug)]
@@ -64,6 +76,8 @@ struct Broken {
     store: MemorySessionStore,
     clock: Clock,
     fault: Fault,
+    /// The number of live sessions that it takes.
+    bound: u64,
     known: Mutex<Known>,
 }
 
@@ -77,6 +91,8 @@ struct Known {
     keeps_expired: bool,
     expired: Vec<Expired>,
     companions: HashMap<SessionId, Vec<Companion>>,
+    owners: HashMap<SessionId, String>,
+    refuses_writes: bool,
 }
 
 impl Broken {
@@ -104,6 +120,22 @@ impl Broken {
         Ok(())
     }
 
+    /// Fails if writes are refused.
+    fn write_allowed(&self) -> Result<()> {
+        match self.known().refuses_writes {
+            true => Err(Error::new(ErrorKind::ReadOnly, "writing")),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends the oldest live session and creates another one.
+    fn end_oldest_and_create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        let created: Vec<SessionId> = self.known().created.iter().map(|(id, ..)| *id).collect();
+        let mut oldest = created.iter().filter(|id| self.read_only(id).is_some());
+        self.store.delete(oldest.next().expect("the store is full"))?;
+        self.store.create(id, write)
+    }
+
     fn note(&self, id: &SessionId, write: Write<'_>) {
         if !write.companions.is_empty() {
             self.known().companions.insert(*id, write.companions.to_vec());
@@ -119,7 +151,19 @@ impl SessionStore for Broken {
             Fault::KeepsCompanionsForTheId if write.companions.is_empty() => write.with_companions(&kept),
             _ => write,
         };
-        let created = self.store.create(id, write)?;
+        self.write_allowed()?;
+        if self.store.count()? >= self.bound {
+            return Err(Error::new(ErrorKind::OutOfMemory, "creating a session"));
+        }
+        let created = match self.store.create(id, write) {
+            Err(error) if self.is(Fault::EndsTheOldestWhenFull) && error.kind() == ErrorKind::OutOfMemory => {
+                self.end_oldest_and_create(id, write)?
+            }
+            created => created?,
+        };
+        if let Bind::To { principal, .. } = write.bind {
+            self.known().owners.insert(*id, principal.to_owned());
+        }
         if matches!(created, Created::Stored(_)) {
             let until = write.ttl.map(|ttl| self.clock.now() + ttl.min(Duration::from_secs(1_000_000)));
             self.known().created.push((*id, write.payload.to_vec(), until));
@@ -130,6 +174,9 @@ impl SessionStore for Broken {
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
         let found = self.store.read(id, touch)?;
+        if self.is(Fault::CleansUpWhileReading) && matches!(found, Found::Absent) {
+            self.delete(id)?;
+        }
         let known = self.known();
         let waits = || known.created.iter().find(|(created, _, until)| created == id && until.is_some());
         Ok(match found {
@@ -143,6 +190,13 @@ impl SessionStore for Broken {
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let write = if self.is(Fault::DropsUndeclaredCompanions) { write.with_companions(&[]) } else { write };
+        self.write_allowed()?;
+        let same_beginning = |version: &Version| {
+            let payload = self.read_only(id).map(|stored| stored.payload).unwrap_or_default();
+            let [one, other] = [&payload, version.as_bytes()].map(|bytes| &bytes[..bytes.len().min(16)]);
+            one == other
+        };
+        let expected = expected.filter(|version| !(self.is(Fault::ComparesBeginningsOnly) && same_beginning(version)));
         let saved = self.store.save(id, write, expected)?;
         match &saved {
             Saved::Stored(_) if self.is(Fault::ForgetsCompanionsAtASave) => self.forget(id, id, write)?,
@@ -158,6 +212,12 @@ impl SessionStore for Broken {
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let write = if self.is(Fault::DropsUndeclaredCompanions) { write.with_companions(&[]) } else { write };
+        self.write_allowed()?;
+        let inherited = self.known().companions.get(new).cloned().unwrap_or_default();
+        let write = match self.fault {
+            Fault::InheritsCompanionsOfAReusedId if write.companions.is_empty() => write.with_companions(&inherited),
+            _ => write,
+        };
         let saved = self.store.rotate(old, new, write, expected)?;
         if matches!(saved, Saved::Stored(_)) {
             self.known().renewed += 1;
@@ -169,6 +229,7 @@ impl SessionStore for Broken {
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
+        self.write_allowed()?;
         let stored = self.read_only(id);
         if let Some(stored) = stored
             && self.is(Fault::TellsWhatWasDeleted)
@@ -212,6 +273,13 @@ impl SessionIndex for Broken {
     fn keep_expired(&self) {
         self.known().keeps_expired = true;
         self.store.keep_expired();
+    }
+
+    fn stop_keeping_expired(&self) {
+        if self.is(Fault::EndsEverythingWithItsReaper) {
+            self.store.end_everybody().unwrap();
+        }
+        self.store.stop_keeping_expired();
     }
 
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
@@ -296,7 +364,14 @@ impl SessionIndex for Broken {
     }
 
     fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
-        self.store.list_by_principal(principal)
+        let mut listed = self.store.list_by_principal(principal)?;
+        if self.is(Fault::LeavesTheOwnerOfAReusedId) {
+            let owned = self.known().owners.clone().into_iter().filter(|(_, owner)| owner == principal);
+            let live = owned.filter_map(|(id, _)| Some((self.handle(&id), self.read_only(&id)?)));
+            let missing: Vec<_> = live.filter(|(handle, _)| listed.iter().all(|one| one.handle != *handle)).collect();
+            listed.extend(missing.into_iter().map(|(handle, stored)| Belonging::new(handle, stored.payload, None, 0)));
+        }
+        Ok(listed)
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
@@ -344,12 +419,23 @@ impl SessionIndex for Broken {
 /// Returns the text with which the suite rejects a store with this fault.
 fn complaint(fault: Fault) -> Option<String> {
     let clock = Clock::manual();
-    let store = MemorySessionStore::new().with_clock(clock.clone());
-    let mut store = Broken { store, clock: clock.clone(), fault, known: Mutex::default() };
+    let wait = |time| clock.advance(time);
+    let broken = |store: MemorySessionStore| {
+        let store = store.with_clock(clock.clone());
+        Broken { store, clock: clock.clone(), fault, bound: u64::MAX, known: Mutex::default() }
+    };
     let run = AssertUnwindSafe(|| {
-        contract::all(&store, |time| clock.advance(time));
-        contract::companions(&mut store, |time| clock.advance(time));
-        contract::everybody(&store, |time| clock.advance(time));
+        let mut store = broken(MemorySessionStore::new());
+        contract::all(&store, wait);
+        contract::companions(&mut store, wait);
+        contract::everybody(&store, wait);
+        let store = match fault {
+            Fault::KeepsExpiredUncounted => Broken { bound: BOUND as u64, ..broken(MemorySessionStore::new()) },
+            _ => broken(MemorySessionStore::new().with_max_sessions(BOUND)),
+        };
+        contract::bounded(&store, BOUND, wait);
+        let store = broken(MemorySessionStore::new());
+        contract::read_only(&store, || store.known().refuses_writes = true, wait);
     });
     let panic = catch_unwind(run).err()?;
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
@@ -399,6 +485,13 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::EndsThemUncounted, "ending_all_ends_what_lives", "sessions ended"),
         (Fault::EndsWhatIsOverdue, "ending_all_ends_what_lives", "left to the reaper"),
         (Fault::EndsThemByLettingThemExpire, "ending_all_ends_what_lives", "what was ended is not"),
+        (Fault::ComparesBeginningsOnly, "a_version_names_one_write", "it should be a conflict"),
+        (Fault::LeavesTheOwnerOfAReusedId, "a_reused_id_keeps_no_owner", "the sessions of ada have expired"),
+        (Fault::InheritsCompanionsOfAReusedId, "a_reused_id_keeps_no_companions", "its own companions"),
+        (Fault::EndsEverythingWithItsReaper, "keeping_can_be_taken_back", "should live"),
+        (Fault::EndsTheOldestWhenFull, "a_full_store_ends_no_session", "it should fail"),
+        (Fault::KeepsExpiredUncounted, "a_bound_counts_what_waits_for_a_reaper", "in a store of 5 in which one lives"),
+        (Fault::CleansUpWhileReading, "reads_need_no_write", "the store failed"),
     ] {
         let complaint = complaint(fault).unwrap_or_else(|| panic!("{fault:?} goes unnoticed"));
         assert!(complaint.contains(&format!("promise `{promise}`: ")), "{fault:?}: {complaint}");

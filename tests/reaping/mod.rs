@@ -182,6 +182,10 @@ impl<S: SessionStore> SessionIndex for Wrapped<S> {
         index(&self.store).keep_expired();
     }
 
+    fn stop_keeping_expired(&self) {
+        index(&self.store).stop_keeping_expired();
+    }
+
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
         (self.reap)(index(&self.store), partition, limit, payloads)
     }

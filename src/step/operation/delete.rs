@@ -15,15 +15,21 @@ pub struct DeleteOperation<'a> {
     subject: Subject<'a>,
     reaped: Option<Bytes>,
     values: Values,
+    is_executed: bool,
 }
 
 impl<'a> DeleteOperation<'a> {
     pub(in crate::step) fn new(store: &'a dyn SessionStore, id: &SessionId) -> Self {
-        Self { subject: Subject::known(store, id), reaped: None, values: Values::default() }
+        Self { subject: Subject::known(store, id), reaped: None, values: Values::default(), is_executed: false }
     }
 
     pub(in crate::step) fn reaped(store: &'a dyn SessionStore, handle: Handle, payload: Bytes) -> Self {
-        Self { subject: Subject::shown(store, handle), reaped: Some(payload), values: Values::default() }
+        Self {
+            subject: Subject::shown(store, handle),
+            reaped: Some(payload),
+            values: Values::default(),
+            is_executed: false,
+        }
     }
 
     /// Which session is deleted; `None` for one that was reaped.
@@ -50,7 +56,13 @@ impl<'a> DeleteOperation<'a> {
         &self.subject
     }
 
+    /// Returns `true` if the store was asked to delete.
+    pub(in crate::step) fn is_executed(&self) -> bool {
+        self.is_executed
+    }
+
     pub(super) fn execute(&mut self, store: &dyn SessionStore) -> Result<Deleted> {
+        self.is_executed = true;
         match self.subject.id() {
             Some(id) => Ok(Deleted::new(store.delete(id)?)),
             None => Ok(Deleted { existed: true, payload: self.reaped.take() }),

@@ -6,22 +6,24 @@
 use std::fmt;
 
 use super::{DeleteOperation, Deleted, ReadOperation, Subject, WriteOperation, Written};
-use crate::Result;
-use crate::step::Step;
-use crate::store::{Found, SessionStore, Stored};
+use crate::step::fenced::FencedStep;
+use crate::store::{Bytes, Found, SessionStore, Stored};
+use crate::{Error, Result};
 
 /// The rest of the chain, and the store behind it. It can be run once.
 pub struct Next<'a> {
     store: &'a dyn SessionStore,
-    /// The steps that have not run yet. The outermost is the last.
-    rest: &'a [Box<dyn Step>],
+    /// All steps. The outermost is the last.
+    steps: &'a [FencedStep],
+    /// The steps that have not run yet.
+    rest: &'a [FencedStep],
     /// The step that holds this `Next`; `None` outside the outermost step.
-    step: Option<&'a dyn Step>,
+    step: Option<&'a FencedStep>,
 }
 
 impl<'a> Next<'a> {
-    pub(in crate::step) fn new(store: &'a dyn SessionStore, steps: &'a [Box<dyn Step>]) -> Self {
-        Self { store, rest: steps, step: None }
+    pub(in crate::step) fn new(store: &'a dyn SessionStore, steps: &'a [FencedStep]) -> Self {
+        Self { store, steps, rest: steps, step: None }
     }
 
     /// Reads the session.
@@ -31,8 +33,8 @@ impl<'a> Next<'a> {
     /// Those of the steps inside, and of the store. This goes for all operations.
     pub fn read(self, operation: &mut ReadOperation<'_>) -> Result<Found> {
         let found = match self.rest.split_last() {
-            Some((step, rest)) => step.read(operation, self.within(&**step, rest))?,
-            None => operation.execute(self.store)?,
+            Some((step, rest)) => step.read(operation, self.within(step, rest))?,
+            None => operation.execute(self.store).map_err(Error::vouched)?,
         };
         match found {
             Found::Live(stored) => Ok(Found::Live(self.restored(operation.subject(), stored)?)),
@@ -43,8 +45,11 @@ impl<'a> Next<'a> {
     /// Writes the session.
     pub fn write(self, operation: &mut WriteOperation<'_>) -> Result<Written> {
         let written = match self.rest.split_last() {
-            Some((step, rest)) => step.write(operation, self.within(&**step, rest))?,
-            None => operation.execute(self.store)?,
+            Some((step, rest)) => step.write(operation, self.within(step, rest))?,
+            None => {
+                self.read_back(operation)?;
+                operation.execute(self.store).map_err(Error::vouched)?
+            }
         };
         match written {
             Written::Conflict(theirs) => Ok(Written::Conflict(self.restored(operation.replaced(), theirs)?)),
@@ -55,8 +60,8 @@ impl<'a> Next<'a> {
     /// Deletes the session, or takes note that it was reaped.
     pub fn delete(self, operation: &mut DeleteOperation<'_>) -> Result<Deleted> {
         let deleted = match self.rest.split_last() {
-            Some((step, rest)) => step.delete(operation, self.within(&**step, rest))?,
-            None => operation.execute(self.store)?,
+            Some((step, rest)) => step.delete(operation, self.within(step, rest))?,
+            None => operation.execute(self.store).map_err(Error::vouched)?,
         };
         match (deleted.payload, self.step) {
             (Some(payload), Some(step)) => {
@@ -67,8 +72,16 @@ impl<'a> Next<'a> {
         }
     }
 
-    fn within(&self, step: &'a dyn Step, rest: &'a [Box<dyn Step>]) -> Self {
-        Self { store: self.store, rest, step: Some(step) }
+    /// Restores a payload that steps have changed, and lets the manager read it back, before it is stored.
+    fn read_back(&self, operation: &WriteOperation<'_>) -> Result<()> {
+        let Some(manager) = operation.changed_for() else { return Ok(()) };
+        let payload = Bytes::copy_from_slice(operation.payload());
+        let restore = |payload, step: &FencedStep| step.restore(operation.subject(), payload);
+        manager.read_back(&self.steps.iter().try_fold(payload, restore)?)
+    }
+
+    fn within(&self, step: &'a FencedStep, rest: &'a [FencedStep]) -> Self {
+        Self { rest, step: Some(step), ..*self }
     }
 
     fn restored(&self, session: &Subject<'_>, stored: Stored) -> Result<Stored> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Subject;
 use crate::step::Values;
-use crate::store::{Bind, Companion, Created, Saved, SessionStore, Stored, Version, Write};
+use crate::store::{Bind, Companion, Created, ReadBack, Saved, SessionStore, Stored, Version, Write};
 use crate::{Handle, Result, SessionId};
 
 /// A write on its way.
@@ -24,6 +24,8 @@ pub struct WriteOperation<'a> {
     expected: Option<&'a Version>,
     companions: Vec<Companion>,
     values: Values,
+    read_back: Option<&'a dyn ReadBack>,
+    is_executed: bool,
 }
 
 /// The kinds of writes.
@@ -64,6 +66,8 @@ impl<'a> WriteOperation<'a> {
             expected,
             companions: write.companions.to_vec(),
             values: Values::default(),
+            read_back: write.read_back,
+            is_executed: false,
         }
     }
 
@@ -121,7 +125,22 @@ impl<'a> WriteOperation<'a> {
         self.replaced.as_ref().unwrap_or(&self.subject)
     }
 
-    pub(super) fn execute(&self, store: &dyn SessionStore) -> Result<Written> {
+    pub(super) fn subject(&self) -> &Subject<'a> {
+        &self.subject
+    }
+
+    /// Returns the manager that has to read the payload back, if steps have changed it.
+    pub(super) fn changed_for(&self) -> Option<&'a dyn ReadBack> {
+        self.read_back.filter(|_| matches!(self.payload, Cow::Owned(_)))
+    }
+
+    /// Returns `true` if the store was asked to write.
+    pub(in crate::step) fn is_executed(&self) -> bool {
+        self.is_executed
+    }
+
+    pub(super) fn execute(&mut self, store: &dyn SessionStore) -> Result<Written> {
+        self.is_executed = true;
         let write = Write::new(&self.payload, self.ttl).with_bind(self.bind).with_companions(&self.companions);
         match &self.kind {
             WriteKind::Create => store.create(&self.id, write).map(Written::from),

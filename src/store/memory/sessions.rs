@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::{handle, stored};
-use crate::SessionId;
-use crate::store::{Bind, Bytes, Companion, DATA_GRACE_PERIOD, Expired, Saved, Version, Write};
+use crate::store::{Bind, Bytes, Companion, DATA_GRACE_PERIOD, Expired, Reaped, Saved, Version, Write};
+use crate::{SessionId, codec};
 
 /// Sessions and tombstones of renewed ids, each with its deadline in milliseconds since 1970.
 #[derive(Default)]
@@ -16,12 +16,16 @@ pub(super) struct Sessions {
     pub(super) entries: HashMap<SessionId, (Option<u64>, Entry)>,
     /// The entries that have a deadline, the next to expire first.
     deadlines: BTreeSet<(u64, SessionId)>,
-    tombstones: usize,
+    /// The tombstones among them, the next to expire first.
+    tombstones: BTreeSet<(u64, SessionId)>,
     /// The sessions of each principal, each with the time of its binding.
     pub(super) owned: HashMap<Arc<str>, BTreeSet<(u64, SessionId)>>,
-    /// `true` if expired sessions wait in `expired` for a reaper.
-    pub(super) keep_expired: bool,
-    pub(super) expired: VecDeque<(u64, Expired)>,
+    /// The number of reapers that run.
+    reapers: usize,
+    /// `true` after a call for payloads, if no reaper was announced.
+    is_asked: bool,
+    /// Expired sessions that wait for a reaper, the longest overdue first, each with its deadline.
+    expired: VecDeque<(u64, Expired)>,
 }
 
 pub(super) enum Entry {
@@ -45,7 +49,58 @@ struct Owner {
 
 impl Sessions {
     pub(super) fn count(&self) -> usize {
-        self.entries.len() - self.tombstones
+        self.entries.len() - self.tombstones.len()
+    }
+
+    /// Announces a reaper: from now on, expired sessions wait for it.
+    pub(super) fn keep_expired(&mut self) {
+        self.reapers += 1;
+    }
+
+    /// Takes back one [`keep_expired`](Self::keep_expired). After the last one, no expired session waits.
+    pub(super) fn stop_keeping_expired(&mut self) {
+        self.reapers = self.reapers.saturating_sub(1);
+        if self.reapers == 0 {
+            self.is_asked = false;
+            self.expired.clear();
+        }
+    }
+
+    fn keeps_expired(&self) -> bool {
+        self.reapers > 0 || self.is_asked
+    }
+
+    /// Hands over expired sessions, the longest overdue first. Without `payloads` they are only removed.
+    pub(super) fn reap(&mut self, now: u64, limit: usize, payloads: bool) -> Reaped {
+        self.is_asked |= payloads;
+        let evicted = self.evict(now);
+        if !self.keeps_expired() {
+            return Reaped { removed: evicted, ..Reaped::default() };
+        }
+        let count = limit.min(self.expired.len());
+        let expired = self.expired.drain(..count).map(|(_, expired)| expired);
+        let sessions = expired.filter(|_| payloads).collect();
+        Reaped { removed: count as u64, backlog: self.expired.len() as u64, sessions }
+    }
+
+    /// Makes room for one more session by dropping expired ones that wait for a reaper. Returns `false` if live sessions fill the
+    /// store.
+    pub(super) fn make_room(&mut self, capacity: Option<usize>) -> bool {
+        let Some(capacity) = capacity else { return true };
+        let Some(kept) = capacity.checked_sub(self.count() + 1) else { return false };
+        let excess = self.expired.len().saturating_sub(kept);
+        self.expired.drain(..excess);
+        true
+    }
+
+    /// Leaves a tombstone under a renewed id. A bounded store keeps as many tombstones as sessions, the latest ones.
+    pub(super) fn bury(&mut self, id: SessionId, deadline: u64, capacity: Option<usize>) {
+        self.put(id, Some(deadline), Entry::Renewed);
+        while capacity.is_some_and(|capacity| self.tombstones.len() > capacity)
+            && let Some((_, oldest)) = self.tombstones.first().copied()
+        {
+            self.take(&oldest);
+        }
     }
 
     /// Removes expired entries and returns how many of them were sessions.
@@ -56,7 +111,7 @@ impl Sessions {
         {
             if let Some(Entry::Session { payload, .. }) = self.take(&id) {
                 evicted += 1;
-                if self.keep_expired {
+                if self.keeps_expired() {
                     self.expired.push_back((deadline, Expired::new(handle(&id), payload)));
                 }
             }
@@ -72,8 +127,8 @@ impl Sessions {
         let (deadline, entry) = self.entries.remove(id)?;
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, *id));
+            self.tombstones.remove(&(deadline, *id));
         }
-        self.tombstones -= usize::from(matches!(entry, Entry::Renewed));
         if let Entry::Session { extras: Extras { owner: Some(owner), .. }, .. } = &entry
             && let Some(sessions) = self.owned.get_mut(&owner.principal)
         {
@@ -103,7 +158,9 @@ impl Sessions {
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
-        self.tombstones += usize::from(matches!(entry, Entry::Renewed));
+        if let (Some(deadline), Entry::Renewed) = (deadline, &entry) {
+            self.tombstones.insert((deadline, id));
+        }
         if let Entry::Session { extras: Extras { owner: Some(owner), .. }, .. } = &entry {
             self.owned.entry(owner.principal.clone()).or_default().insert((owner.since, id));
         }
@@ -148,8 +205,8 @@ impl Sessions {
         }
     }
 
-    /// Returns the outcome of a `save` or `rotate` that must store nothing: the session is missing, has another version, or has
-    /// this payload already. `None` allows the write.
+    /// Returns the outcome of a `save` or `rotate` that must store nothing: the session is missing, or has another version,
+    /// perhaps this payload already. `None` allows the write.
     pub(super) fn outcome_without_write(
         &self,
         id: &SessionId,
@@ -160,11 +217,21 @@ impl Sessions {
         let Some((deadline, Entry::Session { payload, .. })) = self.entries.get(id) else {
             return Some(Saved::Missing);
         };
-        let expected = expected?;
-        if **payload == *write.payload {
-            return Some(Saved::Stored(Version(payload.clone())));
+        if is_version(payload, expected?) {
+            return None;
         }
-        (**payload != *expected.as_bytes()).then(|| Saved::Conflict(stored(payload.clone(), *deadline, now)))
+        Some(match **payload == *write.payload {
+            true => Saved::Stored(Version(payload.clone())),
+            false => Saved::Conflict(stored(payload.clone(), *deadline, now)),
+        })
+    }
+}
+
+/// Returns `true` if a payload has a version. Like Redis, it compares only the beginning up to the revision, if there is one.
+fn is_version(payload: &[u8], version: &Version) -> bool {
+    match codec::revision_prefix(version.as_bytes()) {
+        Some(prefix) => payload.starts_with(prefix),
+        None => *payload == *version.as_bytes(),
     }
 }
 
@@ -185,7 +252,7 @@ mod tests {
             for (id, (deadline, entry)) in &self.entries {
                 exact.deadlines.extend(deadline.map(|deadline| (deadline, *id)));
                 match entry {
-                    Entry::Renewed => exact.tombstones += 1,
+                    Entry::Renewed => exact.tombstones.extend(deadline.map(|deadline| (deadline, *id))),
                     Entry::Session { extras: Extras { owner: Some(Owner { principal, since }), .. }, .. } => {
                         exact.owned.entry(principal.clone()).or_default().insert((*since, *id));
                     }
