@@ -429,7 +429,7 @@ fn panicking_step_is_an_error_and_says_whether_it_was_done() {
     let shown = "the step fences::Panicking panicked";
     let id = create(&inner);
     assert_kept_secret(around(Panicking::Read).read(&id, Touch::No), ErrorKind::Refused, shown);
-    assert_kept_secret(around(Panicking::Restore).read(&id, Touch::No), ErrorKind::Payload, shown);
+    assert_kept_secret(around(Panicking::Restore).read(&id, Touch::No), ErrorKind::Refused, shown);
     assert_kept_secret(save(Panicking::BeforeWrite, &id), ErrorKind::Refused, shown);
     assert_eq!(payload(&inner, &id), Some(b"v".to_vec()));
     assert_kept_secret(save(Panicking::AfterWrite, &id), ErrorKind::Other, shown);

@@ -37,9 +37,15 @@ impl FencedStep {
         self.fenced(deleted, kind_of_panic(operation.is_executed()), operation::DELETE)
     }
 
+    /// Restores a payload outside an operation.
     pub(super) fn restore(&self, session: &Subject<'_>, payload: Bytes) -> Result<Bytes> {
         let restored = fence::call(|| self.step.restore(session, payload));
         self.fenced(restored, ErrorKind::Payload, operation::RESTORE)
+    }
+
+    /// Restores a payload within an operation that this step has passed on. A panic ends at the fence of the operation.
+    pub(super) fn restore_within(&self, session: &Subject<'_>, payload: Bytes) -> Result<Bytes> {
+        self.step.restore(session, payload).map_err(|error| self.hide(error))
     }
 
     /// Asks for companions, while the store is built. A panic passes on to the caller.
@@ -49,11 +55,22 @@ impl FencedStep {
 
     /// Returns the result of a call; an error of this kind if the step panicked.
     fn fenced<R>(&self, result: Option<Result<R>>, kind: ErrorKind, operation: &'static str) -> Result<R> {
-        let panicked = || {
-            let why = Reason::computed(format!("the step {} panicked", self.name));
-            Err(Error::new(kind, operation).with_source(why))
-        };
-        result.unwrap_or_else(panicked).map_err(|error| error.fenced(format!("the step {} failed", self.name)))
+        match result {
+            Some(Ok(result)) => Ok(result),
+            Some(Err(error)) => Err(self.hide(error)),
+            None => Err(self.panicked(kind, operation)),
+        }
+    }
+
+    #[cold]
+    fn hide(&self, error: Error) -> Error {
+        error.fenced(format!("the step {} failed", self.name))
+    }
+
+    #[cold]
+    fn panicked(&self, kind: ErrorKind, operation: &'static str) -> Error {
+        let why = format!("the step {} panicked", self.name);
+        Error::new(kind, operation).with_source(Reason::computed(why))
     }
 }
 

@@ -65,7 +65,7 @@ impl<'a> Next<'a> {
         };
         match (deleted.payload, self.step) {
             (Some(payload), Some(step)) => {
-                let payload = Some(step.restore(operation.subject(), payload)?);
+                let payload = Some(step.restore_within(operation.subject(), payload)?);
                 Ok(Deleted { payload, ..deleted })
             }
             (payload, _) => Ok(Deleted { payload, ..deleted }),
@@ -86,7 +86,7 @@ impl<'a> Next<'a> {
 
     fn restored(&self, session: &Subject<'_>, stored: Stored) -> Result<Stored> {
         match self.step {
-            Some(step) => Ok(Stored { payload: step.restore(session, stored.payload)?, ..stored }),
+            Some(step) => Ok(Stored { payload: step.restore_within(session, stored.payload)?, ..stored }),
             None => Ok(stored),
         }
     }
