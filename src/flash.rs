@@ -119,8 +119,8 @@ mod tests {
     use crate::{MemorySessionStore, Outcome, Session, SessionId, SessionManager};
 
     #[derive(Default, Deserialize, Serialize)]
+    #[serde(default)]
     struct Visit {
-        #[serde(default)]
         message: Flash<String>,
         pages: u32,
     }

@@ -1,4 +1,5 @@
-//! Opening a store when the system starts no more threads: an error, and no panic, neither then nor in a request.
+//! Opening a store when the system starts no more threads: an error, and no panic, neither then nor in a request. And opening a
+//! store in a child of `fork`, which works for certain only if the parent has no threads of a store.
 //!
 //! The test is a custom program, which runs itself with `RUST_MIN_STACK` so large that no thread can start. This limit holds for
 //! any user; a limit of processes does not hold for root. A test harness would start threads itself.
@@ -10,7 +11,7 @@ use std::panic;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use support::RedisServer;
+use support::{RedisServer, in_child};
 use threaded_sessions::store::Touch;
 use threaded_sessions::{ErrorKind, RedisConnectionManager, RedisPool, RedisSessionStore, SessionId, SessionStore};
 
@@ -20,11 +21,23 @@ fn main() -> ExitCode {
     if env::var_os(CHILD).is_some() {
         return without_threads();
     }
+    // First, while this process has no other thread.
+    store_opened_after_fork_serves();
+    println!("test store_opened_after_fork_serves ... ok");
     store_without_threads_is_an_error();
     println!("test store_without_threads_is_an_error ... ok");
     nodes_of_cluster_share_threads();
     println!("test nodes_of_cluster_share_threads ... ok");
     ExitCode::SUCCESS
+}
+
+fn store_opened_after_fork_serves() {
+    let server = RedisServer::start();
+    let served = in_child(|| {
+        let store = RedisSessionStore::open(&server.url()).unwrap();
+        format!("{}", store.read(&SessionId::random(), Touch::No).is_ok())
+    });
+    assert_eq!(served.as_deref(), Some("true"));
 }
 
 fn store_without_threads_is_an_error() {

@@ -87,6 +87,7 @@ impl RedisSessionStore {
     /// Open the store in the process that uses it. A process that forks, such as a daemon or a server with worker processes,
     /// opens it in the child: the store of the parent does not work there, and each operation fails with
     /// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured).
+    /// Fork before any store is open: see [`outages`](crate::outages#after-fork).
     ///
     /// # Errors
     ///
