@@ -8,6 +8,33 @@
 //! |---|---|
 //! | another serde format | [`Format`], and take `SerdeCodec<YourFormat, T>` |
 //! | compressing, or a `T` that is no serde type | [`Codec`] |
+//!
+//! # Values that serde cannot read back
+//!
+//! serde can write some values that it cannot read, because `flatten`, `tag` and `untagged` read a value without knowing its type.
+//! The manager decodes every payload before it stores it, and rejects such a value with
+//! [`ErrorKind::Payload`](crate::ErrorKind::Payload), unless [`read_back`](crate::SessionManagerBuilder::read_back) is off:
+//!
+//! | shape | JSON | MessagePack |
+//! |---|---|---|
+//! | `flatten`, `tag` or `untagged` around a map whose keys are numbers | rejected | stored |
+//! | `flatten`, `tag` or `untagged` around `u128` or `i128`, however small the number | rejected | rejected |
+//! | `flatten`, `tag` or `untagged` around a type with another form in binary formats, such as `IpAddr` | stored | rejected |
+//! | a name twice: a key of a flattened map that is also a field, or a field that is named as the `tag` | rejected | rejected |
+//! | `skip_serializing` or `skip_serializing_if` without `default` | rejected | rejected |
+//!
+//! Enums without these attributes, or with `tag` and `content`, have none of these problems.
+//!
+//! Reading back proves that a session can be opened. It does not prove that the value is equal. These values are stored and come
+//! back different: a field that `skip_serializing_if` leaves out and that has another `default`; a variant of an `untagged`
+//! enum that an earlier variant can read; `Some(None)`, which comes back as `None`.
+//!
+//! # Texts of errors
+//!
+//! Codecs see the values of sessions, so the text of an error could quote one, as serde's errors do. The crate shows the text of an
+//! error that a codec, a format or a migration returns nowhere, unless it is a [`Reason`](crate::Reason), and the panic message of
+//! such code neither. (The panic hook of your program does print panic messages.) Errors of the codecs of this crate name the
+//! field that is missing or has another type, and never its value.
 
 mod check;
 mod envelope;
@@ -72,14 +99,14 @@ pub trait Codec<T>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Why the value cannot be encoded. The text must not quote it.
+    /// Returns an error if the value cannot be encoded. The manager hides its text, unless it is a [`Reason`](crate::Reason).
     fn encode(&self, envelope: &Envelope<&T>) -> Result<Vec<u8>, BoxError>;
 
     /// Decodes what [`encode`](Self::encode) made, perhaps long ago, by another version of the program.
     ///
     /// # Errors
     ///
-    /// Why the payload cannot be decoded. The text must not quote it.
+    /// Returns an error if the payload cannot be decoded. The manager hides its text, unless it is a [`Reason`](crate::Reason).
     fn decode(&self, payload: &[u8]) -> Result<Envelope<T>, BoxError>;
 
     /// Puts what changed from `base` to `mine` onto `theirs`, all three encoded, and encodes it with a new revision.
@@ -119,14 +146,14 @@ pub trait Format: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Why it cannot be done. The text must not quote the data.
+    /// Returns an error if the data cannot be written. [`SerdeCodec`] hides its text, unless it is a [`Reason`](crate::Reason).
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError>;
 
     /// Deserialises.
     ///
     /// # Errors
     ///
-    /// Why it cannot be done. The text must not quote the data.
+    /// Returns an error if the data cannot be read. [`SerdeCodec`] hides its text, unless it is a [`Reason`](crate::Reason).
     fn from_slice<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, BoxError>;
 }
 
@@ -151,6 +178,9 @@ impl<F: Format, T> SerdeCodec<F, T> {
     ///
     /// A `T` whose every field has a serde default decodes from anything with the right outline, and no migration is
     /// asked.
+    ///
+    /// The text of an error that a migration returns is hidden, because it could quote the old value, unless it is
+    /// a [`Reason`](crate::Reason). A migration that panics is an error of kind [`Payload`](crate::ErrorKind::Payload).
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};

@@ -193,7 +193,8 @@ pub enum ErrorKind {
     /// A page of another origin made a browser send the request; see
     /// [`SessionManager::check_cross_origin`](crate::SessionManager::check_cross_origin). The adapters respond with 403.
     CrossOrigin,
-    /// A [step](crate::step) refused the operation; its own error is the source. The adapters answer 500.
+    /// A [step](crate::step) refused the operation, or panicked before it was executed. [`Error::downcast_ref`] returns the error
+    /// of the step. The adapters respond with 500.
     Refused,
     /// The store cannot do this at all, such as reaping without an index.
     Unsupported,

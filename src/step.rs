@@ -40,22 +40,33 @@
 //! that expired, of lists of a principal's sessions. So a step sees payloads as the steps outside it know them, wherever
 //! they come from. [`Version`](crate::store::Version)s stay those of the innermost store.
 //!
+//! The [manager](crate::SessionManagerBuilder::read_back) reads back what a step has changed: before the store gets the payload, all
+//! steps restore it and the codec decodes it. A payload that cannot be restored is rejected, and nothing is stored.
+//!
 //! # Refusing
 //!
-//! A step that answers an error instead of passing the operation on refuses it, and nothing is done:
+//! A step that returns an error instead of passing the operation on refuses it, and nothing is done:
 //!
 //! ```
 //! use threaded_sessions::step::on_write;
-//! use threaded_sessions::{Error, ErrorKind, MemorySessionStore, StepStore};
+//! use threaded_sessions::{Error, ErrorKind, MemorySessionStore, Reason, StepStore};
 //!
 //! let limit = on_write(|operation, next| match operation.payload().len() {
 //!     0..4096 => next.write(operation),
-//!     _ => Err(Error::new(ErrorKind::Refused, "storing a session").with_source("it is too large")),
+//!     _ => Err(Error::new(ErrorKind::Refused, "storing a session").with_source(Reason::new("it is too large"))),
 //! });
 //! let store = StepStore::builder(MemorySessionStore::new()).step(limit).build()?;
 //! # let _ = store;
 //! # Ok::<_, Error>(())
 //! ```
+//!
+//! Steps see payloads, so the text of an error could quote one. The crate shows the text of the source of a step's error nowhere,
+//! unless the source is a [`Reason`](crate::Reason) or the error comes from the store. Your program gets the source from
+//! [`Error::downcast_ref`](crate::Error::downcast_ref).
+//!
+//! A step that panics is an error as well: of kind [`Refused`](crate::ErrorKind::Refused) if the store was not asked yet, and of kind
+//! [`Other`](crate::ErrorKind::Other) afterwards, because the change is stored then. A step that panics while a list is read, or
+//! while a reaper reports what expired, costs only the session that it panicked over.
 //!
 //! # What steps do not see
 //!

@@ -29,9 +29,21 @@
 //! | [`rotate`](SessionStore::rotate) | moves a session that lives to a new id | leaves both ids alive, or neither |
 //! | [`delete`](SessionStore::delete) | ends a session | fails because there was none |
 //!
-//! **Versions.** [`save`](SessionStore::save) and [`rotate`](SessionStore::rotate) take the [`Version`] that the caller
-//! believes is there. If another is there they change nothing and answer what is. Without a version they replace whatever
-//! is there.
+//! **Versions.** A [`Version`] names what one write stored. [`save`](SessionStore::save) and [`rotate`](SessionStore::rotate) take
+//! the version that the caller expects. If another one is stored, they change nothing and return what is stored. Without
+//! a version they replace whatever is stored.
+//!
+//! - A payload with another revision is another version. Without a revision, so is a payload with any other byte.
+//! - A version stays current while a session is read or touched.
+//! - Two payloads with one revision may count as one version or as two. No manager writes them. Both stores of this crate count
+//!   one: they compare the beginning of the payload up to the revision, if it has one.
+//!
+//! **Reads need no write.** A read without a touch succeeds while writes fail, also of a session that has expired or that there
+//! would be something to clean up about.
+//!
+//! **Bounds.** A store that is bounded to a number of sessions rejects a new one with
+//! [`OutOfMemory`](crate::ErrorKind::OutOfMemory) and never ends a live one for it. Expired sessions that wait for a reaper count,
+//! and give way.
 //!
 //! **Renewed ids.** For [`RENEWED_FOR`] after a rotation, reading the old id answers [`Found::Renewed`] instead of
 //! [`Found::Absent`]. Nothing leads from the old id to the new one.

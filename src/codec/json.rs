@@ -20,7 +20,8 @@ use crate::{BoxError, Reason};
 ///
 /// JSON has no keys but strings, so a map with other keys than strings, numbers or unit variants cannot be stored; nor can
 /// a float that is infinite or not a number, which JSON would write as `null` and nobody could read again. MessagePack
-/// takes both. Committing such a value is an error of kind [`ErrorKind::Payload`](crate::ErrorKind::Payload), and what is
+/// takes both. The [module](crate::codec#values-that-serde-cannot-read-back) lists more values that cannot be read back. Committing
+/// such a value is an error of kind [`ErrorKind::Payload`](crate::ErrorKind::Payload), and what is
 /// stored stays. `Some(None)` and `Some(())` come back as `None`.
 pub type Json<T> = SerdeCodec<JsonFormat, T>;
 

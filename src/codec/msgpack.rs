@@ -13,7 +13,8 @@ use super::locate::locate;
 use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
 use crate::{BoxError, Reason};
 
-/// Payloads as MessagePack with field names: somewhat smaller than JSON, quicker to decode, and any serde type.
+/// Payloads as MessagePack with field names: somewhat smaller than JSON, quicker to decode, and almost any serde type. The
+/// [module](crate::codec#values-that-serde-cannot-read-back) lists the values that cannot be read back.
 pub type MessagePack<T> = SerdeCodec<MessagePackFormat, T>;
 
 /// The serde format of [`MessagePack`].
