@@ -7,7 +7,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::{BoxError, Error, ErrorKind, operation};
+use crate::{BoxError, Error, ErrorKind, fence, operation};
 
 /// The time between two looks at the server and at the host.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -57,7 +57,7 @@ impl Pace {
                 _ => 0,
             };
             let reason = why.as_ref().map_or_else(|| "the accepting thread ended".to_owned(), ToString::to_string);
-            log::warn!("accepting connections failed, will retry: {reason}");
+            fence::log!(Warn, "accepting connections failed, will retry: {reason}");
             if self.hopeless >= MAX_HOPELESS_RESTARTS {
                 return Err(reason.into());
             }
@@ -75,7 +75,7 @@ impl Pace {
     pub(super) fn restarted(&mut self, now: Instant, outcome: Result<(), BoxError>) -> Result<(), BoxError> {
         match outcome {
             Ok(()) => {
-                log::info!("connections are accepted again");
+                fence::log!(Info, "connections are accepted again");
                 (self.began, self.due) = (now, None);
                 Ok(())
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::{Error, ErrorKind, sync};
+use crate::{Error, ErrorKind, fence, sync};
 
 /// The time between two warnings about failing requests.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -29,11 +29,11 @@ pub(super) fn failed(error: &Error) {
         let level = if error.kind() == ErrorKind::CrossOrigin { Level::Warn } else { Level::Error };
         return log::log!(level, "{error:#}");
     }
-    log::debug!("a request failed: {error:#}");
+    fence::log!(Debug, "a request failed: {error:#}");
     FAILURES.unreported.fetch_add(1, Ordering::Relaxed);
     if let Some(count) = FAILURES.take_due(Instant::now()) {
         let requests = if count == 1 { "request" } else { "requests" };
-        log::warn!("{count} {requests} failed since the last warning, the last one by: {error:#}");
+        fence::log!(Warn, "{count} {requests} failed since the last warning, the last one by: {error:#}");
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn succeeded() {
     }
     if let Some(count) = FAILURES.take_due(Instant::now()) {
         let requests = if count == 1 { "request" } else { "requests" };
-        log::warn!("{count} {requests} failed since the last warning, and requests succeed again");
+        fence::log!(Warn, "{count} {requests} failed since the last warning, and requests succeed again");
     }
 }
 

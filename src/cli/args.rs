@@ -56,6 +56,7 @@ use serde::de::DeserializeOwned;
 pub use super::host::Host;
 use crate::{
     MemorySessionStore, ReaperBuilder, RedisSessionStore, Result, SessionManager, SessionManagerBuilder, SessionStore,
+    fence,
 };
 
 /// What an operator sets. Each flag has an environment variable, which the flag overrides.
@@ -144,7 +145,7 @@ impl Args {
     /// [`check`](RedisSessionStore::check) that is not [temporary](crate::ErrorKind::is_temporary).
     pub fn store(&self) -> Result<Arc<dyn SessionStore>> {
         let Some(url) = &self.redis_url else {
-            log::warn!("sessions live in memory and end with this program: no --redis-url");
+            fence::log!(Warn, "sessions live in memory and end with this program: no --redis-url");
             return Ok(Arc::new(MemorySessionStore::new()));
         };
         let mut builder = RedisSessionStore::builder().url(url).prefix(&self.prefix).deadline(self.deadline);
@@ -162,8 +163,8 @@ impl Args {
         }
         let store = builder.build()?;
         match store.check() {
-            Ok(warnings) => warnings.iter().for_each(|warning| log::warn!("{warning}")),
-            Err(error) if error.kind().is_temporary() => log::warn!("starting without Redis: {error:#}"),
+            Ok(warnings) => warnings.iter().for_each(|warning| fence::log!(Warn, "{warning}")),
+            Err(error) if error.kind().is_temporary() => fence::log!(Warn, "starting without Redis: {error:#}"),
             Err(error) => return Err(error),
         }
         Ok(Arc::new(store))

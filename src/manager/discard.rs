@@ -5,7 +5,7 @@
 
 use super::{Committed, Inner, Outcome, SessionManager};
 use crate::store::{Found, Touch};
-use crate::{ErrorKind, Result, SessionId};
+use crate::{ErrorKind, Result, SessionId, fence};
 
 impl<T: 'static> SessionManager<T> {
     /// Ends the sessions of a request that cannot be decoded, and returns the headers that clear the cookie.
@@ -74,7 +74,7 @@ impl<T: 'static> Inner<T> {
         match decoded {
             Ok(()) => Ok(Readability::Readable),
             Err(error) if error.kind() == ErrorKind::Payload => {
-                log::warn!("session {} is discarded: {error:#}", self.store.handle(id));
+                fence::log!(Warn, "session {} is discarded: {error:#}", self.store.handle(id));
                 Ok(Readability::Unreadable)
             }
             Err(error) => Err(error),

@@ -14,7 +14,7 @@ use super::{Inner, SessionManager, Unreadable};
 use crate::codec::Envelope;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Stored, Touch};
-use crate::{Error, ErrorKind, Result, Session, SessionId, operation};
+use crate::{Error, ErrorKind, Result, Session, SessionId, fence, operation};
 
 /// The outcome of loading an id. `L` is what a live session is loaded as.
 pub(super) enum Loaded<L> {
@@ -181,10 +181,10 @@ impl<T: 'static> Inner<T> {
         match (if_unreadable, self.unreadable) {
             (IfUnreadable::AsSet, Unreadable::Fail) => return Err(error),
             (IfUnreadable::AsSet, Unreadable::StartFresh) => {
-                log::warn!("session {} is left to expire: {error:#}", self.store.handle(id));
+                fence::log!(Warn, "session {} is left to expire: {error:#}", self.store.handle(id));
             }
             (IfUnreadable::Replace, _) => {
-                log::warn!("session {} can be replaced by a sign-in: {error:#}", self.store.handle(id));
+                fence::log!(Warn, "session {} can be replaced by a sign-in: {error:#}", self.store.handle(id));
             }
         }
         Ok(())
@@ -212,7 +212,7 @@ impl<T: 'static> Inner<T> {
     /// server, does not concern the request. A later request tries again.
     fn clean_up(&self, id: &SessionId) {
         if let Err(error) = self.store.delete(id) {
-            log::debug!("session {} is over and could not be deleted: {error:#}", self.store.handle(id));
+            fence::log!(Debug, "session {} is over and could not be deleted: {error:#}", self.store.handle(id));
         }
     }
 
@@ -234,7 +234,7 @@ impl<T: 'static> Inner<T> {
                 Ok(Found::Renewed | Found::Absent) => break,
                 // The session was read. The next request moves its deadline.
                 Err(error) if error.kind().is_temporary() => {
-                    log::debug!("session {} was not extended: {error:#}", self.store.handle(id));
+                    fence::log!(Debug, "session {} was not extended: {error:#}", self.store.handle(id));
                     break;
                 }
                 Err(error) => return Err(error),

@@ -13,7 +13,7 @@ use ::rouille::{Request, Response, Server};
 
 use crate::adapter::accept::{self, LOOK_INTERVAL, MAX_OLD_SERVERS, Pace};
 use crate::args::Host;
-use crate::{BoxError, Result};
+use crate::{BoxError, Result, fence};
 
 /// The time between two looks whether the address is in use. rouille does not report that it accepts no more.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -76,7 +76,7 @@ pub fn serve(
     host.request_stop();
     servers.iter().for_each(|server| server.join());
     served.map_err(|cause| {
-        log::error!("the server stops: {cause}");
+        fence::log!(Error, "the server stops: {cause}");
         accept::failure(cause)
     })
 }

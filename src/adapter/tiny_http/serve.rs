@@ -19,7 +19,7 @@ use ::tiny_http::{Request, Server};
 
 use crate::adapter::accept::{self, LOOK_INTERVAL, MAX_OLD_SERVERS, Pace};
 use crate::args::Host;
-use crate::{BoxError, Result, sync};
+use crate::{BoxError, Result, fence, sync};
 
 /// How many file descriptors must be free before connections are accepted again. A connection takes two.
 const SPARE_DESCRIPTORS: usize = 8;
@@ -83,7 +83,7 @@ pub fn serve(
         served
     });
     served.map_err(|cause| {
-        log::error!("the server stops: {cause}");
+        fence::log!(Error, "the server stops: {cause}");
         accept::failure(cause)
     })
 }
@@ -144,7 +144,7 @@ impl<H: Fn(Request) -> io::Result<()> + Sync> Site<'_, H> {
                 Ok(_) => (),
                 Err(error) if started == 0 => return Err(error.into()),
                 Err(error) => {
-                    log::warn!("only {started} of {} threads could be started: {error}", self.threads);
+                    fence::log!(Warn, "only {started} of {} threads could be started: {error}", self.threads);
                     break;
                 }
             }
@@ -172,8 +172,8 @@ impl<H: Fn(Request) -> io::Result<()> + Sync> Site<'_, H> {
         // Unwind safe: whatever the handler shares with others must survive a panic anyway.
         match catch_unwind(AssertUnwindSafe(|| (self.handler)(request))) {
             Ok(Ok(())) => (),
-            Ok(Err(error)) => log::debug!("a response was not sent: {error}"),
-            Err(_) => log::error!("a handler panicked outside of `answer`"),
+            Ok(Err(error)) => fence::log!(Debug, "a response was not sent: {error}"),
+            Err(_) => fence::log!(Error, "a handler panicked outside of `answer`"),
         }
     }
 }
