@@ -50,7 +50,7 @@ fn store_secret(store: &MemorySessionStore) -> SessionId {
     *sessions.commit(session).unwrap().id().unwrap()
 }
 
-/// What serde_json says of the secret: it quotes it.
+/// The error of serde_json over the secret, which it quotes.
 fn quoting() -> serde_json::Error {
     let error = serde_json::from_str::<u32>(&secret().pin).unwrap_err();
     assert!(error.to_string().contains("secret"));
@@ -120,6 +120,32 @@ fn migration_error_shows_no_value() {
     let payload = SerdeCodec::<JsonFormat, Pin>::new().encode(&Envelope::new(&secret())).unwrap();
     let error = codec().decode(&payload).unwrap_err();
     assert!(!texts(&*error).contains("secret"), "{error}");
+}
+
+#[test]
+fn unreadable_session_names_its_field() {
+    fn check<F: Format>(log: &str) {
+        let store = MemorySessionStore::new();
+        let codec = SerdeCodec::<F, BTreeMap<String, Pin>>::new();
+        let pins = SessionManager::builder_with_codec(store.clone(), codec).build().unwrap();
+        let mut session = pins.fresh();
+        session.insert("secret".into(), secret());
+        let id = *pins.commit(session).unwrap().id().unwrap();
+        let builder = || {
+            let codec = SerdeCodec::<F, BTreeMap<String, Code>>::new();
+            SessionManager::builder_with_codec(store.clone(), codec)
+        };
+        let shown = "the field `data.*.code` is missing";
+        assert_kept_secret(builder().build().unwrap().open_id(&id), ErrorKind::Payload, shown);
+        let fresh = builder().unreadable(Unreadable::StartFresh).build().unwrap();
+        assert!(fresh.open_id(&id).unwrap().is_none());
+        let logged = records();
+        assert!(logged.contains(log) && logged.contains(shown) && !logged.contains("secret"), "{logged}");
+    }
+    keep_records();
+    check::<JsonFormat>("is JSON of another shape");
+    #[cfg(feature = "msgpack")]
+    check::<threaded_sessions::codec::MessagePackFormat>("is not MessagePack of the right shape");
 }
 
 #[test]

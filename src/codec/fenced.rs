@@ -47,3 +47,43 @@ impl<T, C: Codec<T>> Codec<T> for Fenced<C> {
         fence::call(|| self.0.loses(payload)).unwrap_or(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A codec in which each method returns something else than the default of the trait.
+    struct Other;
+
+    impl Codec<u8> for Other {
+        fn encode(&self, _: &Envelope<&u8>) -> Result<Vec<u8>, BoxError> {
+            Ok(vec![1])
+        }
+
+        fn decode(&self, payload: &[u8]) -> Result<Envelope<u8>, BoxError> {
+            Ok(Envelope::new(payload[0]))
+        }
+
+        fn merge(&self, _: &[u8], _: &[u8], _: &[u8]) -> Option<Vec<u8>> {
+            Some(vec![2])
+        }
+
+        fn is_same(&self, _: &[u8], _: &[u8]) -> bool {
+            true
+        }
+
+        fn loses(&self, _: &[u8]) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn fence_passes_every_method_on() {
+        let fenced: &dyn Codec<u8> = &Fenced(Other);
+        assert_eq!(fenced.encode(&Envelope::new(&7)).unwrap(), [1]);
+        assert_eq!(fenced.decode(&[7]).unwrap().data, 7);
+        assert_eq!(fenced.merge(b"1", b"2", b"3"), Some(vec![2]));
+        assert!(fenced.is_same(b"1", b"2"));
+        assert!(fenced.loses(b"1"));
+    }
+}

@@ -203,7 +203,7 @@ pub(super) fn a_reused_id_keeps_no_owner(tested: &Tested<'_>) {
     assert_eq!(ok(index.end(&ada, Ending::All)), 0, "the sessions of ada have expired");
     let ids = [created, moved, bobs];
     for (_, payload) in told(store, &reap(index, 1000, true).1, &ids) {
-        assert!(ids.iter().any(|id| payload == own(id)), "a live session is told as expired: {payload}");
+        assert!(ids.iter().any(|id| payload == own(id)), "a live session is reported as expired: {payload}");
     }
     for id in &ids {
         let _ = live(store, id, Touch::No);
@@ -229,7 +229,10 @@ pub(super) fn keeping_can_be_taken_back(tested: &Tested<'_>) {
     expire(store, &[lives], wait);
     let (_, expired) = reap(index, 1000, true);
     let told = told(store, &expired, &[before, after, lives]);
-    assert!(told.contains(&(2, own(&lives))), "it expired while a reaper was announced: {told:?}");
+    assert!(
+        told.contains(&(2, own(&lives))),
+        "the reaper gets the session that expired after its announcement: {told:?}"
+    );
 }
 
 /// Without an index no session waits for a reaper, and nothing is checked.
@@ -248,7 +251,7 @@ pub(super) fn a_bound_counts_what_waits_for_a_reaper(tested: &Tested<'_>) {
     let (removed, expired) = reap(index, 1000, true);
     assert!(removed < bound as u64, "{removed} sessions waited in a store of {bound} in which one lives");
     let told = told(store, &expired, &newest);
-    assert_eq!(told.len(), expired.len(), "the sessions that expired last are told");
+    assert_eq!(told.len(), expired.len(), "the sessions that expired last are reported");
     let _ = live(store, &lives, Touch::No);
 }
 

@@ -347,6 +347,8 @@ pub(super) fn reads_need_no_write(tested: &Tested<'_>) {
         assert!(matches!(found, Found::Absent), "the session should be absent: {found:?}");
     }
     assert!(matches!(ok(store.read(&old, Touch::No)), Found::Renewed), "the old id is not known as renewed");
+    let (at, found) = store.read_first(&[expired, deleted, lives], Touch::No);
+    assert!(at == 2 && matches!(ok(found), Found::Live(_)), "the first live session has position {at}, not 2");
     if let (Some(index), Some([hers, _])) = (store.index(), hers) {
         assert!(ok(index.count()) >= 3);
         let listed = ok(index.page(0, usize::MAX));
