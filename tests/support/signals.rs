@@ -33,10 +33,13 @@ impl Signals {
         let sender = thread::spawn({
             let stop = Arc::clone(&stop);
             move || {
-                while !stop.load(Ordering::SeqCst) {
+                for round in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
                     match victims {
                         Victims::ThisThread => signal(victim),
-                        Victims::AllThreads => threads().into_iter().filter(|tid| *tid != gettid()).for_each(signal),
+                        Victims::AllThreads => signal_all(round),
                     }
                     thread::sleep(Duration::from_millis(10));
                 }
@@ -66,6 +69,15 @@ impl Drop for Signals {
 fn signal(thread: Pid) {
     // A thread may have ended by now.
     let _ = kill_process(thread, Signal::USR1);
+}
+
+/// Signals all threads but this one. The process has one pending signal at most, so a signal can get lost that follows another one
+/// at once. Each round begins with another thread, so each thread gets signals.
+fn signal_all(round: usize) {
+    let mut victims: Vec<Pid> = threads().into_iter().filter(|tid| *tid != gettid()).collect();
+    let first = round % victims.len().max(1);
+    victims.rotate_left(first);
+    victims.into_iter().for_each(signal);
 }
 
 fn threads() -> Vec<Pid> {
