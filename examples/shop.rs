@@ -35,7 +35,7 @@ fn host(cli: Cli) -> Result<(), BoxError> {
     let sessions: Sessions = cli.sessions.manager()?.error_page(error_page).build()?;
     let host = cli.sessions.host(sessions.reaper())?;
     let listening = |address| println!("listening on http://{address} (open it in a browser)");
-    let served = serve(&host, &cli.listen, cli.threads.into(), listening, move |request| route(&sessions, request));
+    let served = serve(&host, cli.listen, cli.threads.into(), listening, move |request| route(&sessions, request));
     host.stop();
     Ok(served?)
 }
@@ -175,7 +175,7 @@ fn read_form(request: &Request) -> Form {
 
 fn api(sessions: &Sessions, request: &Request) -> Response {
     let call = match Call::parse(request.method(), request.raw_url()) {
-        Ok(Call::Health) => return json(&Reply::health(&sessions.store().health())),
+        Ok(Call::Health) => return json(&Reply::health(&sessions.health(), None)),
         Ok(Call::StartOver) => return discard_unreadable(sessions, request, json(&Reply::no_content())),
         Ok(call) => call,
         Err(reply) => return json(&reply),
