@@ -170,6 +170,7 @@
 
 #[cfg(any(feature = "rouille", feature = "tiny-http"))]
 mod adapter;
+mod all;
 mod attributes;
 #[cfg(feature = "clap")]
 mod cli;
@@ -235,6 +236,7 @@ pub use self::adapter::rouille;
 #[cfg(feature = "tiny-http")]
 #[doc(inline)]
 pub use self::adapter::tiny_http;
+pub use self::all::{AllSessions, EndedByHandle, FoundByHandle, HandlePrefix, SessionInfo, Walk};
 pub use self::attributes::Attributes;
 #[cfg(feature = "clap")]
 #[doc(inline)]
