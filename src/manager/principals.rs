@@ -3,6 +3,7 @@
 //! Applications use it for "where you are signed in" and "sign out everywhere", operators for the rest. It needs a store with an index. A session that
 //! was ended stays ended, even if a request still holds it.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -45,7 +46,7 @@ impl BoundSession {
 
 /// The sessions of a principal: "where you are signed in".
 ///
-/// All methods need a store with an index, and fail with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on another
+/// All methods but `all` and `end_everybody` need a store with an index, and fail with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on another
 /// store. A session that was ended is absent for every request that begins after the call returned, and no request that still
 /// holds it stores it again.
 ///
@@ -129,6 +130,9 @@ impl<T: 'static> SessionManager<T> {
     /// Sessions that a Redis store lost from its index are not found: call [`verify`](SessionIndex::verify) first.
     /// [`on_expired`](crate::ReaperBuilder::on_expired) is called for none of them.
     ///
+    /// On a plain Redis store it walks all keys of the database. To see how far it is, or to stop it, call
+    /// [`AllSessions::end_everybody`], which also has the limits of the plain store.
+    ///
     /// ```
     /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
     ///
@@ -146,9 +150,11 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// Returns the same errors as [`end_all`](Self::end_all).
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has neither an index nor a walk, or is a
+    ///   plain Redis store with a custom key mapper.
+    /// - Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call it again.
     pub fn end_everybody(&self) -> Result<u64> {
-        self.index(operation::END)?.end_everybody()
+        Ok(self.all().end_everybody(|_| ControlFlow::Continue(()))?.ended)
     }
 
     /// Returns how many sessions live, as the [index](SessionIndex::count) has it.
