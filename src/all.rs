@@ -170,8 +170,11 @@ impl<'a> AllSessions<'a> {
         let mut matching: Vec<SessionKey> = Vec::new();
         let stopped = self.each_page(|page| {
             matching.extend(page.keys.into_iter().filter(|key| prefix.matches(key.handle())));
-            let is_done = prefix.is_whole() && !matching.is_empty();
-            if is_done { ControlFlow::Break(false) } else { on_progress(page.progress).map_break(|()| true) }
+            match on_progress(page.progress) {
+                ControlFlow::Break(()) => ControlFlow::Break(true),
+                ControlFlow::Continue(()) if prefix.is_whole() && !matching.is_empty() => ControlFlow::Break(false),
+                ControlFlow::Continue(()) => ControlFlow::Continue(()),
+            }
         })?;
         if stopped == ControlFlow::Break(true) {
             return Ok(FoundByHandle::Interrupted);

@@ -110,6 +110,7 @@
 //! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count sessions, correct an index | [`SessionManager::count`], [`SessionManager::verify`]; more in [`SessionIndex`](store::SessionIndex) |
 //! | see how Redis is doing | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
+//! | list all sessions, end one by its handle, for operators | [`AllSessions`], from a store or from [`SessionManager::all`] |
 //! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
 //! | name a session in logs and on pages | [`Handle`], which gives nobody the session |

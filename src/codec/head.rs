@@ -70,3 +70,47 @@ impl<D> Envelope<D> {
         (used + PRECISION >= self.created).then(|| used.max(self.created))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Binding;
+
+    #[derive(serde::Serialize)]
+    struct Cart {
+        user: Option<u8>,
+        items: Vec<(u8, &'static str)>,
+    }
+
+    fn check<F: Format>() {
+        let mut envelope = Envelope::new(Cart { user: None, items: vec![(1, "tea"), (2, "milk")] });
+        for bound in [None, Some(Binding::new("ada", "phone"))] {
+            envelope.bound = bound;
+            envelope.idle_timeout = envelope.bound.as_ref().map(|_| Duration::from_secs(60));
+            let payload = F::to_vec(&envelope).unwrap();
+            assert!(read_head(&payload) == Ok(envelope.head()));
+            for end in 0..payload.len() {
+                assert!(read_head(&payload[..end]).is_err(), "{end} bytes of {}", payload.len());
+            }
+        }
+    }
+
+    #[test]
+    fn head_is_read_without_the_type() {
+        check::<JsonFormat>();
+        #[cfg(feature = "msgpack")]
+        check::<crate::codec::MessagePackFormat>();
+    }
+
+    #[test]
+    fn no_payload_makes_the_reader_panic() {
+        for first in 0..=u8::MAX {
+            for rest in [&b""[..], b"{", b"\xff\xff\xff\xff", &[0x91; 10_000], &[b'['; 10_000], b"\xa1v\x02"] {
+                assert!(read_head(&[&[first], rest].concat()).is_err());
+            }
+        }
+        assert!(
+            read_head(&[b"{\"v\":1,\"rev\":1,\"created\":1,\"data\":".as_slice(), &[b'['; 100_000]].concat()).is_err()
+        );
+    }
+}
