@@ -26,11 +26,11 @@ pub struct SessionInfo {
     pub handle: Handle,
     /// The partition that the session is in.
     pub partition: u32,
-    /// The principal that the session belongs to. `None` if it belongs to nobody, or if the payload is unreadable.
+    /// The principal that the session belongs to. `None` without an owner, or if the payload is unreadable.
     pub owner: Option<String>,
     /// The hash of the principal, as the keys of an expiring Redis store have it. Known even if the payload is unreadable.
     pub owner_hash: Option<String>,
-    /// What [`bind`](crate::Session::bind) called it.
+    /// The label that [`bind`](crate::Session::bind) gave it.
     pub label: Option<String>,
     /// When it [began](crate::Session::created). `None` if the payload is unreadable.
     #[serde(serialize_with = "serialize::optional_moment")]
@@ -43,7 +43,7 @@ pub struct SessionInfo {
     /// How long it lives if it is not used. `None`: it does not expire.
     #[serde(serialize_with = "serialize::optional_duration")]
     pub expires_in: Option<Duration>,
-    /// Why the payload is unreadable, so that owner, label and times are `None`: it is encrypted or of a custom codec, say.
+    /// The reason why the payload is unreadable, for example because it is encrypted. Then owner, label and times are `None`.
     #[serde(serialize_with = "serialize::optional_text")]
     pub unreadable: Option<Reason>,
 }

@@ -83,7 +83,7 @@ enum State<'a> {
     Over,
 }
 
-/// The part of a handle that tells sessions apart.
+/// The number of bytes of a handle that distinguish two sessions.
 const SEEN_BYTES: usize = 16;
 
 impl<'a> DistinctPages<'a> {

@@ -227,12 +227,6 @@ impl RedisSessionStore {
         let time = self.command(operation::END_ALL_SESSIONS, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
         let (seconds, micros): (u64, u64) = decode(operation::END_ALL_SESSIONS, time)?;
         let since = (seconds * 1000 + micros / 1000).to_string();
-        let end = |limit: usize, keys: &[Vec<u8>]| -> Result<(u64, i64)> {
-            let limit = limit.to_string();
-            let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
-            let args: Vec<&[u8]> = args.collect();
-            self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.end_all, partition, &args)
-        };
         let mut ended = 0;
         // A walk finds every entry that is in the index from the beginning of the walk to its end. It can miss a session that
         // is rotated during the walk.
@@ -241,7 +235,7 @@ impl RedisSessionStore {
                 let mut left = STOPPED;
                 while left == STOPPED {
                     let some;
-                    (some, left) = end(SCAN_STEP, keys)?;
+                    (some, left) = self.end_some(partition, &since, SCAN_STEP, keys)?;
                     ended += some;
                 }
                 if looked_at(keys.len() as u64).is_break() {
@@ -253,13 +247,18 @@ impl RedisSessionStore {
         if flow.is_break() {
             return Ok((ended, flow));
         }
-        // A session written since the walk began has a later deadline than `since`. End those until none is left.
-        let (mut limit, mut before) = (SCAN_STEP, i64::MAX);
+        Ok((ended + self.end_later_ones(partition, &since)?, flow))
+    }
+
+    /// Ends the sessions of one partition whose deadline is later than `since`, until none is left: a session written since the walk
+    /// began has such a deadline.
+    fn end_later_ones(&self, partition: u32, since: &str) -> Result<u64> {
+        let (mut ended, mut limit, mut before) = (0, SCAN_STEP, i64::MAX);
         loop {
-            let (some, left) = end(limit, &[])?;
+            let (some, left) = self.end_some(partition, since, limit, &[])?;
             ended += some;
             if left == 0 {
-                return Ok((ended, flow));
+                return Ok(ended);
             }
             // New sessions arrive as fast as these end. Double the limit until one script takes all of them.
             if left >= before {
@@ -269,6 +268,15 @@ impl RedisSessionStore {
                 before = left;
             }
         }
+    }
+
+    /// Ends the sessions under these keys or, without keys, up to `limit` that are due later than `since`. Returns how many were
+    /// live, and how many entries are still due later, or `STOPPED`.
+    fn end_some(&self, partition: u32, since: &str, limit: usize, keys: &[Vec<u8>]) -> Result<(u64, i64)> {
+        let limit = limit.to_string();
+        let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
+        let args: Vec<&[u8]> = args.collect();
+        self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.end_all, partition, &args)
     }
 
     /// Returns the sessions of a principal in all partitions, the newest first.

@@ -77,7 +77,7 @@ impl Iterator for IndexPages<'_> {
     }
 }
 
-/// The pages of a walk over the keys of all servers, for a plain store.
+/// The pages of a walk over the keys of all servers. A plain store walks so.
 struct ServerPages<'a> {
     store: &'a RedisSessionStore,
     /// The servers that the walk has not begun.
@@ -259,7 +259,7 @@ fn pipeline(
     }
 }
 
-/// Sends commands about keys in one hash slot, each in a round trip of its own.
+/// Sends commands about keys in one hash slot, in one round trip each.
 fn one_by_one(
     store: &RedisSessionStore,
     operation: &'static str,
@@ -348,7 +348,7 @@ impl RedisSessionStore {
         let done = match (cursor, servers_left) {
             (0, 0) => so_far.total,
             _ if self.pool.is_cluster() => so_far.total.min(so_far.done + SERVER_STEP as u64),
-            _ => (u128::from(so_far.total) * u128::from(cursor.reverse_bits()) >> 64) as u64,
+            _ => ((u128::from(so_far.total) * u128::from(cursor.reverse_bits())) >> 64) as u64,
         };
         Progress::new(done.max(so_far.done), so_far.total)
     }
