@@ -191,6 +191,9 @@ impl<'a> Rows<'a> {
             self.begin()?;
         }
         self.output.flush()?;
+        if self.count == 0 {
+            say("note: there are no live sessions");
+        }
         if let Some(why) = &self.why {
             say(&format!("note: {} of {} sessions could not be read: {why}", self.unreadable, self.count));
         }

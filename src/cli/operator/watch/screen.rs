@@ -13,6 +13,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table};
 
 use super::super::output::shown;
 use super::super::rows::{brief, owner, rfc3339};
+use super::super::table::cut;
 use super::Sample;
 use crate::SessionInfo;
 use crate::store::redis::{RecordedKind, Vitals};
@@ -28,6 +29,15 @@ const CURVE_LINES: u16 = 4;
 
 /// The width from which the list shows whole times.
 const WIDE_COLUMNS: u16 = 120;
+
+/// The digits of a handle in the list. They are enough for `end --yes`.
+const HANDLE_DIGITS: u16 = 12;
+
+/// The columns between two cells.
+const GAP: u16 = 2;
+
+/// The least height of the curve, in sessions, so that one session more does not look like a flood.
+const LEAST_CURVE: u64 = 8;
 
 pub(super) struct View {
     kind: String,
@@ -93,7 +103,8 @@ impl View {
         let shown = &self.history[self.history.len() - columns..];
         let least = shown.iter().min().copied().unwrap_or_default();
         let above: Vec<u64> = shown.iter().map(|sessions| sessions - least + 1).collect();
-        frame.render_widget(Sparkline::default().data(above).style(Style::new().fg(Color::Cyan)), area);
+        let most = above.iter().max().copied().unwrap_or_default().max(LEAST_CURVE);
+        frame.render_widget(Sparkline::default().max(most).data(above).style(Style::new().fg(Color::Cyan)), area);
     }
 }
 
@@ -129,32 +140,57 @@ fn draw_recent(frame: &mut Frame<'_>, area: Rect, vitals: &Vitals, recent: &[Ses
         frame.render_widget(Paragraph::new(why).wrap(ratatui::widgets::Wrap { trim: true }), area);
         return;
     }
-    let (now, is_wide) = (SystemTime::now(), area.width >= WIDE_COLUMNS);
-    let time = |time: Option<SystemTime>| match time {
-        None => "–".to_owned(),
-        Some(time) if is_wide => rfc3339(time),
-        Some(time) => format!("{} ago", brief(now.duration_since(time).unwrap_or_default())),
-    };
-    let rows = recent.iter().take(usize::from(area.height.saturating_sub(1))).map(|session| {
-        let handle: String = session.handle.to_string().chars().take(12).collect();
-        let label = session.label.as_deref().map_or_else(|| "–".to_owned(), shown);
-        let expires = session.expires_in.map_or_else(|| "never".to_owned(), brief);
-        Row::new(
-            [handle, owner(session), label, time(session.created), time(session.last_used), expires].map(Cell::from),
-        )
-    });
-    let time_columns = if is_wide { 20 } else { 11 };
-    let widths = [
-        Constraint::Length(12),
-        Constraint::Fill(1),
-        Constraint::Fill(1),
-        Constraint::Length(time_columns),
-        Constraint::Length(time_columns),
-        Constraint::Length(10),
-    ];
-    let header = Row::new(["HANDLE", "OWNER", "LABEL", "CREATED", "LAST USED", "EXPIRES IN"]);
+    let now = SystemTime::now();
+    let columns = Columns::of(area.width);
+    let rows =
+        recent.iter().take(usize::from(area.height.saturating_sub(1))).map(|session| columns.cells(session, now));
+    let header = Row::new(columns.titles());
     let header = header.style(Style::new().add_modifier(Modifier::BOLD));
-    frame.render_widget(Table::new(rows, widths).header(header).column_spacing(2), area);
+    frame.render_widget(Table::new(rows, columns.widths()).header(header).column_spacing(GAP), area);
+}
+
+/// The columns of the list of sessions.
+#[derive(Clone, Copy)]
+struct Columns {
+    is_wide: bool,
+    /// The width of owner and label, which share what the other columns leave.
+    elastic: u16,
+}
+
+impl Columns {
+    fn of(width: u16) -> Self {
+        let is_wide = width >= WIDE_COLUMNS;
+        let (fixed, gaps) =
+            if is_wide { (HANDLE_DIGITS + 2 * 20 + 10, 5 * GAP) } else { (HANDLE_DIGITS + 11 + 10, 4 * GAP) };
+        Self { is_wide, elastic: width.saturating_sub(fixed + gaps) / 2 }
+    }
+
+    fn titles(self) -> Vec<&'static str> {
+        let mut titles = vec!["HANDLE", "OWNER", "LABEL", "CREATED", "LAST USED", "EXPIRES IN"];
+        titles.retain(|title| self.is_wide || *title != "CREATED");
+        titles
+    }
+
+    fn widths(self) -> Vec<Constraint> {
+        let times: &[u16] = if self.is_wide { &[20, 20] } else { &[11] };
+        let first = [HANDLE_DIGITS, self.elastic, self.elastic];
+        first.iter().chain(times).chain(&[10]).copied().map(Constraint::Length).collect()
+    }
+
+    fn cells(self, session: &SessionInfo, now: SystemTime) -> Row<'static> {
+        let time = |time: Option<SystemTime>| match time {
+            None => "–".to_owned(),
+            Some(time) if self.is_wide => rfc3339(time),
+            Some(time) => format!("{} ago", brief(now.duration_since(time).unwrap_or_default())),
+        };
+        let elastic = |text: String| cut(&text, self.elastic.into());
+        let label = session.label.as_deref().map_or_else(|| "–".to_owned(), shown);
+        let handle = session.handle.to_string().chars().take(HANDLE_DIGITS.into()).collect();
+        let mut cells = vec![handle, elastic(owner(session)), elastic(label)];
+        cells.extend(self.is_wide.then(|| time(session.created)));
+        cells.extend([time(session.last_used), session.expires_in.map_or_else(|| "never".to_owned(), brief)]);
+        Row::new(cells.into_iter().map(Cell::from))
+    }
 }
 
 /// Returns a number of bytes with its unit, such as `1.5 MiB`.
