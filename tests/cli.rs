@@ -3,14 +3,16 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+use clap::{Parser, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::pty::Pty;
 use support::tool::{Ran, SESSIONS_EACH, Tool, USERS, check_basics, fill};
 use support::{RedisServer, shared, slow_pipe, unique};
+use threaded_sessions::args::{Args, OperatorArgs};
 use threaded_sessions::step::{Encrypted, EncryptionKey};
 use threaded_sessions::store::Write;
 use threaded_sessions::{RedisSessionStore, RedisSessionStoreBuilder, SessionManager, SessionStore, StepStore};
@@ -38,6 +40,63 @@ fn commands_work_on_each_kind_of_store() {
     check_basics(&tool, &expiring, true);
     let (tool, all) = store(|builder| builder.expiring().hashed_keys().partitions(3));
     check_basics(&tool, &all, true);
+}
+
+#[test]
+fn user_of_the_guide_may_run_all_commands() {
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md")).unwrap();
+    let line = guide.split_once("ACL SETUSER shop").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    let (user, prefix) = (unique("operator"), unique("cli"));
+    let rules = line.replace("PASSWORD", "pw").replace("~sessions:*", &format!("~{prefix}:*"));
+    shared().cmd(&[&["ACL", "SETUSER", &*user][..], &rules.split_whitespace().collect::<Vec<_>>()].concat());
+    let url = shared().url().replace("redis://", &format!("redis://{user}:pw@"));
+    for expiring in [true, false] {
+        // A prefix below that of the rules, so that the two kinds do not meet.
+        let prefix = format!("{prefix}:{expiring}");
+        let builder = RedisSessionStore::builder().url(&url).prefix(&prefix);
+        let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
+        let tool = Tool::new(&*url, prefix);
+        check_basics(&tool, &store, expiring);
+        tool.ok(&["check", "--strict"]);
+        let mut watch = tool.command(&["watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("\"clients\":") && !line.contains("\"clients\":null"), "{line}");
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+    }
+    shared().cmd(&["ACL", "DELUSER", &user]);
+}
+
+/// A program that hosts sessions, with the commands below `sessions`.
+#[derive(Parser)]
+struct Host {
+    #[command(flatten)]
+    sessions: Args,
+    #[command(subcommand)]
+    command: HostCommand,
+}
+
+#[derive(Subcommand)]
+enum HostCommand {
+    /// See and end sessions
+    Sessions(OperatorArgs),
+}
+
+#[test]
+fn host_offers_the_commands_below_a_subcommand() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    fill(&store, true);
+    let run = |args: &[&str]| {
+        let host = Host::try_parse_from([&["host"], args].concat()).unwrap_or_else(|error| panic!("{error}"));
+        let HostCommand::Sessions(operator) = host.command;
+        operator.run(&host.sessions)
+    };
+    let flags = ["--redis-url", &*tool.url, "--prefix", &*tool.prefix];
+    assert_eq!(run(&[&flags[..], &["sessions", "end", "--user", "ada", "--yes"]].concat()), ExitCode::SUCCESS);
+    assert_eq!(run(&[&["sessions", "count", "--json"], &flags[..]].concat()), ExitCode::SUCCESS);
+    assert_eq!(store.index().unwrap().count().unwrap(), 3 * SESSIONS_EACH as u64);
+    assert_eq!(run(&["sessions", "count"]), ExitCode::from(2), "a store in memory belongs to another process");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -17,6 +17,7 @@ pub struct Pty {
     master: File,
     child: Child,
     raw: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
     size: (u16, u16),
 }
 
@@ -37,14 +38,14 @@ impl Pty {
         drop(command);
         let raw = Arc::<Mutex<Vec<u8>>>::default();
         let (mut reader, seen) = (master.try_clone().unwrap(), raw.clone());
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut chunk = [0; 4096];
             // Linux fails the read once the program has ended.
             while let Ok(read @ 1..) = reader.read(&mut chunk) {
                 seen.lock().unwrap().extend_from_slice(&chunk[..read]);
             }
         });
-        Self { master, child, raw, size: (columns, lines) }
+        Self { master, child, raw, reader: Some(reader), size: (columns, lines) }
     }
 
     pub fn resize(&mut self, columns: u16, lines: u16) {
@@ -78,7 +79,7 @@ impl Pty {
         assert!(eventually(PATIENCE, shows), "{text:?} is not on the screen: {:#?}", self.screen());
     }
 
-    /// Waits until the program has ended.
+    /// Waits until the program has ended, and all that it wrote was read.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
@@ -87,6 +88,7 @@ impl Pty {
             status.is_some()
         };
         assert!(eventually(PATIENCE, has_ended), "the program does not end");
+        self.reader.take().map(JoinHandle::join);
         status.unwrap()
     }
 }
