@@ -113,7 +113,7 @@ enum Command {
         #[arg(long)]
         data: bool,
     },
-    /// End sessions: by handle, all of a user, or everybody's
+    /// End sessions: by handle, all of a user, or all
     End(EndArgs),
     /// Compare the index with the sessions, and correct it
     Verify {
@@ -123,8 +123,8 @@ enum Command {
     },
     /// Delete the sessions that have expired
     ///
-    /// The program's own reaper does so too. It is not told of sessions that this command deletes, so its callback for expired
-    /// sessions does not run for them.
+    /// The reaper of the application does so too. Its callback for expired sessions does not run for sessions that this command
+    /// deletes.
     Reap,
     /// Watch the store: sessions, round trip, memory and clients of Redis, backlog
     ///
@@ -189,7 +189,7 @@ impl OperatorArgs {
         }
     }
 
-    /// Runs the command, for a command-line tool that flattens [`RedisArgs`]. Returns the exit code as [`run`](Self::run) does.
+    /// Runs the command. A command-line tool that flattens [`RedisArgs`] calls it. Returns the exit code as [`run`](Self::run) does.
     pub fn run_on(&self, redis: &RedisArgs) -> ExitCode {
         match self.execute(redis) {
             Ok(()) => ExitCode::SUCCESS,

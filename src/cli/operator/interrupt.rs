@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM during a command.
 //!
-//! Long commands look at [`Interrupt`] between two steps. Invariant: the first signal lets the command say how far it got; a second
-//! one ends the program at once.
+//! Long commands look at [`Interrupt`] between two steps. Invariant: after the first signal the command reports how far it got; a
+//! second signal ends the program at once.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -39,7 +39,7 @@ impl Target {
         snapshot.map(|snapshot| snapshot.payload).transpose()
     }
 
-    /// Describes the session in one line, for the question before it ends.
+    /// Describes the session in one line. The question before it ends shows the line.
     pub(super) fn line(&self) -> String {
         let created = self.info.created.map_or_else(|| "–".to_owned(), rfc3339);
         let label = self.info.label.as_deref().map_or_else(|| "–".to_owned(), super::output::shown);
@@ -52,7 +52,7 @@ pub(super) fn of_user(context: &Context, user: &str) -> Result<Vec<(SessionInfo,
     let now = SystemTime::now();
     let describe = |belonging: Belonging| {
         let payload = belonging.payload;
-        // The list of a user does not tell the key. It is not needed, because a user's session ends by its handle.
+        // The list of a user has no keys. None is needed, because a user's session ends by its handle.
         let key = SessionKey::new(belonging.handle, 0, Vec::new());
         let mut info = SessionInfo::of(Snapshot::new(key, payload.clone(), belonging.expires_in), None, now);
         info.owner = Some(user.to_owned());

@@ -14,9 +14,9 @@ pub(super) type Done = Result<(), Stop>;
 pub(super) enum Stop {
     Failed(Error),
     Usage(String),
-    /// The command did its work, and the result is a failure that this text tells.
+    /// The command did its work, and the result is a failure. The text describes it.
     Negative(String),
-    /// Ctrl-C or SIGTERM came; the text says how far the command got.
+    /// Ctrl-C or SIGTERM came; the text is how far the command got.
     Interrupted(String),
     /// The reader of stdout has ended.
     ClosedPipe,

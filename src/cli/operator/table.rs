@@ -33,7 +33,7 @@ impl Column {
 #[derive(Debug)]
 pub(super) struct Table {
     widths: Vec<usize>,
-    /// Whether cells that are wider than their column are cut.
+    /// `true` if cells that are wider than their column are cut.
     cuts: bool,
 }
 
