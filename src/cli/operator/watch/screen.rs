@@ -28,13 +28,13 @@ const FIGURE_COLUMNS: u16 = 26;
 const CURVE_LINES: u16 = 4;
 
 /// The width from which the list shows whole times.
-const WIDE_COLUMNS: u16 = 120;
+const WIDE_SCREEN: u16 = 120;
 
 /// The digits of a handle in the list. They are enough for `end --yes`.
-const HANDLE_DIGITS: u16 = 12;
+const LISTED_DIGITS: u16 = 12;
 
 /// The columns between two cells.
-const GAP: u16 = 2;
+const COLUMN_GAP: u16 = 2;
 
 /// The least height of the curve, in sessions, so that one session more does not look like a flood.
 const LEAST_CURVE: u64 = 8;
@@ -146,7 +146,7 @@ fn draw_recent(frame: &mut Frame<'_>, area: Rect, vitals: &Vitals, recent: &[Ses
         recent.iter().take(usize::from(area.height.saturating_sub(1))).map(|session| columns.cells(session, now));
     let header = Row::new(columns.titles());
     let header = header.style(Style::new().add_modifier(Modifier::BOLD));
-    frame.render_widget(Table::new(rows, columns.widths()).header(header).column_spacing(GAP), area);
+    frame.render_widget(Table::new(rows, columns.widths()).header(header).column_spacing(COLUMN_GAP), area);
 }
 
 /// The columns of the list of sessions.
@@ -159,9 +159,12 @@ struct Columns {
 
 impl Columns {
     fn of(width: u16) -> Self {
-        let is_wide = width >= WIDE_COLUMNS;
-        let (fixed, gaps) =
-            if is_wide { (HANDLE_DIGITS + 2 * 20 + 10, 5 * GAP) } else { (HANDLE_DIGITS + 11 + 10, 4 * GAP) };
+        let is_wide = width >= WIDE_SCREEN;
+        let (fixed, gaps) = if is_wide {
+            (LISTED_DIGITS + 2 * 20 + 10, 5 * COLUMN_GAP)
+        } else {
+            (LISTED_DIGITS + 11 + 10, 4 * COLUMN_GAP)
+        };
         Self { is_wide, elastic: width.saturating_sub(fixed + gaps) / 2 }
     }
 
@@ -173,7 +176,7 @@ impl Columns {
 
     fn widths(self) -> Vec<Constraint> {
         let times: &[u16] = if self.is_wide { &[20, 20] } else { &[11] };
-        let first = [HANDLE_DIGITS, self.elastic, self.elastic];
+        let first = [LISTED_DIGITS, self.elastic, self.elastic];
         first.iter().chain(times).chain(&[10]).copied().map(Constraint::Length).collect()
     }
 
@@ -185,7 +188,7 @@ impl Columns {
         };
         let elastic = |text: String| cut(&text, self.elastic.into());
         let label = session.label.as_deref().map_or_else(|| "–".to_owned(), shown);
-        let handle = session.handle.to_string().chars().take(HANDLE_DIGITS.into()).collect();
+        let handle = session.handle.to_string().chars().take(LISTED_DIGITS.into()).collect();
         let mut cells = vec![handle, elastic(owner(session)), elastic(label)];
         cells.extend(self.is_wide.then(|| time(session.created)));
         cells.extend([time(session.last_used), session.expires_in.map_or_else(|| "never".to_owned(), brief)]);
