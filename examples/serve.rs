@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use common::api::{Call, Reply};
 use common::{Cli, Sessions};
 use threaded_sessions::BoxError;
-use threaded_sessions::tiny_http::{answer, discard_unreadable, failure, serve, try_session, try_sign_in};
+use threaded_sessions::tiny_http::{answer, discard_unreadable, serve, session, sign_in};
 use tiny_http::{Header, Request, Response, ResponseBox};
 
 const USAGE: &str = "\
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn host(cli: Cli) -> Result<(), BoxError> {
-    let sessions: Sessions = cli.sessions.manager()?.build()?;
+    let sessions: Sessions = cli.sessions.manager()?.error_page(Reply::error_page).build()?;
     let listener = TcpListener::bind(&cli.listen)?;
     let host = cli.sessions.host(sessions.reaper())?;
     println!("listening on http://{0} (curl http://{0}/ tells the calls)", listener.local_addr()?);
@@ -54,14 +54,8 @@ fn route(sessions: &Sessions, request: &mut Request) -> ResponseBox {
         Err(reply) => return json(&reply),
     };
     let is_sign_in = matches!(call, Call::Login(_));
-    let run =
-        |shopper: &mut _, _: &mut _| call.run(sessions, shopper).map_or_else(|error| failure(&error), |r| json(&r));
-    let handle = if is_sign_in { try_sign_in } else { try_session };
-    match handle(sessions, request, run) {
-        Ok((_, committed)) if committed.outcome().is_lost() => json(&Reply::conflict()),
-        Ok((response, _)) => response,
-        Err(error) => failure(&error),
-    }
+    let run = |shopper: &mut _, _: &mut _| Ok(json(&call.run(sessions, shopper)?));
+    if is_sign_in { sign_in(sessions, request, run) } else { session(sessions, request, run) }
 }
 
 fn json(reply: &Reply) -> ResponseBox {

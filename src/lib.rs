@@ -112,6 +112,7 @@
 //! | see how Redis is doing | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
 //! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
+//! | let handlers fail, and make error pages | `HandlerResult`, and `SessionManagerBuilder::error_page` |
 //! | name a session in logs and on pages | [`Handle`], which gives nobody the session |
 //!
 //! # Guides
@@ -235,6 +236,8 @@ pub use self::adapter::rouille;
 #[cfg(feature = "tiny-http")]
 #[doc(inline)]
 pub use self::adapter::tiny_http;
+#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+pub use self::adapter::{ErrorPage, Failure, HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult};
 pub use self::attributes::Attributes;
 #[cfg(feature = "clap")]
 #[doc(inline)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 use threaded_sessions::store::Health;
-use threaded_sessions::{Error, Session};
+use threaded_sessions::{Error, ErrorPage, Failure, Session};
 
 use super::{Item, Sessions, Shopper, sign_in};
 
@@ -53,8 +53,18 @@ impl Reply {
     }
 
     /// For a change that was dropped.
-    pub(crate) fn conflict() -> Self {
+    fn conflict() -> Self {
         Self::error(409, "the session was renewed or ended meanwhile")
+    }
+
+    /// For a call that failed.
+    pub(crate) fn error_page(failure: &Failure) -> ErrorPage {
+        let reply = match failure.status() {
+            409 => Self::conflict(),
+            503 => Self::error(503, "sessions are unavailable, try again in a moment"),
+            status => Self::error(status, "the call failed"),
+        };
+        ErrorPage::json(reply.body).with_status(reply.status)
     }
 
     pub(crate) fn health(health: &Health) -> Self {
