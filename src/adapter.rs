@@ -1,7 +1,7 @@
-//! The work that the adapters of all frameworks share: open the session, commit it, turn an error into a response.
+//! The work that the adapters of all frameworks share: open the session, then commit it, or drop its changes after an error.
 //!
 //! The modules [`rouille`] and [`tiny_http`] use it, and are public as `threaded_sessions::rouille` and `::tiny_http`.
-//! Invariant: a response never shows the cause of an error, and a request has its session open at most once.
+//! Invariant: after an error nothing more is stored, and a request has its session open at most once.
 
 #[cfg(feature = "clap")]
 mod accept;
@@ -23,7 +23,7 @@ use self::nesting::OpenSession;
 pub(crate) use self::nesting::RequestIdentity;
 use crate::{BoxError, Committed, Result, Session, SessionManager, fence};
 
-/// What a route opens the session for.
+/// The reason for which a route opens the session.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     Any,

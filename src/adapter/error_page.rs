@@ -26,7 +26,7 @@ struct Parts {
     wants_json: bool,
 }
 
-/// What an adapter knows about a request.
+/// The parts of a request that a [`Failure`] needs.
 pub(crate) struct RequestLine<'r> {
     pub(crate) method: &'r str,
     /// The target of the request line, undecoded.
@@ -109,7 +109,7 @@ impl Failure {
         self.0.wants_json
     }
 
-    /// Returns the error and its causes in one line, for the log.
+    /// Returns the error and its causes as one line of the log.
     fn chain(&self) -> String {
         let mut text = String::new();
         for cause in causes(self.error()) {

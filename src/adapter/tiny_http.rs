@@ -236,7 +236,7 @@ pub fn error_response<T: 'static>(sessions: &SessionManager<T>, failure: &Failur
     }
 }
 
-/// Logs an error of this crate and returns a line of text as the response, for a handler that returns no error.
+/// Logs an error of this crate, and returns a line of text as the response. It is an alternative to a handler that returns the error.
 ///
 /// The status is 503 with `Retry-After` if the error is [temporary](crate::ErrorKind::is_temporary), 409 after a
 /// [conflict](crate::ErrorKind::Conflict), 403 for a request from [another origin](crate::ErrorKind::CrossOrigin), and otherwise
