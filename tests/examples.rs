@@ -161,6 +161,13 @@ fn readme_shows_counter_example() {
 }
 
 #[test]
+fn application_has_at_most_250_lines() {
+    let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/app");
+    let lines = ["main.rs", "pages.rs"].map(|file| fs::read_to_string(app.join(file)).unwrap().lines().count());
+    assert!(lines.iter().sum::<usize>() <= 250, "{lines:?}");
+}
+
+#[test]
 fn the_counter_counts_each_visitor_in_memory() {
     let counter = Example::start("counter", None);
     let (mut ada, mut bob) = (Visitor::default(), Visitor::default());

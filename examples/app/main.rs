@@ -5,17 +5,16 @@
 //! cargo run --features clap,rouille,testing --example app -- --remember-for 30d
 //! ```
 //!
-//! Open http://localhost:8000/ and sign in as `ada` with the password `secret`, or as `root` with `admin`. The pages are in
-//! `pages.rs`, and the tests in `tests.rs`.
+//! Open http://localhost:8000/ and sign in as `ada` with the password `secret`, or as `root` with `admin`.
 
 mod pages;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
-use clap::{Parser, value_parser};
-use env_logger::Env;
+use clap::Parser;
 use rouille::input::json_input;
 use rouille::{Request, Response, post_input, router, try_or_400};
 use serde::{Deserialize, Serialize};
@@ -32,21 +31,22 @@ struct Cli {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: String,
 
-    /// How many requests to serve at once
-    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = value_parser!(u8).range(1..))]
-    threads: u8,
-
     #[command(flatten)]
     sessions: Args,
 }
 
-fn main() -> Result<(), BoxError> {
-    env_logger::init_from_env(Env::default().default_filter_or("warn"));
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    env_logger::init_from_env(env_logger::Env::default().default_filter_or("warn"));
+    let Err(error) = run(Cli::parse()) else { return ExitCode::SUCCESS };
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run(cli: Cli) -> Result<(), BoxError> {
     let app = App::new(cli.sessions.manager()?)?;
     let host = cli.sessions.host(app.sessions.reaper())?;
     let listening = |address: SocketAddr| println!("listening on http://localhost:{}/", address.port());
-    let served = serve(&host, &*cli.listen, cli.threads.into(), listening, move |request| app.respond(request));
+    let served = serve(&host, &*cli.listen, 16, listening, move |request| app.respond(request));
     host.stop();
     Ok(served?)
 }
@@ -145,11 +145,10 @@ impl App {
     }
 
     /// Runs a handler for a user who is signed in. Other visitors have to sign in first.
-    fn signed_in(
-        &self,
-        request: &Request,
-        handler: impl FnOnce(&mut Session<Visit>, &str) -> HandlerResult<Response>,
-    ) -> Response {
+    fn signed_in<H>(&self, request: &Request, handler: H) -> Response
+    where
+        H: FnOnce(&mut Session<Visit>, &str) -> HandlerResult<Response>,
+    {
         session(&self.sessions, request, |visit| match visit.principal().map(str::to_owned) {
             Some(user) => handler(visit, &user),
             None => Ok(Response::redirect_303("/login")),

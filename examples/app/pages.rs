@@ -31,8 +31,7 @@ pub(crate) fn account(visit: &Session<Visit>, devices: &[BoundSession]) -> Respo
 }
 
 pub(crate) fn admin(sessions: u64) -> Response {
-    let form = form("/admin/end", "<input name=user>", "Sign out everywhere");
-    page("", &format!("<p>{sessions} sessions</p>{form}"))
+    page("", &format!("<p>{sessions} sessions</p>{}", form("/admin/end", "<input name=user>", "Sign out everywhere")))
 }
 
 /// Makes the response to every request that failed.
@@ -41,13 +40,11 @@ pub(crate) fn error(failure: &Failure) -> ErrorPage {
         return ErrorPage::json(format!(r#"{{"error": {}}}"#, failure.status()));
     }
     ErrorPage::html(match (failure.kind(), failure.status()) {
-        (Some(ErrorKind::Payload), _) => {
-            format!("<p>Your list is damaged.</p>{}", form("/start-over", "", "Start over"))
-        }
-        (_, 503) => "<p>Please try again in a moment.".to_owned(),
-        (_, 403) => "<p>This form belongs to another site.".to_owned(),
-        (_, 409) => "<p>You were signed out, or your list changed. Please try again.".to_owned(),
-        _ => "<p>Sorry, this did not work.".to_owned(),
+        (Some(ErrorKind::Payload), _) => "<form method=post action=/start-over><button>Start over</button></form>",
+        (_, 503) => "<p>Please try again in a moment.",
+        (_, 403) => "<p>This form belongs to another site.",
+        (_, 409) => "<p>You were signed out, or your list changed. Please try again.",
+        _ => "<p>Sorry, this did not work.",
     })
 }
 
@@ -56,8 +53,9 @@ fn form(action: &str, fields: &str, label: &str) -> String {
 }
 
 fn page(message: &str, body: &str) -> Response {
-    Response::html(format!("<!doctype html><title>To do</title><h1>To do</h1><p>{}</p>{body}", escape(message)))
-        .with_additional_header("Content-Security-Policy", "default-src 'none'; form-action 'self'")
+    let policy = "default-src 'none'; form-action 'self'; frame-ancestors 'none'";
+    let html = format!("<!doctype html><title>To do</title><h1>To do</h1><p>{}</p>{body}", escape(message));
+    Response::html(html).with_additional_header("Content-Security-Policy", policy)
 }
 
 fn escape(text: &str) -> String {
