@@ -110,6 +110,7 @@
 //! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count sessions, correct an index | [`SessionManager::count`], [`SessionManager::verify`]; more in [`SessionIndex`](store::SessionIndex) |
 //! | see how Redis is doing | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
+//! | list all sessions, end one by its handle, for operators | [`AllSessions`], from a store or from [`SessionManager::all`] |
 //! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
 //! | let handlers fail, and make error pages | `HandlerResult`, and `SessionManagerBuilder::error_page` |
@@ -173,6 +174,7 @@
 
 #[cfg(any(feature = "rouille", feature = "tiny-http"))]
 mod adapter;
+mod all;
 mod attributes;
 #[cfg(feature = "clap")]
 mod cli;
@@ -245,6 +247,7 @@ pub use self::adapter::rouille;
 pub use self::adapter::tiny_http;
 #[cfg(any(feature = "rouille", feature = "tiny-http"))]
 pub use self::adapter::{ErrorPage, Failure, HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult};
+pub use self::all::{AllSessions, EndedByHandle, FoundByHandle, HandlePrefix, SessionInfo, Walk};
 pub use self::attributes::Attributes;
 #[cfg(feature = "clap")]
 #[doc(inline)]
