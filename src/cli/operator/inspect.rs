@@ -3,6 +3,9 @@
 //! [`OperatorArgs`](super::OperatorArgs) calls them. Invariant: they change no session. (`check` creates and deletes its own.)
 
 use std::ops::ControlFlow;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,7 +16,8 @@ use super::rows::{Row, Rows, brief};
 use super::stop::{Done, Stop, say};
 use super::table::{Column, Table};
 use super::{Context, payload, resolve};
-use crate::{HandlePrefix, SessionInfo, SessionStore};
+use crate::store::{Progress, Snapshot};
+use crate::{AllSessions, HandlePrefix, RedisSessionStore, Result, SessionInfo, SessionStore};
 
 /// A store lists at most this many sessions of a user in each partition.
 const LONGEST_USER_LIST: usize = 1000;
@@ -98,21 +102,46 @@ pub(super) fn list_user(context: &mut Context, user: &str) -> Done {
     Ok(())
 }
 
+/// The number of pages that are read ahead of their output.
+const PAGES_AHEAD: usize = 4;
+
+/// A page of sessions, and how far the walk is.
+type Page = (Vec<Snapshot>, Progress);
+
 pub(super) fn list_all(context: &mut Context) -> Done {
     let Context { store, output, interrupt } = context;
-    let all = crate::AllSessions::new(store);
-    let (bar, mut rows, mut walk) = (Bar::beside_rows("listing"), Rows::new(output), all.iter());
-    while let Some(session) = walk.next() {
-        rows.push(&session?)?;
-        bar.set(walk.progress());
-        if interrupt.came() {
-            let (looked_at, listed) = (bar.clear(), rows.count);
-            rows.finish()?;
-            return Err(Stop::Interrupted(format!("listed {listed} sessions, and looked at {looked_at}")));
+    let (bar, mut rows) = (Bar::beside_rows("listing"), Rows::new(output));
+    let (sender, pages) = sync_channel(PAGES_AHEAD);
+    thread::scope(|scope| {
+        // Redis and the output work at the same time. A failed send ends the thread, because the receiver has ended.
+        scope.spawn(|| read_pages(store, sender));
+        for page in pages {
+            let (snapshots, progress) = page?;
+            let now = SystemTime::now();
+            for snapshot in snapshots {
+                rows.push(&SessionInfo::of(snapshot, None, now))?;
+            }
+            bar.set(progress);
+            if interrupt.came() {
+                let (looked_at, listed) = (bar.clear(), rows.count);
+                rows.finish()?;
+                return Err(Stop::Interrupted(format!("listed {listed} sessions, and looked at {looked_at}")));
+            }
         }
+        bar.clear();
+        rows.finish()
+    })
+}
+
+/// Walks all sessions, and sends their pages until the receiver ends.
+fn read_pages(store: &RedisSessionStore, pages: SyncSender<Result<Page>>) {
+    let walked = AllSessions::new(store).each_page(|page| {
+        let read = store.snapshots(&page.keys).map(|snapshots| (snapshots, page.progress));
+        if pages.send(read).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if let Err(error) = walked {
+        let _ = pages.send(Err(error));
     }
-    bar.clear();
-    rows.finish()
 }
 
 /// A session with its value, as JSON.
