@@ -8,7 +8,7 @@ mod screen;
 use std::io::{self, IsTerminal};
 use std::mem;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -82,9 +82,13 @@ fn watch(context: &Context, terminal: &mut DefaultTerminal, samples: &Receiver<S
     terminal.draw(|frame| view.draw(frame))?;
     loop {
         let mut is_stale = false;
-        while let Ok(sample) = samples.try_recv() {
-            view.take(sample);
-            is_stale = true;
+        match samples.try_recv() {
+            Ok(sample) => {
+                view.take(sample);
+                is_stale = true;
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Err(ended()),
         }
         if event::poll(TICK)? {
             if handle(&event::read()?).is_break() {
@@ -99,6 +103,11 @@ fn watch(context: &Context, terminal: &mut DefaultTerminal, samples: &Receiver<S
             terminal.draw(|frame| view.draw(frame))?;
         }
     }
+}
+
+/// The error if the thread that samples has panicked.
+fn ended() -> Stop {
+    Stop::Negative("error: sampling has ended".to_owned())
 }
 
 /// Breaks if the event asks to quit. A raw terminal sends no signal for Ctrl-C.
@@ -119,7 +128,7 @@ fn lines(context: &mut Context, samples: Receiver<Sample>) -> Done {
         match samples.recv_timeout(TICK) {
             Ok(sample) => print(context, &sample)?,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(Stop::Negative("error: sampling has ended".to_owned())),
+            Err(RecvTimeoutError::Disconnected) => return Err(ended()),
         }
         if context.interrupt.came() {
             return Err(Stop::Interrupted("the store is no longer watched".to_owned()));
