@@ -194,6 +194,7 @@ mod session;
 pub mod step;
 pub mod store;
 mod sync;
+mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -15,7 +15,7 @@ struct Recorder;
 
 impl Log for Recorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("threaded_sessions::adapter")
+        metadata.target().starts_with("threaded_sessions::http")
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -27,13 +27,14 @@ struct Failures {
 pub(super) fn failed(error: &Error) {
     if !error.kind().is_temporary() {
         let level = if error.kind() == ErrorKind::CrossOrigin { Level::Warn } else { Level::Error };
-        return log::log!(level, "{error:#}");
+        fence::log_at!(level, error = error.kind().name(); "{error:#}");
+        return;
     }
-    fence::log!(Debug, "a request failed: {error:#}");
+    fence::log!(Debug, error = error.kind().name(); "a request failed: {error:#}");
     FAILURES.unreported.fetch_add(1, Ordering::Relaxed);
     if let Some(count) = FAILURES.take_due(Instant::now()) {
         let requests = if count == 1 { "request" } else { "requests" };
-        fence::log!(Warn, "{count} {requests} failed since the last warning, the last one by: {error:#}");
+        fence::log!(Warn, requests = count, error = error.kind().name(); "{count} {requests} failed since the last warning, the last one by: {error:#}");
     }
 }
 
@@ -44,7 +45,7 @@ pub(super) fn succeeded() {
     }
     if let Some(count) = FAILURES.take_due(Instant::now()) {
         let requests = if count == 1 { "request" } else { "requests" };
-        fence::log!(Warn, "{count} {requests} failed since the last warning, and requests succeed again");
+        fence::log!(Warn, requests = count; "{count} {requests} failed since the last warning, and requests succeed again");
     }
 }
 

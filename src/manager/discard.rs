@@ -74,7 +74,8 @@ impl<T: 'static> Inner<T> {
         match decoded {
             Ok(()) => Ok(Readability::Readable),
             Err(error) if error.kind() == ErrorKind::Payload => {
-                fence::log!(Warn, "session {} is discarded: {error:#}", self.store.handle(id));
+                let handle = self.store.handle(id);
+                fence::log!(Warn, session:% = handle; "session {handle} is discarded: {error:#}");
                 Ok(Readability::Unreadable)
             }
             Err(error) => Err(error),

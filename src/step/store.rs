@@ -232,5 +232,5 @@ fn misfit(operation: &'static str) -> Error {
 }
 
 fn warn(handle: Handle, what: &str, error: &Error) {
-    fence::log!(Warn, "session {handle} {what}: {error:#}");
+    fence::log!(Warn, session:% = handle; "session {handle} {what}: {error:#}");
 }

@@ -398,17 +398,18 @@ impl Breaker {
     }
 
     fn log(&self, line: Line) {
-        let address = &self.address;
+        let address = &*self.address;
         match line {
-            Line::Away(how) => fence::log!(Warn, "Redis at {address} {how}"),
+            Line::Away(how) => fence::log!(Warn, server = address; "Redis at {address} {how}"),
             Line::Back(Outage { since, failed, .. }) => {
                 let lasted = since.elapsed();
-                fence::log!(Info, "Redis at {address} is back, after {lasted:.1?}; operations that failed: {failed}");
+                fence::log!(Info, server = address, failed = failed; "Redis at {address} is back, after {lasted:.1?}; operations that failed: {failed}");
             }
             Line::StillAway { lasts, failed, over, cause } => {
                 let cause = cause.map(|cause| cause.to_string()).unwrap_or_default();
                 fence::log!(
                     Warn,
+                    server = address, failed = failed;
                     "Redis at {address} is still away, after {lasts:.0?}; operations that failed in the last {over:.0?}: \
                      {failed}; {cause}"
                 );
