@@ -109,6 +109,7 @@
 //! | remove what expired, and hear of it | [`Reaper`], from [`SessionManager::reaper`] |
 //! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count sessions, correct an index | [`SessionManager::count`], [`SessionManager::verify`]; more in [`SessionIndex`](store::SessionIndex) |
+//! | measure operations, sessions and connections | [`Observer`], [`PrometheusText`](observer::PrometheusText): the page of [`observer`] |
 //! | see how Redis is doing | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
 //! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
@@ -138,6 +139,7 @@
 //! | `tiny-http` | the module `tiny_http`: sessions for tiny_http servers |
 //! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their orderly end |
 //! | `testing` | the module `testing`: a browser that keeps cookies, for the tests of applications |
+//! | `metrics` | `observer::MetricsObserver`, which feeds the recorder of the `metrics` crate |
 //! | `msgpack` | `MessagePack`, a codec beside [`Json`] |
 //! | `encryption` | `step::Encrypted`, a step that encrypts payloads |
 //! | `tls-rustls` | Redis over TLS, trusting the system's certificate authorities |
@@ -185,6 +187,7 @@ mod flash;
 mod id;
 mod jitter;
 mod manager;
+pub mod observer;
 mod operation;
 mod process;
 mod reaper;
@@ -252,6 +255,7 @@ pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{
     BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
 };
+pub use self::observer::Observer;
 pub use self::reaper::{ExpiredSession, Reaper, ReaperBuilder, ReaperStats};
 pub use self::reason::Reason;
 pub use self::session::Session;

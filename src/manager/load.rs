@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::timeouts::CLOCK_TOLERANCE;
 use super::{Inner, SessionManager, Unreadable};
 use crate::codec::Envelope;
+use crate::observer::EndReason;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Stored, Touch};
 use crate::{Error, ErrorKind, Result, Session, SessionId, fence, operation};
@@ -209,7 +210,7 @@ impl<T: 'static> Inner<T> {
     /// Deletes a session whose lifetime is over. The session is absent in any case, so a failure, for example on a read-only
     /// server, does not concern the request. A later request tries again.
     fn clean_up(&self, id: &SessionId) {
-        if let Err(error) = self.store.delete(id) {
+        if let Err(error) = self.delete_for(id, EndReason::Lifetime) {
             let (handle, kind) = (self.store.handle(id), error.kind().name());
             fence::log!(Debug, session:% = handle, error = kind; "session {handle} is over and could not be deleted: {error:#}");
         }

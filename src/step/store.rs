@@ -3,6 +3,8 @@
 //! Managers, reapers and adapters use it as any other store. Every operation on a single session and every payload that the inner
 //! store returns passes through all steps.
 
+use std::sync::Arc;
+
 use super::Step;
 use super::fenced::FencedStep;
 use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
@@ -10,7 +12,7 @@ use crate::store::{
     Belonging, Created, Ending, Entry, Expired, Found, Health, Reaped, Saved, SessionIndex, SessionStore, Touch,
     Verified, VerifyOptions, Version, Write,
 };
-use crate::{Error, ErrorKind, Handle, Reason, RedisWarning, Result, SessionId, fence, operation};
+use crate::{Error, ErrorKind, Handle, Observer, Reason, RedisWarning, Result, SessionId, fence, operation};
 
 /// A store with steps around it. The [module](crate::step) tells how they work.
 ///
@@ -138,6 +140,10 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
 
     fn health(&self) -> Health {
         self.store.health()
+    }
+
+    fn observe(&self, observer: &Arc<dyn Observer>) {
+        self.store.observe(observer);
     }
 }
 

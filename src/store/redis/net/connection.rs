@@ -368,7 +368,7 @@ impl ConnectionLike for RedisConnection {
 
 impl Drop for RedisConnection {
     fn drop(&mut self) {
-        self.breaker.on_close(self.generation);
+        self.breaker.on_close(self.generation, self.is_spoiled());
     }
 }
 
