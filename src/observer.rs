@@ -160,3 +160,46 @@ impl Watchers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Observer for Counting {
+        fn on_circuit(&self, _: &CircuitEvent<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn tell(watchers: &Watchers) {
+        watchers.tell(|observer| observer.on_circuit(&CircuitEvent::new("nowhere", CircuitState::Open)));
+    }
+
+    #[test]
+    fn shared_pool_reports_once_to_each_observer() {
+        let (watchers, counting) = (Watchers::default(), Arc::new(Counting::default()));
+        let observer: Arc<dyn Observer> = counting.clone();
+        watchers.add(&observer);
+        watchers.add(&observer);
+        watchers.clone().add(&(counting.clone() as _));
+        tell(&watchers);
+        assert_eq!(counting.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn pool_keeps_no_observer_alive() {
+        let (watchers, counting) = (Watchers::default(), Arc::new(Counting::default()));
+        watchers.add(&(counting.clone() as _));
+        let left = Arc::downgrade(&counting);
+        drop(counting);
+        tell(&watchers);
+        assert!(left.upgrade().is_none());
+        watchers.add(&(Arc::new(Counting::default()) as _));
+        assert_eq!(sync::read(&watchers.0).len(), 1);
+    }
+}
