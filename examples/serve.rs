@@ -13,8 +13,9 @@ use std::process::ExitCode;
 
 use common::api::{Call, Reply};
 use common::{Cli, Sessions};
-use threaded_sessions::BoxError;
-use threaded_sessions::tiny_http::{answer, discard_unreadable, failure, serve, try_session, try_sign_in};
+use threaded_sessions::args::Host;
+use threaded_sessions::tiny_http::{answer, discard_unreadable, serve, session, sign_in};
+use threaded_sessions::{BoxError, Reaper};
 use tiny_http::{Header, Request, Response, ResponseBox};
 
 const USAGE: &str = "\
@@ -32,36 +33,34 @@ fn main() -> ExitCode {
 }
 
 fn host(cli: Cli) -> Result<(), BoxError> {
-    let sessions: Sessions = cli.sessions.manager()?.build()?;
-    let listener = TcpListener::bind(&cli.listen)?;
+    let sessions: Sessions = cli.sessions.manager()?.error_page(Reply::error_page).build()?;
+    let listener =
+        TcpListener::bind(cli.listen).map_err(|error| format!("cannot listen on {}: {error}", cli.listen))?;
     let host = cli.sessions.host(sessions.reaper())?;
     println!("listening on http://{0} (curl http://{0}/ tells the calls)", listener.local_addr()?);
-    let served =
-        serve(&host, listener, cli.threads.into(), |request| answer(request, |request| route(&sessions, request)));
+    let served = serve(&host, listener, cli.threads.into(), |request| {
+        answer(request, |request| route(&sessions, &host, request))
+    });
     host.stop();
     Ok(served?)
 }
 
-fn route(sessions: &Sessions, request: &mut Request) -> ResponseBox {
+fn route(sessions: &Sessions, host: &Host, request: &mut Request) -> ResponseBox {
     // Has nothing to do with sessions, and costs no command.
     if request.url() == "/" {
         return Response::from_string(USAGE).boxed();
     }
     let call = match Call::parse(request.method().as_str(), request.url()) {
-        Ok(Call::Health) => return json(&Reply::health(&sessions.store().health())),
+        Ok(Call::Health) => {
+            return json(&Reply::health(&sessions.health(), host.reaper().map(Reaper::stats)));
+        }
         Ok(Call::StartOver) => return discard_unreadable(sessions, request, json(&Reply::no_content())),
         Ok(call) => call,
         Err(reply) => return json(&reply),
     };
     let is_sign_in = matches!(call, Call::Login(_));
-    let run =
-        |shopper: &mut _, _: &mut _| call.run(sessions, shopper).map_or_else(|error| failure(&error), |r| json(&r));
-    let handle = if is_sign_in { try_sign_in } else { try_session };
-    match handle(sessions, request, run) {
-        Ok((_, committed)) if committed.outcome().is_lost() => json(&Reply::conflict()),
-        Ok((response, _)) => response,
-        Err(error) => failure(&error),
-    }
+    let run = |shopper: &mut _, _: &mut _| Ok(json(&call.run(sessions, shopper)?));
+    if is_sign_in { sign_in(sessions, request, run) } else { session(sessions, request, run) }
 }
 
 fn json(reply: &Reply) -> ResponseBox {

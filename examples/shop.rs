@@ -20,8 +20,10 @@ use common::api::{Call, Reply};
 use common::{Cli, Cut, Item, Sessions, Shopper, sign_in};
 use page::{Body, View};
 use rouille::{Request, Response};
-use threaded_sessions::rouille::{discard_unreadable, failure, serve, try_session, try_sign_in};
-use threaded_sessions::{BoxError, Error, ErrorKind, Session};
+use threaded_sessions::rouille::{
+    discard_unreadable, error_response, serve, session, sign_in as open_for_sign_in, try_session,
+};
+use threaded_sessions::{BoxError, Error, ErrorKind, ErrorPage, Failure, Session};
 
 type Form = HashMap<String, String>;
 
@@ -30,10 +32,10 @@ fn main() -> ExitCode {
 }
 
 fn host(cli: Cli) -> Result<(), BoxError> {
-    let sessions: Sessions = cli.sessions.manager()?.build()?;
+    let sessions: Sessions = cli.sessions.manager()?.error_page(error_page).build()?;
     let host = cli.sessions.host(sessions.reaper())?;
     let listening = |address| println!("listening on http://{address} (open it in a browser)");
-    let served = serve(&host, &cli.listen, cli.threads.into(), listening, move |request| route(&sessions, request));
+    let served = serve(&host, cli.listen, cli.threads.into(), listening, move |request| route(&sessions, request));
     host.stop();
     Ok(served?)
 }
@@ -120,17 +122,13 @@ fn show(
     request: &Request,
     body: impl FnOnce(&Session<Shopper>) -> Result<Body, Error>,
 ) -> Response {
-    let shown = try_session(sessions, request, |shopper| {
+    session(sessions, request, |shopper| {
         let notice = request.get_param("notice");
         // A detached session cannot act. The browser is about to get the cookie of the renewed one.
-        let token = if shopper.is_detached() { Ok(String::new()) } else { shopper.csrf_token() };
-        let page = token.and_then(|token| {
-            let view = View { handle: sessions.handle(shopper), notice: notice.as_deref(), token, shopper };
-            Ok(html(page::page(body(shopper)?, &view)))
-        });
-        page.unwrap_or_else(|error| sorry(&error))
-    });
-    shown.map_or_else(|error| sorry(&error), |(response, _)| response)
+        let token = if shopper.is_detached() { String::new() } else { shopper.csrf_token()? };
+        let view = View { handle: sessions.handle(shopper), notice: notice.as_deref(), token, shopper };
+        Ok(html(page::page(body(shopper)?, &view)))
+    })
 }
 
 /// Does what a form of ours asks for, and leads on to the page that shows it.
@@ -143,13 +141,12 @@ fn act(
     let done = try_session(sessions, request, |shopper| {
         // Another site does not know the token. After a session has ended, the tokens of its pages are refused.
         let genuine = form.get("token").is_some_and(|token| shopper.verify_csrf(token));
-        let next = if genuine { action(shopper, &form) } else { Ok("/?notice=ended") };
-        next.map_or_else(|error| sorry(&error), Response::redirect_303)
+        Ok(Response::redirect_303(if genuine { action(shopper, &form)? } else { "/?notice=ended" }))
     });
     match done {
         Ok((_, committed)) if committed.outcome().is_lost() => Response::redirect_303(LOST),
         Ok((response, _)) => response,
-        Err(error) => sorry(&error),
+        Err(failure) => error_response(sessions, &failure),
     }
 }
 
@@ -178,19 +175,14 @@ fn read_form(request: &Request) -> Form {
 
 fn api(sessions: &Sessions, request: &Request) -> Response {
     let call = match Call::parse(request.method(), request.raw_url()) {
-        Ok(Call::Health) => return json(&Reply::health(&sessions.store().health())),
+        Ok(Call::Health) => return json(&Reply::health(&sessions.health(), None)),
         Ok(Call::StartOver) => return discard_unreadable(sessions, request, json(&Reply::no_content())),
         Ok(call) => call,
         Err(reply) => return json(&reply),
     };
     let is_sign_in = matches!(call, Call::Login(_));
-    let run = |shopper: &mut _| call.run(sessions, shopper).map_or_else(|error| failure(&error), |reply| json(&reply));
-    let handle = if is_sign_in { try_sign_in } else { try_session };
-    match handle(sessions, request, run) {
-        Ok((_, committed)) if committed.outcome().is_lost() => json(&Reply::conflict()),
-        Ok((response, _)) => response,
-        Err(error) => failure(&error),
-    }
+    let run = |shopper: &mut _| Ok(json(&call.run(sessions, shopper)?));
+    if is_sign_in { open_for_sign_in(sessions, request, run) } else { session(sessions, request, run) }
 }
 
 fn json(reply: &Reply) -> Response {
@@ -203,29 +195,34 @@ fn json(reply: &Reply) -> Response {
     }
 }
 
+/// The headers of all pages.
+const PAGE_HEADERS: [(&str, &str); 3] = [
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'",
+    ),
+    ("Referrer-Policy", "same-origin"),
+    ("X-Content-Type-Options", "nosniff"),
+];
+
 fn html(page: String) -> Response {
-    Response::html(page)
-        .with_additional_header(
-            "Content-Security-Policy",
-            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
-             base-uri 'none'; frame-ancestors 'none'",
-        )
-        .with_additional_header("Referrer-Policy", "same-origin")
-        .with_additional_header("X-Content-Type-Options", "nosniff")
+    let add = |response: Response, (name, value)| response.with_additional_header(name, value);
+    PAGE_HEADERS.into_iter().fold(Response::html(page), add)
 }
 
-/// A page in the place of one whose session could not be opened or committed.
-fn sorry(error: &Error) -> Response {
-    let mut response = failure(error);
-    let page = html(match error.kind() {
-        ErrorKind::Payload => page::start_over(),
+/// A page in the place of one that failed.
+fn error_page(failure: &Failure) -> ErrorPage {
+    if failure.path().starts_with("/api/") {
+        return Reply::error_page(failure);
+    }
+    let page = match failure.kind() {
+        Some(ErrorKind::Payload) => page::start_over(),
         _ => page::sorry(
             "One moment, please",
             "Our book of visitors is out of reach. Nothing was changed; try again in a moment.",
         ),
-    });
-    response.headers.retain(|(name, _)| name != "Content-Type");
-    response.headers.extend(page.headers);
-    response.data = page.data;
-    response
+    };
+    let add = |page: ErrorPage, (name, value)| page.with_header(name, value);
+    PAGE_HEADERS.into_iter().fold(ErrorPage::html(page), add)
 }

@@ -1,24 +1,29 @@
-//! The work that the adapters of all frameworks share: open the session, commit it, turn an error into a response.
+//! The work that the adapters of all frameworks share: open the session, then commit it, or drop its changes after an error.
 //!
 //! The modules [`rouille`] and [`tiny_http`] use it, and are public as `threaded_sessions::rouille` and `::tiny_http`.
-//! Invariant: a response never shows the cause of an error, and a request has its session open at most once.
+//! Invariant: after an error nothing more is stored, and a request has its session open at most once.
 
 #[cfg(feature = "clap")]
 mod accept;
+mod error_page;
 mod failures;
+mod handler;
 mod nesting;
 #[cfg(feature = "rouille")]
 pub mod rouille;
 #[cfg(feature = "tiny-http")]
 pub mod tiny_http;
 
+pub use self::error_page::{ErrorPage, Failure};
+pub(crate) use self::error_page::{ErrorPages, ErrorResponse, RequestLine, error_response};
+pub use self::handler::{HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult};
 #[cfg(feature = "rouille")]
 pub(crate) use self::nesting::CopyIdentity;
 use self::nesting::OpenSession;
 pub(crate) use self::nesting::RequestIdentity;
-use crate::{Committed, Error, ErrorKind, Result, Session, SessionManager};
+use crate::{BoxError, Committed, Result, Session, SessionManager, fence};
 
-/// What a route opens the session for.
+/// The reason for which a route opens the session.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     Any,
@@ -50,37 +55,45 @@ pub(crate) fn open<'m, 'h, T: Default + 'static>(
 }
 
 impl<T: 'static> Open<'_, T> {
-    /// Commits the session, after its handler has returned.
-    pub(crate) fn commit(self) -> Result<Committed> {
-        let committed = self.sessions.commit(self.session)?;
-        failures::succeeded();
-        Ok(committed)
+    /// Commits the session if its handler succeeded. Otherwise the changes that are not stored yet are dropped.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the handler or of the commit, with the headers for the error page.
+    pub(crate) fn finish<R>(mut self, result: HandlerResult<R>) -> Result<(R, Committed), Ended> {
+        let committed = match result {
+            Ok(response) => {
+                self.sessions.commit_open(&mut self.session).map(|committed| (response, committed)).map_err(Into::into)
+            }
+            Err(error) => Err(error.into_inner()),
+        };
+        match committed {
+            Ok(done) => {
+                failures::succeeded();
+                Ok(done)
+            }
+            Err(error) => Err(Ended { error, committed: self.keep_stored() }),
+        }
     }
+
+    fn keep_stored(&self) -> Option<Committed> {
+        let kept = self.sessions.keep_stored(&self.session);
+        kept.inspect_err(|error| fence::log!(Warn, "the cookie of a stored session was not sent: {error:#}")).ok()
+    }
+}
+
+/// Returns `true` if a response reports a success although the change was lost.
+pub(crate) fn is_success_lost(status: u16, committed: &Committed) -> bool {
+    committed.outcome().is_lost() && status < 400
+}
+
+/// The error of a handler or of a commit, and the headers for the error page.
+pub(crate) struct Ended {
+    pub(crate) error: BoxError,
+    pub(crate) committed: Option<Committed>,
 }
 
 /// Returns the values of the `Cookie` headers.
 pub(crate) fn cookies<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> impl Iterator<Item = &'h str> {
     headers.filter(|(name, _)| name.eq_ignore_ascii_case("Cookie")).map(|(_, value)| value)
-}
-
-/// The response to a request whose session could not be opened or committed.
-pub(crate) struct ErrorResponse {
-    pub(crate) status: u16,
-    pub(crate) text: &'static str,
-    pub(crate) headers: &'static [(&'static str, &'static str)],
-}
-
-const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
-const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
-
-/// Logs an error and returns the response to it.
-pub(crate) fn error_response(error: &Error) -> ErrorResponse {
-    failures::failed(error);
-    let (status, text) = match error.kind() {
-        ErrorKind::CrossOrigin => (403, "Requests from other sites are not accepted here."),
-        ErrorKind::Conflict => (409, "The session was changed meanwhile."),
-        kind if kind.is_temporary() => (503, "Sessions are unavailable, please try again in a moment."),
-        _ => (500, "The session cannot be used."),
-    };
-    ErrorResponse { status, text, headers: if status == 503 { &[NO_STORE, RETRY_AFTER] } else { &[NO_STORE] } }
 }

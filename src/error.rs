@@ -140,10 +140,14 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.operation, self.kind)?;
         let Some(cause) = self.source.as_ref().filter(|_| f.alternate()) else { return Ok(()) };
-        let cause = format!("{cause:#}");
-        let words: Vec<&str> = cause.split(char::is_control).filter(|words| !words.is_empty()).collect();
-        write!(f, ": {}", words.join(" "))
+        write!(f, ": {}", one_line(&format!("{cause:#}")))
     }
+}
+
+/// Returns a text with a space in place of control characters, so that no text of an error begins a new line of a log.
+pub(crate) fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split(char::is_control).filter(|words| !words.is_empty()).collect();
+    words.join(" ")
 }
 
 impl fmt::Debug for Error {

@@ -15,20 +15,13 @@ pub(crate) fn call<R>(code: impl FnOnce() -> R) -> Option<R> {
 /// Logs through the application's logger, which may panic, as `eprintln!` does if stderr is a closed pipe. The message can have
 /// key-value pairs in front, as in `log::log!`.
 macro_rules! log {
-    ($level:ident, $($message:tt)+) => {
-        $crate::fence::log_at!(::log::Level::$level, $($message)+)
-    };
-}
-
-/// Logs as [`log!`] does, at a level that is an expression.
-macro_rules! log_at {
-    ($level:expr, $($message:tt)+) => {{
+    ($level:ident, $($message:tt)+) => {{
         let target = $crate::target::of(module_path!());
-        let _ = $crate::fence::call(|| ::log::log!(target: target, $level, $($message)+));
+        let _ = $crate::fence::call(|| ::log::log!(target: target, ::log::Level::$level, $($message)+));
     }};
 }
 
-pub(crate) use {log, log_at};
+pub(crate) use log;
 
 #[cfg(test)]
 mod tests {

@@ -113,6 +113,7 @@
 //! | see how Redis is doing | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
 //! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
+//! | let handlers fail, and make error pages | `HandlerResult`, and `SessionManagerBuilder::error_page` |
 //! | name a session in logs and on pages | [`Handle`], which gives nobody the session |
 //!
 //! # Guides
@@ -147,17 +148,19 @@
 //!
 //! # Logging
 //!
-//! Through the [`log`](https://docs.rs/log) crate, in records of these levels:
+//! Through the [`log`](https://docs.rs/log) crate, in records of these levels. The [guide to operating](operating#what-is-logged) lists all
+//! texts, their targets and their key-value pairs.
 //!
 //! | level | what |
 //! |---|---|
-//! | `error` | a request that failed for another reason than an outage, and why; a server that stops; a callback for expired sessions that panicked, once |
-//! | `warn` | a request that an adapter rejected because it comes from another origin; Redis is away, or the reaper fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused; sessions beyond a principal's cap that could not be ended yet; how many requests failed during an outage, at most every ten seconds; a server that accepts no connections |
+//! | `error` | a request that failed for another reason than an outage, with method, path and error; a server that stops; a callback for expired sessions that panicked, once |
+//! | `warn` | a request that an adapter rejected because it comes from another origin, or whose change was lost; Redis is away, or the reaper fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused; sessions beyond a principal's cap that could not be ended yet; how many requests failed during an outage, at most every ten seconds; a server that accepts no connections |
 //! | `info` | Redis is back, the reaper works again, or connections are accepted again |
 //! | `debug` | each request that failed during an outage; clean-up that did not succeed |
 //!
 //! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no
-//! [`Error`] and in no `Debug` text, and nor are principals. Handles, addresses of servers, the origin of a rejected request and what Redis says of a failure may be.
+//! [`Error`] and in no `Debug` text, and nor are principals. Handles, addresses of servers, the origin of a rejected
+//! request, the path of a failed one, the errors of its handler and what Redis says of a failure may be.
 //!
 //! # Versions
 //!
@@ -239,6 +242,8 @@ pub use self::adapter::rouille;
 #[cfg(feature = "tiny-http")]
 #[doc(inline)]
 pub use self::adapter::tiny_http;
+#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+pub use self::adapter::{ErrorPage, Failure, HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult};
 pub use self::attributes::Attributes;
 #[cfg(feature = "clap")]
 #[doc(inline)]

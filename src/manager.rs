@@ -31,6 +31,8 @@ pub use self::commit::{Committed, Outcome};
 pub use self::principals::BoundSession;
 pub(crate) use self::save::Changes;
 pub(crate) use self::timeouts::Timeouts;
+#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+use crate::adapter::ErrorPages;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
@@ -82,6 +84,8 @@ struct Inner<T> {
     max_per_principal: Option<u32>,
     bounded: Bounded,
     observers: Observers,
+    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    error_pages: ErrorPages,
 }
 
 impl<T> Clone for SessionManager<T> {
@@ -105,6 +109,12 @@ impl<T: 'static> SessionManager<T> {
     #[cfg(any(feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
+    }
+
+    /// Returns the functions of the application for failed requests.
+    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    pub(crate) fn error_pages(&self) -> &ErrorPages {
+        &self.0.error_pages
     }
 
     pub(crate) fn codec(&self) -> &dyn Codec<T> {

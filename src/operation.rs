@@ -38,6 +38,7 @@ pub(crate) const READ_ATTRIBUTE: &str = "reading an attribute";
 pub(crate) const READ_BACK: &str = "reading back a session before it is stored";
 pub(crate) const READ_COMPANION: &str = "reading a companion";
 pub(crate) const READ_ENCRYPTION_KEY: &str = "reading an encryption key";
+pub(crate) const READ_KIND: &str = "reading the kind of store";
 pub(crate) const READ_WRITTEN_AT: &str = "reading when a session was written";
 pub(crate) const REAP: &str = "reaping sessions";
 pub(crate) const RESTORE: &str = "restoring a payload";

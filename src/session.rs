@@ -66,6 +66,8 @@ pub struct Session<T> {
     pub(crate) rivals: Vec<SessionId>,
     /// Whether the commit ends the rivals, if it changes the id of the session.
     pub(crate) ends_rivals: bool,
+    /// Whether this request has stored a renewal or a reset before the commit.
+    pub(crate) is_renewal_stored: bool,
     pub(crate) change: Change,
     pub(crate) on_conflict: OnConflict,
     /// The session before its first change, encoded with a new revision. The changed session is encoded with that revision
@@ -378,6 +380,7 @@ impl<T: 'static> Session<T> {
     pub(crate) fn forget_changes(&mut self) {
         self.stored_principal = self.principal().map(str::to_owned);
         self.timeouts.stamp(&mut self.envelope);
+        self.is_renewal_stored |= matches!(self.change, Change::Renew | Change::Reset);
         self.change = Change::None;
         self.clock_was_ahead = false;
         (self.snapshot, self.before) = (None, None);
@@ -411,6 +414,19 @@ impl<T: 'static> Session<T> {
         self.cookie_id.is_none_or(|(cookie_id, remembered)| {
             cookie_id != *id || (remembered != self.envelope.remembered && self.change != Change::Discard)
         })
+    }
+
+    /// Returns the envelope that is stored under this id, if the visitor needs a cookie for it although the changes that are not
+    /// stored yet are dropped.
+    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    pub(crate) fn stored_head(&self, id: &SessionId) -> Option<Head> {
+        let head = self.before.clone().unwrap_or_else(|| self.envelope.head());
+        // Without a snapshot, a pending reset or logout has changed the envelope.
+        let is_stored = self.before.is_some() || self.change == Change::None;
+        let needs_cookie = self
+            .cookie_id
+            .is_none_or(|(cookie_id, remembered)| cookie_id != *id || (is_stored && remembered != head.remembered));
+        needs_cookie.then_some(head)
     }
 
     pub(crate) fn version(&self) -> Option<&Version> {

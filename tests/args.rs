@@ -3,21 +3,71 @@
 mod support;
 
 use std::process::Output;
+use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
 use support::program::{Program, command};
 use support::{Client, shared, unique};
-use threaded_sessions::args::Args;
-use threaded_sessions::{MemorySessionStore, RedisSessionStore, SessionManager};
+use threaded_sessions::args::{Args, Host, RedisArgs};
+use threaded_sessions::{
+    ErrorKind, MemorySessionStore, RedisSessionStore, RedisSessionStoreBuilder, SessionManager, SessionStore,
+};
 
 /// What the program says of itself
 #[derive(Parser)]
+#[command(version = "7.8.9")]
 struct Cli {
     /// A flag of its own
     #[arg(long)]
     own: bool,
     #[command(flatten)]
     sessions: Args,
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    Run,
+}
+
+/// A command-line tool, which needs a Redis.
+#[derive(Debug, Parser)]
+struct Tool {
+    #[command(flatten)]
+    redis: RedisArgs,
+}
+
+/// Each flag with a value that works, one that does not, and `true` if the flag needs a Redis.
+const FLAGS: [(&str, &str, &str, bool); 17] = [
+    ("prefix", "shop", "", true),
+    ("hashed-keys", "true", "perhaps", true),
+    ("partitions", "16384", "16385", true),
+    ("expiring", "true", "perhaps", true),
+    ("pool-size", "1", "0", true),
+    ("deadline", "1ms", "61m", true),
+    ("idle-timeout", "30m", "soon", false),
+    ("lifetime", "never", "0s", false),
+    ("remember-for", "30d", "never", false),
+    ("no-touch-on-read", "true", "perhaps", false),
+    ("max-per-principal", "1", "0", false),
+    ("resolution", "never", "100us", false),
+    ("cookie-name", "mine", "my cookie", false),
+    ("cookie-domain", "example.com", "example.com/shop", false),
+    ("same-site", "Strict", "some", false),
+    ("insecure-cookies", "true", "perhaps", false),
+    ("trusted-origin", "https://admin.example.com", "admin.example.com", false),
+];
+
+fn variable(flag: &str) -> String {
+    format!("SESSION_{}", flag.replace('-', "_").to_uppercase())
+}
+
+#[track_caller]
+fn usage_error(flags: &[&str]) -> String {
+    let error = Cli::try_parse_from([&["program"], flags].concat()).map(drop).expect_err("a usage error");
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
 }
 
 fn parse(flags: &[&str]) -> Args {
@@ -41,12 +91,13 @@ fn without_flags_everything_is_as_the_builders_have_it() {
 }
 
 #[test]
-fn every_flag_reaches_what_it_sets() {
+fn every_flag_reaches_its_setting() {
     let url = shared().url();
     let prefix = unique("flags");
     let flags = format!(
         "--redis-url {url} --prefix {prefix} --expiring --hashed-keys --partitions 5 --idle-timeout 30m --lifetime 90d --remember-for 30d \
-         --no-touch-on-read --resolution 5s --pool-size 7 --deadline 250ms --cookie-name mine --insecure-cookies"
+         --no-touch-on-read --resolution 5s --pool-size 7 --deadline 250ms --cookie-name mine --insecure-cookies --cookie-domain example.com \
+         --same-site strict --max-per-principal 3 --trusted-origin https://one.example,https://two.example --trusted-origin https://three.example"
     );
     let args = parse(&flags.split(' ').collect::<Vec<_>>());
     let debug = format!("{:?}", args.manager::<u32>().unwrap().build().unwrap());
@@ -58,27 +109,285 @@ fn every_flag_reaches_what_it_sets() {
         "mapper: Hashed",
         "partitions: 5",
         "name: Some(\"mine\")",
+        "domain: Some(\"example.com\")",
+        "same_site: Strict",
         "secure: false",
         "idle_timeout: Some(1800s)",
         "lifetime: Some(7776000s)",
         "remember_for: Some(2592000s)",
         "touch_on_read: false",
+        "one.example",
+        "two.example",
+        "three.example",
     ] {
         assert!(debug.contains(setting), "{setting}: {debug}");
     }
-    assert!(format!("{args:?}").contains("resolution: 5s"));
+    assert!(format!("{args:?}").contains("5s"));
 }
 
 #[test]
-fn a_session_may_never_end_by_idling() {
-    let sessions = parse(&["--idle-timeout", "never"]).manager::<u32>().unwrap().build().unwrap();
-    assert!(format!("{sessions:?}").contains("idle_timeout: None"), "{sessions:?}");
+fn cap_ends_the_oldest_session_of_user() {
+    let sessions = parse(&["--max-per-principal", "2"]).manager::<u32>().unwrap().build().unwrap();
+    for _ in 0..3 {
+        let mut session = sessions.fresh();
+        session.renew();
+        session.bind("ada", "a browser");
+        let _ = sessions.commit(session).unwrap();
+    }
+    assert_eq!(sessions.list("ada").unwrap().len(), 2);
+}
+
+#[test]
+fn never_lifts_the_limits_of_program() {
+    let limited = SessionManager::<u32>::builder(MemorySessionStore::new())
+        .idle_timeout(Duration::from_secs(5))
+        .lifetime(Duration::from_secs(50));
+    let sessions = parse(&["--idle-timeout", "never", "--lifetime", "never"]).apply(limited).build().unwrap();
+    let debug = format!("{sessions:?}");
+    assert!(debug.contains("idle_timeout: None") && debug.contains("lifetime: None"), "{debug}");
+}
+
+#[test]
+fn missing_flag_leaves_the_setting_of_program() {
+    let hour = Duration::from_secs(3600);
+    let own = || SessionManager::<u32>::builder(MemorySessionStore::new()).idle_timeout(hour).cookie_name("ours");
+    let debug = |flags: &[&str]| format!("{:?}", parse(flags).apply(own()).build().unwrap());
+    assert_eq!(debug(&[]), format!("{:?}", own().build().unwrap()));
+    assert!(debug(&["--idle-timeout", "2h"]).contains("idle_timeout: Some(7200s)"));
+}
+
+#[test]
+fn flag_works_before_and_after_subcommand() {
+    let default = format!("{:?}", parse(&["--redis-url", "redis://localhost", "run"]));
+    for (flag, good, _, needs_redis) in FLAGS {
+        let flag = format!("--{flag}={good}");
+        let redis = if needs_redis { &["--redis-url", "redis://localhost"][..] } else { &[] };
+        let before = format!("{:?}", parse(&[redis, &[&flag, "run"]].concat()));
+        let after = format!("{:?}", parse(&[&["run", &flag], redis].concat()));
+        let split = format!("{:?}", parse(&[redis, &["run", &flag]].concat()));
+        assert_eq!((&after, &split), (&before, &before), "{flag}");
+        assert_ne!(before, default, "{flag}");
+    }
+    let twice = format!("{:?}", parse(&["--cookie-name", "outer", "run", "--cookie-name", "inner"]));
+    assert!(twice.contains("inner") && !twice.contains("outer"), "{twice}");
+}
+
+#[test]
+fn bad_value_is_a_usage_error() {
+    for (flag, _, bad, _) in FLAGS {
+        let given = format!("--{flag}={bad}");
+        for flags in [&[&*given][..], &["run", &given]] {
+            let text = usage_error(&[&["--redis-url", "redis://localhost"], flags].concat());
+            assert!(text.contains(&format!("'--{flag}")), "{text}");
+        }
+    }
+    assert!(usage_error(&["--redis-url", "http://localhost"]).contains("'--redis-url <URL>'"));
+    assert!(usage_error(&["--redis-url", "redis://localhost", "--deadline", "never"]).contains("cannot be `never`"));
+}
+
+#[test]
+fn bad_variable_is_a_usage_error() {
+    for (flag, _, bad, _) in FLAGS {
+        let output = run(&[], &[("REDIS_URL", "redis://localhost"), (&variable(flag), bad)]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flag}: {said}");
+        assert!(said.contains(&format!("'--{flag}")), "{said}");
+    }
+}
+
+#[test]
+fn redis_flag_without_redis_is_a_usage_error() {
+    for (flag, good, _, needs_redis) in FLAGS {
+        let given = format!("--{flag}={good}");
+        if !needs_redis {
+            parse(&[&given]);
+            continue;
+        }
+        for flags in [&[&*given][..], &["run", &given]] {
+            let text = usage_error(flags);
+            assert!(text.contains(&format!("'--{flag}")) && text.contains("--redis-url <URL>"), "{text}");
+        }
+        let output = run(&[], &[(&variable(flag), good)]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains(&variable(flag)), "{said}");
+    }
+    parse(&["--expiring=false"]);
+}
+
+#[test]
+fn switch_overrides_its_variable() {
+    // A store in memory cannot be expiring, so the program would not start.
+    let program = Program::start("serve", &["--expiring=false"], &[("SESSION_EXPIRING", "true")]);
+    assert_eq!(program.client().post("/api/hit").status, 200);
+}
+
+#[test]
+fn tool_without_redis_is_a_usage_error() {
+    let error = Tool::try_parse_from(["tool"]).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("'--redis-url <URL>'"), "{error}");
+    let tool = Tool::parse_from(["tool", "--redis-url", "redis://:hunter2@localhost", "--prefix", "shop"]);
+    assert!(format!("{tool:?}").contains("shop") && !format!("{tool:?}").contains("hunter2"), "{tool:?}");
+}
+
+/// The store that a tool opens with these flags, under this prefix of the shared server.
+fn recorded(prefix: &str, flags: &[&str]) -> threaded_sessions::Result<RedisSessionStore> {
+    let url = shared().url();
+    Tool::parse_from([&["tool", "--redis-url", &url, "--prefix", prefix], flags].concat()).redis.recorded_store()
+}
+
+#[test]
+fn tool_opens_the_recorded_kind_of_store() {
+    let kinds: [fn(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder; 3] =
+        [|store| store, |store| store.expiring().partitions(3), |store| store.hashed_keys()];
+    for kind in kinds {
+        let prefix = unique("recorded");
+        let store = kind(RedisSessionStore::builder().url(shared().url()).prefix(&prefix)).build().unwrap();
+        store.check().unwrap();
+        let sessions = SessionManager::<u32>::new(store.clone());
+        let mut session = sessions.fresh();
+        *session = 7;
+        let id = *sessions.commit(session).unwrap().id().unwrap();
+        let tool = recorded(&prefix, &[]).unwrap();
+        assert_eq!((tool.key(&id), tool.index().is_some()), (store.key(&id), store.index().is_some()));
+        assert_eq!(SessionManager::<u32>::new(tool).open_id(&id).unwrap().map(|session| *session), Some(7));
+    }
+}
+
+#[test]
+fn tool_rejects_flags_that_contradict_the_record() {
+    let prefix = unique("contradiction");
+    let builder = RedisSessionStore::builder().url(shared().url()).prefix(&prefix);
+    builder.expiring().partitions(3).build().unwrap().check().unwrap();
+    recorded(&prefix, &["--expiring", "--partitions", "3", "--hashed-keys=false"]).unwrap();
+    for flag in ["--expiring=false", "--partitions=4", "--hashed-keys"] {
+        let error = recorded(&prefix, &[flag]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+        let text = format!("{error:#}");
+        assert!(text.contains(flag.split('=').next().unwrap()), "{text}");
+        assert!(text.contains("`kind=expiring partitions=3 keys=plain`"), "{text}");
+    }
+}
+
+#[test]
+fn tool_asks_for_the_kind_without_a_record() {
+    let prefix = unique("unrecorded");
+    let error = recorded(&prefix, &["--expiring"]).unwrap_err();
+    let text = format!("{error:#}");
+    assert_eq!(error.kind(), ErrorKind::Misconfigured);
+    assert!(text.contains("set --partitions=COUNT, --hashed-keys=BOOL"), "{text}");
+    let store = recorded(&prefix, &["--expiring", "--partitions=2", "--hashed-keys=false"]).unwrap();
+    assert_eq!(store.index().map(|index| index.partitions()), Some(2));
+    assert_eq!(shared().cmd(&["EXISTS", &format!("{prefix}:store")]), redis::Value::Int(0), "the tool writes nothing");
+}
+
+#[test]
+fn tool_rejects_a_record_that_it_cannot_use() {
+    for (stored, kind) in [
+        ("something else", ErrorKind::Misconfigured),
+        ("kind=plain partitions=1 keys=custom", ErrorKind::Unsupported),
+        ("kind=plain partitions=0 keys=plain", ErrorKind::Misconfigured),
+    ] {
+        let prefix = unique("unusable");
+        shared().cmd(&["SET", &format!("{prefix}:store"), stored]);
+        assert_eq!(recorded(&prefix, &[]).unwrap_err().kind(), kind, "{stored}");
+    }
+    let prefix = unique("unusable");
+    shared().cmd(&["RPUSH", &format!("{prefix}:store"), "a list"]);
+    assert_eq!(recorded(&prefix, &[]).unwrap_err().kind(), ErrorKind::Misconfigured);
+}
+
+#[test]
+fn program_can_share_the_pool_of_its_store() {
+    let args = parse(&["--redis-url", &shared().url(), "--prefix", &unique("pool"), "--pool-size", "3"]);
+    let store = args.redis().unwrap().store().unwrap();
+    let pool = store.pool().clone();
+    let sessions = args.apply(SessionManager::<u32>::builder(store)).build().unwrap();
+    let connection = pool.get().unwrap();
+    assert_eq!((sessions.health().connections_in_use, sessions.health().connections_max), (1, 3));
+    drop(connection);
+    assert!(parse(&[]).redis().is_none());
+}
+
+#[test]
+fn host_gives_access_to_its_reaper() {
+    let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    let host = parse(&["--resolution", "1h"]).host(sessions.reaper()).unwrap();
+    let reaper = host.reaper().unwrap();
+    assert_eq!(reaper.reap_now().unwrap(), 0);
+    assert_eq!(reaper.stats().errors, 0);
+    let without_args = Host::start(sessions.reaper()).unwrap();
+    assert!(without_args.reaper().is_some());
+    assert!(parse(&["--resolution", "never"]).host(sessions.reaper()).unwrap().reaper().is_none());
+    let plain = parse(&["--redis-url", &shared().url(), "--prefix", &unique("plain")]).manager::<u32>().unwrap();
+    assert!(Host::start(plain.build().unwrap().reaper()).unwrap().reaper().is_none());
+}
+
+#[test]
+fn example_shows_the_statistics_of_its_reaper() {
+    let program = Program::start("serve", &["--insecure-cookies"], &[]);
+    let health = program.client().get("/api/health").json();
+    assert!(health["reaper"]["removed"].is_u64(), "{health}");
+}
+
+#[test]
+fn program_keeps_its_own_version() {
+    let error = Cli::try_parse_from(["program", "--version"]).map(drop).unwrap_err();
+    assert_eq!((error.exit_code(), error.to_string()), (0, "threaded-sessions 7.8.9\n".to_owned()));
+    let output = run(&["--version"], &[]);
+    assert!(String::from_utf8(output.stdout).unwrap().contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn help_is_wrapped() {
+    for columns in ["60", "100"] {
+        let help = String::from_utf8(run(&["--help"], &[("COLUMNS", columns)]).stdout).unwrap();
+        assert!(help.contains("--trusted-origin <ORIGIN>"), "{help}");
+        let longest = help.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(longest <= columns.parse().unwrap(), "{longest}: {help}");
+    }
+}
+
+#[test]
+fn guide_lists_every_flag_and_variable() {
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md")).unwrap();
+    for arg in Silent::command().get_arguments().filter(|arg| arg.get_env().is_some()) {
+        let (flag, variable) = (arg.get_long().unwrap(), arg.get_env().unwrap().to_str().unwrap());
+        let row = format!("| `--{flag}` | `{variable}` |");
+        assert!(guide.contains(&row), "{row}");
+        let has_case = flag == "redis-url" || FLAGS.iter().any(|(known, ..)| *known == flag);
+        assert!(has_case, "{flag}");
+    }
+}
+
+mod namesake {
+    //! A program whose type has the name of the flattened one.
+
+    #[derive(clap::Parser)]
+    pub(super) struct Args {
+        #[command(flatten)]
+        pub(super) sessions: threaded_sessions::args::Args,
+    }
+}
+
+#[test]
+fn program_may_call_its_type_args() {
+    let args: namesake::Args = Parser::parse_from(["program", "--lifetime", "3s"]);
+    assert!(format!("{:?}", args.sessions).contains("3s"));
+}
+
+#[test]
+fn update_keeps_flags_that_are_not_given() {
+    let mut cli = Silent::parse_from(["program", "--lifetime", "3s", "--cookie-name", "first"]);
+    cli.update_from(["program", "--cookie-name", "second"]);
+    let debug = format!("{:?}", cli.sessions);
+    assert!(debug.contains("3s") && debug.contains("second") && !debug.contains("first"), "{debug}");
 }
 
 #[derive(Parser)]
 struct Silent {
     #[command(flatten)]
-    _sessions: Args,
+    sessions: Args,
 }
 
 #[test]
@@ -163,24 +472,18 @@ fn a_password_is_never_shown() {
 }
 
 #[test]
-fn what_cannot_work_is_said_at_the_start() {
+fn settings_that_contradict_end_the_program() {
     let url = shared().url();
     let locked = support::RedisServer::with(&["--requirepass", "secret"]);
     for (flags, why) in [
-        (&["--idle-timeout", "soon"][..], "--idle-timeout"),
-        (&["--idle-timeout", "0s"], "at least a millisecond"),
-        (&["--remember-for", "1d"], "longer than the idle timeout"),
+        (&["--remember-for", "1d"][..], "longer than the idle timeout"),
         (&["--cookie-name", "__Host-x", "--insecure-cookies"], "__Host-"),
-        (&["--redis-url", ""], "--redis-url"),
-        (&["--redis-url", "http://127.0.0.1"], "address of Redis"),
-        (&["--redis-url", &url, "--pool-size", "0"], "its size is zero"),
-        (&["--redis-url", &url, "--partitions", "0"], "at least one partition"),
-        (&["--partitions", "some"], "--partitions"),
-        (&["--redis-url", &url, "--deadline", "2h"], "an hour"),
+        (&["--same-site", "none", "--insecure-cookies"], "SameSite=None"),
+        (&["--redis-url", &url, "--partitions", "2", "--prefix", "{x}"], "braces"),
+        (&["--redis-url", &url, "--prefix", &unique("cap"), "--max-per-principal", "2"], "with an index"),
         (&["--redis-url", &locked.url()], "not permitted"),
-        (&["--listen", "127.0.0.1:0", "--resolution", "0s"], "at least a millisecond"),
+        (&["--listen", "nowhere"], "--listen"),
         (&["--threads", "0"], "--threads"),
-        (&["--listen", "nowhere"], "error"),
     ] {
         let output = run(flags, &[]);
         let said = String::from_utf8(output.stderr).unwrap();

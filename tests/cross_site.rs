@@ -224,11 +224,13 @@ fn rouille_refuses_before_the_session_opens() {
         Request::fake_http(method, url, headers, Vec::new())
     };
     let forged = request("POST", "/cart", &[CROSS_SITE]);
-    let response = on_rouille::session(&sessions, &forged, |_| panic!("no handler runs"));
+    let response = on_rouille::session(&sessions, &forged, |_| -> rouille::Response { panic!("no handler runs") });
     assert_eq!(response.status_code, 403);
     assert!(response.headers.iter().all(|(name, _)| name != "Set-Cookie"), "{:?}", response.headers);
-    let error = on_rouille::try_session(&sessions, &forged, |_| panic!("no handler runs")).map(drop).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::CrossOrigin);
+    let error = on_rouille::try_session(&sessions, &forged, |_| -> rouille::Response { panic!("no handler runs") })
+        .map(drop)
+        .unwrap_err();
+    assert_eq!(error.kind(), Some(ErrorKind::CrossOrigin));
     assert_eq!(count(&sessions), 0);
     let logged = warnings(thread::current().id());
     assert_eq!(logged.len(), 1, "{logged:?}");

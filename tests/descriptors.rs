@@ -70,7 +70,8 @@ fn program_that_cannot_listen_exits_with_a_failure() {
     for program in PROGRAMS {
         let output = support::program::command(program).args(["--listen", &address]).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{program}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("error: "), "{program}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("error: ") && said.contains(&address), "{program}: {said}");
     }
 }
 

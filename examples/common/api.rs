@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 use threaded_sessions::store::Health;
-use threaded_sessions::{Error, Session};
+use threaded_sessions::{Error, ErrorPage, Failure, ReaperStats, Session};
 
 use super::{Item, Sessions, Shopper, sign_in};
 
@@ -53,12 +53,23 @@ impl Reply {
     }
 
     /// For a change that was dropped.
-    pub(crate) fn conflict() -> Self {
+    fn conflict() -> Self {
         Self::error(409, "the session was renewed or ended meanwhile")
     }
 
-    pub(crate) fn health(health: &Health) -> Self {
-        let body = json!({
+    /// For a call that failed.
+    pub(crate) fn error_page(failure: &Failure) -> ErrorPage {
+        let reply = match failure.status() {
+            409 => Self::conflict(),
+            503 => Self::error(503, "sessions are unavailable, try again in a moment"),
+            status => Self::error(status, "the call failed"),
+        };
+        ErrorPage::json(reply.body).with_status(reply.status)
+    }
+
+    /// The state of the store, and that of the reaper if the program passes it.
+    pub(crate) fn health(health: &Health, reaper: Option<ReaperStats>) -> Self {
+        let mut body = json!({
             "healthy": health.is_healthy(),
             "failing_for_ms": health.failing_for.map(|time| time.as_millis() as u64),
             "last_error": health.last_error,
@@ -69,6 +80,9 @@ impl Reply {
             },
             "operations": { "answered": health.answered, "repeated": health.repeated, "failed": health.failed },
         });
+        if let Some(reaper) = reaper {
+            body["reaper"] = json!(reaper);
+        }
         Self::new(if health.is_healthy() { 200 } else { 503 }, body)
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -14,10 +15,11 @@ pub(crate) type Sessions = SessionManager<Shopper>;
 
 /// A small site with sessions, and a JSON API to them under /api
 #[derive(Parser)]
+#[command(version)]
 pub(crate) struct Cli {
-    /// Where to listen, IP:PORT; port 0 is any that is free
+    /// Listen at this address, IP:PORT; port 0 is any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
-    pub(crate) listen: String,
+    pub(crate) listen: SocketAddr,
 
     /// How many requests to serve at once
     #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..))]

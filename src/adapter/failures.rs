@@ -1,15 +1,13 @@
 //! The log of the adapters about requests that fail.
 //!
-//! [`error_response`](super::error_response) reports each failure here. Invariant: an outage, in which every request fails, logs
+//! [`error_page`](super::error_page) reports each failure here. Invariant: an outage, in which every request fails, logs
 //! at most one warning in ten seconds, and every other failure is logged once.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use log::Level;
-
-use crate::{Error, ErrorKind, fence, sync};
+use crate::{ErrorKind, fence, sync};
 
 /// The time between two warnings about failing requests.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -23,18 +21,19 @@ struct Failures {
     warned: Mutex<Option<Instant>>,
 }
 
-/// Logs that a request failed.
-pub(super) fn failed(error: &Error) {
-    if !error.kind().is_temporary() {
-        let level = if error.kind() == ErrorKind::CrossOrigin { Level::Warn } else { Level::Error };
-        fence::log_at!(level, error = error.kind().name(); "{error:#}");
-        return;
+/// Logs that a request failed. `subject` names the request, and `cause` the error. An error of the application has no kind.
+pub(super) fn failed(kind: Option<ErrorKind>, subject: &str, cause: &str) {
+    let error = kind.map_or("application", ErrorKind::name);
+    match kind {
+        Some(kind) if kind.is_temporary() => {}
+        Some(ErrorKind::CrossOrigin) => return fence::log!(Warn, error = error; "{subject} failed: {cause}"),
+        _ => return fence::log!(Error, error = error; "{subject} failed: {cause}"),
     }
-    fence::log!(Debug, error = error.kind().name(); "a request failed: {error:#}");
+    fence::log!(Debug, error = error; "{subject} failed: {cause}");
     FAILURES.unreported.fetch_add(1, Ordering::Relaxed);
     if let Some(count) = FAILURES.take_due(Instant::now()) {
         let requests = if count == 1 { "request" } else { "requests" };
-        fence::log!(Warn, requests = count, error = error.kind().name(); "{count} {requests} failed since the last warning, the last one by: {error:#}");
+        fence::log!(Warn, requests = count, error = error; "{count} {requests} failed since the last warning; {subject} failed: {cause}");
     }
 }
 

@@ -23,62 +23,93 @@ mod serve;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ptr;
 
-use ::rouille::{Request, Response};
+use ::rouille::{Request, Response, ResponseBody};
 
 #[cfg(feature = "clap")]
 pub use self::serve::serve;
-use super::{CopyIdentity, Purpose, RequestIdentity};
-use crate::{Committed, Error, Result, Session, SessionManager, adapter};
+use super::{CopyIdentity, ErrorResponse, Purpose, RequestIdentity, RequestLine};
+use crate::{Committed, Error, Failure, IntoHandlerResult, Session, SessionManager, adapter};
 
-/// Runs a handler with the session of the request, commits the session whatever the response is, and puts the session's
-/// headers onto the response.
+/// Runs a handler with the session of the request, commits the session, and puts the session's headers onto the response.
 ///
-/// If the session cannot be opened or committed, the response is that of [`failure`]. If another request destroyed or renewed
-/// the session, the handler's changes are dropped and its response is still returned; [`try_session`] reports that.
-pub fn session<T: Default + 'static>(
-    sessions: &SessionManager<T>,
-    request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> Response,
-) -> Response {
-    match try_session(sessions, request, handler) {
-        Ok((response, _)) => response,
-        Err(error) => failure(&error),
-    }
-}
-
-/// Runs a handler like [`session`], and returns errors and the outcome of the commit to the caller.
+/// The handler returns a response, or a [`HandlerResult`](crate::HandlerResult) of one, so `?` works with all errors. The session is
+/// committed whatever the status of the response is.
+///
+/// In these cases the response is that of [`error_response`]:
+///
+/// - The handler returns an error. Nothing is committed then, and pending changes are dropped. A change that
+///   [`update_in`](SessionManager::update_in) has stored stays, and its cookie goes out.
+/// - The session cannot be opened or committed, or the request comes from another origin.
+/// - The change was lost, because another request ended or renewed the session. The status is 409. If the handler's response has a
+///   status of 400 or more, it is returned instead, because it reports no success.
+///
+/// [`try_session`] leaves these cases to you.
+///
+/// # Examples
 ///
 /// ```
 /// use rouille::{Request, Response};
 /// use threaded_sessions::SessionManager;
-/// use threaded_sessions::rouille::{failure, try_session};
+/// use threaded_sessions::rouille::session;
+///
+/// fn add(sessions: &SessionManager<u32>, request: &Request) -> Response {
+///     session(sessions, request, |sum| {
+///         let number: u32 = request.get_param("number").ok_or("no number")?.parse()?;
+///         let sum = sessions.update_in(sum, |sum| {
+///             *sum += number;
+///             *sum
+///         })?;
+///         Ok(Response::text(format!("{sum:?}")))
+///     })
+/// }
+/// # let sessions = SessionManager::new(threaded_sessions::MemorySessionStore::new());
+/// # let get = |path: &str| add(&sessions, &Request::fake_http("GET", path, vec![], vec![])).status_code;
+/// # assert_eq!((get("/?number=1"), get("/?number=x"), get("/")), (200, 500, 500));
+/// ```
+pub fn session<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Response {
+    complete(sessions, request, try_session(sessions, request, handler))
+}
+
+/// Runs a handler like [`session`], and returns failures and the outcome of the commit to the caller.
+///
+/// ```
+/// use rouille::{Request, Response};
+/// use threaded_sessions::SessionManager;
+/// use threaded_sessions::rouille::{error_response, try_session};
 ///
 /// fn hit(sessions: &SessionManager<u32>, request: &Request) -> Response {
-///     let answer = try_session(sessions, request, |hits| {
+///     let result = try_session(sessions, request, |hits| {
 ///         **hits += 1;
 ///         Response::text(hits.to_string())
 ///     });
-///     match answer {
+///     match result {
 ///         Ok((_, committed)) if committed.outcome().is_lost() => {
 ///             Response::text("You were signed out meanwhile.").with_status_code(409)
 ///         }
 ///         Ok((response, _)) => response,
-///         Err(error) => failure(&error),
+///         Err(failure) => error_response(sessions, &failure),
 ///     }
 /// }
 /// ```
 ///
 /// # Errors
 ///
-/// - Returns [`ErrorKind::CrossOrigin`](crate::ErrorKind::CrossOrigin) if the request comes from another origin
+/// Returns a [`Failure`]. It has been neither logged nor made a response; [`error_response`] does both. It holds
+///
+/// - [`ErrorKind::CrossOrigin`](crate::ErrorKind::CrossOrigin) if the request comes from another origin
 ///   ([`SessionManager::check_cross_origin`]). No session was opened then.
-/// - Returns the errors of [`SessionManager::open`]. The handler was not called then.
-/// - Returns the errors of [`SessionManager::commit`].
-pub fn try_session<T: Default + 'static>(
+/// - the errors of [`SessionManager::open`]. The handler was not called then.
+/// - the error of the handler. Nothing was committed then.
+/// - the errors of [`SessionManager::commit`].
+pub fn try_session<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     sessions: &SessionManager<T>,
     request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> Response,
-) -> Result<(Response, Committed)> {
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Result<(Response, Committed), Failure> {
     handle(sessions, Purpose::Any, request, handler)
 }
 
@@ -100,27 +131,24 @@ pub fn try_session<T: Default + 'static>(
 ///     })
 /// }
 /// ```
-pub fn sign_in<T: Default + 'static>(
+pub fn sign_in<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     sessions: &SessionManager<T>,
     request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> Response,
+    handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response {
-    match try_sign_in(sessions, request, handler) {
-        Ok((response, _)) => response,
-        Err(error) => failure(&error),
-    }
+    complete(sessions, request, try_sign_in(sessions, request, handler))
 }
 
-/// Runs a handler like [`sign_in`], and returns errors and the outcome of the commit to the caller.
+/// Runs a handler like [`sign_in`], and returns failures and the outcome of the commit to the caller.
 ///
 /// # Errors
 ///
-/// Returns the errors of [`try_session`], except for that of a session that cannot be decoded.
-pub fn try_sign_in<T: Default + 'static>(
+/// Returns the failures of [`try_session`], except for that of a session that cannot be decoded.
+pub fn try_sign_in<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     sessions: &SessionManager<T>,
     request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> Response,
-) -> Result<(Response, Committed)> {
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Result<(Response, Committed), Failure> {
     handle(sessions, Purpose::SignIn, request, handler)
 }
 
@@ -128,7 +156,7 @@ pub fn try_sign_in<T: Default + 'static>(
 ///
 /// Use it for the route of a form on the page for [`ErrorKind::Payload`](crate::ErrorKind::Payload). See
 /// [`SessionManager::discard_unreadable`]. If the request comes from another origin, or the store fails, the response is that of
-/// [`failure`].
+/// [`error_response`].
 ///
 /// ```
 /// use rouille::{Request, Response};
@@ -152,22 +180,46 @@ pub fn discard_unreadable<T: 'static>(
             discarded.merge_into(&mut response.headers);
             response
         }
-        Err(error) => failure(&error),
+        Err(error) => error_response(sessions, &Failure::new(&line(request), error)),
     }
 }
 
-fn handle<T: Default + 'static>(
+fn handle<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     sessions: &SessionManager<T>,
     purpose: Purpose,
     request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> Response,
-) -> Result<(Response, Committed)> {
-    sessions.check_cross_origin(request.method(), request.raw_url(), request.headers())?;
-    let mut open = adapter::open(sessions, purpose, identity(request), request.headers())?;
-    let mut response = handler(&mut open.session);
-    let committed = open.commit()?;
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Result<(Response, Committed), Failure> {
+    let line = line(request);
+    let mut open = sessions
+        .check_cross_origin(request.method(), request.raw_url(), request.headers())
+        .and_then(|()| adapter::open(sessions, purpose, identity(request), request.headers()))
+        .map_err(|error| Failure::new(&line, error))?;
+    let result = handler(&mut open.session).into_handler_result();
+    let (mut response, committed) =
+        open.finish(result).map_err(|ended| Failure::new(&line, ended.error).with_committed(ended.committed))?;
     committed.merge_into(&mut response.headers);
     Ok((response, committed))
+}
+
+/// Returns the response that the visitor gets.
+fn complete<T: 'static>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    result: Result<(Response, Committed), Failure>,
+) -> Response {
+    let failure = match result {
+        Ok((response, committed)) if adapter::is_success_lost(response.status_code, &committed) => {
+            Failure::lost(&line(request), committed)
+        }
+        Ok((response, _)) => return response,
+        Err(failure) => failure,
+    };
+    error_response(sessions, &failure)
+}
+
+fn line(request: &Request) -> RequestLine<'_> {
+    RequestLine { method: request.method(), target: request.raw_url(), accept: request.header("Accept") }
 }
 
 /// Returns what this request, and what `Request::remove_prefix` makes of it, is recognised by.
@@ -179,13 +231,28 @@ fn identity(request: &Request) -> RequestIdentity {
     RequestIdentity { address: ptr::from_ref(request).addr(), copy: Some(copy) }
 }
 
-/// Logs an error and returns the response to a request whose session could not be opened or committed.
+/// Logs a failure with method and path, and returns the response to it: that of
+/// [`SessionManagerBuilder::error_page`](crate::SessionManagerBuilder::error_page), or a line of text.
+///
+/// The status is [`Failure::status`] unless the page has another one. The session's headers are on the response.
+pub fn error_response<T: 'static>(sessions: &SessionManager<T>, failure: &Failure) -> Response {
+    let mut response = response(sessions.error_pages().respond(failure));
+    if let Some(committed) = failure.committed() {
+        committed.merge_into(&mut response.headers);
+    }
+    response
+}
+
+/// Logs an error of this crate, and returns a line of text as the response. It is an alternative to a handler that returns the error.
 ///
 /// The status is 503 with `Retry-After` if the error is [temporary](crate::ErrorKind::is_temporary), 409 after a
-/// [conflict](crate::ErrorKind::Conflict), 403 for a request from [another origin](crate::ErrorKind::CrossOrigin), and otherwise 500. The response does not show the cause.
+/// [conflict](crate::ErrorKind::Conflict), 403 for a request from [another origin](crate::ErrorKind::CrossOrigin), and otherwise
+/// 500. The response does not show the cause. The changes of the handler are still committed; to drop them, return the error.
 pub fn failure(error: &Error) -> Response {
-    let reply = adapter::error_response(error);
-    let mut response = Response::text(reply.text).with_status_code(reply.status);
-    response.headers.extend(reply.headers.iter().map(|&(name, value)| (name.into(), value.into())));
-    response
+    response(adapter::error_response(error))
+}
+
+fn response(error: ErrorResponse) -> Response {
+    let data = ResponseBody::from_data(error.body);
+    Response { status_code: error.status, headers: error.headers, data, upgrade: None }
 }

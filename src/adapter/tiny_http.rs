@@ -29,8 +29,8 @@ use ::tiny_http::{Header, Request, Response, ResponseBox};
 
 #[cfg(feature = "clap")]
 pub use self::serve::serve;
-use super::{Purpose, RequestIdentity};
-use crate::{Committed, Error, Result, Session, SessionManager, adapter};
+use super::{ErrorResponse, Purpose, RequestIdentity, RequestLine};
+use crate::{Committed, Error, Failure, IntoHandlerResult, Session, SessionManager, adapter};
 
 /// Sends the response of [`session`] to a request.
 ///
@@ -39,10 +39,10 @@ use crate::{Committed, Error, Result, Session, SessionManager, adapter};
 /// # Errors
 ///
 /// Returns an error if the response cannot be sent. A client that has disconnected is not an error.
-pub fn respond<T: Default + 'static, R: Read + Send + 'static>(
+pub fn respond<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResult<Response = Response<R>>>(
     sessions: &SessionManager<T>,
     request: Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> io::Result<()> {
     answer(request, |request| session(sessions, request, handler))
 }
@@ -60,35 +60,65 @@ pub fn answer<R: Read>(mut request: Request, handler: impl FnOnce(&mut Request) 
     }
 }
 
-/// Runs a handler with the session of the request, commits the session whatever the response is, and puts the session's
-/// headers onto the response.
+/// Runs a handler with the session of the request, commits the session, and puts the session's headers onto the response.
 ///
-/// If the session cannot be opened or committed, the response is that of [`failure`]. If another request destroyed or renewed
-/// the session, the handler's changes are dropped and its response is still returned; [`try_session`] reports that.
-pub fn session<T: Default + 'static, R: Read + Send + 'static>(
+/// The handler returns a response, or a [`HandlerResult`](crate::HandlerResult) of one, so `?` works with all errors. The session is
+/// committed whatever the status of the response is.
+///
+/// In these cases the response is that of [`error_response`]:
+///
+/// - The handler returns an error. Nothing is committed then, and pending changes are dropped. A change that
+///   [`update_in`](SessionManager::update_in) has stored stays, and its cookie goes out.
+/// - The session cannot be opened or committed, or the request comes from another origin.
+/// - The change was lost, because another request ended or renewed the session. The status is 409. If the handler's response has a
+///   status of 400 or more, it is returned instead, because it reports no success.
+///
+/// [`try_session`] leaves these cases to you.
+///
+/// # Examples
+///
+/// ```
+/// use threaded_sessions::SessionManager;
+/// use threaded_sessions::tiny_http::session;
+/// use tiny_http::{Request, Response, ResponseBox};
+///
+/// fn add(sessions: &SessionManager<u32>, request: &mut Request) -> ResponseBox {
+///     session(sessions, request, |sum, request| {
+///         let mut number = String::new();
+///         request.as_reader().read_to_string(&mut number)?;
+///         **sum += number.parse::<u32>()?;
+///         Ok(Response::from_string(sum.to_string()))
+///     })
+/// }
+/// # let sessions = SessionManager::new(threaded_sessions::MemorySessionStore::new());
+/// # let post = |body| add(&sessions, &mut tiny_http::TestRequest::new().with_body(body).into()).status_code().0;
+/// # assert_eq!((post("1"), post("one")), (200, 500));
+/// ```
+pub fn session<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResult<Response = Response<R>>>(
     sessions: &SessionManager<T>,
     request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> ResponseBox {
-    match try_session(sessions, request, handler) {
-        Ok((response, _)) => response.boxed(),
-        Err(error) => failure(&error),
-    }
+    let result = try_session(sessions, request, handler);
+    complete(sessions, request, result)
 }
 
-/// Runs a handler like [`session`], and returns errors and the outcome of the commit to the caller.
+/// Runs a handler like [`session`], and returns failures and the outcome of the commit to the caller.
 ///
 /// # Errors
 ///
-/// - Returns [`ErrorKind::CrossOrigin`](crate::ErrorKind::CrossOrigin) if the request comes from another origin
+/// Returns a [`Failure`]. It has been neither logged nor made a response; [`error_response`] does both. It holds
+///
+/// - [`ErrorKind::CrossOrigin`](crate::ErrorKind::CrossOrigin) if the request comes from another origin
 ///   ([`SessionManager::check_cross_origin`]). No session was opened then.
-/// - Returns the errors of [`SessionManager::open`]. The handler was not called then.
-/// - Returns the errors of [`SessionManager::commit`].
-pub fn try_session<T: Default + 'static, R: Read>(
+/// - the errors of [`SessionManager::open`]. The handler was not called then.
+/// - the error of the handler. Nothing was committed then.
+/// - the errors of [`SessionManager::commit`].
+pub fn try_session<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
     sessions: &SessionManager<T>,
     request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
-) -> Result<(Response<R>, Committed)> {
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
+) -> Result<(Response<R>, Committed), Failure> {
     handle(sessions, Purpose::Any, request, handler)
 }
 
@@ -96,27 +126,25 @@ pub fn try_session<T: Default + 'static, R: Read>(
 /// a new one.
 ///
 /// Use it for the route that signs visitors in; [`SessionManager::open_for_sign_in`] explains why.
-pub fn sign_in<T: Default + 'static, R: Read + Send + 'static>(
+pub fn sign_in<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResult<Response = Response<R>>>(
     sessions: &SessionManager<T>,
     request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> ResponseBox {
-    match try_sign_in(sessions, request, handler) {
-        Ok((response, _)) => response.boxed(),
-        Err(error) => failure(&error),
-    }
+    let result = try_sign_in(sessions, request, handler);
+    complete(sessions, request, result)
 }
 
-/// Runs a handler like [`sign_in`], and returns errors and the outcome of the commit to the caller.
+/// Runs a handler like [`sign_in`], and returns failures and the outcome of the commit to the caller.
 ///
 /// # Errors
 ///
-/// Returns the errors of [`try_session`], except for that of a session that cannot be decoded.
-pub fn try_sign_in<T: Default + 'static, R: Read>(
+/// Returns the failures of [`try_session`], except for that of a session that cannot be decoded.
+pub fn try_sign_in<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
     sessions: &SessionManager<T>,
     request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
-) -> Result<(Response<R>, Committed)> {
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
+) -> Result<(Response<R>, Committed), Failure> {
     handle(sessions, Purpose::SignIn, request, handler)
 }
 
@@ -124,7 +152,7 @@ pub fn try_sign_in<T: Default + 'static, R: Read>(
 ///
 /// Use it for the route of a form on the page for [`ErrorKind::Payload`](crate::ErrorKind::Payload). See
 /// [`SessionManager::discard_unreadable`]. If the request comes from another origin, or the store fails, the response is that of
-/// [`failure`].
+/// [`error_response`].
 pub fn discard_unreadable<T: 'static, R: Read + Send + 'static>(
     sessions: &SessionManager<T>,
     request: &Request,
@@ -135,22 +163,47 @@ pub fn discard_unreadable<T: 'static, R: Read + Send + 'static>(
         .and_then(|()| sessions.discard_unreadable(adapter::cookies(headers(request.headers()))));
     match discarded {
         Ok(discarded) => merged(response, &discarded).boxed(),
-        Err(error) => failure(&error),
+        Err(error) => error_response(sessions, &Failure::new(&line(request), error)),
     }
 }
 
-fn handle<T: Default + 'static, R: Read>(
+fn handle<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
     sessions: &SessionManager<T>,
     purpose: Purpose,
     request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> Response<R>,
-) -> Result<(Response<R>, Committed)> {
-    sessions.check_cross_origin(request.method().as_str(), request.url(), headers(request.headers()))?;
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
+) -> Result<(Response<R>, Committed), Failure> {
     let identity = RequestIdentity { address: ptr::from_ref(&*request).addr(), copy: None };
-    let mut open = adapter::open(sessions, purpose, identity, headers(request.headers()))?;
-    let response = handler(&mut open.session, request);
-    let committed = open.commit()?;
+    let mut open = sessions
+        .check_cross_origin(request.method().as_str(), request.url(), headers(request.headers()))
+        .and_then(|()| adapter::open(sessions, purpose, identity, headers(request.headers())))
+        .map_err(|error| Failure::new(&line(request), error))?;
+    let result = handler(&mut open.session, request).into_handler_result();
+    let (response, committed) = open
+        .finish(result)
+        .map_err(|ended| Failure::new(&line(request), ended.error).with_committed(ended.committed))?;
     Ok((merged(response, &committed), committed))
+}
+
+/// Returns the response that the visitor gets.
+fn complete<T: 'static, R: Read + Send + 'static>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    result: Result<(Response<R>, Committed), Failure>,
+) -> ResponseBox {
+    let failure = match result {
+        Ok((response, committed)) if adapter::is_success_lost(response.status_code().0, &committed) => {
+            Failure::lost(&line(request), committed)
+        }
+        Ok((response, _)) => return response.boxed(),
+        Err(failure) => failure,
+    };
+    error_response(sessions, &failure)
+}
+
+fn line(request: &Request) -> RequestLine<'_> {
+    let accept = headers(request.headers()).find(|(name, _)| name.eq_ignore_ascii_case("Accept"));
+    RequestLine { method: request.method().as_str(), target: request.url(), accept: accept.map(|(_, value)| value) }
 }
 
 /// Puts the session's headers onto a response.
@@ -171,16 +224,32 @@ fn headers(headers: &[Header]) -> impl Iterator<Item = (&str, &str)> {
     headers.iter().map(|header| (header.field.as_str().as_str(), header.value.as_str()))
 }
 
-/// Logs an error and returns the response to a request whose session could not be opened or committed.
+/// Logs a failure with method and path, and returns the response to it: that of
+/// [`SessionManagerBuilder::error_page`](crate::SessionManagerBuilder::error_page), or a line of text.
+///
+/// The status is [`Failure::status`] unless the page has another one. The session's headers are on the response.
+pub fn error_response<T: 'static>(sessions: &SessionManager<T>, failure: &Failure) -> ResponseBox {
+    let response = response(sessions.error_pages().respond(failure));
+    match failure.committed() {
+        Some(committed) => merged(response, committed).boxed(),
+        None => response.boxed(),
+    }
+}
+
+/// Logs an error of this crate, and returns a line of text as the response. It is an alternative to a handler that returns the error.
 ///
 /// The status is 503 with `Retry-After` if the error is [temporary](crate::ErrorKind::is_temporary), 409 after a
-/// [conflict](crate::ErrorKind::Conflict), 403 for a request from [another origin](crate::ErrorKind::CrossOrigin), and otherwise 500. The response does not show the cause.
+/// [conflict](crate::ErrorKind::Conflict), 403 for a request from [another origin](crate::ErrorKind::CrossOrigin), and otherwise
+/// 500. The response does not show the cause. The changes of the handler are still committed; to drop them, return the error.
 pub fn failure(error: &Error) -> ResponseBox {
-    let reply = adapter::error_response(error);
-    let response = Response::from_string(reply.text).with_status_code(reply.status);
-    reply.headers.iter().map(|(name, value)| header(name, value)).fold(response, Response::with_header).boxed()
+    response(adapter::error_response(error)).boxed()
+}
+
+fn response(error: ErrorResponse) -> Response<io::Cursor<Vec<u8>>> {
+    let response = Response::from_data(error.body).with_status_code(error.status);
+    error.headers.iter().map(|(name, value)| header(name, value)).fold(response, Response::with_header)
 }
 
 fn header(name: &str, value: &str) -> Header {
-    Header::from_bytes(name, value).expect("the headers of a session are ASCII")
+    Header::from_bytes(name, value).expect("the headers are ASCII")
 }

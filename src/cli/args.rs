@@ -14,6 +14,7 @@
 //!
 //! /// Counts your visits.
 //! #[derive(Parser)]
+//! #[command(version)]
 //! struct Cli {
 //!     /// How many requests to serve at once
 //!     #[arg(long, default_value_t = 16)]
@@ -48,126 +49,130 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
-use humantime::{DurationError, parse_duration};
+use clap::builder::BoolishValueParser;
+use clap::{ArgMatches, Args as Flatten, Command, Error as UsageError, FromArgMatches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use super::host::Host;
+pub use super::redis::RedisArgs;
+use super::redis::RedisFlags;
+use super::values::{Limit, Unshown, cookie_domain, cookie_name, limit, same_site, time};
 use crate::{
-    MemorySessionStore, ReaperBuilder, RedisSessionStore, Result, SessionManager, SessionManagerBuilder, SessionStore,
-    fence,
+    MemorySessionStore, ReaperBuilder, Result, SameSite, SessionManager, SessionManagerBuilder, SessionStore, fence,
 };
 
-/// What an operator sets. Each flag has an environment variable, which the flag overrides.
-///
-/// A password belongs into the environment: other users of the machine can see the flags of a program. The help shows no
-/// value of `REDIS_URL`.
-// The first paragraph would otherwise become the description of the program.
-#[derive(Clone, clap::Args)]
+/// The flags, as clap reads them. A flag that is not given changes no setting of the program.
+// Without `about = None`, this text would become the description of the program.
+#[derive(Clone, Flatten)]
+#[group(skip)]
 #[command(about = None, long_about = None, next_help_heading = "Sessions")]
-pub struct Args {
-    /// Keep sessions in this Redis, redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///SOCKET; otherwise they live in
-    /// memory and end with the program
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
-    redis_url: Option<String>,
+struct Flags {
+    #[command(flatten)]
+    redis: RedisFlags,
 
-    /// What all keys in Redis begin with
-    #[arg(long, env = "SESSION_PREFIX", value_name = "TEXT", default_value = "sessions")]
-    prefix: String,
+    /// How long a session lives after its last use, such as 30m or 12h, or `never` to stay however idle; 7d by default
+    #[arg(long, global = true, env = "SESSION_IDLE_TIMEOUT", value_name = "TIME", value_parser = limit)]
+    idle_timeout: Option<Limit>,
 
-    /// Name the keys in Redis by the SHA-256 of the session id, so that a copy of the database gives nobody a usable cookie
-    #[arg(long, env = "SESSION_HASHED_KEYS", value_parser = BoolishValueParser::new())]
-    hashed_keys: bool,
-
-    /// Over how many partitions to spread the sessions; 1 by default, or 64 in a cluster
-    #[arg(long, env = "SESSION_PARTITIONS", value_name = "COUNT")]
-    partitions: Option<u32>,
-
-    /// Keep an index of the sessions in Redis, and delete what is overdue by it
-    #[arg(long, env = "SESSION_EXPIRING", value_parser = BoolishValueParser::new())]
-    expiring: bool,
-
-    /// How long a session lives after its last use: 30m, 12h, or never to end by idling
-    #[arg(long, env = "SESSION_IDLE_TIMEOUT", value_name = "TIME", default_value = "7d", value_parser = timeout)]
-    idle_timeout: Timeout,
-
-    /// How long a session lives at most, however busy
-    #[arg(long, env = "SESSION_LIFETIME", value_name = "TIME", value_parser = parse_duration)]
-    lifetime: Option<Duration>,
+    /// How long a session lives at most, however busy; `never`, without a limit, by default
+    #[arg(long, global = true, env = "SESSION_LIFETIME", value_name = "TIME", value_parser = limit)]
+    lifetime: Option<Limit>,
 
     /// The idle timeout of visitors who want to be remembered, longer than that of others
-    #[arg(long, env = "SESSION_REMEMBER_FOR", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, global = true, env = "SESSION_REMEMBER_FOR", value_name = "TIME", value_parser = time)]
     remember_for: Option<Duration>,
 
     /// Count only changes as use, not reading
-    #[arg(long, env = "SESSION_NO_TOUCH_ON_READ", value_parser = BoolishValueParser::new())]
-    no_touch_on_read: bool,
+    #[arg(long, global = true, env = "SESSION_NO_TOUCH_ON_READ", value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    no_touch_on_read: Option<bool>,
 
-    /// How often to delete what is overdue
-    #[arg(long, env = "SESSION_RESOLUTION", value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
-    resolution: Duration,
+    /// The most sessions of a user; one more login ends the oldest. It needs an index: --expiring, or sessions in memory
+    #[arg(long, global = true, env = "SESSION_MAX_PER_PRINCIPAL", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    max_per_principal: Option<u32>,
 
-    /// How many connections to Redis to open at most; 64 by default, or 8 for each core where that is more
-    #[arg(long, env = "SESSION_POOL_SIZE", value_name = "COUNT")]
-    pool_size: Option<u32>,
-
-    /// How long one operation in Redis may take
-    #[arg(long, env = "SESSION_DEADLINE", value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
-    deadline: Duration,
+    /// How often to delete expired sessions, or `never` if another program does; 10m by default
+    #[arg(long, global = true, env = "SESSION_RESOLUTION", value_name = "TIME", value_parser = limit)]
+    resolution: Option<Limit>,
 
     /// The name of the cookie, __Host-session by default
-    #[arg(long, env = "SESSION_COOKIE_NAME", value_name = "NAME")]
+    #[arg(long, global = true, env = "SESSION_COOKIE_NAME", value_name = "NAME", value_parser = cookie_name)]
     cookie_name: Option<String>,
 
-    /// Let the cookie go over plain HTTP, for development
-    #[arg(long, env = "SESSION_INSECURE_COOKIES", value_parser = BoolishValueParser::new())]
-    insecure_cookies: bool,
+    /// The domain of the cookie, which browsers then send to its subdomains too; this host only by default
+    #[arg(long, global = true, env = "SESSION_COOKIE_DOMAIN", value_name = "DOMAIN", value_parser = cookie_domain)]
+    cookie_domain: Option<String>,
+
+    /// Which requests from other sites carry the cookie, lax by default
+    #[arg(long, global = true, env = "SESSION_SAME_SITE", value_name = "POLICY", value_parser = same_site(), ignore_case = true)]
+    same_site: Option<SameSite>,
+
+    /// Send the cookie over plain HTTP too, for development
+    #[arg(long, global = true, env = "SESSION_INSECURE_COOKIES", value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    insecure_cookies: Option<bool>,
+
+    /// Another origin whose pages may send requests, such as https://admin.example.com; repeat it for more, or separate them by commas
+    #[arg(long, global = true, env = "SESSION_TRUSTED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = Unshown::origin())]
+    trusted_origin: Vec<String>,
 }
 
-/// An idle timeout, or none. Its own type, because clap reads a bare `Option` as a flag that may be missing.
-#[derive(Clone, Copy, Debug)]
-struct Timeout(Option<Duration>);
-
-fn timeout(text: &str) -> Result<Timeout, DurationError> {
-    if text == "never" { Ok(Timeout(None)) } else { parse_duration(text).map(|timeout| Timeout(Some(timeout))) }
+/// The flags for the operator of a program. Each has an environment variable, which the flag overrides.
+///
+/// Flatten it into the parser of your program. All flags are global: they work before and after a subcommand. The operator's
+/// guide [lists](crate::operating#flags) them.
+///
+/// - **A flag that is not given changes nothing,** so settings of your program are the defaults of its flags.
+/// - **Bad values** end the program with status 2 and a text that names the flag, also if the value came from the
+///   environment. So does a flag about Redis without `--redis-url`, because it would have no effect.
+/// - **A time** is a number with a unit (`30m`). `never` lifts the limit.
+/// - **A switch** takes a value too. `--expiring=false` overrides the environment.
+/// - **The version** is that of your program: `#[command(version)]` adds `--version`.
+///
+/// A password belongs into the environment, because other users of the machine can see the flags of a program. Neither the help
+/// nor an error shows the value of `REDIS_URL`.
+#[derive(Clone)]
+pub struct Args {
+    redis: Option<RedisArgs>,
+    flags: Flags,
 }
 
 impl Args {
+    /// Returns the flags about Redis, or `None` without a URL.
+    ///
+    /// Use it for the store itself and for its pool. [`RedisArgs::builder`] takes settings that have no flag.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use threaded_sessions::{RedisPool, Result, SessionManager, SessionManagerBuilder, args::Args};
+    /// fn with_pool(args: &Args) -> Result<Option<(SessionManagerBuilder<u32>, RedisPool)>> {
+    ///     let Some(redis) = args.redis() else { return Ok(None) };
+    ///     let store = redis.store()?;
+    ///     let pool = store.pool().clone();
+    ///     Ok(Some((args.apply(SessionManager::builder(store)), pool)))
+    /// }
+    /// ```
+    pub fn redis(&self) -> Option<&RedisArgs> {
+        self.redis.as_ref()
+    }
+
     /// Builds the store: in Redis if there is a Redis URL, otherwise in memory.
     ///
-    /// A store in memory logs a warning. A store in Redis is [checked](RedisSessionStore::check), and problems are logged. If
-    /// Redis is unreachable, the store works as soon as Redis is reachable.
+    /// A store in memory logs a warning. For a store in Redis, see [`RedisArgs::store`].
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if a value is invalid, and any error of
-    /// [`check`](RedisSessionStore::check) that is not [temporary](crate::ErrorKind::is_temporary).
+    /// Returns the errors of [`RedisArgs::store`].
     pub fn store(&self) -> Result<Arc<dyn SessionStore>> {
-        let Some(url) = &self.redis_url else {
-            fence::log!(Warn, "sessions live in memory and end with this program: no --redis-url");
-            return Ok(Arc::new(MemorySessionStore::new()));
-        };
-        let mut builder = RedisSessionStore::builder().url(url).prefix(&self.prefix).deadline(self.deadline);
-        if let Some(connections) = self.pool_size {
-            builder = builder.pool_size(connections);
+        match &self.redis {
+            Some(redis) => Ok(Arc::new(redis.store()?)),
+            None => {
+                fence::log!(Warn, "sessions live in memory and end with this program: no --redis-url");
+                Ok(Arc::new(MemorySessionStore::new()))
+            }
         }
-        if let Some(partitions) = self.partitions {
-            builder = builder.partitions(partitions);
-        }
-        if self.hashed_keys {
-            builder = builder.hashed_keys();
-        }
-        if self.expiring {
-            builder = builder.expiring();
-        }
-        let store = builder.build()?;
-        match store.check() {
-            Ok(warnings) => warnings.iter().for_each(|warning| fence::log!(Warn, "{warning}")),
-            Err(error) if error.kind().is_temporary() => fence::log!(Warn, "starting without Redis: {error:#}"),
-            Err(error) => return Err(error),
-        }
-        Ok(Arc::new(store))
     }
 
     /// Creates a manager builder with the [store](Self::store) and these settings. The program can add its own settings.
@@ -176,47 +181,117 @@ impl Args {
     ///
     /// Returns the errors of [`store`](Self::store).
     pub fn manager<T: Serialize + DeserializeOwned + 'static>(&self) -> Result<SessionManagerBuilder<T>> {
-        let builder = SessionManager::builder(self.store()?)
-            .idle_timeout(self.idle_timeout.0)
-            .lifetime(self.lifetime)
-            .remember_for(self.remember_for)
-            .touch_on_read(!self.no_touch_on_read)
-            .secure(!self.insecure_cookies);
-        Ok(match &self.cookie_name {
-            Some(name) => builder.cookie_name(name),
-            None => builder,
-        })
+        Ok(self.apply(SessionManager::builder(self.store()?)))
     }
 
-    /// Starts the reaper with the configured [resolution](ReaperBuilder::resolution) if the store needs a reaper, and begins
-    /// to handle Ctrl-C and SIGTERM.
+    /// Applies the flags that are given to a manager builder.
+    ///
+    /// Use it instead of [`manager`](Self::manager) for a store with steps, a custom store or another codec.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::args::Args;
+    /// use threaded_sessions::step::WrittenAt;
+    /// use threaded_sessions::{Result, SessionManager, StepStore};
+    ///
+    /// fn sessions(args: &Args) -> Result<SessionManager<u32>> {
+    ///     let store = StepStore::builder(args.store()?).step(WrittenAt::new()).build()?;
+    ///     // An hour, unless the operator sets --idle-timeout.
+    ///     args.apply(SessionManager::builder(store).idle_timeout(Duration::from_secs(3600))).build()
+    /// }
+    /// ```
+    pub fn apply<T: 'static>(&self, mut builder: SessionManagerBuilder<T>) -> SessionManagerBuilder<T> {
+        let flags = &self.flags;
+        if let Some(Limit(timeout)) = flags.idle_timeout {
+            builder = builder.idle_timeout(timeout);
+        }
+        if let Some(Limit(lifetime)) = flags.lifetime {
+            builder = builder.lifetime(lifetime);
+        }
+        if let Some(timeout) = flags.remember_for {
+            builder = builder.remember_for(timeout);
+        }
+        if let Some(no_touch) = flags.no_touch_on_read {
+            builder = builder.touch_on_read(!no_touch);
+        }
+        if let Some(sessions) = flags.max_per_principal {
+            builder = builder.max_per_principal(sessions);
+        }
+        if let Some(insecure) = flags.insecure_cookies {
+            builder = builder.secure(!insecure);
+        }
+        if let Some(name) = &flags.cookie_name {
+            builder = builder.cookie_name(name);
+        }
+        if let Some(domain) = &flags.cookie_domain {
+            builder = builder.cookie_domain(domain);
+        }
+        if let Some(policy) = flags.same_site {
+            builder = builder.same_site(policy);
+        }
+        flags.trusted_origin.iter().fold(builder, SessionManagerBuilder::trusted_origin)
+    }
+
+    /// Starts the reaper if the store needs one, and begins to handle Ctrl-C and SIGTERM.
+    ///
+    /// `--resolution` sets the [resolution](ReaperBuilder::resolution) of the reaper; with `never`, no reaper starts. For a program
+    /// without these flags, see [`Host::start`].
     ///
     /// # Errors
     ///
     /// Returns an error if the reaper cannot be started, or if the signal handlers cannot be installed.
     pub fn host<T: 'static>(&self, reaper: ReaperBuilder<T>) -> Result<Host> {
-        Host::start(reaper.resolution(self.resolution))
+        match self.flags.resolution {
+            None => Host::start(reaper),
+            Some(Limit(Some(resolution))) => Host::start(reaper.resolution(resolution)),
+            Some(Limit(None)) => Host::without_reaper(),
+        }
+    }
+}
+
+impl FromArgMatches for Args {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, UsageError> {
+        RedisFlags::check(matches)?;
+        let flags = Flags::from_arg_matches(matches)?;
+        Ok(Self { redis: RedisArgs::of(&flags.redis), flags })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), UsageError> {
+        self.flags.update_from_arg_matches(matches)?;
+        self.redis = RedisArgs::of(&self.flags.redis);
+        Ok(())
+    }
+}
+
+impl Flatten for Args {
+    fn augment_args(command: Command) -> Command {
+        Flags::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Flags::augment_args_for_update(command)
     }
 }
 
 /// Shows everything but the URL, which may hold a password.
 impl fmt::Debug for Args {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = &self.flags;
         f.debug_struct("Args")
-            .field("redis", &self.redis_url.is_some())
-            .field("prefix", &self.prefix)
-            .field("hashed_keys", &self.hashed_keys)
-            .field("partitions", &self.partitions)
-            .field("expiring", &self.expiring)
-            .field("idle_timeout", &self.idle_timeout.0)
-            .field("lifetime", &self.lifetime)
-            .field("remember_for", &self.remember_for)
-            .field("touch_on_read", &!self.no_touch_on_read)
-            .field("resolution", &self.resolution)
-            .field("pool_size", &self.pool_size)
-            .field("deadline", &self.deadline)
-            .field("cookie_name", &self.cookie_name)
-            .field("insecure_cookies", &self.insecure_cookies)
+            .field("redis", &self.redis)
+            .field("idle_timeout", &flags.idle_timeout)
+            .field("lifetime", &flags.lifetime)
+            .field("remember_for", &flags.remember_for)
+            .field("no_touch_on_read", &flags.no_touch_on_read)
+            .field("max_per_principal", &flags.max_per_principal)
+            .field("resolution", &flags.resolution)
+            .field("cookie_name", &flags.cookie_name)
+            .field("cookie_domain", &flags.cookie_domain)
+            .field("same_site", &flags.same_site)
+            .field("insecure_cookies", &flags.insecure_cookies)
+            .field("trusted_origin", &flags.trusted_origin)
             .finish()
     }
 }

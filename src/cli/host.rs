@@ -1,6 +1,6 @@
 //! [`Host`]: the reaper and the signal handlers of a program that hosts sessions.
 //!
-//! [`Args::host`](super::args::Args::host) creates it; programs keep it until their server has stopped. Invariant: once the
+//! [`Args::host`](super::args::Args::host) or [`Host::start`] creates it; programs keep it until their server has stopped. Invariant: once the
 //! host is dropped its flag is set, so that a signal which arrives later ends the program.
 
 use std::sync::Arc;
@@ -18,23 +18,50 @@ const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The background work of a program that hosts sessions.
 ///
-/// [`Args::host`](super::args::Args::host) creates a host. The first Ctrl-C or SIGTERM asks the program to end. A second
+/// [`Args::host`](super::args::Args::host) or [`start`](Self::start) creates a host. The first Ctrl-C or SIGTERM asks the program to end. A second
 /// signal ends the program at once, and so does a signal after the host was stopped or dropped.
 #[derive(Debug)]
 #[must_use = "the reaper stops when the host is dropped"]
 pub struct Host {
     stopping: Arc<AtomicBool>,
-    _reaper: Option<Reaper>,
+    reaper: Option<Reaper>,
 }
 
 impl Host {
-    /// Starts the reaper if its store has an index, and installs the signal handlers.
-    pub(super) fn start<T: 'static>(reaper: ReaperBuilder<T>) -> Result<Self> {
-        let reaper = match reaper.start() {
-            Ok(reaper) => Some(reaper),
-            Err(error) if error.kind() == ErrorKind::Unsupported => None,
-            Err(error) => return Err(error),
-        };
+    /// Starts the reaper if its store has an index, and begins to handle Ctrl-C and SIGTERM.
+    ///
+    /// It is for programs that do not use [`Args`](super::args::Args).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use threaded_sessions::args::Host;
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let host = Host::start(sessions.reaper())?;
+    /// host.wait(); // other threads serve visitors
+    /// host.stop();
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the reaper cannot be started, or if the signal handlers cannot be installed.
+    pub fn start<T: 'static>(reaper: ReaperBuilder<T>) -> Result<Self> {
+        match reaper.start() {
+            Ok(reaper) => Self::with(Some(reaper)),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Self::with(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Leaves the removal of expired sessions to other programs.
+    pub(super) fn without_reaper() -> Result<Self> {
+        Self::with(None)
+    }
+
+    fn with(reaper: Option<Reaper>) -> Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // Register the shutdown first, so that the first signal finds the flag unset and does not end the program.
@@ -42,7 +69,15 @@ impl Host {
                 .and_then(|_| flag::register(signal, stopping.clone()))
                 .map_err(|error| Error::new(ErrorKind::Other, operation::LISTEN_FOR_SIGNALS).with_source(error))?;
         }
-        Ok(Self { stopping, _reaper: reaper })
+        Ok(Self { stopping, reaper })
+    }
+
+    /// Returns the reaper, for its [statistics](Reaper::stats) and to [reap now](Reaper::reap_now).
+    ///
+    /// Returns `None` if the store needs no reaper, or with `--resolution never`. A handler that must own the reaper, as in
+    /// rouille, can share the host in an [`Arc`].
+    pub fn reaper(&self) -> Option<&Reaper> {
+        self.reaper.as_ref()
     }
 
     /// Blocks until the program must end.

@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 
 use super::bounded::Bounded;
 use super::{Inner, SessionManager};
+#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+use crate::adapter::{ErrorPage, ErrorPages, Failure};
 use crate::codec::Fenced;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
@@ -205,6 +207,8 @@ impl<T: 'static> Inner<T> {
             max_per_principal: None,
             bounded: Bounded::default(),
             observers: Observers::default(),
+            #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+            error_pages: ErrorPages::default(),
         }
     }
 
@@ -402,6 +406,56 @@ impl<T: 'static> SessionManagerBuilder<T> {
     pub fn exempt_path(self, path: impl Into<String>) -> Self {
         let path = path.into();
         self.with(|inner| inner.cross_origin.exempt(path))
+    }
+
+    /// Sets the function that makes the response to a request that failed. Defaults to a line of text.
+    ///
+    /// The adapters call it if a handler returns an error, if the session cannot be opened or committed, if the change of a handler
+    /// was lost, and if a request comes from another origin. It runs in the thread of the request. The response also gets
+    /// `Cache-Control: no-store`, `Retry-After` with status 503, and the headers of the session. If the function panics, the response is
+    /// the default one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{ErrorPage, MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new())
+    ///     .error_page(|failure| match failure.wants_json() {
+    ///         true => ErrorPage::json(format!(r#"{{"status": {}}}"#, failure.status())),
+    ///         false => ErrorPage::html("<h1>Sorry</h1><p>Please try again in a moment."),
+    ///     })
+    ///     .build()?;
+    /// # let _ = sessions;
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    pub fn error_page(self, page: impl Fn(&Failure) -> ErrorPage + Send + Sync + 'static) -> Self {
+        self.with(|inner| inner.error_pages.page = Some(Arc::new(page)))
+    }
+
+    /// Sets the function that names the route of a path in the log. Defaults to the path itself.
+    ///
+    /// The adapters log failed requests with method and path, without the query. Set it if a path can hold a secret, such as the token
+    /// for a new password. It gets the path undecoded. If the function panics, the log shows `?`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new())
+    ///     .route_name(|path| match path.strip_prefix("/reset/") {
+    ///         Some(_) => "/reset/{token}".to_owned(),
+    ///         None => path.to_owned(),
+    ///     })
+    ///     .build()?;
+    /// # let _ = sessions;
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    pub fn route_name(self, name: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        self.with(|inner| inner.error_pages.route_name = Some(Arc::new(name)))
     }
 
     /// The clock for creation times and lifetimes. Defaults to the system's. The store has one of its own: a test that moves

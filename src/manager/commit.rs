@@ -119,9 +119,14 @@ impl<T: 'static> SessionManager<T> {
     /// - Returns [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if another request changed the session, and the session
     ///   rejects conflicts or the two changes cannot be merged.
     pub fn commit(&self, mut session: Session<T>) -> Result<Committed> {
+        self.commit_open(&mut session)
+    }
+
+    /// Commits a session that the caller keeps, for [`keep_stored`](Self::keep_stored) after an error.
+    pub(crate) fn commit_open(&self, session: &mut Session<T>) -> Result<Committed> {
         let inner = &*self.0;
-        let plan = inner.plan(&session);
-        let (outcome, id) = inner.execute(plan, &mut session)?;
+        let plan = inner.plan(session);
+        let (outcome, id) = inner.execute(plan, session)?;
         inner.end_rivals(session.rivals_to_end(outcome, id.as_ref()))?;
         let cookie = match (outcome, &id) {
             (Outcome::Destroyed, _) => Some(inner.cookie.take()),
@@ -129,6 +134,24 @@ impl<T: 'static> SessionManager<T> {
             _ => None,
         };
         Ok(Committed::new(outcome, id, inner.store.clone(), cookie))
+    }
+
+    /// Drops the changes that are not stored yet, and returns the headers for a session that `update_in` stored.
+    ///
+    /// It sends no command, unless `update_in` stored a renewal: the other sessions of the request's cookies then end here.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if another session of the request could not be ended.
+    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    pub(crate) fn keep_stored(&self, session: &Session<T>) -> Result<Committed> {
+        let inner = &*self.0;
+        if session.is_renewal_stored {
+            inner.end_rivals(&session.rivals)?;
+        }
+        let id = session.id().copied();
+        let cookie = id.and_then(|id| inner.give_cookie(&id, &session.stored_head(&id)?));
+        Ok(Committed::new(Outcome::Unchanged, id, inner.store.clone(), cookie))
     }
 }
 
@@ -333,7 +356,7 @@ impl<T: 'static> Inner<T> {
     }
 
     /// Returns the cookie for a session, unless the lifetime of the session is over.
-    fn give_cookie(&self, id: &SessionId, envelope: &Envelope<T>) -> Option<String> {
+    fn give_cookie<D>(&self, id: &SessionId, envelope: &Envelope<D>) -> Option<String> {
         let is_over = self.ttl(envelope).is_some_and(|left| left.is_zero());
         let max_age = self.cookie_max_age(envelope, self.clock.now());
         (!is_over).then(|| self.cookie.give(id, max_age))

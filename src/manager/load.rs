@@ -323,6 +323,7 @@ impl<T: 'static> Inner<T> {
             origin,
             rivals: Vec::new(),
             ends_rivals: false,
+            is_renewal_stored: false,
             change: Change::None,
             on_conflict: self.on_conflict,
             snapshot: None,

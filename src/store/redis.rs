@@ -11,6 +11,8 @@ mod index;
 mod keys;
 mod marker;
 mod net;
+#[cfg(feature = "clap")]
+mod recorded;
 mod reply;
 mod script;
 mod scripted;
@@ -30,10 +32,14 @@ use self::keys::Keys;
 use self::marker::ForeignKeys;
 pub use self::net::connection::RedisConnection;
 pub use self::net::connector::RedisConnectionManager;
+#[cfg(feature = "clap")]
+pub(crate) use self::net::connector::check_deadline;
 pub use self::net::credentials::Credentials;
 use self::net::error::Effect;
 pub use self::net::pool::RedisPool;
 use self::net::pool::{Answer, To};
+#[cfg(feature = "clap")]
+pub(crate) use self::recorded::check_url;
 use self::script::Scripts;
 use super::{
     Bind, Created, DATA_GRACE_PERIOD, Found, Health, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,

@@ -106,7 +106,8 @@ impl Site<'_> {
         listening: impl FnOnce(SocketAddr),
         servers: &mut Vec<Accepting>,
     ) -> Result<(), BoxError> {
-        let address = self.start(address, servers)?;
+        let wanted: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+        let address = self.start(&*wanted, servers).map_err(|error| format!("cannot serve at {wanted:?}: {error}"))?;
         listening(address);
         let mut pace = Pace::new(Instant::now());
         let mut probe_due = Instant::now() + PROBE_INTERVAL;

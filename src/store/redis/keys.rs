@@ -98,6 +98,12 @@ impl Keys {
         keys
     }
 
+    /// Returns the names of a store that has this prefix, but other partitions or another kind of names.
+    #[cfg(feature = "clap")]
+    pub(super) fn of_kind(&self, mapper: KeyMapper, partitions: u32, in_cluster: bool) -> Result<Self> {
+        Self::new(self.prefix.clone(), mapper, partitions, in_cluster)
+    }
+
     pub(super) fn partitions(&self) -> u32 {
         self.partitions
     }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::RedisSessionStore;
 use super::keys::Keys;
+#[cfg(feature = "clap")]
+use super::recorded::RecordedKind;
 use crate::fence;
 
 /// The settings of a store that all stores under its prefix must have.
@@ -45,7 +47,7 @@ impl Marker {
     }
 
     /// Reads the fields that this version knows. A later version may add some.
-    fn parse(stored: &[u8]) -> Option<Self> {
+    pub(super) fn parse(stored: &[u8]) -> Option<Self> {
         let field = |name: &str| {
             let fields = str::from_utf8(stored).ok()?.split(' ').filter_map(|field| field.split_once('='));
             fields.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
@@ -56,6 +58,17 @@ impl Marker {
             partitions: field("partitions")?.parse().ok()?,
             keys: one_of(&KEYS, field("keys")?)?,
         })
+    }
+
+    /// Returns the settings to build such a store with, unless a custom function names its keys.
+    #[cfg(feature = "clap")]
+    pub(super) fn kind(&self) -> Option<RecordedKind> {
+        let hashed_keys = match self.keys {
+            "plain" => false,
+            "hashed" => true,
+            _ => return None,
+        };
+        Some(RecordedKind { is_expiring: self.kind == "expiring", partitions: self.partitions, hashed_keys })
     }
 
     /// Explains why this store cannot use the prefix, and what to do.
@@ -107,6 +120,18 @@ mod tests {
         assert_eq!(marker().to_string(), "kind=expiring partitions=64 keys=hashed");
         assert_eq!(marker().compare(marker().to_string().as_bytes()), Marking::Same);
         assert_eq!(marker().compare(b"kind=expiring partitions=64 keys=hashed since=2"), Marking::Same);
+    }
+
+    #[cfg(feature = "clap")]
+    #[test]
+    fn recorded_kind_shows_the_text_of_marker() {
+        for keys in ["plain", "hashed"] {
+            for kind in KINDS {
+                let marker = Marker { kind, partitions: 5, keys };
+                assert_eq!(marker.kind().map(|kind| kind.to_string()), Some(marker.to_string()));
+            }
+        }
+        assert_eq!(Marker { keys: "custom", ..marker() }.kind(), None);
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! The parsers of single flag values.
+//!
+//! [`args`](super::args) and [`redis`](super::redis) use them. Invariant: a value that no setting accepts fails here, so that the
+//! parser of the program rejects it, names the flag and exits with 2.
+
+use std::error::Error as _;
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, Command, Error as UsageError};
+use humantime::parse_duration;
+
+use crate::cookie::SessionCookie;
+use crate::cross_origin::CrossOriginProtection;
+use crate::store::redis::{check_deadline, check_url};
+use crate::{Error, SameSite};
+
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// A time, or `None` for `never`. It is a type, because clap reads a bare `Option` as a flag that may be missing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit(pub(super) Option<Duration>);
+
+pub(super) fn limit(text: &str) -> Result<Limit, String> {
+    if text == "never" {
+        return Ok(Limit(None));
+    }
+    let rule = |why: String| format!("{why}, or `never`");
+    bounded(text).map(|time| Limit(Some(time))).map_err(rule)
+}
+
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    match text {
+        "never" => Err("this time cannot be `never`".to_owned()),
+        _ => bounded(text),
+    }
+}
+
+pub(super) fn deadline(text: &str) -> Result<Duration, String> {
+    let deadline = time(text)?;
+    check_deadline(deadline).map(|()| deadline).map_err(reason)
+}
+
+fn bounded(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|_| "a time is a number with a unit, such as 250ms, 30m, 12h or 7d")?;
+    if time < SHORTEST { Err("a time must be at least 1ms".to_owned()) } else { Ok(time) }
+}
+
+pub(super) fn cookie_name(text: &str) -> Result<String, String> {
+    let cookie = SessionCookie { name: Some(text.to_owned()), ..SessionCookie::default() };
+    cookie.validate().map(|_| text.to_owned()).map_err(reason)
+}
+
+pub(super) fn cookie_domain(text: &str) -> Result<String, String> {
+    let cookie = SessionCookie { domain: Some(text.to_owned()), ..SessionCookie::default() };
+    cookie.validate().map(|_| text.to_owned()).map_err(reason)
+}
+
+pub(super) fn same_site() -> impl TypedValueParser<Value = SameSite> {
+    PossibleValuesParser::new(["strict", "lax", "none"]).map(|name| match &*name.to_ascii_lowercase() {
+        "strict" => SameSite::Strict,
+        "none" => SameSite::None,
+        _ => SameSite::Lax,
+    })
+}
+
+/// A text that may hold a password. The error for an invalid one does not show it, as that of clap would.
+#[derive(Clone)]
+pub(super) struct Unshown(fn(&str) -> Result<(), Error>);
+
+impl Unshown {
+    pub(super) fn redis_url() -> Self {
+        Self(check_url)
+    }
+
+    pub(super) fn origin() -> Self {
+        Self(|origin| {
+            let mut protection = CrossOriginProtection::default();
+            protection.trust(origin);
+            protection.validate()
+        })
+    }
+}
+
+impl TypedValueParser for Unshown {
+    type Value = String;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, UsageError> {
+        let parsed = value.to_str().ok_or_else(|| "the text is not UTF-8".to_owned());
+        let checked = parsed.and_then(|text| self.0(text).map(|()| text.to_owned()).map_err(reason));
+        checked.map_err(|why| {
+            let arg = arg.map(ToString::to_string).unwrap_or_default();
+            let text = format!("invalid value for '{arg}': {why}");
+            UsageError::raw(ErrorKind::ValueValidation, text).format(&mut command.clone())
+        })
+    }
+}
+
+/// The rule that a value breaks, without the operation that checks it.
+fn reason(error: Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
