@@ -374,6 +374,8 @@ fn scrape(text: &str) -> Scraped {
             assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
             let units = ["_seconds", "_bytes", "_total"];
             assert!(kind != "histogram" || units.iter().any(|unit| name.ends_with(unit)), "{line}");
+            let reserved = ["_count", "_sum", "_bucket"];
+            assert!(kind == "histogram" || !reserved.iter().any(|suffix| name.ends_with(suffix)), "{line}");
             assert!(found.types.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} comes twice");
             current = name.to_owned();
         } else {
@@ -423,7 +425,9 @@ fn read_file(path: &str) -> String {
 /// The first cells of the tables in a section of the guide to operating.
 fn first_cells(section: &str) -> BTreeSet<String> {
     let guide = read_file("docs/operating.md");
-    let lines = guide.lines().skip_while(|line| *line != section).skip(1).take_while(|line| !line.starts_with("# "));
+    // A hidden line of an example begins like a heading.
+    let is_heading = |line: &&str| line.starts_with("# ") && !line.starts_with("# Ok");
+    let lines = guide.lines().skip_while(|line| *line != section).skip(1).take_while(|line| !is_heading(line));
     lines.filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned())).collect()
 }
 

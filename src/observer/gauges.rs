@@ -42,7 +42,7 @@ impl Gauges {
         visit(&metric::HEALTHY, vec![], f64::from(u8::from(health.is_healthy())));
         visit(&metric::FAILING, vec![], health.failing_for.unwrap_or_default().as_secs_f64());
         for (state, connections) in [("used", health.connections_in_use), ("idle", health.connections_idle)] {
-            visit(&metric::CONNECTIONS, vec![("db_client_connection_state", state)], connections.into());
+            visit(&metric::CONNECTIONS, vec![("state", state)], connections.into());
         }
         visit(&metric::CONNECTIONS_MAX, vec![], health.connections_max.into());
         let results = [("answered", health.answered), ("repeated", health.repeated), ("failed", health.failed)];

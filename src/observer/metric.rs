@@ -24,9 +24,10 @@ pub(super) struct Metric {
 pub(super) type Labels = Vec<(&'static str, &'static str)>;
 
 /// An operation on Redis takes about 0.1 ms, and fails after 1 second by default.
-const SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+const DURATION_BUCKETS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
-const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
+const SIZE_BUCKETS: &[f64] = &[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
 
 macro_rules! metrics {
     ($($constant:ident: $kind:expr, $name:literal, $help:literal;)*) => {
@@ -38,17 +39,17 @@ macro_rules! metrics {
 }
 
 metrics! {
-    OPERATION_DURATION: Kind::Histogram(SECONDS), "db_client_operation_duration_seconds",
+    OPERATION_DURATION: Kind::Histogram(DURATION_BUCKETS), "db_client_operation_duration_seconds",
         "Duration of store operations.";
-    WAIT_TIME: Kind::Histogram(SECONDS), "db_client_connection_wait_time_seconds",
+    WAIT_TIME: Kind::Histogram(DURATION_BUCKETS), "db_client_connection_wait_time_seconds",
         "Time that operations waited because no connection was idle.";
-    CREATE_TIME: Kind::Histogram(SECONDS), "db_client_connection_create_time_seconds",
+    CREATE_TIME: Kind::Histogram(DURATION_BUCKETS), "db_client_connection_create_time_seconds",
         "Time to open a connection, with TLS and login.";
-    CONNECTIONS: Kind::Gauge, "db_client_connection_count",
+    CONNECTIONS: Kind::Gauge, "threaded_sessions_connections",
         "Open connections, by state.";
     CONNECTIONS_MAX: Kind::Gauge, "db_client_connection_max",
         "Connections that the pool may open.";
-    PAYLOAD: Kind::Histogram(BYTES), "threaded_sessions_payload_bytes",
+    PAYLOAD: Kind::Histogram(SIZE_BUCKETS), "threaded_sessions_payload_bytes",
         "Size of payloads that were read or written.";
     RETRIES: Kind::Counter, "threaded_sessions_retries_total",
         "Commands that were sent again because a connection died.";
