@@ -121,6 +121,7 @@
 //! | to | read |
 //! |---|---|
 //! | take a store, set timeouts, size pool and memory | [`choosing`] |
+//! | copy a login, forms, devices, an error page and more | [`recipes`] |
 //! | test an application, or a store of one's own | [`testing`] |
 //! | run it: metrics, logs, keys, Redis's settings, deploys | [`operating`] |
 //! | run it on one server, Sentinel or a cluster, over TLS | [`topologies`] |
@@ -223,6 +224,11 @@ guides! {
     security: "../docs/security.md",
     topologies: "../docs/topologies.md",
 }
+
+// Its snippets need these features to run.
+#[cfg(any(all(doc, not(doctest)), all(doctest, feature = "clap", feature = "rouille", feature = "testing")))]
+#[doc = include_str!("../docs/recipes.md")]
+pub mod recipes {}
 
 // With the feature `testing`, the guide is part of the page of that module.
 #[cfg(all(any(doc, doctest), not(feature = "testing")))]

@@ -74,6 +74,7 @@ struct Inner<T> {
     cross_origin: CrossOriginProtection,
     clock: Clock,
     idle_timeout: Option<Duration>,
+    anonymous_idle_timeout: Option<Duration>,
     lifetime: Option<Duration>,
     remember_for: Option<Duration>,
     touch_on_read: bool,
@@ -206,7 +207,12 @@ impl<T: 'static> SessionManager<T> {
 
 impl<T: 'static> Inner<T> {
     fn timeouts(&self) -> Timeouts {
-        Timeouts { idle_timeout: self.idle_timeout, remember_for: self.remember_for, lifetime: self.lifetime }
+        Timeouts {
+            idle_timeout: self.idle_timeout,
+            anonymous_idle_timeout: self.anonymous_idle_timeout,
+            remember_for: self.remember_for,
+            lifetime: self.lifetime,
+        }
     }
 
     fn lifetime_left<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
@@ -236,6 +242,7 @@ impl<T> fmt::Debug for Inner<T> {
             .field("cookie", &self.cookie)
             .field("cross_origin", &self.cross_origin)
             .field("idle_timeout", &self.idle_timeout)
+            .field("anonymous_idle_timeout", &self.anonymous_idle_timeout)
             .field("lifetime", &self.lifetime)
             .field("remember_for", &self.remember_for)
             .field("touch_on_read", &self.touch_on_read)

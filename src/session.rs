@@ -235,6 +235,10 @@ impl<T: 'static> Session<T> {
     /// can have forms. A new session gets its id now and is stored with the commit, because its forms would be refused otherwise. Each call returns another
     /// token, and all of them fit as long as the session keeps its id. It sends no command.
     ///
+    /// A page for visitors who are not signed in does not need a token: the adapters
+    /// [reject](crate::SessionManager::check_cross_origin) forms of other sites. A token would store a session for each visitor.
+    /// [`anonymous_idle_timeout`](crate::SessionManagerBuilder::anonymous_idle_timeout) ends such sessions sooner.
+    ///
     /// # Errors
     ///
     /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the session is [detached](Self::is_detached), or is to be

@@ -6,9 +6,11 @@ mod support;
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::env;
+use std::fs;
 use std::hash::BuildHasher;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
@@ -140,8 +142,29 @@ impl Visitor {
 #[track_caller]
 fn assert_counts(visitor: &mut Visitor, counter: &Example, expected: std::ops::RangeInclusive<u32>) {
     for n in expected {
-        assert_eq!(visitor.get(counter, "/"), (200, format!("{n}\n")));
+        assert_eq!(visitor.get(counter, "/"), (200, format!("page {n} of this visit\n")));
     }
+}
+
+#[test]
+fn readme_shows_counter_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file| fs::read_to_string(root.join(file)).unwrap();
+    let (readme, counter) = (read("README.md"), read("examples/counter.rs"));
+    let program = |text: &str| {
+        let (_, rest) = text.split_once("    let server = Server::new(").expect("it starts a server");
+        let (_, rest) = rest.split_once('\n').unwrap();
+        let (handler, _) = rest.split_once("\n    println!(").expect("it says where it listens");
+        handler.to_owned()
+    };
+    assert_eq!(program(&readme), program(&counter));
+}
+
+#[test]
+fn application_has_at_most_250_lines() {
+    let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/app");
+    let lines = ["main.rs", "pages.rs"].map(|file| fs::read_to_string(app.join(file)).unwrap().lines().count());
+    assert!(lines.iter().sum::<usize>() <= 250, "{lines:?}");
 }
 
 #[test]
@@ -150,6 +173,7 @@ fn the_counter_counts_each_visitor_in_memory() {
     let (mut ada, mut bob) = (Visitor::default(), Visitor::default());
     assert_counts(&mut ada, &counter, 1..=3);
     assert_counts(&mut bob, &counter, 1..=2);
+    assert!(ada.cookies.contains_key("__Host-session"), "{:?}", ada.cookies.keys());
     assert_counts(&mut ada, &counter, 4..=4);
     drop(counter);
     assert_counts(&mut ada, &Example::start("counter", None), 1..=1);

@@ -1,5 +1,7 @@
 //! What a manager decides, on a clock that the tests move.
 
+#[path = "policy/anonymous.rs"]
+mod anonymous;
 #[path = "policy/cookies.rs"]
 mod cookies;
 #[path = "policy/lifetime.rs"]

@@ -11,8 +11,8 @@ use serde_json::Value;
 const THREAD_POOL: [u64; 3] = [0, 2, 7];
 
 /// The most crates that the first command of the README may compile, this crate included. Some platforms need a few more than
-/// Linux, where there are 119.
-const MOST_QUICK_START_CRATES: usize = 124;
+/// Linux, where there are 125.
+const MOST_QUICK_START_CRATES: usize = 128;
 
 fn output(command: &mut Command) -> Vec<u8> {
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("the program runs");

@@ -197,6 +197,7 @@ impl<T: 'static> Inner<T> {
             cross_origin: CrossOriginProtection::default(),
             clock: Clock::system(),
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
+            anonymous_idle_timeout: None,
             lifetime: None,
             remember_for: None,
             touch_on_read: true,
@@ -214,14 +215,22 @@ impl<T: 'static> Inner<T> {
 
     /// Checks the settings, except those of the cookie.
     fn validate(&self) -> Result<()> {
-        let times = [self.idle_timeout, self.lifetime, self.remember_for];
+        let times = [self.idle_timeout, self.anonymous_idle_timeout, self.lifetime, self.remember_for];
         let is_too_short = times.into_iter().flatten().any(|time| time < Duration::from_millis(1));
         let outlives = |limit: Option<Duration>| self.remember_for.zip(limit).is_some_and(|(time, limit)| time > limit);
         let rules = [
-            (is_too_short, "idle timeout, lifetime and remember_for are at least a millisecond, or not set"),
+            (is_too_short, "idle timeouts, lifetime and remember_for are at least a millisecond, or not set"),
             (
                 self.remember_for.is_some() && !outlives(self.idle_timeout),
                 "remember_for is to be longer than the idle timeout",
+            ),
+            (
+                self.anonymous_idle_timeout.zip(self.idle_timeout).is_some_and(|(anonymous, idle)| anonymous > idle),
+                "`anonymous_idle_timeout` must not be longer than `idle_timeout`",
+            ),
+            (
+                self.anonymous_idle_timeout.is_some() && self.store.index().is_none(),
+                "`anonymous_idle_timeout` needs a store with an index, because other stores keep no owners",
             ),
             (outlives(self.lifetime), "nobody is remembered for longer than the lifetime"),
             (self.max_per_principal == Some(0), "a principal may have at least one session"),
@@ -268,6 +277,52 @@ impl<T: 'static> SessionManagerBuilder<T> {
     pub fn idle_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
         self.with(|inner| inner.idle_timeout = timeout)
+    }
+
+    /// Sets a shorter idle timeout for sessions without an owner. Defaults to `None`: they have the
+    /// [`idle_timeout`](Self::idle_timeout).
+    ///
+    /// It limits how long sessions of bots and of passing visitors stay in the store. A session has an owner from the commit of
+    /// [`bind`](crate::Session::bind) on. This commit moves the deadline to the full idle timeout, and a commit of
+    /// [`unbind`](crate::Session::unbind) or [`reset`](crate::Session::reset) moves it back. A
+    /// [remembered](crate::Session::remember) session counts as owned.
+    ///
+    /// The owner is part of the payload, so the first read can extend a session only by this time. The read of an owned session
+    /// takes a second round trip, about once in a 64th of its idle timeout.
+    ///
+    /// It needs a store with an index, the expiring Redis store or the memory store. On a plain store no session can have an owner.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{Clock, MemorySessionStore, SessionManager};
+    ///
+    /// const HOUR: Duration = Duration::from_secs(3600);
+    ///
+    /// let clock = Clock::manual();
+    /// let store = MemorySessionStore::new().with_clock(clock.clone());
+    /// let sessions = SessionManager::<u32>::builder(store)
+    ///     .clock(clock.clone())
+    ///     .idle_timeout(HOUR * 24)
+    ///     .anonymous_idle_timeout(HOUR)
+    ///     .build()?;
+    ///
+    /// let mut visitor = sessions.fresh();
+    /// *visitor += 1;
+    /// let visitor = *sessions.commit(visitor)?.id().expect("it is stored");
+    /// let mut ada = sessions.fresh();
+    /// ada.bind("ada", "laptop");
+    /// let ada = *sessions.commit(ada)?.id().expect("it is stored");
+    ///
+    /// clock.advance(HOUR);
+    /// assert!(sessions.open_id(&visitor)?.is_none());
+    /// assert!(sessions.open_id(&ada)?.is_some());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    pub fn anonymous_idle_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        let timeout = timeout.into();
+        self.with(|inner| inner.anonymous_idle_timeout = timeout)
     }
 
     /// A session dies this long after it was created, however busy it is (OWASP's absolute timeout), remembered or not. A
@@ -479,7 +534,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), with the rule as its source, if
     ///
     /// - the name, the path or the domain of the cookie is invalid, or browsers would reject the combination of its attributes;
-    /// - `idle_timeout`, `lifetime` or `remember_for` is shorter than 1 ms;
+    /// - `idle_timeout`, `anonymous_idle_timeout`, `lifetime` or `remember_for` is shorter than 1 ms;
+    /// - `anonymous_idle_timeout` is longer than `idle_timeout`, or is set and the store has no index;
     /// - `remember_for` is not longer than `idle_timeout`, or is longer than `lifetime`;
     /// - `max_payload` or `max_per_principal` is 0;
     /// - `max_per_principal` is set and the store has no index;
@@ -490,7 +546,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
         inner.cross_origin.validate()?;
         inner.cookie = inner.cookie.validate()?;
         // Stores return the time left, and none of it is longer than `MAX_TTL`.
-        for time in [&mut inner.idle_timeout, &mut inner.remember_for, &mut inner.lifetime] {
+        let Inner { idle_timeout, anonymous_idle_timeout, remember_for, lifetime, .. } = &mut inner;
+        for time in [idle_timeout, anonymous_idle_timeout, remember_for, lifetime] {
             *time = time.map(|time| time.min(MAX_TTL));
         }
         if !inner.observers.is_empty() {

@@ -217,7 +217,7 @@ impl<T: 'static> Inner<T> {
     }
 
     /// Moves the deadline to where it should be, if the read could not do it. Only the payload shows that a session is
-    /// remembered, or that its lifetime ends before its idle timeout. A second read does it, and a third one if another request
+    /// remembered or has an owner, or that its lifetime ends before its idle timeout. A second read does it, and a third one if another request
     /// changed the session in between.
     fn move_deadline(
         &self,
@@ -264,7 +264,8 @@ impl<T: 'static> Inner<T> {
         if left < wanted - wanted / 64 {
             return Some(Touch::Extend(wanted));
         }
-        let end = lifetime_left.filter(|end| left > *end + (wanted / 64).min(Duration::from_secs(1)))?;
+        let longest = self.timeouts().longest_ttl(envelope, now);
+        let end = longest.filter(|end| left > *end + (wanted / 64).min(Duration::from_secs(1)))?;
         if is_bounded {
             self.bounded.insert(*id, now + end, now);
         }
@@ -279,10 +280,11 @@ impl<T: 'static> Inner<T> {
     }
 
     fn touch(&self) -> Touch {
-        match self.idle_timeout {
+        match self.timeouts().shortest_idle_timeout() {
             // The TTL ends with the lifetime from the beginning, and no use moves that end.
             Some(idle) if self.lifetime.is_some_and(|lifetime| lifetime <= idle) => Touch::No,
-            Some(idle) if self.touch_on_read && self.remember_for.is_some() => Touch::Extend(idle),
+            // A longer deadline may be that of a remembered or an owned session.
+            Some(idle) if self.touch_on_read && self.timeouts().vary() => Touch::Extend(idle),
             Some(idle) if self.touch_on_read => Touch::Set(idle),
             _ => Touch::No,
         }

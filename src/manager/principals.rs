@@ -28,7 +28,8 @@ pub struct BoundSession {
     #[serde(serialize_with = "serialize::moment")]
     pub created: SystemTime,
     /// When it was last used: opened, or changed if opening does not count. To within a 64th of
-    /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered. It follows from the idle timeout
+    /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered, or of the idle timeout if
+    /// [`anonymous_idle_timeout`](crate::SessionManagerBuilder::anonymous_idle_timeout) is set. It follows from the idle timeout
     /// that the session was stored with, whatever the settings of the manager that lists. `None` if it is unknown: if the session
     /// does not expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
     #[serde(serialize_with = "serialize::optional_moment")]

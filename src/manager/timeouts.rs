@@ -13,13 +13,31 @@ pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     pub(super) idle_timeout: Option<Duration>,
+    pub(super) anonymous_idle_timeout: Option<Duration>,
     pub(super) remember_for: Option<Duration>,
     pub(super) lifetime: Option<Duration>,
 }
 
 impl Timeouts {
     pub(super) fn idle_timeout<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
-        envelope.remembered.and(self.remember_for).or(self.idle_timeout)
+        let shorter = self.anonymous_idle_timeout.filter(|_| is_anonymous(envelope));
+        envelope.remembered.and(self.remember_for).or(shorter).or(self.idle_timeout)
+    }
+
+    /// Returns the idle timeout that every session has at least, whatever its payload holds.
+    pub(super) fn shortest_idle_timeout(&self) -> Option<Duration> {
+        self.anonymous_idle_timeout.or(self.idle_timeout)
+    }
+
+    /// Returns `true` if sessions have different idle timeouts. Then only the payload shows which one a session has.
+    pub(super) fn vary(&self) -> bool {
+        self.anonymous_idle_timeout.is_some() || self.remember_for.is_some()
+    }
+
+    /// Returns the longest TTL that a stored session may have at this moment. The TTL is corrected only if it is longer.
+    pub(super) fn longest_ttl<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
+        let shorter = self.anonymous_idle_timeout.filter(|_| is_anonymous(envelope));
+        [shorter, self.lifetime_left(envelope, now)].into_iter().flatten().min()
     }
 
     /// Returns the lifetime that a session has left at this moment. A beginning that is later than the moment counts as the moment.
@@ -58,6 +76,11 @@ impl Timeouts {
         };
         envelope.idle_timeout != stamped.idle_timeout || !ends_alike
     }
+}
+
+/// Returns `true` for a session without an owner, unless its visitor asked to be remembered.
+fn is_anonymous<D>(envelope: &Envelope<D>) -> bool {
+    envelope.bound.is_none() && envelope.remembered.is_none()
 }
 
 /// The precision of an envelope.
