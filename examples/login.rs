@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! cargo run --features rouille --example login
-//! curl -b jar -c jar -d user=ada http://127.0.0.1:8000/login
-//! curl -b jar -c jar http://127.0.0.1:8000/whoami
-//! curl -b jar -c jar -X POST http://127.0.0.1:8000/logout
+//! curl -b jar -c jar -d user=ada http://localhost:8000/login
+//! curl -b jar -c jar http://localhost:8000/whoami
+//! curl -b jar -c jar -X POST http://localhost:8000/logout
 //! ```
 //!
 //! Sessions live in memory, or in Redis if `REDIS_URL` is set; `ADDR` is where it listens.
@@ -28,9 +28,9 @@ fn main() -> Result<()> {
         Ok(url) => Arc::new(RedisSessionStore::open(&url)?),
         Err(_) => Arc::new(MemorySessionStore::new()),
     };
-    let sessions = SessionManager::<Visit>::builder(store).secure(false).build()?;
+    let sessions = SessionManager::<Visit>::builder(store).build()?;
 
-    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:8000".to_owned());
+    let addr = env::var("ADDR").unwrap_or_else(|_| "localhost:8000".to_owned());
     println!("listening on http://{addr}; in another terminal:");
     println!("curl -b jar -c jar -d user=ada http://{addr}/login");
     println!("curl -b jar -c jar http://{addr}/whoami");

@@ -135,7 +135,7 @@ impl Visitor {
 
     /// The session id, if it has one.
     fn id(&self) -> Option<&str> {
-        self.cookies.get("session").map(|id| &**id)
+        self.cookies.get("__Host-session").map(|id| &**id)
     }
 }
 
