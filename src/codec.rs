@@ -39,6 +39,7 @@
 mod check;
 mod envelope;
 mod fenced;
+mod head;
 mod json;
 mod locate;
 mod merge;
@@ -57,6 +58,9 @@ pub(crate) use self::check::Check;
 pub use self::envelope::{Binding, Envelope};
 pub(crate) use self::envelope::{Head, revision_prefix};
 pub(crate) use self::fenced::{Fenced, is_panic};
+#[cfg(feature = "encryption")]
+pub(crate) use self::head::ENCRYPTED;
+pub(crate) use self::head::read_head;
 pub(crate) use self::json::NO_FORM;
 pub use self::json::{Json, JsonFormat};
 pub(crate) use self::locate::locate;

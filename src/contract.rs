@@ -29,6 +29,7 @@ mod index;
 mod kit;
 mod principals;
 mod sessions;
+mod walk;
 
 use std::time::Duration;
 
@@ -50,13 +51,17 @@ pub fn all(store: &dyn SessionStore, wait: impl Fn(Duration)) {
     let beside_others = kit::beside_others();
     run(Part::Operations, &tested);
     run(Part::Undeclared, &tested);
-    if store.index().is_none() {
-        return run(Part::WithoutIndex, &tested);
+    if store.index().is_some() {
+        run(Part::Principals, &tested);
+    } else {
+        run(Part::WithoutIndex, &tested);
     }
-    run(Part::Principals, &tested);
     drop(beside_others);
     let _alone = kit::alone();
-    run(Part::Index, &tested);
+    run(Part::Walk, &tested);
+    if store.index().is_some() {
+        run(Part::Index, &tested);
+    }
 }
 
 /// Checks how the store treats [companions](crate::store::Companion). If the store keeps none, checks that it reports so.
@@ -85,8 +90,8 @@ pub fn companions(store: &mut dyn SessionStore, wait: impl Fn(Duration)) {
     run(Part::Companions, &tested);
 }
 
-/// Checks that [`end_everybody`](crate::store::SessionIndex::end_everybody) ends all live sessions. Does nothing if the store has
-/// no index.
+/// Checks that [`end_everybody`](crate::store::SessionIndex::end_everybody) ends all live sessions, and that
+/// [`AllSessions`](crate::AllSessions) does. Does nothing if the store has no index and cannot walk.
 ///
 /// [`all`] does not include this check, because it ends every session in the store. Pass a store that no other code uses, with
 /// sessions that you no longer need.
@@ -96,10 +101,11 @@ pub fn companions(store: &mut dyn SessionStore, wait: impl Fn(Duration)) {
 /// Panics with the broken promise if the store breaks the contract.
 #[track_caller]
 pub fn everybody(store: &dyn SessionStore, wait: impl Fn(Duration)) {
+    let _alone = kit::alone();
     if store.index().is_some() {
-        let _alone = kit::alone();
         run(Part::EndOfAll, &Tested::new(store, &wait));
     }
+    run(Part::EndOfWalk, &Tested::new(store, &wait));
 }
 
 /// Checks a store that is bounded to a number of sessions: nothing that it keeps is beyond the bound, and no live session ends

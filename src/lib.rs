@@ -111,6 +111,7 @@
 //! | count sessions, correct an index | [`SessionManager::count`], [`SessionManager::verify`]; more in [`SessionIndex`](store::SessionIndex) |
 //! | measure operations, sessions and connections | [`Observer`], [`PrometheusText`](observer::PrometheusText): the page of [`observer`] |
 //! | see how Redis is doing | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
+//! | list all sessions, end one by its handle, for operators | [`AllSessions`], from a store or from [`SessionManager::all`] |
 //! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
 //! | know what failed | [`Error`] and its [`ErrorKind`] |
 //! | let handlers fail, and make error pages | `HandlerResult`, and `SessionManagerBuilder::error_page` |
@@ -176,6 +177,7 @@
 
 #[cfg(any(feature = "rouille", feature = "tiny-http"))]
 mod adapter;
+mod all;
 mod attributes;
 #[cfg(feature = "clap")]
 mod cli;
@@ -250,6 +252,7 @@ pub use self::adapter::rouille;
 pub use self::adapter::tiny_http;
 #[cfg(any(feature = "rouille", feature = "tiny-http"))]
 pub use self::adapter::{ErrorPage, Failure, HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult};
+pub use self::all::{AllSessions, EndedByHandle, FoundByHandle, HandlePrefix, SessionInfo, Walk};
 pub use self::attributes::Attributes;
 #[cfg(feature = "clap")]
 #[doc(inline)]

@@ -1,7 +1,8 @@
 //! How times are serialized for metrics and lists: whole milliseconds, and moments as milliseconds since 1970.
 //!
-//! `Health`, `ReaperStats` and `BoundSession` use it. Envelopes store times in the same unit. A reader can rely on integers.
+//! `Health`, `ReaperStats`, `BoundSession` and `SessionInfo` use it. Envelopes store times in the same unit. A reader can rely on integers.
 
+use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serializer;
@@ -24,6 +25,14 @@ pub(crate) fn moment<S: Serializer>(moment: &SystemTime, serializer: S) -> Resul
 pub(crate) fn optional_moment<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => moment(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Serializes the text of a value, or nothing.
+pub(crate) fn optional_text<T: Display, S: Serializer>(text: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    match text {
+        Some(text) => serializer.collect_str(text),
         None => serializer.serialize_none(),
     }
 }

@@ -61,6 +61,7 @@ mod companion;
 mod index;
 pub(crate) mod memory;
 pub(crate) mod redis;
+mod walk;
 
 use std::fmt;
 use std::sync::Arc;
@@ -71,7 +72,8 @@ pub use bytes::Bytes;
 use serde::Serialize;
 
 pub use self::companion::Companion;
-pub use self::index::{Belonging, Ending, Entry, Expired, Reaped, SessionIndex, Verified, VerifyOptions};
+pub use self::index::{Belonging, Ending, Entry, Expired, OnVerified, Reaped, SessionIndex, Verified, VerifyOptions};
+pub use self::walk::{EndedAll, KeyPage, KeyPages, OnProgress, Progress, SessionKey, Snapshot};
 use crate::{Error, Handle, Observer, RedisWarning, Result, SessionId, operation, serialize};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
@@ -160,6 +162,45 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// The index of the store, if it has one.
     fn index(&self) -> Option<&dyn SessionIndex> {
         None
+    }
+
+    /// Returns the number of partitions of the store. By default, that of its [index](SessionIndex::partitions), or 1 without one.
+    fn partition_count(&self) -> u32 {
+        self.index().map_or(1, SessionIndex::partitions)
+    }
+
+    /// Walks the names of all sessions, page by page. [`AllSessions`](crate::AllSessions) has what applications need.
+    ///
+    /// - Each session that lives from the beginning to the end of the walk under one id is on at least one page, and perhaps on
+    ///   several. A session that begins, ends or is renewed during the walk may be missing.
+    /// - A page can have names of sessions that are not live any more.
+    /// - A walk touches no session, and reads one page when the caller asks for it. A page is small, however many sessions there are.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store cannot walk, which is the default.
+    fn walk(&self) -> Result<KeyPages<'_>> {
+        Err(walk::unsupported(operation::WALK))
+    }
+
+    /// Reads the live sessions under these names, in their order, and leaves out the others. It touches none.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store cannot walk, which is the default.
+    fn snapshots(&self, keys: &[SessionKey]) -> Result<Vec<Snapshot>> {
+        let _ = keys;
+        Err(walk::unsupported(operation::WALK))
+    }
+
+    /// Ends the sessions under these names, and returns how many of them were live. Some may have ended if it fails.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store cannot walk, which is the default.
+    fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
+        let _ = keys;
+        Err(walk::unsupported(operation::END))
     }
 
     /// Checks that the store can work, and returns warnings about its settings. By default, it reports nothing.
@@ -475,6 +516,22 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn index(&self) -> Option<&dyn SessionIndex> {
         (**self).index()
+    }
+
+    fn partition_count(&self) -> u32 {
+        (**self).partition_count()
+    }
+
+    fn walk(&self) -> Result<KeyPages<'_>> {
+        (**self).walk()
+    }
+
+    fn snapshots(&self, keys: &[SessionKey]) -> Result<Vec<Snapshot>> {
+        (**self).snapshots(keys)
+    }
+
+    fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
+        (**self).end_keys(keys)
     }
 
     fn check(&self) -> Result<Vec<RedisWarning>> {

@@ -8,6 +8,8 @@ mod reaping;
 mod support;
 #[path = "index/verify.rs"]
 mod verify;
+#[path = "index/walk.rs"]
+mod walk;
 
 use std::thread;
 use std::time::Duration;

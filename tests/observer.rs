@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -162,6 +163,9 @@ fn ends_by_principal_report_number_and_reason() {
     events.take_life();
     assert_eq!(sessions.end_everybody().unwrap(), 2);
     assert_eq!(events.take_life(), ["end_everybody 2"]);
+    let handle = sessions.store().handle(&store_one(&sessions));
+    let _ = sessions.all().end_by_handle(handle, |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(events.take_life(), ["created", "operator 1"]);
 }
 
 #[test]
@@ -250,6 +254,9 @@ fn every_operation_reports_kind_outcome_and_size() {
     sessions.list("ada").unwrap();
     sessions.end_all("ada").unwrap();
     sessions.end_everybody().unwrap();
+    assert_eq!(store.walk().unwrap().count(), 0);
+    store.snapshots(&[]).unwrap();
+    store.end_keys(&[]).unwrap();
     sessions.verify(VerifyOptions::new()).unwrap();
 
     use OperationKind::*;
@@ -258,7 +265,8 @@ fn every_operation_reports_kind_outcome_and_size() {
     let seen: Vec<_> = operations.iter().map(|operation| (operation.kind, operation.outcome)).collect();
     let single = [(Create, Done), (Read, Done), (Save, Done), (Read, Done), (Rotate, Done), (Read, Renewed)];
     let ends = [(Read, Absent), (Delete, Done), (Delete, Absent), (Companion, Absent)];
-    let of_index = [Reap, Page, Count, ListByPrincipal, End, EndEverybody, Verify].map(|kind| (kind, Done));
+    let of_index = [Reap, Page, Count, ListByPrincipal, End, EndEverybody, Walk, Snapshots, EndKeys, Verify]
+        .map(|kind| (kind, Done));
     assert_eq!(seen, [&single[..], &ends, &of_index].concat());
     let has_payload = |operation: &Operation| operation.payload.is_some_and(|bytes| bytes > 50);
     assert!(operations[..5].iter().all(has_payload), "{operations:?}");

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::kit::Tested;
-use super::{companions, index, principals, sessions};
+use super::{companions, index, principals, sessions, walk};
 
 struct Check {
     part: Part,
@@ -25,11 +25,15 @@ pub(super) enum Part {
     Undeclared,
     WithoutIndex,
     Principals,
+    /// Every store that can walk, while no other run uses the store.
+    Walk,
     /// Stores with an index, while no other run uses the store.
     Index,
     WithoutCompanions,
     Companions,
     /// Ends every session in the store.
+    EndOfWalk,
+    /// Ends every session in a store with an index.
     EndOfAll,
     /// Fills an empty store.
     Bounded,
@@ -89,6 +93,11 @@ checks! {
         principals::the_cap_ends_the_oldest: "of sessions that are bound concurrently to a principal with a cap, as many as \
             the cap live",
     }
+    Walk {
+        walk::a_walk_finds_what_lives_once: "a walk returns every live session once, and nothing else, and moves no deadline",
+        walk::a_walk_counts_what_lives: "every live session is counted in its partition",
+        walk::a_handle_ends_its_session: "a handle, or a prefix of it, ends its session and no other, and a search can be stopped",
+    }
     Index {
         index::the_index_counts_what_lives: "every live session is counted, and nothing else",
         index::the_index_lists_what_lives: "every live session is listed once, the last to expire first, and nothing else",
@@ -129,6 +138,9 @@ checks! {
         index::ending_all_ends_what_lives: "ending all sessions ends every live one, leaves expired ones to the reaper, and \
             spares later ones",
     }
+    EndOfWalk {
+        walk::ending_all_reports_its_progress: "ending all sessions with a callback ends every live one and reports up to the total",
+    }
     Bounded {
         sessions::a_full_store_ends_no_session: "a full store rejects a new session with `OutOfMemory`, keeps every session \
             that lives, and takes a new one as soon as one ends",
@@ -136,7 +148,7 @@ checks! {
             more than the bound",
     }
     ReadOnly {
-        sessions::reads_need_no_write: "while writes fail, a read without a touch, of one session or of the index, succeeds, \
+        sessions::reads_need_no_write: "while writes fail, a read without a touch, of one session, of the index or of all sessions, succeeds, \
             whatever there would be to clean up",
     }
 }

@@ -12,7 +12,7 @@ use super::kit::{
 };
 use super::principals::{create_for, handles, principal};
 use crate::store::{Created, Found, MAX_TTL, Saved, Touch, Write};
-use crate::{ErrorKind, SessionId};
+use crate::{AllSessions, ErrorKind, SessionId};
 
 pub(super) fn absent_is_an_outcome(tested: &Tested<'_>) {
     let store = tested.store;
@@ -349,6 +349,10 @@ pub(super) fn reads_need_no_write(tested: &Tested<'_>) {
     assert!(matches!(ok(store.read(&old, Touch::No)), Found::Renewed), "the old id is not known as renewed");
     let (at, found) = store.read_first(&[expired, deleted, lives], Touch::No);
     assert!(at == 2 && matches!(ok(found), Found::Live(_)), "the first live session has position {at}, not 2");
+    if store.walk().is_ok() {
+        let walked: Vec<_> = AllSessions::new(store).iter().map(|session| ok(session).handle).collect();
+        assert!(walked.contains(&store.handle(&lives)), "a walk does not find a live session");
+    }
     if let (Some(index), Some([hers, _])) = (store.index(), hers) {
         assert!(ok(index.count()) >= 3);
         let listed = ok(index.page(0, usize::MAX));

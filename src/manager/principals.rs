@@ -3,15 +3,15 @@
 //! Applications use it for "where you are signed in" and "sign out everywhere", operators for the rest. It needs a store with an index. A session that
 //! was ended stays ended, even if a request still holds it.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::{Inner, SessionManager};
-use crate::codec::Envelope;
 use crate::observer::EndReason;
 use crate::store::{Belonging, Ending, SessionIndex, Verified, VerifyOptions};
-use crate::{Error, Handle, Result, Session, operation, serialize};
+use crate::{AllSessions, Error, Handle, Result, Session, operation, serialize};
 
 /// A session that belongs to a principal, as one would show it to them; from [`SessionManager::list`].
 ///
@@ -48,7 +48,7 @@ impl BoundSession {
 
 /// The sessions of a principal: "where you are signed in".
 ///
-/// All methods need a store with an index, and fail with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on another
+/// All methods but `all` and `end_everybody` need a store with an index, and fail with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on another
 /// store. A session that was ended is absent for every request that begins after the call returned, and no request that still
 /// holds it stores it again.
 ///
@@ -132,6 +132,9 @@ impl<T: 'static> SessionManager<T> {
     /// Sessions that a Redis store lost from its index are not found: call [`verify`](SessionIndex::verify) first.
     /// [`on_expired`](crate::ReaperBuilder::on_expired) is called for none of them.
     ///
+    /// On a plain Redis store it walks all keys of the database. To see how far it is, or to stop it, call
+    /// [`AllSessions::end_everybody`], which also has the limits of the plain store.
+    ///
     /// ```
     /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
     ///
@@ -149,11 +152,11 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// Returns the same errors as [`end_all`](Self::end_all).
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has neither an index nor a walk, or is a
+    ///   plain Redis store with a custom key mapper.
+    /// - Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call it again.
     pub fn end_everybody(&self) -> Result<u64> {
-        let ended = self.index(operation::END)?.end_everybody()?;
-        self.0.report_all_ended(ended, EndReason::EndEverybody);
-        Ok(ended)
+        Ok(self.all().end_everybody(|_| ControlFlow::Continue(()))?.ended)
     }
 
     /// Returns how many sessions live, as the [index](SessionIndex::count) has it.
@@ -183,6 +186,18 @@ impl<T: 'static> SessionManager<T> {
         Ok(ended)
     }
 
+    /// Returns all sessions of the store, with or without a principal: to list them, to count them, and to end one by its handle.
+    ///
+    /// It also works on a plain Redis store, where it walks all keys. Payloads that are neither JSON nor MessagePack are read by
+    /// the codec of the manager.
+    #[doc(alias = "Iterate")]
+    pub fn all(&self) -> AllSessions<'_> {
+        let inner = &*self.0;
+        AllSessions::new(&*inner.store)
+            .with_clock(inner.clock.clone())
+            .with_decoder(|payload| inner.decode(payload).ok().map(|envelope| envelope.head()))
+    }
+
     fn index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
         self.0.store.index().ok_or_else(|| {
             let why = "the store has no index: use an expiring Redis store or a memory store";
@@ -202,35 +217,10 @@ impl<T: 'static> Inner<T> {
         }
         Some(BoundSession {
             handle: belonging.handle,
-            last_used: last_used(&envelope, belonging.expires_in, lifetime_left, now),
+            last_used: envelope.last_used(belonging.expires_in, lifetime_left, now),
             created: envelope.created,
             expires_in: [belonging.expires_in, lifetime_left].into_iter().flatten().min(),
             label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
         })
     }
-}
-
-/// The precision of the time of the last use. It allows for clocks that count in milliseconds, and for the time that a list takes.
-const PRECISION: Duration = Duration::from_secs(1);
-
-/// Returns when a session was last used, from the idle timeout that it was stored with and the time that it has left. Returns
-/// `None` if the time left does not follow from that timeout.
-fn last_used<T>(
-    envelope: &Envelope<T>,
-    expires_in: Option<Duration>,
-    lifetime_left: Option<Duration>,
-    now: SystemTime,
-) -> Option<SystemTime> {
-    let (idle, left) = (envelope.idle_timeout?, expires_in?);
-    // A session that is stored shortly before the end of its lifetime expires at that end, whenever it was used.
-    let stored_end = envelope.ends.map(|end| end.duration_since(now).unwrap_or_default());
-    let ends_with_lifetime =
-        [stored_end, lifetime_left].into_iter().flatten().any(|end| left.abs_diff(end) < PRECISION);
-    // A manager with a longer idle timeout touched the session.
-    if ends_with_lifetime || left > idle + PRECISION {
-        return None;
-    }
-    let used = now.checked_sub(idle.saturating_sub(left))?;
-    // A manager with a shorter idle timeout touched the session.
-    (used + PRECISION >= envelope.created).then(|| used.max(envelope.created))
 }

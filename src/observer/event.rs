@@ -45,6 +45,10 @@ pub enum OperationKind {
     /// The end of one, several or all sessions of a principal.
     End,
     EndEverybody,
+    /// One page of a [`walk`](SessionStore::walk).
+    Walk,
+    Snapshots,
+    EndKeys,
     Verify,
 }
 
@@ -64,6 +68,9 @@ impl OperationKind {
             Self::ListByPrincipal => "list_by_principal",
             Self::End => "end",
             Self::EndEverybody => "end_everybody",
+            Self::Walk => "walk",
+            Self::Snapshots => "snapshots",
+            Self::EndKeys => "end_keys",
             Self::Verify => "verify",
         }
     }
@@ -173,12 +180,14 @@ pub enum EndReason {
     EndOthers,
     /// [`SessionManager::end_all`](crate::SessionManager::end_all).
     EndAll,
-    /// [`SessionManager::end_everybody`](crate::SessionManager::end_everybody).
+    /// [`SessionManager::end_everybody`](crate::SessionManager::end_everybody), on a store with an index.
     EndEverybody,
+    /// An operator ended it through [`AllSessions`](crate::AllSessions): by its handle, or with all sessions of a plain Redis store.
+    Operator,
 }
 
 impl EndReason {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Destroyed,
         Self::Reset,
         Self::Superseded,
@@ -189,6 +198,7 @@ impl EndReason {
         Self::EndOthers,
         Self::EndAll,
         Self::EndEverybody,
+        Self::Operator,
     ];
 
     /// Returns the name that metrics use.
@@ -204,6 +214,7 @@ impl EndReason {
             Self::EndOthers => "end_others",
             Self::EndAll => "end_all",
             Self::EndEverybody => "end_everybody",
+            Self::Operator => "operator",
         }
     }
 }

@@ -3,14 +3,14 @@
 //! The manager puts it around its store if it has observers, so the reaper and the application use it too. Invariant: results
 //! pass unchanged.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
+use std::{fmt, iter};
 
 use super::{EndReason, Ended, Observers, Operation, OperationKind, OperationOutcome, effort};
 use crate::store::{
-    Belonging, Created, Ending, Entry, Found, Health, Reaped, Saved, SessionIndex, Touch, Verified, VerifyOptions,
-    Version, Write,
+    Belonging, Created, EndedAll, Ending, Entry, Found, Health, KeyPages, OnProgress, Reaped, Saved, SessionIndex,
+    SessionKey, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
 };
 use crate::{Error, Handle, Observer, RedisWarning, Result, SessionId, SessionStore, operation};
 
@@ -48,6 +48,14 @@ impl ObservedStore {
         let operation = Operation { kind, outcome, duration, payload, waited, retries };
         self.observers.tell(|observer| observer.on_operation(&operation));
         result
+    }
+
+    /// Reports the end of sessions, unless there were none.
+    fn report_ended(&self, sessions: u64, reason: EndReason) {
+        if sessions > 0 {
+            let ended = Ended::new(reason, sessions, None);
+            self.observers.tell(|observer| observer.on_ended(&ended));
+        }
     }
 
     /// Runs an operation of the index. It has no outcome but success and failure.
@@ -148,6 +156,30 @@ impl SessionStore for ObservedStore {
         self.store.index().map(|_| self as _)
     }
 
+    fn partition_count(&self) -> u32 {
+        self.store.partition_count()
+    }
+
+    /// Each page is an operation.
+    fn walk(&self) -> Result<KeyPages<'_>> {
+        let mut pages = self.store.walk()?;
+        let see = |_: &Option<_>| (OperationOutcome::Done, None);
+        let next = move || self.measure(OperationKind::Walk, || pages.next().transpose(), see).transpose();
+        Ok(Box::new(iter::from_fn(next)))
+    }
+
+    fn snapshots(&self, keys: &[SessionKey]) -> Result<Vec<Snapshot>> {
+        let see = |_: &Vec<_>| (OperationOutcome::Done, None);
+        self.measure(OperationKind::Snapshots, || self.store.snapshots(keys), see)
+    }
+
+    fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
+        let see = |_: &u64| (OperationOutcome::Done, None);
+        let ended = self.measure(OperationKind::EndKeys, || self.store.end_keys(keys), see)?;
+        self.report_ended(ended, EndReason::Operator);
+        Ok(ended)
+    }
+
     fn check(&self) -> Result<Vec<RedisWarning>> {
         self.store.check()
     }
@@ -181,15 +213,16 @@ impl SessionIndex for ObservedStore {
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
         let reap = |index: &dyn SessionIndex| index.reap(partition, limit, payloads);
         let reaped = self.measure_index(OperationKind::Reap, operation::REAP, reap)?;
-        if reaped.removed > 0 {
-            let ended = Ended::new(EndReason::Expired, reaped.removed, None);
-            self.observers.tell(|observer| observer.on_ended(&ended));
-        }
+        self.report_ended(reaped.removed, EndReason::Expired);
         Ok(reaped)
     }
 
     fn count(&self) -> Result<u64> {
         self.measure_index(OperationKind::Count, operation::COUNT, |index| index.count())
+    }
+
+    fn count_by_partition(&self) -> Result<Vec<u64>> {
+        self.measure_index(OperationKind::Count, operation::COUNT, |index| index.count_by_partition())
     }
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
@@ -207,7 +240,16 @@ impl SessionIndex for ObservedStore {
 
     fn end_everybody(&self) -> Result<u64> {
         let end = |index: &dyn SessionIndex| index.end_everybody();
-        self.measure_index(OperationKind::EndEverybody, operation::END_ALL_SESSIONS, end)
+        let ended = self.measure_index(OperationKind::EndEverybody, operation::END_ALL_SESSIONS, end)?;
+        self.report_ended(ended, EndReason::EndEverybody);
+        Ok(ended)
+    }
+
+    fn end_everybody_with(&self, on_progress: &mut OnProgress<'_>) -> Result<EndedAll> {
+        let end = |index: &dyn SessionIndex| index.end_everybody_with(on_progress);
+        let all = self.measure_index(OperationKind::EndEverybody, operation::END_ALL_SESSIONS, end)?;
+        self.report_ended(all.ended, EndReason::EndEverybody);
+        Ok(all)
     }
 
     fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
@@ -219,5 +261,27 @@ impl SessionIndex for ObservedStore {
 impl fmt::Debug for ObservedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.store.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Clock, MemorySessionStore, contract};
+
+    struct Idle;
+
+    impl Observer for Idle {}
+
+    #[test]
+    fn observed_store_keeps_the_contract() {
+        let clock = Clock::manual();
+        let mut observers = Observers::default();
+        observers.add(Arc::new(Idle));
+        let store = MemorySessionStore::new().with_clock(clock.clone());
+        let mut store = ObservedStore::new(Arc::new(store), observers);
+        contract::all(&store, |time| clock.advance(time));
+        contract::companions(&mut store, |time| clock.advance(time));
+        contract::everybody(&store, |time| clock.advance(time));
     }
 }

@@ -12,10 +12,10 @@ use sha2::Sha256;
 
 use super::{Next, Step, Subject, WriteOperation, Written};
 use crate::store::Bytes;
-use crate::{Error, ErrorKind, Handle, Reason, Result, operation};
+use crate::{Error, ErrorKind, Handle, Reason, Result, codec, operation};
 
 /// The first byte of an encrypted payload. No JSON or MessagePack envelope begins with it.
-const FORMAT_VERSION: u8 = 0xE1;
+const FORMAT_VERSION: u8 = codec::ENCRYPTED;
 const KEY_ID_BYTES: usize = 4;
 const NONCE_BYTES: usize = 24;
 

@@ -9,8 +9,8 @@ use super::Step;
 use super::fenced::FencedStep;
 use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
 use crate::store::{
-    Belonging, Created, Ending, Entry, Expired, Found, Health, Reaped, Saved, SessionIndex, SessionStore, Touch,
-    Verified, VerifyOptions, Version, Write,
+    Belonging, Bytes, Created, EndedAll, Ending, Entry, Expired, Found, Health, KeyPages, OnProgress, Reaped, Saved,
+    SessionIndex, SessionKey, SessionStore, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
 };
 use crate::{Error, ErrorKind, Handle, Observer, Reason, RedisWarning, Result, SessionId, fence, operation};
 
@@ -134,6 +134,27 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
         self.store.index().map(|_| self as _)
     }
 
+    fn partition_count(&self) -> u32 {
+        self.store.partition_count()
+    }
+
+    fn walk(&self) -> Result<KeyPages<'_>> {
+        self.store.walk()
+    }
+
+    fn snapshots(&self, keys: &[SessionKey]) -> Result<Vec<Snapshot>> {
+        let snapshots = self.store.snapshots(keys)?.into_iter();
+        let restored = |snapshot: Snapshot| {
+            let payload = snapshot.payload.and_then(|payload| self.restore(snapshot.key.handle(), payload));
+            Snapshot { payload, ..snapshot }
+        };
+        Ok(snapshots.map(restored).collect())
+    }
+
+    fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
+        self.store.end_keys(keys)
+    }
+
     fn check(&self) -> Result<Vec<RedisWarning>> {
         self.store.check()
     }
@@ -185,6 +206,10 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
         self.inner_index(operation::COUNT)?.count()
     }
 
+    fn count_by_partition(&self) -> Result<Vec<u64>> {
+        self.inner_index(operation::COUNT)?.count_by_partition()
+    }
+
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
         self.inner_index(operation::PAGE)?.page(offset, limit)
     }
@@ -202,19 +227,26 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
         self.inner_index(operation::END_ALL_SESSIONS)?.end_everybody()
     }
 
+    fn end_everybody_with(&self, on_progress: &mut OnProgress<'_>) -> Result<EndedAll> {
+        self.inner_index(operation::END_ALL_SESSIONS)?.end_everybody_with(on_progress)
+    }
+
     fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
         self.inner_index(operation::VERIFY)?.verify(options)
     }
 }
 
 impl<S: SessionStore> StepStore<S> {
+    /// Restores a payload outside an operation.
+    fn restore(&self, handle: Handle, payload: Bytes) -> Result<Bytes> {
+        let session = Subject::shown(&self.store, handle);
+        self.steps.iter().try_fold(payload, |payload, step| step.restore(&session, payload))
+    }
+
     /// Returns the session of a list with its payload restored, or `None` if a step cannot restore it. One unreadable session
     /// must not hide the others.
     fn restored(&self, belonging: Belonging) -> Option<Belonging> {
-        let session = Subject::shown(&self.store, belonging.handle);
-        let restored =
-            self.steps.iter().try_fold(belonging.payload.clone(), |payload, step| step.restore(&session, payload));
-        match restored {
+        match self.restore(belonging.handle, belonging.payload.clone()) {
             Ok(payload) => Some(Belonging { payload, ..belonging }),
             Err(error) => {
                 warn(belonging.handle, "is left out of a list", &error);

@@ -3,9 +3,10 @@
 //! Managers and reapers use it; both stores implement it. The sessions decide, and the index follows from them and may lag.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::Bytes;
+use super::{Bytes, EndedAll, OnProgress, Progress};
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// The index of a store: which sessions there are, and when each is due. The expiring Redis store and the memory store
@@ -51,6 +52,15 @@ pub trait SessionIndex {
     /// As for [`reap`](Self::reap).
     fn count(&self) -> Result<u64>;
 
+    /// Counts the live sessions of each partition, as [`count`](Self::count) does. The default is for a store with one partition.
+    ///
+    /// # Errors
+    ///
+    /// As for [`reap`](Self::reap).
+    fn count_by_partition(&self) -> Result<Vec<u64>> {
+        Ok(vec![self.count()?])
+    }
+
     /// Sessions that live, the one that expires last first: with one idle timeout for all, the most recently used first, to
     /// within a 64th of it. Skips `offset` and answers `limit` or fewer.
     ///
@@ -95,6 +105,18 @@ pub trait SessionIndex {
     /// As for [`reap`](Self::reap); some may have ended then. Call it again.
     fn end_everybody(&self) -> Result<u64>;
 
+    /// Ends all sessions as [`end_everybody`](Self::end_everybody) does, and reports its progress between two steps. If the callback
+    /// stops it, some sessions have ended and the others live. The default reports once, at the end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`reap`](Self::reap); some may have ended then. Call it again.
+    fn end_everybody_with(&self, on_progress: &mut OnProgress<'_>) -> Result<EndedAll> {
+        let ended = self.end_everybody()?;
+        let _ = on_progress(Progress::new(ended, ended));
+        Ok(EndedAll::new(ended, false))
+    }
+
     /// Compares the sessions with everything that follows from them, in small steps between the requests, and corrects it: the
     /// index, the owners of sessions and their lists, companions, and tombstones of renewed ids.
     ///
@@ -114,17 +136,25 @@ pub trait SessionIndex {
     fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified>;
 }
 
+/// A callback of a [`verify`](SessionIndex::verify).
+pub type OnVerified<'a> = dyn Fn(&Verified, Progress) -> ControlFlow<()> + 'a;
+
 /// The options of a [`verify`](SessionIndex::verify).
 ///
 /// # Examples
 ///
 /// ```
+/// use std::ops::ControlFlow;
+///
 /// use threaded_sessions::store::{SessionIndex, VerifyOptions};
 /// use threaded_sessions::{MemorySessionStore, SessionStore};
 ///
 /// let store = MemorySessionStore::new();
 /// let index = store.index().expect("the memory store has an index");
-/// let options = VerifyOptions::new().dry_run(true).on_progress(&|so_far| println!("{so_far:?}"));
+/// let options = VerifyOptions::new().dry_run(true).on_progress(&|so_far, progress| {
+///     println!("{} of {}: {so_far:?}", progress.done, progress.total);
+///     ControlFlow::Continue(())
+/// });
 /// assert_eq!(index.verify(options)?, Default::default());
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
@@ -134,7 +164,7 @@ pub struct VerifyOptions<'a> {
     /// `true` changes nothing and only counts.
     pub dry_run: bool,
     /// A callback for each step.
-    pub progress: Option<&'a dyn Fn(&Verified)>,
+    pub progress: Option<&'a OnVerified<'a>>,
 }
 
 impl<'a> VerifyOptions<'a> {
@@ -148,9 +178,11 @@ impl<'a> VerifyOptions<'a> {
         Self { dry_run, ..self }
     }
 
-    /// Sets a callback that gets the counts so far after each step. Defaults to none. If the callback panics, the panic ends
-    /// `verify` between two steps.
-    pub fn on_progress(self, progress: &'a dyn Fn(&Verified)) -> Self {
+    /// Sets a callback that gets the counts so far, and how far the walk is, after each step. Defaults to none.
+    ///
+    /// If the callback returns [`ControlFlow::Break`], `verify` stops between two steps and returns what it
+    /// has found, marked as [interrupted](Verified::interrupted). If the callback panics, the panic ends `verify` there too.
+    pub fn on_progress(self, progress: &'a OnVerified<'a>) -> Self {
         Self { progress: Some(progress), ..self }
     }
 }
@@ -295,4 +327,6 @@ pub struct Verified {
     pub displaced: u64,
     /// Values that an earlier call moved aside. They have no TTL: look at them and delete them.
     pub kept_aside: u64,
+    /// `true` if the [callback](VerifyOptions::on_progress) stopped the call before it had looked at everything.
+    pub interrupted: bool,
 }

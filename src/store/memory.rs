@@ -6,13 +6,15 @@
 mod sessions;
 
 use std::fmt;
+use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use self::sessions::{Entry, Extras, Sessions};
 use super::{
-    Belonging, Bytes, Created, Ending, Found, RENEWED_FOR, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch,
-    Verified, VerifyOptions, Version, Write, companion, index, ttl_millis,
+    Belonging, Bytes, Created, Ending, Found, KeyPage, KeyPages, Progress, RENEWED_FOR, Reaped, Saved, SessionIndex,
+    SessionKey, SessionStore, Snapshot, Stored, Touch, Verified, VerifyOptions, Version, Write, companion, index,
+    ttl_millis,
 };
 use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
 
@@ -166,6 +168,34 @@ impl SessionStore for MemorySessionStore {
     fn index(&self) -> Option<&dyn SessionIndex> {
         Some(self)
     }
+
+    /// Copies the names of all live sessions at the beginning.
+    fn walk(&self) -> Result<KeyPages<'_>> {
+        let mut ids = self.open().0.live().into_iter();
+        let mut progress = Progress::new(0, ids.len() as u64);
+        Ok(Box::new(iter::from_fn(move || {
+            let ids = ids.by_ref().take(WALK_PAGE);
+            let keys: Vec<_> = ids.map(|id| SessionKey::new(handle(&id), 0, id.expose())).collect();
+            progress = progress.after(keys.len() as u64);
+            (!keys.is_empty()).then(|| Ok(KeyPage::new(keys, progress)))
+        })))
+    }
+
+    fn snapshots(&self, keys: &[SessionKey]) -> Result<Vec<Snapshot>> {
+        let (sessions, now) = self.open();
+        let snapshot = |key: &SessionKey| match sessions.entries.get(&id_of(key)?)? {
+            (deadline, Entry::Session { payload, .. }) => {
+                Some(Snapshot::new(key.clone(), payload.clone(), stored(payload.clone(), *deadline, now).expires_in))
+            }
+            (_, Entry::Renewed) => None,
+        };
+        Ok(keys.iter().filter_map(snapshot).collect())
+    }
+
+    fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
+        let ids = keys.iter().filter_map(id_of);
+        ids.map(|id| self.delete(&id)).try_fold(0, |ended, existed| Ok(ended + u64::from(existed?)))
+    }
 }
 
 impl SessionIndex for MemorySessionStore {
@@ -233,8 +263,7 @@ impl SessionIndex for MemorySessionStore {
 
     fn end_everybody(&self) -> Result<u64> {
         let (mut sessions, _) = self.open();
-        let live = sessions.entries.iter().filter(|(_, (_, entry))| matches!(entry, Entry::Session { .. }));
-        let ids: Vec<SessionId> = live.map(|(id, _)| *id).collect();
+        let ids = sessions.live();
         for id in &ids {
             sessions.take(id);
         }
@@ -245,6 +274,14 @@ impl SessionIndex for MemorySessionStore {
     fn verify(&self, _options: VerifyOptions<'_>) -> Result<Verified> {
         Ok(Verified::default())
     }
+}
+
+/// The number of sessions on a page of a walk.
+const WALK_PAGE: usize = 250;
+
+/// Reads back the name that a walk gave a session.
+fn id_of(key: &SessionKey) -> Option<SessionId> {
+    str::from_utf8(key.name()).ok()?.parse().ok()
 }
 
 fn handle(id: &SessionId) -> Handle {

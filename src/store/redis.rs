@@ -19,6 +19,7 @@ mod scripted;
 mod single;
 mod verify;
 mod version;
+mod walk;
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,8 +43,8 @@ use self::net::pool::{Answer, To};
 pub(crate) use self::recorded::check_url;
 use self::script::Scripts;
 use super::{
-    Bind, Created, DATA_GRACE_PERIOD, Found, Health, Saved, SessionIndex, SessionStore, Stored, Touch, Version, Write,
-    companion,
+    Bind, Created, DATA_GRACE_PERIOD, Found, Health, KeyPages, Saved, SessionIndex, SessionKey, SessionStore, Snapshot,
+    Stored, Touch, Version, Write, companion,
 };
 use crate::{Error, Handle, Observer, Result, SessionId, operation};
 
@@ -209,6 +210,22 @@ impl SessionStore for RedisSessionStore {
 
     fn index(&self) -> Option<&dyn SessionIndex> {
         self.expiring.then_some(self)
+    }
+
+    fn partition_count(&self) -> u32 {
+        self.keys.partitions()
+    }
+
+    fn walk(&self) -> Result<KeyPages<'_>> {
+        walk::pages(self)
+    }
+
+    fn snapshots(&self, keys: &[SessionKey]) -> Result<Vec<Snapshot>> {
+        walk::snapshots(self, keys)
+    }
+
+    fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
+        walk::end(self, keys)
     }
 
     fn check(&self) -> Result<Vec<RedisWarning>> {

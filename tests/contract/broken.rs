@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use threaded_sessions::store::{
-    Belonging, Bind, Companion, Created, Ending, Entry, Expired, Found, Reaped, Saved, SessionIndex, Stored, Touch,
-    Verified, VerifyOptions, Version, Write,
+    Belonging, Bind, Companion, Created, EndedAll, Ending, Entry, Expired, Found, KeyPage, KeyPages, OnProgress,
+    Reaped, Saved, SessionIndex, SessionKey, Snapshot, Stored, Touch, Verified, VerifyOptions, Version, Write,
 };
 use threaded_sessions::{
     Clock, Error, ErrorKind, Handle, MemorySessionStore, Result, SessionId, SessionStore, contract,
@@ -65,6 +65,12 @@ enum Fault {
     EndsTheOldestWhenFull,
     KeepsExpiredUncounted,
     CleansUpWhileReading,
+
+    WalksPastOne,
+    WalksIntoTheDead,
+    TouchesWhileWalking,
+    EndsKeysInVain,
+    EndsAllKeysButOne,
 }
 
 /// The number of sessions in a bounded store.
@@ -267,6 +273,41 @@ impl SessionStore for Broken {
     fn index(&self) -> Option<&dyn SessionIndex> {
         Some(self)
     }
+
+    fn walk(&self) -> Result<KeyPages<'_>> {
+        let mut pages: Vec<KeyPage> = self.store.walk()?.collect::<Result<_>>()?;
+        for page in pages.iter_mut().filter(|_| self.is(Fault::WalksPastOne)) {
+            let last = self.known().created.iter().map(|(id, ..)| self.handle(id)).next_back();
+            page.keys.retain(|key| Some(key.handle()) != last);
+        }
+        if let (Fault::WalksIntoTheDead, Some(page)) = (self.fault, pages.first_mut()) {
+            let created = self.known().created.iter().map(|(id, ..)| *id).collect::<Vec<_>>();
+            let dead = created.iter().filter(|id| self.read_only(id).is_none());
+            page.keys.extend(dead.map(|id| SessionKey::new(self.handle(id), 0, id.expose())));
+        }
+        Ok(Box::new(pages.into_iter().map(Ok)))
+    }
+
+    fn snapshots(&self, keys: &[SessionKey]) -> Result<Vec<Snapshot>> {
+        match self.fault {
+            Fault::WalksIntoTheDead => Ok(keys.iter().map(|key| Snapshot::new(key.clone(), "", None)).collect()),
+            Fault::TouchesWhileWalking => {
+                for key in keys {
+                    let id = str::from_utf8(key.name()).unwrap().parse().unwrap();
+                    let _ = self.store.read(&id, Touch::Set(Duration::from_secs(36_000)))?;
+                }
+                self.store.snapshots(keys)
+            }
+            _ => self.store.snapshots(keys),
+        }
+    }
+
+    fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
+        match self.fault {
+            Fault::EndsKeysInVain => Ok(keys.len() as u64),
+            _ => self.store.end_keys(keys),
+        }
+    }
 }
 
 impl SessionIndex for Broken {
@@ -400,6 +441,16 @@ impl SessionIndex for Broken {
         }
     }
 
+    fn end_everybody_with(&self, on_progress: &mut OnProgress<'_>) -> Result<EndedAll> {
+        let kept = self.known().created.iter().map(|(id, ..)| *id).rfind(|id| self.read_only(id).is_some());
+        let kept = kept.and_then(|id| Some((id, self.read_only(&id)?)));
+        let ended = self.store.end_everybody_with(on_progress)?;
+        if let (Fault::EndsAllKeysButOne, Some((id, stored))) = (self.fault, kept) {
+            let _ = self.store.create(&id, Write::new(&stored.payload, stored.expires_in))?;
+        }
+        Ok(ended)
+    }
+
     fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
         let mut verified = self.store.verify(options)?;
         match self.fault {
@@ -492,6 +543,11 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::EndsTheOldestWhenFull, "a_full_store_ends_no_session", "it should fail"),
         (Fault::KeepsExpiredUncounted, "a_bound_counts_what_waits_for_a_reaper", "in a store of 5 in which one lives"),
         (Fault::CleansUpWhileReading, "reads_need_no_write", "the store failed"),
+        (Fault::WalksPastOne, "a_walk_finds_what_lives_once", "listed once"),
+        (Fault::WalksIntoTheDead, "a_walk_finds_what_lives_once", "listed once"),
+        (Fault::TouchesWhileWalking, "a_walk_finds_what_lives_once", "listed once"),
+        (Fault::EndsKeysInVain, "a_handle_ends_its_session", "AlreadyGone"),
+        (Fault::EndsAllKeysButOne, "ending_all_reports_its_progress", "should be absent"),
     ] {
         let complaint = complaint(fault).unwrap_or_else(|| panic!("{fault:?} goes unnoticed"));
         assert!(complaint.contains(&format!("promise `{promise}`: ")), "{fault:?}: {complaint}");

@@ -1,6 +1,8 @@
 //! Companions and tombstones of sessions: verified, and never left to a later session of the same id.
 
-use threaded_sessions::store::{Bind, Companion, Verified, VerifyOptions};
+use std::ops::ControlFlow;
+
+use threaded_sessions::store::{Bind, Companion, Progress, Verified, VerifyOptions};
 
 use super::*;
 
@@ -127,11 +129,17 @@ fn verify_reports_progress_step_by_step() {
     (0..450).for_each(|_| _ = create_with(&store, "v", &both()));
     server.cmd(&["DEL", INDEX]);
     let seen = std::cell::RefCell::new(Vec::new());
-    let progress = |so_far: &Verified| seen.borrow_mut().push(so_far.added);
+    let progress = |so_far: &Verified, progress: Progress| {
+        seen.borrow_mut().push((so_far.added, progress));
+        ControlFlow::Continue(())
+    };
     let options = VerifyOptions::new().on_progress(&progress);
     assert_eq!(index(&store).verify(options).unwrap().added, 450);
-    let seen = seen.into_inner();
-    assert!(seen.len() > 3 && seen.is_sorted() && seen.last() == Some(&450), "{seen:?}");
+    let (added, progress): (Vec<u64>, Vec<Progress>) = seen.into_inner().into_iter().unzip();
+    assert!(added.len() > 3 && added.is_sorted() && added.last() == Some(&450), "{added:?}");
+    assert!(progress.is_sorted_by_key(|progress| progress.done), "{progress:?}");
+    let last = progress.last().unwrap();
+    assert_eq!(last.done, last.total, "all keys, and the entries that were added");
 }
 
 /// The ways by which a session ends and its companions can stay.

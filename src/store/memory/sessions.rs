@@ -52,6 +52,12 @@ impl Sessions {
         self.entries.len() - self.tombstones.len()
     }
 
+    /// Returns the ids of the sessions, in no order.
+    pub(super) fn live(&self) -> Vec<SessionId> {
+        let live = self.entries.iter().filter(|(_, (_, entry))| matches!(entry, Entry::Session { .. }));
+        live.map(|(id, _)| *id).collect()
+    }
+
     /// Announces a reaper: from now on, expired sessions wait for it.
     pub(super) fn keep_expired(&mut self) {
         self.reapers += 1;

@@ -3,7 +3,7 @@
 //! The reaper and the manager use it through [`SessionIndex`]. The invariant: the TTL of a session's key decides whether the
 //! session is live. The index and the lists of principals follow from it and may lag, so every script checks the TTL.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use redis::{FromRedisValue, Value};
 
@@ -12,14 +12,16 @@ use super::net::pool::To;
 use super::reply::{decode, decode_count, decode_reaped, decode_ttl};
 use super::script::Script;
 use super::{RedisSessionStore, keys, verify};
-use crate::store::{Belonging, Bind, Ending, Entry, Reaped, SessionIndex, Verified, VerifyOptions};
+use crate::store::{
+    Belonging, Bind, EndedAll, Ending, Entry, OnProgress, Reaped, SessionIndex, Verified, VerifyOptions,
+};
 use crate::{Handle, Result, fence, operation};
 
 /// How often a login tries to enforce the cap while logins in other partitions do the same.
 const CAP_ATTEMPTS: usize = 20;
 
 /// The number of keys that one step of a scan or a `page` looks at. A step blocks the server for well under 1 ms.
-const SCAN_STEP: usize = 200;
+pub(super) const SCAN_STEP: usize = 200;
 
 /// The number of sessions of a principal that one script lists or ends.
 const OWNED_PAGE: usize = 1000;
@@ -43,12 +45,15 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn count(&self) -> Result<u64> {
-        let mut count = 0;
-        for partition in 0..self.keys.partitions() {
+        Ok(self.count_by_partition()?.iter().sum())
+    }
+
+    fn count_by_partition(&self) -> Result<Vec<u64>> {
+        let count = |partition| {
             let reply = self.index_script(operation::COUNT, Effect::Reads, &self.scripts.count, partition, &[])?;
-            count += decode_count(&reply)?;
-        }
-        Ok(count)
+            decode_count(&reply)
+        };
+        (0..self.keys.partitions()).map(count).collect()
     }
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
@@ -104,7 +109,24 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn end_everybody(&self) -> Result<u64> {
-        (0..self.keys.partitions()).try_fold(0, |sum, partition| Ok(sum + self.end_everybody_in(partition)?))
+        Ok(self.end_everybody_with(&mut |_| ControlFlow::Continue(()))?.ended)
+    }
+
+    fn end_everybody_with(&self, on_progress: &mut OnProgress<'_>) -> Result<EndedAll> {
+        let (mut all, mut progress) = (EndedAll::default(), self.index_total(operation::END_ALL_SESSIONS)?);
+        for partition in 0..self.keys.partitions() {
+            let mut looked_at = |entries| {
+                progress = progress.after(entries);
+                on_progress(progress)
+            };
+            let (ended, flow) = self.end_everybody_in(partition, &mut looked_at)?;
+            all.ended += ended;
+            if flow.is_break() {
+                all.interrupted = true;
+                break;
+            }
+        }
+        Ok(all)
     }
 
     fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
@@ -194,36 +216,46 @@ impl RedisSessionStore {
         }
     }
 
-    /// Ends all sessions of one partition that began before the call, and perhaps some that begin during it.
-    fn end_everybody_in(&self, partition: u32) -> Result<u64> {
+    /// Ends all sessions of one partition that began before the call, and perhaps some that begin during it. `looked_at` gets the
+    /// number of entries that a step looked at, and may stop it.
+    fn end_everybody_in(
+        &self,
+        partition: u32,
+        looked_at: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(u64, ControlFlow<()>)> {
         let index = self.keys.index(partition);
         let time = self.command(operation::END_ALL_SESSIONS, Effect::Reads, To::Key(index), &redis::cmd("TIME"))?.value;
         let (seconds, micros): (u64, u64) = decode(operation::END_ALL_SESSIONS, time)?;
         let since = (seconds * 1000 + micros / 1000).to_string();
-        let end = |limit: usize, keys: &[Vec<u8>]| -> Result<(u64, i64)> {
-            let limit = limit.to_string();
-            let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
-            let args: Vec<&[u8]> = args.collect();
-            self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.end_all, partition, &args)
-        };
         let mut ended = 0;
         // A walk finds every entry that is in the index from the beginning of the walk to its end. It can miss a session that
         // is rotated during the walk.
-        self.walk(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], &[], |entries| {
-            keys_of_pairs(entries).chunks(SCAN_STEP).try_for_each(|keys| {
-                loop {
-                    let (some, left) = end(SCAN_STEP, keys)?;
+        let flow = self.scan_all(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], |entries, _| {
+            for keys in keys_of_pairs(entries).chunks(SCAN_STEP) {
+                let mut left = STOPPED;
+                while left == STOPPED {
+                    let some;
+                    (some, left) = self.end_some(partition, &since, SCAN_STEP, keys)?;
                     ended += some;
-                    if left != STOPPED {
-                        return Ok(());
-                    }
                 }
-            })
+                if looked_at(keys.len() as u64).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
         })?;
-        // A session written since the walk began has a later deadline than `since`. End those until none is left.
-        let (mut limit, mut before) = (SCAN_STEP, i64::MAX);
+        if flow.is_break() {
+            return Ok((ended, flow));
+        }
+        Ok((ended + self.end_later_ones(partition, &since)?, flow))
+    }
+
+    /// Ends the sessions of one partition whose deadline is later than `since`, until none is left: a session written since the walk
+    /// began has such a deadline.
+    fn end_later_ones(&self, partition: u32, since: &str) -> Result<u64> {
+        let (mut ended, mut limit, mut before) = (0, SCAN_STEP, i64::MAX);
         loop {
-            let (some, left) = end(limit, &[])?;
+            let (some, left) = self.end_some(partition, since, limit, &[])?;
             ended += some;
             if left == 0 {
                 return Ok(ended);
@@ -236,6 +268,15 @@ impl RedisSessionStore {
                 before = left;
             }
         }
+    }
+
+    /// Ends the sessions under these keys or, without keys, up to `limit` that are due later than `since`. Returns how many were
+    /// live, and how many entries are still due later, or `STOPPED`.
+    fn end_some(&self, partition: u32, since: &str, limit: usize, keys: &[Vec<u8>]) -> Result<(u64, i64)> {
+        let limit = limit.to_string();
+        let args = [since.as_bytes(), limit.as_bytes()].into_iter().chain(keys.iter().map(Vec::as_slice));
+        let args: Vec<&[u8]> = args.collect();
+        self.index_script(operation::END_ALL_SESSIONS, Effect::Writes, &self.scripts.end_all, partition, &args)
     }
 
     /// Returns the sessions of a principal in all partitions, the newest first.
@@ -278,29 +319,6 @@ impl RedisSessionStore {
             .pool
             .call(operation, effect, To::Key(index), |connection| script.call(connection, &[index], args, base));
         decode(operation, call?.value)
-    }
-
-    /// Runs a command such as `SCAN` to its end, with the cursor between `before` and `after`.
-    pub(super) fn walk(
-        &self,
-        operation: &'static str,
-        to: To<'_>,
-        before: &[&str],
-        after: &[&str],
-        mut step: impl FnMut(Vec<Vec<u8>>) -> Result<()>,
-    ) -> Result<()> {
-        let mut cursor = 0;
-        loop {
-            let mut scan = redis::Cmd::new();
-            scan.arg(before).arg(cursor).arg("COUNT").arg(SCAN_STEP).arg(after);
-            let page = self.command(operation, Effect::Reads, to, &scan)?.value;
-            let (next, found): (u64, Vec<Vec<u8>>) = decode(operation, page)?;
-            step(found)?;
-            cursor = next;
-            if cursor == 0 {
-                return Ok(());
-            }
-        }
     }
 
     /// Returns the names of indexes and lists of owners whose keys have another type. With `aside`, renames each such key by

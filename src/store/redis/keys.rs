@@ -207,6 +207,18 @@ impl Keys {
         format!("{key}:{suffix}")
     }
 
+    /// Returns the pattern for `SCAN` that the keys of all sessions match, and some other keys.
+    pub(super) fn pattern(&self) -> String {
+        let mut pattern = String::with_capacity(self.prefix.len() + 2);
+        for character in self.prefix.chars() {
+            if matches!(character, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(character);
+        }
+        pattern + ":*"
+    }
+
     /// The index of a partition.
     pub(super) fn index(&self, partition: u32) -> &str {
         &self.indexes[partition as usize]

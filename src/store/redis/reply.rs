@@ -148,6 +148,6 @@ fn unexpected(operation: &'static str, value: &Value) -> Error {
 }
 
 /// An error for an array with an element that none of the commands returns.
-fn unexpected_part(operation: &'static str) -> Error {
+pub(super) fn unexpected_part(operation: &'static str) -> Error {
     unexpected(operation, &Value::Array(Vec::new()))
 }

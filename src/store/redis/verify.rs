@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::RedisSessionStore;
@@ -14,8 +15,8 @@ use super::keys::KeyKind;
 use super::net::error::Effect;
 use super::net::pool::To;
 use super::reply::decode;
-use crate::store::{RENEWED_FOR, Verified, VerifyOptions};
-use crate::{Result, operation};
+use crate::store::{Progress, RENEWED_FOR, Verified, VerifyOptions};
+use crate::{ErrorKind, Result, operation};
 
 /// The number of keys that one script looks at. It blocks the server for well under 1 ms.
 const VERIFY_STEP: usize = 50;
@@ -29,11 +30,12 @@ pub(super) fn run(store: &RedisSessionStore, options: VerifyOptions<'_>) -> Resu
         options,
         aside,
         found: Verified::default(),
+        progress: Progress::default(),
         hasher: RandomState::new(),
         given: HashSet::new(),
         looked_at: HashSet::new(),
     };
-    verification.run()?;
+    verification.found.interrupted = verification.run()?.is_break();
     Ok(verification.found)
 }
 
@@ -44,6 +46,7 @@ struct Verification<'a> {
     /// The suffix for the names of keys that are moved aside, empty in a dry run.
     aside: String,
     found: Verified,
+    progress: Progress,
     hasher: RandomState,
     /// The hashes of the keys of sessions that got an owner from a set. The hash of owners does not decide about them.
     given: HashSet<u64>,
@@ -60,26 +63,73 @@ enum Structure<'a> {
 }
 
 impl Verification<'_> {
-    fn run(&mut self) -> Result<()> {
+    fn run(&mut self) -> Result<ControlFlow<()>> {
         let (store, aside) = (self.store, (!self.options.dry_run).then(|| self.aside.clone()));
         let clobbered = store.clobbered(operation::VERIFY, aside.as_deref())?;
         self.found.displaced += clobbered.len() as u64;
-        for server in &store.pool.servers(operation::VERIFY)? {
-            store.walk(operation::VERIFY, To::Server(server), &["SCAN"], &[], |keys| self.verify_keys(&keys))?;
+        if self.verify_servers(&clobbered)?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
         for partition in 0..store.keys.partitions() {
             for structure in [Structure::Index, Structure::Owners] {
                 // A dry run has left it where it is.
-                if !self.options.dry_run || !clobbered.contains(&self.name_of(partition, structure)) {
-                    self.walk(partition, structure)?;
+                let is_clobbered = self.options.dry_run && clobbered.contains(&self.name_of(partition, structure));
+                if !is_clobbered && self.walk(partition, structure)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Verifies all keys of all servers. Before, it counts what the verification will look at.
+    fn verify_servers(&mut self, clobbered: &[String]) -> Result<ControlFlow<()>> {
+        let store = self.store;
+        let keys = store.server_total(operation::VERIFY)?;
+        let entries = self.count_entries(clobbered)?;
+        self.progress = Progress::new(0, keys.total + entries);
+        let (servers, mut scanned) = (store.pool.servers(operation::VERIFY)?, keys);
+        for (position, server) in servers.iter().enumerate() {
+            let left = servers.len() - position - 1;
+            let flow = store.scan_all(operation::VERIFY, To::Server(server), &["SCAN"], |keys, next| {
+                if self.verify_keys(&keys)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                scanned = store.scanned(scanned, next, left);
+                self.progress = Progress::new(scanned.done, scanned.total + entries);
+                Ok(self.report())
+            })?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Counts the entries of all indexes and hashes of owners, except those of another type.
+    fn count_entries(&self, clobbered: &[String]) -> Result<u64> {
+        let mut entries = 0;
+        for partition in 0..self.store.keys.partitions() {
+            for structure in [Structure::Index, Structure::Owners] {
+                let name = self.name_of(partition, structure);
+                let mut count = redis::cmd(if let Structure::Owners = structure { "HLEN" } else { "ZCOUNT" });
+                count.arg(&name).arg(if let Structure::Owners = structure { &[][..] } else { &["-inf", "+inf"] });
+                if clobbered.contains(&name) {
+                    continue;
+                }
+                match self.store.command(operation::VERIFY, Effect::Reads, To::Key(&name), &count) {
+                    Ok(count) => entries += decode::<u64>(operation::VERIFY, count.value)?,
+                    // The total only grows later than it could.
+                    Err(error) if error.kind() == ErrorKind::Denied => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(entries)
     }
 
     /// Verifies those keys that are keys of the store.
-    fn verify_keys(&mut self, keys: &[Vec<u8>]) -> Result<()> {
+    fn verify_keys(&mut self, keys: &[Vec<u8>]) -> Result<ControlFlow<()>> {
         let mut sessions = BTreeMap::<u32, Vec<&[u8]>>::new();
         let mut owners = BTreeMap::<u32, Vec<String>>::new();
         let kinds: Vec<_> =
@@ -98,34 +148,39 @@ impl Verification<'_> {
             self.verify_sessions(partition, &keys)?;
         }
         for (partition, owners) in owners {
-            self.verify_owners(partition, &owners)?;
+            if self.verify_owners(partition, &owners)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        self.report();
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Verifies the sets of these owners.
-    fn verify_owners(&mut self, partition: u32, owners: &[String]) -> Result<()> {
+    fn verify_owners(&mut self, partition: u32, owners: &[String]) -> Result<ControlFlow<()>> {
         let store = self.store;
         let sets: Vec<String> = owners.iter().map(|owner| store.keys.owned(partition, owner)).collect();
         let clobbered = store.clobbered_sets(partition, &self.aside, &sets)?;
         self.found.displaced += clobbered.len() as u64;
         for (owner, set) in owners.iter().zip(&sets) {
-            if !clobbered.contains(set) {
-                self.walk(partition, Structure::Owned(owner))?;
+            if !clobbered.contains(set) && self.walk(partition, Structure::Owned(owner))?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Verifies all entries of a structure.
-    fn walk(&mut self, partition: u32, structure: Structure<'_>) -> Result<()> {
+    fn walk(&mut self, partition: u32, structure: Structure<'_>) -> Result<ControlFlow<()>> {
         let name = self.name_of(partition, structure);
         let scan = if let Structure::Owners = structure { "HSCAN" } else { "ZSCAN" };
-        self.store.walk(operation::VERIFY, To::Key(&name), &[scan, &name], &[], |entries| {
-            self.verify_entries(partition, structure, &keys_of_pairs(entries))?;
-            self.report();
-            Ok(())
+        self.store.scan_all(operation::VERIFY, To::Key(&name), &[scan, &name], |entries, _| {
+            let keys = keys_of_pairs(entries);
+            self.verify_entries(partition, structure, &keys)?;
+            // The sets of owners are part of the walk over all keys.
+            if !matches!(structure, Structure::Owned(_)) {
+                self.progress = self.progress.after(keys.len() as u64);
+            }
+            Ok(self.report())
         })
     }
 
@@ -232,9 +287,7 @@ impl Verification<'_> {
         }
     }
 
-    fn report(&self) {
-        if let Some(progress) = self.options.progress {
-            progress(&self.found);
-        }
+    fn report(&self) -> ControlFlow<()> {
+        self.options.progress.map_or(ControlFlow::Continue(()), |report| report(&self.found, self.progress))
     }
 }

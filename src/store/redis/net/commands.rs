@@ -1,6 +1,6 @@
 //! Knowledge about commands of Redis: their kind, and whether they change their connection.
 //!
-//! A [connection](super::connection) asks for each command that it sends. The lists are sorted.
+//! A [connection](super::connection) asks for each command of an application. The lists are sorted.
 //!
 //! Invariant: a command that is on no list counts as one that may write and may change its connection.
 
@@ -67,6 +67,11 @@ pub(crate) struct Traits {
 impl Traits {
     const NONE: Self = Self { kind: None, blocks: false, keeps_connection: true };
     const UNKNOWN: Self = Self { kind: Some(Kind::Others), blocks: false, keeps_connection: false };
+
+    /// Returns the traits of commands of a store, which are all on one of the first two lists.
+    pub(crate) fn of_store(kind: Kind) -> Self {
+        Self { kind: Some(kind), ..Self::NONE }
+    }
 
     /// Returns the traits of commands that are sent together.
     pub(crate) fn of(commands: &[&Cmd]) -> Self {

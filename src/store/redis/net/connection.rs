@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 
 use super::breaker::{Breaker, Permit};
+use super::circuit::Kind;
 use super::commands::{self, Traits};
 use super::connector::RedisConnectionManager;
 use super::error;
@@ -41,18 +42,23 @@ const MIN_CONNECTION_AGE: Duration = Duration::from_millis(500);
 /// data, scripts, or transactions in one pipeline (`redis::pipe().atomic()`). Commands that the crate does not know count as
 /// changes.
 pub struct RedisConnection {
+    /// In a box, because the pool moves a connection several times for each operation.
+    state: Box<State>,
+}
+
+struct State {
     wire: Wire,
     db: i64,
     /// The generation that it belongs to. Once one connection has failed, its whole generation is suspect.
     generation: u64,
     opened: Instant,
     deadline: Duration,
+    /// Nine tenths of the deadline.
+    nearly_deadline: Duration,
     /// When the last exchange over it began, or when it was opened.
     last_used: Instant,
-    /// The end of the current operation. Without it, each command has the whole deadline.
-    until: Option<Instant>,
-    /// The permit for the first exchange of the current operation.
-    permit: Option<Permit>,
+    /// The operation of a store that uses the connection. Without one, each command has the whole deadline.
+    operation: Option<Operation>,
     /// True if each command needs `ASKING`, because this node of a cluster is importing the slot.
     asking: bool,
     /// The buffer in which commands are packed.
@@ -70,19 +76,36 @@ pub struct RedisConnection {
     idle_test: Arc<IdleTest>,
 }
 
+/// An operation of a store, as the connection needs it.
+struct Operation {
+    until: Instant,
+    /// The kind of its commands.
+    kind: Kind,
+    /// For the first exchange: its permit, and the time at which it begins.
+    first: Option<(Permit, Instant)>,
+}
+
+/// When an exchange began, and how long it may take.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Instant,
+    allowed: Duration,
+    limit: Limit,
+}
+
 impl RedisConnection {
     /// Wraps the wire to database `db` that was opened just now, as a connection of this generation.
     pub(crate) fn new(wire: Wire, db: i64, generation: u64, manager: &RedisConnectionManager) -> Self {
         let now = Instant::now();
-        Self {
+        let state = State {
             wire,
             db,
             generation,
             opened: now,
             deadline: manager.deadline(),
+            nearly_deadline: manager.deadline() * 9 / 10,
             last_used: now,
-            until: None,
-            permit: None,
+            operation: None,
             asking: false,
             packed: Vec::new(),
             spoiled: false,
@@ -92,61 +115,70 @@ impl RedisConnection {
             follows_a_master: manager.follows_a_master(),
             breaker: manager.breaker().clone(),
             idle_test: manager.idle_test(),
-        }
+        };
+        Self { state: Box::new(state) }
     }
 
     /// Returns `true` if no connection of its generation has failed.
     pub(crate) fn is_current(&self) -> bool {
-        self.breaker.is_current(self.generation)
+        self.state.breaker.is_current(self.state.generation)
     }
 
     /// Returns `true` if it must leave the pool.
     pub(crate) fn is_spoiled(&self) -> bool {
-        self.spoiled || self.changed
+        self.state.spoiled || self.state.changed
     }
 
     /// Returns the error of the last command if it was not sent, because the circuit breaker made it fail fast.
     pub(crate) fn take_refusal(&mut self) -> Option<RedisError> {
-        self.refused.take()
+        self.state.refused.take()
     }
 
-    /// Runs permitted commands that must end by `until`.
-    pub(crate) fn with_permit<R>(&mut self, permit: Permit, until: Instant, run: impl FnOnce(&mut Self) -> R) -> R {
-        (self.until, self.permit) = (Some(until), Some(permit));
+    /// Runs permitted commands of one kind that must end by `until`. The first one begins at `now`.
+    pub(crate) fn with_permit<R>(
+        &mut self,
+        permit: Permit,
+        now: Instant,
+        until: Instant,
+        run: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        self.state.operation = Some(Operation { until, kind: permit.kind(), first: Some((permit, now)) });
         let result = run(self);
-        (self.until, self.permit) = (None, None);
+        self.state.operation = None;
         result
     }
 
     /// Runs commands in a slot that this node is importing.
     pub(crate) fn asking<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
-        self.asking = true;
+        self.state.asking = true;
         let result = run(self);
-        self.asking = false;
+        self.state.asking = false;
         result
     }
 
     /// Tests the connection if it was idle for long. Returns `false` if it is dead, so that the caller drops it.
     ///
-    /// The test takes a quarter of the deadline at most. A silent connection is no outage, because a new one may work.
-    pub(crate) fn is_alive(&mut self, until: Instant) -> bool {
-        let verdict = self.idle_test.judge(self.last_used);
+    /// The test takes a quarter of the deadline at most, and moves `now`. A silent connection is no outage, because a new one
+    /// may work.
+    pub(crate) fn is_alive(&mut self, now: &mut Instant, until: Instant) -> bool {
+        let verdict = self.state.idle_test.judge(self.state.last_used, *now);
         if verdict == Verdict::Test {
-            let limit = Limit::until(until, self.deadline).at_most(self.deadline / 4);
-            match self.wire.query(&redis::cmd("PING"), limit) {
-                Err(error) if error.is_timeout() => self.idle_test.on_silence(),
+            let limit = Limit::until(until, self.state.deadline).at_most(self.state.deadline / 4);
+            match self.state.wire.query(&redis::cmd("PING"), limit) {
+                Err(error) if error.is_timeout() => self.state.idle_test.on_silence(),
                 Err(error) if error::is_unanswered(&error) => {
-                    self.breaker.on_connection_lost(self.generation, &error);
+                    self.state.breaker.on_connection_lost(self.state.generation, &error);
                 }
                 // An error reply is a reply.
                 _ => {
-                    self.last_used = Instant::now();
+                    *now = Instant::now();
+                    self.state.last_used = *now;
                     return true;
                 }
             }
         }
-        self.spoiled |= verdict != Verdict::Use;
-        !self.spoiled
+        self.state.spoiled |= verdict != Verdict::Use;
+        !self.state.spoiled
     }
 
     /// Sends two commands in one pipeline and returns both replies.
@@ -178,10 +210,10 @@ impl RedisConnection {
 
     /// Sends commands in one write and waits for a reply to each.
     fn run<const N: usize>(&mut self, commands: [&Cmd; N]) -> RedisResult<[Value; N]> {
-        let mut packed = mem::take(&mut self.packed);
+        let mut packed = mem::take(&mut self.state.packed);
         packed.clear();
         for command in commands {
-            if self.asking {
+            if self.state.asking {
                 redis::cmd("ASKING").write_packed_command(&mut packed);
             }
             command.write_packed_command(&mut packed);
@@ -190,9 +222,9 @@ impl RedisConnection {
             let mut pairs = commands.iter().zip(replies);
             pairs.all(|(command, reply)| matches!(reply, Value::ServerError(_)) || commands::may_give(command, reply))
         };
-        let replies = self.exchange(Traits::of(&commands), |connection, limit| {
-            let is_ours = connection.until.is_some();
-            let replies = connection.send_and_receive(&packed, limit)?;
+        let is_ours = self.state.operation.is_some();
+        let replies = self.exchange(self.traits(&commands), |connection, begun| {
+            let replies = connection.send_and_receive(&packed, begun)?;
             if is_ours && !is_valid(&replies) {
                 return Err(no_such_reply());
             }
@@ -200,7 +232,7 @@ impl RedisConnection {
         });
         // Free a buffer that one large command needed.
         if packed.capacity() <= MAX_BUFFER_BYTES {
-            self.packed = packed;
+            self.state.packed = packed;
         }
         // Report an error only now that all replies are received, so that none is left on the connection.
         let replies = replies?;
@@ -208,6 +240,15 @@ impl RedisConnection {
             Some(error) => Err(error),
             None => Ok(replies),
         }
+    }
+
+    /// Returns the traits of commands. A store knows the kind of its commands, so that only those of the application are looked
+    /// up.
+    fn traits(&self, commands: &[&Cmd]) -> Traits {
+        let Some(operation) = &self.state.operation else { return Traits::of(commands) };
+        let traits = Traits::of_store(operation.kind);
+        debug_assert_eq!(traits, Traits::of(commands), "the store names another kind than its commands have");
+        traits
     }
 
     /// Sends commands with these traits, receives their replies, and reports the outcome to the circuit breaker.
@@ -218,104 +259,98 @@ impl RedisConnection {
     fn exchange<R: AsRef<[Value]>>(
         &mut self,
         traits: Traits,
-        run: impl FnOnce(&mut Self, Limit) -> RedisResult<R>,
+        run: impl FnOnce(&mut Self, Begun) -> RedisResult<R>,
     ) -> RedisResult<R> {
-        let permit = self.permit(traits)?;
-        let (limit, begun, allowed) = self.begin();
-        let result = run(self, limit);
+        let (permit, begun) = self.begin(traits)?;
+        let result = run(self, begun);
         match &result {
             Ok(replies) => {
                 if let Some(permit) = permit {
-                    self.breaker.on_reply(permit);
+                    self.state.breaker.on_reply(permit);
                 }
                 replies.as_ref().iter().filter_map(error_reply).for_each(|error| self.on_error_reply(&error));
             }
-            Err(error) => self.on_failure(error, traits, permit, begun, allowed),
+            Err(error) => self.on_failure(error, traits, permit, begun),
         }
         result
     }
 
-    /// Asks for the permission to send commands with these traits.
-    fn permit(&mut self, traits: Traits) -> RedisResult<Option<Permit>> {
-        self.refused = None;
+    /// Begins an exchange of commands with these traits, and asks for the permission to send them.
+    fn begin(&mut self, traits: Traits) -> RedisResult<(Option<Permit>, Begun)> {
+        self.state.refused = None;
+        let until = self.state.operation.as_ref().map(|operation| operation.until);
         // The pool has checked the commands of a store already.
-        if self.until.is_none() {
-            if !self.origin.is_here() {
+        if until.is_none() {
+            if !self.state.origin.is_here() {
                 return Err((redis::ErrorKind::InvalidClientConfig, process::FORKED).into());
             }
-            self.changed |= !traits.keeps_connection;
+            self.state.changed |= !traits.keeps_connection;
         }
-        if let Some(permit) = self.permit.take().filter(|permit| Some(permit.kind()) == traits.kind) {
-            return Ok(Some(permit));
-        }
-        let permit = traits.kind.map(|kind| self.breaker.admit(kind)).transpose();
-        permit.inspect_err(|error| self.refused = Some(error.clone()))
-    }
-
-    /// Begins an exchange. Returns its limit, its beginning, and how long it may take.
-    fn begin(&mut self) -> (Limit, Instant, Duration) {
-        let now = Instant::now();
-        self.last_used = now;
-        let until = self.until.unwrap_or_else(|| now + self.deadline);
-        let allowed = until.saturating_duration_since(now);
+        let first = self.state.operation.as_mut().and_then(|operation| operation.first.take());
+        let (permit, at) = match first.filter(|(permit, _)| Some(permit.kind()) == traits.kind) {
+            Some((permit, at)) => (Some(permit), at),
+            None => (self.admit(traits)?, Instant::now()),
+        };
+        self.state.last_used = at;
+        let until = until.unwrap_or_else(|| at + self.state.deadline);
+        let allowed = until.saturating_duration_since(at);
         // An error names the deadline unless a good part of it had passed before.
-        let named = if allowed > self.deadline * 9 / 10 { self.deadline } else { allowed };
-        (Limit::until(until, named), now, allowed)
+        let named = if allowed > self.state.nearly_deadline { self.state.deadline } else { allowed };
+        Ok((permit, Begun { at, allowed, limit: Limit::until(until, named) }))
     }
 
-    fn send_and_receive<const N: usize>(&mut self, packed: &[u8], limit: Limit) -> RedisResult<[Value; N]> {
-        self.wire.send(packed, limit)?;
+    /// Asks for the permission to send commands with these traits.
+    fn admit(&mut self, traits: Traits) -> RedisResult<Option<Permit>> {
+        let permit = traits.kind.map(|kind| self.state.breaker.admit(kind)).transpose();
+        permit.inspect_err(|error| self.state.refused = Some(error.clone()))
+    }
+
+    fn send_and_receive<const N: usize>(&mut self, packed: &[u8], begun: Begun) -> RedisResult<[Value; N]> {
+        self.state.wire.send_at_once(packed, begun.limit, begun.allowed)?;
         let mut replies = [const { Value::Nil }; N];
         for reply in &mut replies {
-            if self.asking {
-                self.wire.receive()?;
+            if self.state.asking {
+                self.state.wire.receive()?;
             }
-            *reply = self.wire.receive()?;
+            *reply = self.state.wire.receive()?;
         }
-        self.wire.finish();
+        self.state.wire.finish();
         Ok(replies)
     }
 
     /// Sends a packed pipeline and receives this many replies.
-    fn send_pipeline(&mut self, packed: &[u8], count: usize, limit: Limit) -> RedisResult<Vec<Value>> {
-        self.wire.send(packed, limit)?;
-        let replies = (0..count).map(|_| self.wire.receive()).collect::<RedisResult<_>>()?;
-        self.wire.finish();
+    fn send_pipeline(&mut self, packed: &[u8], count: usize, begun: Begun) -> RedisResult<Vec<Value>> {
+        self.state.wire.send_at_once(packed, begun.limit, begun.allowed)?;
+        let replies = (0..count).map(|_| self.state.wire.receive()).collect::<RedisResult<_>>()?;
+        self.state.wire.finish();
         Ok(replies)
     }
 
-    /// Decides what a missing reply means for this connection and its generation. `allowed` is the time that the exchange had.
-    fn on_failure(
-        &mut self,
-        error: &RedisError,
-        traits: Traits,
-        permit: Option<Permit>,
-        begun: Instant,
-        allowed: Duration,
-    ) {
+    /// Decides what a missing reply means for this connection and its generation.
+    fn on_failure(&mut self, error: &RedisError, traits: Traits, permit: Option<Permit>, begun: Begun) {
         if !error::is_unanswered(error) {
             return;
         }
-        self.spoiled = true;
+        self.state.spoiled = true;
         if !error.is_timeout() {
-            self.breaker.on_connection_lost(self.generation, error);
+            self.state.breaker.on_connection_lost(self.state.generation, error);
         // A command that waited long for a connection had little time left, and some commands wait on purpose. Their silence
         // proves nothing about Redis.
-        } else if allowed >= self.deadline / 2 && !traits.blocks {
+        } else if begun.allowed >= self.state.deadline / 2 && !traits.blocks {
             match permit {
-                Some(permit) => self.breaker.on_silence(permit, self.generation, begun, error),
-                None => self.breaker.on_connection_lost(self.generation, error),
+                Some(permit) => self.state.breaker.on_silence(permit, self.state.generation, begun.at, error),
+                None => self.state.breaker.on_connection_lost(self.state.generation, error),
             }
         }
     }
 
     /// Decides what an error reply means for this connection and its generation.
     fn on_error_reply(&mut self, error: &RedisError) {
-        if error::cannot_serve(error) && self.opened.elapsed() >= MIN_CONNECTION_AGE {
-            self.spoiled = true;
-            if self.follows_a_master {
+        if error::cannot_serve(error) && self.state.opened.elapsed() >= MIN_CONNECTION_AGE {
+            self.state.spoiled = true;
+            if self.state.follows_a_master {
                 // All connections of the generation lead to this server, which is no longer the master.
-                self.breaker.on_connection_lost(self.generation, error);
+                self.state.breaker.on_connection_lost(self.state.generation, error);
             }
         }
     }
@@ -339,14 +374,14 @@ impl ConnectionLike for RedisConnection {
     }
 
     fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
-        let run = |connection: &mut Self, limit| connection.send_and_receive::<1>(command, limit);
+        let run = |connection: &mut Self, begun| connection.send_and_receive::<1>(command, begun);
         let [reply] = self.exchange(Traits::of_packed(command), run)?;
         error_reply(&reply).map_or(Ok(reply), Err)
     }
 
     fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
-        let mut replies = self.exchange(Traits::of_packed(commands), |connection, limit| {
-            connection.send_pipeline(commands, offset + count, limit)
+        let mut replies = self.exchange(Traits::of_packed(commands), |connection, begun| {
+            connection.send_pipeline(commands, offset + count, begun)
         })?;
         // The first replies acknowledge the parts of a transaction, unless a part is refused.
         let refused = replies.drain(..offset).find_map(|reply| error_reply(&reply));
@@ -354,7 +389,7 @@ impl ConnectionLike for RedisConnection {
     }
 
     fn get_db(&self) -> i64 {
-        self.db
+        self.state.db
     }
 
     fn check_connection(&mut self) -> bool {
@@ -362,18 +397,18 @@ impl ConnectionLike for RedisConnection {
     }
 
     fn is_open(&self) -> bool {
-        !self.spoiled
+        !self.state.spoiled
     }
 }
 
 impl Drop for RedisConnection {
     fn drop(&mut self) {
-        self.breaker.on_close(self.generation, self.is_spoiled());
+        self.state.breaker.on_close(self.state.generation, self.is_spoiled());
     }
 }
 
 impl fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConnection").field("spoiled", &self.spoiled).finish_non_exhaustive()
+        f.debug_struct("RedisConnection").field("spoiled", &self.state.spoiled).finish_non_exhaustive()
     }
 }

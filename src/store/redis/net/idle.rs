@@ -35,9 +35,9 @@ impl IdleTest {
         Self { after, suspect_until: Mutex::default() }
     }
 
-    /// Decides about a connection that was last used at this time.
-    pub(crate) fn judge(&self, last_used: Instant) -> Verdict {
-        if last_used.elapsed() < self.after {
+    /// Decides at `now` about a connection that was last used at this time.
+    pub(crate) fn judge(&self, last_used: Instant, now: Instant) -> Verdict {
+        if now.saturating_duration_since(last_used) < self.after {
             return Verdict::Use;
         }
         match *sync::lock(&self.suspect_until) {
@@ -61,13 +61,14 @@ mod tests {
     fn silence_of_one_closes_all_idle_connections() {
         let test = IdleTest::new(Duration::from_millis(20));
         let old = Instant::now();
-        assert_eq!(test.judge(old), Verdict::Use);
+        assert_eq!(test.judge(old, old), Verdict::Use);
         std::thread::sleep(Duration::from_millis(30));
         let used_since = Instant::now();
-        assert_eq!(test.judge(old), Verdict::Test);
+        let verdicts = || [old, used_since].map(|used| test.judge(used, Instant::now()));
+        assert_eq!(verdicts(), [Verdict::Test, Verdict::Use]);
         test.on_silence();
-        assert_eq!([old, used_since].map(|used| test.judge(used)), [Verdict::Close, Verdict::Use]);
+        assert_eq!(verdicts(), [Verdict::Close, Verdict::Use]);
         std::thread::sleep(Duration::from_millis(30));
-        assert_eq!([old, used_since].map(|used| test.judge(used)), [Verdict::Close, Verdict::Test]);
+        assert_eq!(verdicts(), [Verdict::Close, Verdict::Test]);
     }
 }

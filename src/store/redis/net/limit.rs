@@ -1,7 +1,7 @@
 //! The time limit of one exchange with a server, as an absolute point in time.
 //!
-//! Connecting and the stream use it. They ask it anew before every system call, so that neither a signal nor a reply that
-//! arrives in pieces prolongs an exchange.
+//! Connecting and the stream use it. After each wait they ask it anew. So neither a signal nor a reply in pieces prolongs an
+//! exchange.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -200,12 +200,13 @@ impl RedisPool {
     /// Returns the errors of [`get`](Self::get), except for [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     pub fn get_for(&self, key: &str) -> Result<PooledConnection<RedisConnectionManager>> {
         self.origin.check(operation::CONNECT)?;
-        let until = Instant::now() + self.deadline();
+        let mut now = Instant::now();
+        let until = now + self.deadline();
         let server = match &self.topology {
             Topology::Single(server) => server.clone(),
             Topology::Cluster(cluster) => cluster.owner(operation::CONNECT, until, slot(key.as_bytes()))?,
         };
-        server.checkout(operation::CONNECT, None, until)
+        server.checkout(operation::CONNECT, None, &mut now, until)
     }
 
     fn deadline(&self) -> Duration {

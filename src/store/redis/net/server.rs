@@ -126,8 +126,8 @@ impl Server {
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Outcome> {
         // Get the permit first, so that other callers fail fast while the probe waits for a connection.
-        let (mut connection, permit) = self.admit(operation, kind, until).inspect_err(|_| self.count_failure())?;
-        let result = connection.with_permit(permit, until, command);
+        let (mut connection, now, permit) = self.admit(operation, kind, until).inspect_err(|_| self.count_failure())?;
+        let result = connection.with_permit(permit, now, until, command);
         let refusal = connection.take_refusal();
         // Return the connection to the pool first, so that a spoiled connection makes room for another.
         drop(connection);
@@ -148,16 +148,17 @@ impl Server {
         }
     }
 
-    /// Returns a connection, and the permission to send commands of this kind over it.
+    /// Returns a connection, the time at which it was free, and the permission to send commands of this kind over it.
     fn admit(
         &self,
         operation: &'static str,
         kind: Kind,
         until: Instant,
-    ) -> Result<(PooledConnection<RedisConnectionManager>, Permit)> {
+    ) -> Result<(PooledConnection<RedisConnectionManager>, Instant, Permit)> {
         let permit =
             self.manager.breaker().admit_soon(kind).map_err(|error| error::connect_error(operation, &error))?;
-        Ok((self.checkout(operation, Some(kind), until)?, permit))
+        let mut now = Instant::now();
+        Ok((self.checkout(operation, Some(kind), &mut now, until)?, now, permit))
     }
 
     /// Counts an operation that failed, for the log of an outage.
@@ -173,17 +174,18 @@ impl Server {
     }
 
     /// Takes a connection from the pool. Waits for one until the deadline, unless the server cannot be reached. The application's
-    /// own commands are of no kind until they are sent.
+    /// own commands are of no kind until they are sent. A wait moves `now`.
     pub(crate) fn checkout(
         &self,
         operation: &'static str,
         kind: Option<Kind>,
+        now: &mut Instant,
         until: Instant,
     ) -> Result<PooledConnection<RedisConnectionManager>> {
         let (mut wait, mut waiting) = (FIRST_CHECKOUT_WAIT, None);
         loop {
             while let Some(mut connection) = self.pool.try_get() {
-                if connection.is_alive(until) {
+                if connection.is_alive(now, until) {
                     return Ok(connection);
                 }
             }
@@ -194,8 +196,10 @@ impl Server {
                 let why = format!("none of up to {} connections came free", self.pool.max_size());
                 return Err(Error::new(ErrorKind::TimedOut, operation).with_source(why));
             }
-            if let Ok(mut connection) = self.pool.get_timeout(left.min(wait))
-                && connection.is_alive(until)
+            let connection = self.pool.get_timeout(left.min(wait));
+            *now = Instant::now();
+            if let Ok(mut connection) = connection
+                && connection.is_alive(now, until)
             {
                 return Ok(connection);
             }

@@ -18,6 +18,10 @@ use super::limit::Limit;
 /// The least timeout that a socket gets. The kernel counts the timeouts of sockets in ticks of up to 10 ms, `poll` does not.
 const MIN_TIMEOUT: Duration = Duration::from_millis(16);
 
+/// So many bytes of an exchange are written without a wait, because they fit into the buffer of the socket, which is empty when
+/// an exchange begins.
+const UNWAITED_BYTES: usize = 16 * 1024;
+
 /// A stream to a server.
 pub(crate) enum Stream {
     Plain(Socket),
@@ -26,12 +30,13 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Sets when what is written and read from now on must be over.
-    pub(crate) fn set_limit(&mut self, limit: Limit) {
+    /// Sets when what is written and read from now on must be over. The caller has just read the clock, by which `left` is
+    /// left.
+    pub(crate) fn set_limit(&mut self, limit: Limit, left: Duration) {
         match self {
-            Self::Plain(socket) => socket.limit = limit,
+            Self::Plain(socket) => socket.set_limit(limit, left),
             #[cfg(feature = "tls-rustls")]
-            Self::Tls(tls) => tls.sock.limit = limit,
+            Self::Tls(tls) => tls.sock.set_limit(limit, left),
         }
     }
 }
@@ -69,12 +74,18 @@ impl Write for Stream {
 /// The kernel's own timeout of the socket is set once, to half of the deadline. While clearly more is left, a read or write is
 /// a single system call, and one that comes back after that timeout is repeated. With less left, `poll` waits first, for
 /// exactly what is left. So the timeout never has to be set again.
+///
+/// The clock is read once for an exchange whose command is small and whose reply comes in one piece, because until then only
+/// the read waits.
 pub(crate) struct Socket {
     peer: Peer,
     limit: Limit,
     /// From so much time left on, the timeout of the socket is no danger to the limit. The kernel overruns it by up to an
     /// eighth.
     unpolled_from: Duration,
+    /// Present if clearly more time than the timeout was left when the exchange began, and nothing has waited since: the number
+    /// of bytes that can still be written without a wait.
+    unwaited: Option<usize>,
 }
 
 /// The two kinds of sockets.
@@ -103,24 +114,31 @@ impl Socket {
         let peer = peer.into();
         let timeout = (deadline / 2).max(MIN_TIMEOUT);
         peer.set_timeout(timeout)?;
-        Ok(Self { peer, limit, unpolled_from: timeout + timeout / 4 })
+        Ok(Self { peer, limit, unpolled_from: timeout + timeout / 4, unwaited: None })
+    }
+
+    fn set_limit(&mut self, limit: Limit, left: Duration) {
+        self.limit = limit;
+        self.unwaited = (left >= self.unpolled_from).then_some(UNWAITED_BYTES);
     }
 
     /// Makes a system call that waits until the socket is `ready`, as often as it takes within the limit.
     #[inline]
     fn call(
-        &self,
+        &mut self,
         ready: PollFlags,
         missing: &str,
         mut call: impl FnMut(&Peer) -> io::Result<usize>,
     ) -> io::Result<usize> {
         loop {
-            if self.limit.check(missing)? < self.unpolled_from {
+            if self.unwaited.is_none() && self.limit.check(missing)? < self.unpolled_from {
                 self.wait(ready, missing)?;
             }
             match call(&self.peer) {
                 // A signal, or the timeout of the socket.
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                    self.unwaited = None;
+                }
                 done => return done,
             }
         }
@@ -166,21 +184,28 @@ impl Peer {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.call(PollFlags::IN, "no reply", |peer| match peer {
+        let read = self.call(PollFlags::IN, "no reply", |peer| match peer {
             Peer::Tcp(stream) => (&*stream).read(buffer),
             #[cfg(unix)]
             Peer::Unix(stream) => (&*stream).read(buffer),
-        })
+        });
+        self.unwaited = None;
+        read
     }
 }
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.call(PollFlags::OUT, "could not send", |peer| match peer {
+        self.unwaited = self.unwaited.and_then(|left| left.checked_sub(bytes.len()));
+        let written = self.call(PollFlags::OUT, "could not send", |peer| match peer {
             Peer::Tcp(stream) => (&*stream).write(bytes),
             #[cfg(unix)]
             Peer::Unix(stream) => (&*stream).write(bytes),
-        })
+        })?;
+        if written < bytes.len() {
+            self.unwaited = None;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -216,10 +241,22 @@ mod tests {
     fn silence_times_out_at_the_limit() {
         let (mut socket, _far) = pair();
         let start = Instant::now();
-        socket.limit = Limit::of(DEADLINE);
+        socket.set_limit(Limit::of(DEADLINE), DEADLINE);
         let error = socket.read(&mut [0; 16]).unwrap_err();
         assert_times_out(start, &error);
         assert_eq!(error.to_string(), "no reply within 200 ms");
+    }
+
+    #[test]
+    fn silence_after_a_write_times_out_at_the_limit() {
+        for bytes in [1, 2 * UNWAITED_BYTES] {
+            let (mut socket, _far) = pair();
+            let start = Instant::now();
+            socket.set_limit(Limit::of(DEADLINE), DEADLINE);
+            socket.write_all(&vec![0; bytes]).unwrap();
+            assert_eq!(socket.unwaited.is_some(), bytes == 1);
+            assert_times_out(start, &socket.read(&mut [0; 16]).unwrap_err());
+        }
     }
 
     #[test]
@@ -233,7 +270,7 @@ mod tests {
                 }
             });
             let start = Instant::now();
-            socket.limit = Limit::of(DEADLINE);
+            socket.set_limit(Limit::of(DEADLINE), DEADLINE);
             let error = socket.read_exact(&mut [0; 4096]).unwrap_err();
             done.store(true, Ordering::Relaxed);
             assert_times_out(start, &error);
@@ -244,7 +281,7 @@ mod tests {
     fn full_buffer_times_out_at_the_limit() {
         let (mut socket, _far) = pair();
         let start = Instant::now();
-        socket.limit = Limit::of(DEADLINE);
+        socket.set_limit(Limit::of(DEADLINE), DEADLINE);
         let error = socket.write_all(&vec![0; 64 << 20]).unwrap_err();
         assert_times_out(start, &error);
         assert_eq!(error.to_string(), "could not send within 200 ms");
@@ -259,7 +296,7 @@ mod tests {
                 thread::sleep(DEADLINE * 3 / 4);
                 far.write_all(b"late").unwrap();
             });
-            socket.limit = Limit::of(DEADLINE * 10);
+            socket.set_limit(Limit::of(DEADLINE * 10), DEADLINE * 10);
             assert_eq!(socket.read(&mut [0; 16]).unwrap(), 4);
         });
     }
@@ -268,7 +305,7 @@ mod tests {
     fn short_limit_counts_although_the_deadline_is_long() {
         let (mut socket, _far) = pair();
         let start = Instant::now();
-        socket.limit = Limit::of(DEADLINE / 10);
+        socket.set_limit(Limit::of(DEADLINE / 10), DEADLINE / 10);
         assert_eq!(socket.read(&mut [0; 16]).unwrap_err().to_string(), "no reply within 20 ms");
         assert!(start.elapsed() < DEADLINE / 10 + SLACK, "{:?}", start.elapsed());
     }

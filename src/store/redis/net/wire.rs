@@ -4,6 +4,7 @@
 //! replies may no longer match, so the owner closes the connection.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use redis::{Cmd, Parser, ProtocolVersion, RedisResult, Value};
 
@@ -30,8 +31,13 @@ impl Wire {
 
     /// Sends commands that are packed already. They, and the replies to them, have this limit.
     pub(crate) fn send(&mut self, packed: &[u8], limit: Limit) -> RedisResult<()> {
+        self.send_at_once(packed, limit, limit.left())
+    }
+
+    /// Sends commands as [`send`](Self::send) does. The caller has just read the clock, by which `left` is left.
+    pub(crate) fn send_at_once(&mut self, packed: &[u8], limit: Limit, left: Duration) -> RedisResult<()> {
         self.received = 0;
-        self.stream.set_limit(limit);
+        self.stream.set_limit(limit, left);
         self.stream.write_all(packed)?;
         self.stream.flush()?;
         Ok(())

@@ -1,0 +1,366 @@
+//! The walk over all sessions of a Redis store, and reading and ending the sessions that it found.
+//!
+//! The trait implementation of the store calls it. An expiring store walks the index of one partition after the other, a plain
+//! store all keys of one server after the other. The invariant: a command takes Redis well under 2 ms, however many sessions
+//! there are, and only `end` changes anything.
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::vec;
+
+use redis::{Cmd, ConnectionLike, Value};
+
+use super::RedisSessionStore;
+use super::index::{SCAN_STEP, keys_of_pairs};
+use super::net::error::Effect;
+use super::net::pool::To;
+use super::net::server::Server;
+use super::reply::{decode, decode_ttl, unexpected_part};
+use crate::store::{Bytes, KeyPage, KeyPages, Progress, SessionKey, Snapshot};
+use crate::{Error, ErrorKind, Handle, Result, operation};
+
+/// The number of entries of an index, or of sessions, that one step looks at.
+const INDEX_STEP: usize = 250;
+
+/// The number of keys that one step over a whole server looks at. Most of them are no sessions if the server has other keys.
+const SERVER_STEP: usize = 500;
+
+/// Begins a walk.
+pub(super) fn pages(store: &RedisSessionStore) -> Result<KeyPages<'_>> {
+    if store.expiring {
+        let total = store.index_total(operation::WALK)?;
+        return Ok(Box::new(IndexPages { store, partitions: 0..store.keys.partitions(), open: None, total }));
+    }
+    if store.keys.kind() == "custom" {
+        let why = "a plain store cannot recognise keys of a custom key mapper: use an expiring store";
+        return Err(Error::unsupported(operation::WALK, why));
+    }
+    let total = store.server_total(operation::WALK)?;
+    let servers = store.pool.servers(operation::WALK)?.into_iter();
+    Ok(Box::new(ServerPages { store, servers, open: None, total }))
+}
+
+/// The pages of a walk over the indexes of an expiring store.
+struct IndexPages<'a> {
+    store: &'a RedisSessionStore,
+    /// The partitions that the walk has not begun.
+    partitions: Range<u32>,
+    /// The partition that the walk is in, and its cursor.
+    open: Option<(u32, u64)>,
+    total: Progress,
+}
+
+impl IndexPages<'_> {
+    fn read(&mut self, partition: u32, cursor: u64) -> Result<KeyPage> {
+        let (store, index) = (self.store, self.store.keys.index(partition));
+        let (next, entries) =
+            store.scan(operation::WALK, To::Key(index), &["ZSCAN", index], cursor, INDEX_STEP, &[])?;
+        let keys = keys_of_pairs(entries);
+        store.foreign_keys.look(&store.keys, partition, keys.iter().map(Vec::as_slice));
+        self.open = (next != 0).then_some((partition, next));
+        self.total = self.total.after(keys.len() as u64);
+        let keys = keys.into_iter().filter(|key| store.keys.is_in(partition, key));
+        Ok(KeyPage::new(keys.map(|key| session_key(partition, key)).collect(), self.total))
+    }
+}
+
+impl Iterator for IndexPages<'_> {
+    type Item = Result<KeyPage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (partition, cursor) = match self.open.take() {
+            Some(open) => open,
+            None => (self.partitions.next()?, 0),
+        };
+        Some(self.read(partition, cursor).inspect_err(|_| self.partitions = 0..0))
+    }
+}
+
+/// The pages of a walk over the keys of all servers. A plain store walks so.
+struct ServerPages<'a> {
+    store: &'a RedisSessionStore,
+    /// The servers that the walk has not begun.
+    servers: vec::IntoIter<Arc<Server>>,
+    /// The server that the walk is on, and its cursor.
+    open: Option<(Arc<Server>, u64)>,
+    total: Progress,
+}
+
+impl ServerPages<'_> {
+    fn read(&mut self, server: Arc<Server>, cursor: u64) -> Result<KeyPage> {
+        let store = self.store;
+        let pattern = store.keys.pattern();
+        let after = ["MATCH", &pattern, "TYPE", "string"];
+        let (next, keys) = store.scan(operation::WALK, To::Server(&server), &["SCAN"], cursor, SERVER_STEP, &after)?;
+        self.open = (next != 0).then_some((server, next));
+        self.total = store.scanned(self.total, next, self.servers.len());
+        let keys = keys.into_iter().filter_map(|key| Some(session_key(store.keys.partition_of(&key)?, key)));
+        Ok(KeyPage::new(keys.collect(), self.total))
+    }
+}
+
+impl Iterator for ServerPages<'_> {
+    type Item = Result<KeyPage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (server, cursor) = match self.open.take() {
+            Some(open) => open,
+            None => (self.servers.next()?, 0),
+        };
+        Some(self.read(server, cursor).inspect_err(|_| self.servers = Vec::new().into_iter()))
+    }
+}
+
+fn session_key(partition: u32, key: Vec<u8>) -> SessionKey {
+    SessionKey::new(Handle::of_key(&key), partition, key)
+}
+
+/// Reads the live sessions under these keys.
+pub(super) fn snapshots(store: &RedisSessionStore, keys: &[SessionKey]) -> Result<Vec<Snapshot>> {
+    let mut found: Vec<Option<Snapshot>> = Vec::new();
+    found.resize_with(keys.len(), || None);
+    for (partition, positions) in by_partition(store, keys) {
+        for positions in positions.chunks(INDEX_STEP) {
+            let some: Vec<&SessionKey> = positions.iter().map(|&position| &keys[position]).collect();
+            for (position, snapshot) in positions.iter().zip(read(store, partition, &some)?) {
+                found[*position] = snapshot;
+            }
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Groups keys, by their positions, so that one pipeline can go to each group.
+fn by_partition(store: &RedisSessionStore, keys: &[SessionKey]) -> BTreeMap<u32, Vec<usize>> {
+    let is_one_group = !store.expiring && !store.pool.is_cluster();
+    let mut groups = BTreeMap::<u32, Vec<usize>>::new();
+    for (position, key) in keys.iter().enumerate() {
+        groups.entry(if is_one_group { 0 } else { key.partition() }).or_default().push(position);
+    }
+    groups
+}
+
+/// Reads sessions of one group in one round trip.
+fn read(store: &RedisSessionStore, partition: u32, keys: &[&SessionKey]) -> Result<Vec<Option<Snapshot>>> {
+    let mut commands: Vec<Cmd> = Vec::with_capacity(2 * keys.len() + 1);
+    for key in keys {
+        commands.extend(["GET", "PTTL"].map(|name| command(name, key.name())));
+    }
+    if store.expiring {
+        let mut owners = command("HMGET", store.keys.owners(partition).as_bytes());
+        owners.arg(keys.iter().map(|key| key.name()).collect::<Vec<_>>());
+        commands.push(owners);
+    }
+    let mut replies = pipeline(store, operation::WALK, Effect::Reads, keys[0], commands)?.into_iter();
+    let read: Vec<_> = keys.iter().map(|_| (replies.next(), replies.next())).collect();
+    let owners = match replies.next() {
+        Some(Value::Array(owners)) => owners,
+        // Another program may have written over the hash of owners.
+        _ => Vec::new(),
+    };
+    let mut owners = owners.into_iter();
+    let snapshots = keys.iter().zip(read).map(|(key, (payload, left))| {
+        let owner = owners.next();
+        let snapshot = snapshot(store, key, payload?, left?)?;
+        Some(Snapshot { owner_hash: owner.and_then(|owner| decode(operation::WALK, owner).ok()), ..snapshot })
+    });
+    Ok(snapshots.collect())
+}
+
+/// Returns a session, if it is live and its key has the right type.
+fn snapshot(store: &RedisSessionStore, key: &SessionKey, payload: Value, left: Value) -> Option<Snapshot> {
+    let (Value::BulkString(payload), Value::Int(left)) = (payload, left) else { return None };
+    let grace = store.grace_millis() as i64;
+    let left = match left {
+        -1 => None,
+        left if left > grace || left >= 0 && grace == 0 => decode_ttl(left - grace),
+        _ => return None,
+    };
+    Some(Snapshot::new(key.clone(), Bytes::from(payload), left))
+}
+
+/// Ends sessions, and returns how many were live.
+pub(super) fn end(store: &RedisSessionStore, keys: &[SessionKey]) -> Result<u64> {
+    if store.expiring {
+        return keys.iter().try_fold(0, |ended, key| Ok(ended + end_indexed(store, key)?));
+    }
+    let mut ended = 0;
+    for positions in by_partition(store, keys).values() {
+        for positions in positions.chunks(INDEX_STEP) {
+            let some: Vec<&SessionKey> = positions.iter().map(|&position| &keys[position]).collect();
+            ended += end_plain(store, &some)?;
+        }
+    }
+    Ok(ended)
+}
+
+/// Ends a session of an expiring store by the script that also clears index, owner and companions.
+fn end_indexed(store: &RedisSessionStore, key: &SessionKey) -> Result<u64> {
+    let (name, partition) = (text(key)?, key.partition());
+    if partition >= store.keys.partitions() {
+        return Ok(0);
+    }
+    let (index, base, no_args) = (store.keys.index(partition), Some(store.keys.base(partition)), [[0; 0]; 0]);
+    let deleted = store.pool.call(operation::END, Effect::Writes, To::Key(name), |connection| {
+        store.scripts.delete.call(connection, &[name, index], &no_args, base)
+    });
+    match deleted {
+        Ok(deleted) => decode(operation::END, deleted.value),
+        // Another program wrote over the key, so there is no session.
+        Err(error) if error.kind() == ErrorKind::WrongType => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends sessions of a plain store with their companions, in one round trip.
+fn end_plain(store: &RedisSessionStore, keys: &[&SessionKey]) -> Result<u64> {
+    let mut commands = Vec::with_capacity(2 * keys.len());
+    for key in keys {
+        let mut del = command("DEL", key.name());
+        let name = text(key)?;
+        del.arg(store.companions.iter().map(|suffix| store.keys.companion(name, suffix)).collect::<Vec<_>>());
+        commands.extend([command("EXISTS", key.name()), del]);
+    }
+    let replies = pipeline(store, operation::END, Effect::Writes, keys[0], commands)?;
+    let live = replies.iter().step_by(2).filter(|existed| **existed == Value::Int(1)).count();
+    Ok(live as u64)
+}
+
+/// Sends commands about keys in one hash slot, or on the only server, in one round trip. A reply of the wrong type is
+/// among the replies; if any command fails for another reason, so does the call.
+fn pipeline(
+    store: &RedisSessionStore,
+    operation: &'static str,
+    effect: Effect,
+    key: &SessionKey,
+    commands: Vec<Cmd>,
+) -> Result<Vec<Value>> {
+    let packed: Vec<u8> = commands.iter().flat_map(Cmd::get_packed_command).collect();
+    let send = |connection: &mut super::RedisConnection| {
+        let replies = connection.req_packed_commands(&packed, 0, commands.len())?;
+        let failed = replies.iter().find_map(|reply| match reply {
+            Value::ServerError(error) if error.code() != "WRONGTYPE" => Some(error.clone()),
+            _ => None,
+        });
+        failed.map_or(Ok(Value::Array(replies)), |error| Err(error.into()))
+    };
+    let answer = store.pool.call(operation, effect, To::Key(text(key)?), send);
+    match answer {
+        Ok(answer) => match answer.value {
+            Value::Array(replies) if replies.len() == commands.len() => Ok(replies),
+            _ => Err(unexpected_part(operation)),
+        },
+        // While a hash slot moves to another node, one command at a time finds its key.
+        Err(error) if store.pool.is_cluster() && error.kind() == ErrorKind::Unavailable => {
+            one_by_one(store, operation, effect, key, &commands)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends commands about keys in one hash slot, in one round trip each.
+fn one_by_one(
+    store: &RedisSessionStore,
+    operation: &'static str,
+    effect: Effect,
+    key: &SessionKey,
+    commands: &[Cmd],
+) -> Result<Vec<Value>> {
+    let to = To::Key(text(key)?);
+    let send = |command: &Cmd| match store.command(operation, effect, to, command) {
+        Ok(answer) => Ok(answer.value),
+        Err(error) if error.kind() == ErrorKind::WrongType => Ok(Value::Nil),
+        Err(error) => Err(error),
+    };
+    commands.iter().map(send).collect()
+}
+
+impl RedisSessionStore {
+    /// Runs a step of a command such as `SCAN`, with the cursor between `before` and `after`. Returns the next cursor, which is 0
+    /// after the last step, and what the step found.
+    fn scan(
+        &self,
+        operation: &'static str,
+        to: To<'_>,
+        before: &[&str],
+        cursor: u64,
+        step: usize,
+        after: &[&str],
+    ) -> Result<(u64, Vec<Vec<u8>>)> {
+        let mut scan = redis::Cmd::new();
+        scan.arg(before).arg(cursor).arg("COUNT").arg(step).arg(after);
+        decode(operation, self.command(operation, Effect::Reads, to, &scan)?.value)
+    }
+
+    /// Runs a command such as `SCAN` to its end, or until `step` breaks. `step` gets what was found and the next cursor.
+    pub(super) fn scan_all(
+        &self,
+        operation: &'static str,
+        to: To<'_>,
+        before: &[&str],
+        mut step: impl FnMut(Vec<Vec<u8>>, u64) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        let mut cursor = 0;
+        loop {
+            let (next, found) = self.scan(operation, to, before, cursor, SCAN_STEP, &[])?;
+            if step(found, next)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
+    }
+
+    /// Returns a progress of 0 out of all entries of all indexes.
+    pub(super) fn index_total(&self, operation: &'static str) -> Result<Progress> {
+        let mut total = 0;
+        for partition in 0..self.keys.partitions() {
+            let index = self.keys.index(partition);
+            let mut zcount = redis::cmd("ZCOUNT");
+            zcount.arg(index).arg("-inf").arg("+inf");
+            total += decode::<u64>(operation, self.command(operation, Effect::Reads, To::Key(index), &zcount)?.value)?;
+        }
+        Ok(Progress::new(0, total))
+    }
+
+    /// Returns a progress of 0 out of all keys of all servers, or out of 0 if the user may not run `DBSIZE`.
+    pub(super) fn server_total(&self, operation: &'static str) -> Result<Progress> {
+        let mut total = 0;
+        for server in &self.pool.servers(operation)? {
+            match self.command(operation, Effect::Reads, To::Server(server), &redis::cmd("DBSIZE")) {
+                Ok(keys) => total += decode::<u64>(operation, keys.value)?,
+                Err(error) if error.kind() == ErrorKind::Denied => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Progress::new(0, total))
+    }
+
+    /// Returns the progress of a scan over all servers after a step, from the next cursor and the number of servers that the scan
+    /// has not begun.
+    ///
+    /// `SCAN` does not report how many keys it looked at. It counts the cursor up with its bits in reverse order, so the reversed
+    /// cursor is the part of the keys that it has passed. In a cluster, newer servers put the hash slot into the cursor.
+    pub(super) fn scanned(&self, so_far: Progress, cursor: u64, servers_left: usize) -> Progress {
+        let done = match (cursor, servers_left) {
+            (0, 0) => so_far.total,
+            _ if self.pool.is_cluster() => so_far.total.min(so_far.done + SERVER_STEP as u64),
+            _ => ((u128::from(so_far.total) * u128::from(cursor.reverse_bits())) >> 64) as u64,
+        };
+        Progress::new(done.max(so_far.done), so_far.total)
+    }
+}
+
+/// The key of a session as text. A store makes no other keys.
+fn text(key: &SessionKey) -> Result<&str> {
+    str::from_utf8(key.name()).map_err(|_| unexpected_part(operation::WALK))
+}
+
+fn command(name: &str, key: &[u8]) -> Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(key);
+    command
+}
