@@ -52,7 +52,7 @@ use super::{
     Bind, Created, DATA_GRACE_PERIOD, Found, Health, KeyPages, Saved, SessionIndex, SessionKey, SessionStore, Snapshot,
     Stored, Touch, Version, Write, companion,
 };
-use crate::{Error, Handle, Result, SessionId, operation};
+use crate::{Error, Handle, Observer, Result, SessionId, operation};
 
 /// Sessions in Redis 7.0 or newer, or Valkey: on one server, on a master that Sentinels name, or in a cluster; see
 /// [`topologies`](crate::topologies).
@@ -240,6 +240,10 @@ impl SessionStore for RedisSessionStore {
 
     fn health(&self) -> Health {
         self.pool.health()
+    }
+
+    fn observe(&self, observer: &Arc<dyn Observer>) {
+        self.pool.observe(observer);
     }
 }
 
