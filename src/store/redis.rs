@@ -19,6 +19,8 @@ mod scripted;
 mod single;
 mod verify;
 mod version;
+#[cfg(feature = "cli")]
+mod vitals;
 mod walk;
 
 use std::fmt;
@@ -39,9 +41,13 @@ pub use self::net::credentials::Credentials;
 use self::net::error::Effect;
 pub use self::net::pool::RedisPool;
 use self::net::pool::{Answer, To};
+#[cfg(feature = "cli")]
+pub(crate) use self::recorded::RecordedKind;
 #[cfg(feature = "clap")]
 pub(crate) use self::recorded::check_url;
 use self::script::Scripts;
+#[cfg(feature = "cli")]
+pub(crate) use self::vitals::Vitals;
 use super::{
     Bind, Created, DATA_GRACE_PERIOD, Found, Health, KeyPages, Saved, SessionIndex, SessionKey, SessionStore, Snapshot,
     Stored, Touch, Version, Write, companion,

@@ -229,7 +229,8 @@ fn pipeline(
     key: &SessionKey,
     commands: Vec<Cmd>,
 ) -> Result<Vec<Value>> {
-    let packed: Vec<u8> = commands.iter().flat_map(Cmd::get_packed_command).collect();
+    let mut packed = Vec::new();
+    commands.iter().for_each(|command| command.write_packed_command(&mut packed));
     let send = |connection: &mut super::RedisConnection| {
         let replies = connection.req_packed_commands(&packed, 0, commands.len())?;
         let failed = replies.iter().find_map(|reply| match reply {
