@@ -10,6 +10,8 @@ mod lifetime;
 mod marks;
 #[path = "policy/memory.rs"]
 mod memory;
+#[path = "policy/peek.rs"]
+mod peek;
 #[path = "policy/remember.rs"]
 mod remember;
 mod support;

@@ -91,6 +91,11 @@ fn live(store: &RedisSessionStore, mut did: impl FnMut(&'static str, &str)) {
     assert_eq!(open(&still, &id).count, 1);
     did("read", &key);
 
+    let session = touching.peek([&*cookie(&id)]).unwrap();
+    assert!(session.count == 1 && session.expires_in().is_some());
+    assert_eq!(touching.commit(session).unwrap().outcome(), Outcome::Unchanged);
+    did("peek", &key);
+
     let mut session = open(&touching, &id);
     assert_eq!(session.count, 1);
     did("touch", &key);
@@ -158,6 +163,7 @@ fn operations_take_as_few_commands_as_they_can() {
             let expected: &[&str] = match (kind, operation) {
                 (Kind::Plain, "create") => &["SET KEY VALUE PX 604800000 NX GET"],
                 (Kind::Plain, "read") => &["GET KEY"],
+                (_, "peek") => &["GET KEY", "PTTL KEY"],
                 (Kind::Plain, "touch") => &["GETEX KEY PX 604800000"],
                 (Kind::Plain, "overwrite") => &["SET KEY VALUE PX 604800000 XX GET"],
                 (Kind::Plain, "destroy") => &["DEL KEY"],

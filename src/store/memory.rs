@@ -108,7 +108,7 @@ impl SessionStore for MemorySessionStore {
             Some((deadline, Entry::Session { payload, .. })) => (*deadline, payload.clone()),
         };
         let touched = match touch {
-            Touch::No => deadline,
+            Touch::No | Touch::Peek => deadline,
             Touch::Set(ttl) => Some(now + ttl_millis(ttl)),
             Touch::Extend(ttl) => deadline.map(|deadline| deadline.max(now + ttl_millis(ttl))),
         };

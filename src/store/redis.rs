@@ -262,6 +262,7 @@ impl RedisSessionStore {
     fn read_live(&self, id: &SessionId, key: &str, touch: Touch) -> Result<Option<Stored>> {
         match touch {
             Touch::No => self.read_untouched(operation::READ, key),
+            Touch::Peek => scripted::get(self, operation::READ, key),
             Touch::Set(ttl) if self.single_command() => single::get_and_touch(self, key, ttl),
             Touch::Set(ttl) => scripted::get_and_touch(self, id, key, ttl, false),
             Touch::Extend(ttl) => scripted::get_and_touch(self, id, key, ttl, true),

@@ -86,7 +86,8 @@ pub(super) fn delete(store: &RedisSessionStore, id: &SessionId, key: &str) -> Re
     Ok(run(store, operation::DELETE, &store.scripts.delete, id, &[key], Args::new())?.value)
 }
 
-/// Reads a value of an expiring store and leaves its TTL alone. Also reads a companion, which lives as long as its session.
+/// Reads a value with the time it has left, and leaves its TTL alone. In an expiring store it also reads a companion, which lives
+/// as long as its session.
 pub(super) fn get(store: &RedisSessionStore, operation: &'static str, key: &str) -> Result<Option<Stored>> {
     let grace = store.grace_millis() as i64;
     let mut pttl = redis::cmd("PTTL");
