@@ -371,6 +371,20 @@ pub enum Touch {
     /// The session now lives at least this long: a deadline that is further away stays, and a session that does not expire
     /// goes on not expiring.
     Extend(Duration),
+    /// Like `Set(ttl)`, but nothing is written if the session has more than `enough` left, and not more than `ttl`.
+    SetIfDue {
+        /// How long the session lives after the touch.
+        ttl: Duration,
+        /// The time left at which the touch is due.
+        enough: Duration,
+    },
+    /// Like `Extend(ttl)`, but nothing is written if the session has more than `enough` left.
+    ExtendIfDue {
+        /// How long the session lives at least after the touch.
+        ttl: Duration,
+        /// The time left at which the touch is due.
+        enough: Duration,
+    },
 }
 
 /// What a [`read`](SessionStore::read) found.

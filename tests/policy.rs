@@ -17,6 +17,8 @@ mod remember;
 mod support;
 #[path = "policy/time.rs"]
 mod time;
+#[path = "policy/touch_every.rs"]
+mod touch_every;
 
 use std::cell::Cell;
 use std::time::Duration;

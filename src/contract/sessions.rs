@@ -277,6 +277,33 @@ pub(super) fn peeks_tell_the_time_left(tested: &Tested<'_>) {
     assert!(matches!(found, Found::Absent), "a peek moved the deadline: {found:?}");
 }
 
+pub(super) fn touches_that_are_due_move_the_deadline(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let set = |ttl: u32, enough: u32| Touch::SetIfDue { ttl: HOUR * ttl, enough: HOUR * enough };
+    let extend = |ttl: u32, enough: u32| Touch::ExtendIfDue { ttl: HOUR * ttl, enough: HOUR * enough };
+    let id = create(store, b"v", HOUR * 3);
+    for (touch, left) in [
+        (set(4, 2), 3),
+        (extend(4, 2), 3),
+        (set(5, 3), 5),
+        (set(4, 2), 4),
+        (extend(3, 2), 4),
+        (extend(6, 4), 6),
+        (extend(3, 1), 6),
+    ] {
+        assert_left(live(store, &id, touch), HOUR * left);
+        assert_left(live(store, &id, Touch::Peek), HOUR * left);
+    }
+    let for_ever = create(store, b"v", None);
+    assert_eq!(live(store, &for_ever, extend(2, 1)).expires_in, None);
+    assert_left(live(store, &for_ever, set(2, 1)), HOUR * 2);
+    let due = create(store, b"v", HOUR);
+    let _ = live(store, &due, Touch::SetIfDue { ttl: SHORT, enough: SHORT / 2 });
+    wait(SHORT * 2);
+    assert_absent(store, &due);
+    let _ = live(store, &id, Touch::No);
+}
+
 pub(super) fn extreme_times_to_live(tested: &Tested<'_>) {
     let Tested { store, wait, .. } = *tested;
     let (at_once, touched) = (create(store, b"v", Duration::ZERO), create(store, b"v", HOUR));

@@ -253,7 +253,7 @@ impl<T: 'static> Inner<T> {
             }
             return Ok(None);
         }
-        let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
+        let expires_in = self.timeouts().promise(stored.expires_in, &envelope, now);
         let origin = Origin::Stored { id: *id, version: stored.version };
         let session = self.session(envelope, origin, expires_in, now);
         Ok(Some(Session { clock_was_ahead, is_peeked, ..session }))
@@ -295,12 +295,13 @@ impl<T: 'static> Inner<T> {
         Ok((stored, envelope))
     }
 
-    /// Returns the touch that is missing after a read. To save round trips, a session that has lost less than a 64th of the time
-    /// is left as it is.
+    /// Returns the touch that is missing after a read. To save round trips, a session that has lost less than a 64th of the time,
+    /// or less than `touch_every`, is left as it is.
     fn second_touch(&self, id: &SessionId, stored: &Stored, envelope: &Envelope<T>, touched: Touch) -> Option<Touch> {
         let now = self.clock.now();
+        let timeouts = self.timeouts();
         let (idle, lifetime_left) = (self.idle_timeout(envelope), self.lifetime_left(envelope, now));
-        let wanted = [idle, lifetime_left].into_iter().flatten().min().filter(|wanted| !wanted.is_zero())?;
+        let wanted = timeouts.stored_ttl(envelope, now).filter(|wanted| !wanted.is_zero())?;
         if !self.touch_on_read {
             return None;
         }
@@ -310,11 +311,14 @@ impl<T: 'static> Inner<T> {
             self.bounded.remove(id);
             return Some(self.touch());
         }
+        if timeouts.touch_every.is_some() && lifetime_left == Some(wanted) {
+            self.bounded.insert(*id, now + wanted, now);
+        }
         let left = stored.expires_in?;
-        if left < wanted - wanted / 64 {
+        if left.saturating_add(timeouts.slack(wanted, lifetime_left)) < wanted {
             return Some(Touch::Extend(wanted));
         }
-        let longest = self.timeouts().longest_ttl(envelope, now);
+        let longest = timeouts.longest_ttl(envelope, now);
         let end = longest.filter(|end| left > *end + (wanted / 64).min(Duration::from_secs(1)))?;
         if is_bounded {
             self.bounded.insert(*id, now + end, now);
@@ -326,17 +330,32 @@ impl<T: 'static> Inner<T> {
     fn first_touch(&self, ids: &[SessionId]) -> Touch {
         let touch = self.touch();
         let may_be_bounded = touch != Touch::No && self.lifetime.is_some();
-        if may_be_bounded && ids.iter().any(|id| self.bounded.contains(id)) { Touch::No } else { touch }
+        if may_be_bounded && ids.iter().any(|id| self.is_known_as_bounded(id)) { Touch::No } else { touch }
+    }
+
+    /// Returns `true` if no use moves the deadline of the session any more. With `touch_every` the lifetime bounds the TTL even before
+    /// it bounds the idle timeout. Until then, a manager without the setting may make the TTL shorter.
+    fn is_known_as_bounded(&self, id: &SessionId) -> bool {
+        let idle = self.timeouts().shortest_idle_timeout().filter(|_| self.touch_every.is_some());
+        let end = self.bounded.end(id);
+        end.is_some_and(|end| idle.is_none_or(|idle| end < self.clock.now() + idle))
     }
 
     fn touch(&self) -> Touch {
-        match self.timeouts().shortest_idle_timeout() {
-            // The TTL ends with the lifetime from the beginning, and no use moves that end.
-            Some(idle) if self.lifetime.is_some_and(|lifetime| lifetime <= idle) => Touch::No,
-            // A longer deadline may be that of a remembered or an owned session.
-            Some(idle) if self.touch_on_read && self.timeouts().vary() => Touch::Extend(idle),
-            Some(idle) if self.touch_on_read => Touch::Set(idle),
-            _ => Touch::No,
+        let timeouts = self.timeouts();
+        let Some(idle) = timeouts.shortest_idle_timeout().filter(|_| self.touch_on_read) else { return Touch::No };
+        // The TTL ends with the lifetime from the beginning, and no use moves that end.
+        if self.lifetime.is_some_and(|lifetime| lifetime <= idle) {
+            return Touch::No;
+        }
+        let ttl = timeouts.idle_ttl(idle);
+        let enough = self.touch_every.map(|every| ttl.saturating_sub(every));
+        // A longer deadline may be that of a remembered or an owned session.
+        match (timeouts.vary(), enough) {
+            (true, None) => Touch::Extend(ttl),
+            (false, None) => Touch::Set(ttl),
+            (true, Some(enough)) => Touch::ExtendIfDue { ttl, enough },
+            (false, Some(enough)) => Touch::SetIfDue { ttl, enough },
         }
     }
 

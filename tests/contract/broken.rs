@@ -70,6 +70,7 @@ enum Fault {
     WalksIntoTheDead,
     TouchesWhileWalking,
     TouchesWhilePeeking,
+    TouchesBeforeItIsDue,
     HidesTheTimeLeft,
     EndsKeysInVain,
     EndsAllKeysButOne,
@@ -185,6 +186,7 @@ impl SessionStore for Broken {
             (Fault::TouchesWhilePeeking, Touch::Peek, _) => {
                 self.store.read(id, Touch::Extend(Duration::from_secs(3600)))?
             }
+            (Fault::TouchesBeforeItIsDue, Touch::SetIfDue { ttl, .. }, _) => self.store.read(id, Touch::Set(ttl))?,
             (Fault::HidesTheTimeLeft, Touch::Peek, Found::Live(stored)) => {
                 Found::Live(Stored::new(stored.payload, stored.version, None))
             }
@@ -556,6 +558,7 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::WalksPastOne, "a_walk_finds_what_lives_once", "listed once"),
         (Fault::WalksIntoTheDead, "a_walk_finds_what_lives_once", "listed once"),
         (Fault::TouchesWhilePeeking, "peeks_tell_the_time_left", "a peek moved the deadline"),
+        (Fault::TouchesBeforeItIsDue, "touches_that_are_due_move_the_deadline", "left of"),
         (Fault::HidesTheTimeLeft, "peeks_tell_the_time_left", "the session has no deadline"),
         (Fault::TouchesWhileWalking, "a_walk_finds_what_lives_once", "listed once"),
         (Fault::EndsKeysInVain, "a_handle_ends_its_session", "AlreadyGone"),
