@@ -188,6 +188,7 @@ impl<T: 'static> SessionManager<T> {
         let inner = &*self.0;
         AllSessions::new(&*inner.store)
             .with_clock(inner.clock.clone())
+            .with_touch_every(inner.touch_every.unwrap_or_default())
             .with_decoder(|payload| inner.decode(payload).ok().map(|envelope| envelope.head()))
     }
 
@@ -208,10 +209,10 @@ impl<T: 'static> Inner<T> {
         if lifetime_left.is_some_and(|left| left.is_zero()) {
             return None;
         }
-        let idle_left = belonging.expires_in.map(|left| left.saturating_sub(self.touch_every.unwrap_or_default()));
+        let additional = self.touch_every.unwrap_or_default();
         Some(BoundSession {
             handle: belonging.handle,
-            last_used: envelope.last_used(idle_left, lifetime_left, now),
+            last_used: envelope.last_used(belonging.expires_in, additional, lifetime_left, now),
             created: envelope.created,
             expires_in: self.timeouts().promise(belonging.expires_in, &envelope, now),
             label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),

@@ -14,7 +14,7 @@ fn peek(world: &World, id: &SessionId) -> Session<u32> {
     world.sessions.peek([&*format!("__Host-session={}", id.expose())]).unwrap()
 }
 
-/// Whether the session lives, without a use of it.
+/// Returns `true` if the session lives, without a use of it.
 fn is_there(world: &World, id: &SessionId) -> bool {
     !peek(world, id).is_new()
 }
@@ -123,7 +123,7 @@ fn managers_with_and_without_it_share_a_store() {
 }
 
 #[test]
-fn shared_store_with_lifetime_ends_nobody_early() {
+fn shared_store_with_lifetime_ends_no_session_early() {
     let lifetime = 2 * HOUR;
     let world = world(|builder| builder.idle_timeout(HOUR).touch_every(HOUR / 2).lifetime(lifetime));
     let builder = SessionManager::<u32>::builder(world.store.clone()).clock(world.clock.clone());
@@ -151,6 +151,22 @@ fn lists_report_the_last_touch() {
     world.clock.advance(EVERY / 2);
     assert!(world.lives(&id));
     assert_eq!((listed().last_used, listed().expires_in), (Some(world.clock.now()), Some(HOUR)));
+    let all: Vec<_> = world.sessions.all().iter().map(Result::unwrap).collect();
+    assert_eq!((all[0].last_used, all[0].expires_in), (Some(world.clock.now()), Some(HOUR + EVERY)));
+}
+
+#[test]
+fn lists_report_no_touch_near_the_end_of_lifetime() {
+    let world = world(|builder| builder.idle_timeout(HOUR).touch_every(EVERY).lifetime(2 * HOUR));
+    let id = store(&world, |session| session.bind("ada", "laptop"));
+    for _ in 0..9 {
+        world.clock.advance(EVERY);
+        assert!(world.lives(&id));
+    }
+    let listed = world.sessions.list("ada").unwrap().remove(0);
+    assert_eq!((listed.last_used, listed.expires_in), (None, Some(HOUR / 2)));
+    let found = world.sessions.all().iter().next().unwrap().unwrap();
+    assert_eq!((found.last_used, found.expires_in), (None, Some(HOUR / 2)));
 }
 
 #[test]

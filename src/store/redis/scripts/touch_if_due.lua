@@ -3,8 +3,8 @@
 -- KEYS[1] session
 -- KEYS[2] index (expiring store only)
 -- ARGV[1] data TTL in ms, from now on
--- ARGV[2] data TTL in ms that is enough, if more is left
--- ARGV[3] '1' = keep a deadline that is later than ARGV[1] (optional)
+-- ARGV[2] data TTL in ms; more is enough
+-- ARGV[3] '1' = keep a later deadline (optional)
 -- Returns the ms that the session has left, -1 if it never expires
 -- Returns nil = the session is not live
 -- PEXPIRE may fail if the user must not run it; then nothing has changed. After it no failure of the index aborts the script.
