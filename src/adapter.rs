@@ -29,6 +29,8 @@ pub(crate) enum Purpose {
     Any,
     /// To sign a visitor in: a session that cannot be decoded is replaced.
     SignIn,
+    /// To look at it: opening it is no use.
+    Peek,
 }
 
 /// A session while the handler of its request runs.
@@ -50,6 +52,7 @@ pub(crate) fn open<'m, 'h, T: Default + 'static>(
     let session = match purpose {
         Purpose::Any => sessions.open(cookies)?,
         Purpose::SignIn => sessions.open_for_sign_in(cookies)?,
+        Purpose::Peek => sessions.peek(cookies)?,
     };
     Ok(Open { sessions, session, _nesting: nesting })
 }

@@ -9,6 +9,7 @@ mod walk;
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 pub use self::info::SessionInfo;
 pub use self::prefix::HandlePrefix;
@@ -58,6 +59,7 @@ pub struct AllSessions<'a> {
     store: &'a dyn SessionStore,
     clock: Clock,
     decoder: Option<Box<Decoder<'a>>>,
+    touch_every: Duration,
 }
 
 /// Reads payloads that are neither JSON nor MessagePack.
@@ -96,7 +98,7 @@ pub enum EndedByHandle {
 impl<'a> AllSessions<'a> {
     /// Returns all sessions of this store.
     pub fn new(store: &'a dyn SessionStore) -> Self {
-        Self { store, clock: Clock::system(), decoder: None }
+        Self { store, clock: Clock::system(), decoder: None, touch_every: Duration::ZERO }
     }
 
     /// Sets the clock, for tests. Defaults to the system's.
@@ -107,6 +109,11 @@ impl<'a> AllSessions<'a> {
     /// Sets a decoder for payloads that are neither JSON nor MessagePack.
     pub(crate) fn with_decoder(self, decoder: impl Fn(&[u8]) -> Option<Head> + Send + Sync + 'a) -> Self {
         Self { decoder: Some(Box::new(decoder)), ..self }
+    }
+
+    /// Sets by how much a touch makes sessions live longer than their idle timeout.
+    pub(crate) fn with_touch_every(self, touch_every: Duration) -> Self {
+        Self { touch_every, ..self }
     }
 
     /// Walks all live sessions, in no order. It reads page after page, so the first session comes at once.
@@ -269,7 +276,8 @@ impl<'a> AllSessions<'a> {
             return Ok(Vec::new());
         }
         let (snapshots, now) = (self.store.snapshots(keys)?, self.clock.now());
-        Ok(snapshots.into_iter().map(|snapshot| SessionInfo::of(snapshot, self.decoder.as_deref(), now)).collect())
+        let info = |snapshot| SessionInfo::of(snapshot, self.decoder.as_deref(), self.touch_every, now);
+        Ok(snapshots.into_iter().map(info).collect())
     }
 }
 

@@ -78,6 +78,7 @@ struct Inner<T> {
     lifetime: Option<Duration>,
     remember_for: Option<Duration>,
     touch_on_read: bool,
+    touch_every: Option<Duration>,
     on_conflict: OnConflict,
     unreadable: Unreadable,
     max_payload: usize,
@@ -212,6 +213,7 @@ impl<T: 'static> Inner<T> {
             anonymous_idle_timeout: self.anonymous_idle_timeout,
             remember_for: self.remember_for,
             lifetime: self.lifetime,
+            touch_every: self.touch_every,
         }
     }
 
@@ -223,7 +225,7 @@ impl<T: 'static> Inner<T> {
         self.timeouts().idle_timeout(envelope)
     }
 
-    /// Returns the TTL of a session that is stored now. Zero: its lifetime is over.
+    /// Returns how long a session lives that is used now. Zero: its lifetime is over.
     fn ttl<D>(&self, envelope: &Envelope<D>) -> Option<Duration> {
         self.timeouts().ttl(envelope, self.clock.now())
     }
@@ -246,6 +248,7 @@ impl<T> fmt::Debug for Inner<T> {
             .field("lifetime", &self.lifetime)
             .field("remember_for", &self.remember_for)
             .field("touch_on_read", &self.touch_on_read)
+            .field("touch_every", &self.touch_every)
             .field("on_conflict", &self.on_conflict)
             .field("unreadable", &self.unreadable)
             .field("max_payload", &self.max_payload)

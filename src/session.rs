@@ -86,6 +86,8 @@ pub struct Session<T> {
     pub(crate) now: SystemTime,
     /// `true` if a stored time is so far ahead of this clock that it must be stored again.
     pub(crate) clock_was_ahead: bool,
+    /// `true` if opening the session was no use of it, and nothing was stored since. Then the commit stores only a change.
+    pub(crate) is_peeked: bool,
     pub(crate) expires_in: Option<Duration>,
 }
 
@@ -146,9 +148,11 @@ impl<T: 'static> Session<T> {
         self.envelope.created
     }
 
-    /// How long the session had left when it was opened, with the touch of opening it. `None` if it does not expire, if it
-    /// is not stored, and if the store did not tell: the plain Redis store does not with
-    /// [`touch_on_read(false)`](crate::SessionManagerBuilder::touch_on_read).
+    /// Returns how long the session had left when it was opened, after the touch of opening it.
+    ///
+    /// Returns `None` if the session does not expire, or is not stored. The plain Redis store also returns `None` with
+    /// [`touch_on_read(false)`](crate::SessionManagerBuilder::touch_on_read), unless the session was opened by
+    /// [`peek`](crate::SessionManager::peek).
     pub fn expires_in(&self) -> Option<Duration> {
         self.expires_in
     }
@@ -386,7 +390,7 @@ impl<T: 'static> Session<T> {
         self.timeouts.stamp(&mut self.envelope);
         self.is_renewal_stored |= matches!(self.change, Change::Renew | Change::Reset);
         self.change = Change::None;
-        self.clock_was_ahead = false;
+        (self.clock_was_ahead, self.is_peeked) = (false, false);
         (self.snapshot, self.before) = (None, None);
         (self.next_id, self.has_token) = (OnceLock::new(), AtomicBool::new(false));
     }

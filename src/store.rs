@@ -372,11 +372,27 @@ pub enum Touch {
     /// Nothing.
     #[default]
     No,
+    /// Nothing, and every store returns the time left. With `No`, the plain Redis store saves the command for it.
+    Peek,
     /// The session now lives this long, longer or shorter than before. A session that does not expire, now does.
     Set(Duration),
     /// The session now lives at least this long: a deadline that is further away stays, and a session that does not expire
     /// goes on not expiring.
     Extend(Duration),
+    /// Like `Set(ttl)`, but nothing is written if the session has more than `enough` left, and not more than `ttl`.
+    SetIfDue {
+        /// How long the session lives after the touch.
+        ttl: Duration,
+        /// The time left at which the touch is due.
+        enough: Duration,
+    },
+    /// Like `Extend(ttl)`, but nothing is written if the session has more than `enough` left.
+    ExtendIfDue {
+        /// How long the session lives at least after the touch.
+        ttl: Duration,
+        /// The time left at which the touch is due.
+        enough: Duration,
+    },
 }
 
 /// What a [`read`](SessionStore::read) found.
@@ -422,7 +438,7 @@ pub struct Stored {
     /// What to expect in a later `save` that must not overwrite somebody else's change.
     pub version: Version,
     /// How long the session lives if nothing moves its deadline. `None` if it does not expire, and also where the store
-    /// would need another command to know: the plain Redis store, unless the read had a [`Touch`].
+    /// would need another command to know: the plain Redis store, if the read had [`Touch::No`].
     pub expires_in: Option<Duration>,
 }
 

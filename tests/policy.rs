@@ -10,11 +10,15 @@ mod lifetime;
 mod marks;
 #[path = "policy/memory.rs"]
 mod memory;
+#[path = "policy/peek.rs"]
+mod peek;
 #[path = "policy/remember.rs"]
 mod remember;
 mod support;
 #[path = "policy/time.rs"]
 mod time;
+#[path = "policy/touch_every.rs"]
+mod touch_every;
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -6,13 +6,17 @@ mod support;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rouille::{Request, Response};
 use support::PATIENCE;
-use threaded_sessions::rouille::{discard_unreadable, failure, session, sign_in, try_session, try_sign_in};
+use threaded_sessions::rouille::{
+    discard_unreadable, failure, peek, session, sign_in, try_peek, try_session, try_sign_in,
+};
 use threaded_sessions::store::{SessionStore, Write};
 use threaded_sessions::{
-    Error, ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, Session, SessionId, SessionManager,
+    Clock, Error, ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, Session, SessionId,
+    SessionManager,
 };
 
 type Sessions = SessionManager<u32>;
@@ -82,6 +86,25 @@ fn a_handler_gets_the_session_and_the_response_its_headers() {
         Response::empty_204()
     });
     assert!(header(&destroyed, "Set-Cookie")[0].contains("Max-Age=0"));
+}
+
+#[test]
+fn peek_moves_no_deadline() {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let builder = Sessions::builder(store).clock(clock.clone()).idle_timeout(Duration::from_secs(100));
+    let sessions = builder.build().unwrap();
+    let id = stored(&sessions);
+    clock.advance(Duration::from_secs(99));
+    let left = |session: &mut Session<u32>| Response::text(format!("{} {:?}", **session, session.expires_in()));
+    let response = peek(&sessions, &request_of(&id), left);
+    assert_eq!(header(&response, "Set-Cookie"), [""; 0]);
+    let seen = body(response);
+    let (response, committed) = try_peek(&sessions, &request_of(&id), left).unwrap();
+    assert_eq!((body(response), committed.outcome()), (seen.clone(), Outcome::Unchanged));
+    assert!(seen.ends_with(" Some(1s)"), "{seen}");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(value(&sessions, &id), None);
 }
 
 #[test]

@@ -287,6 +287,8 @@ fn comparison_finds_a_changed_script() {
         (KINDS[2], "list_owned", "left == -1 or ", ""),
         (KINDS[2], "rotate", "redis.pcall('ZREM', index, old)", ""),
         (KINDS[3], "touch", "companions_expire(key)\nlocal by", "local by"),
+        (KINDS[0], "touch_if_due", "left > ARGV[2] + 0", "left >= 0"),
+        (KINDS[2], "touch_if_due", " and left <= data_ttl", ""),
         (KINDS[3], "reap", "p.unbind_all(gone)", ""),
         (KINDS[3], "save", "left == -1 and -1 or left - grace", "left - grace"),
     ] {

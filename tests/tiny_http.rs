@@ -5,10 +5,13 @@ mod support;
 use std::net::SocketAddr;
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use support::{Client, Monitor, PATIENCE, shared, unique};
-use threaded_sessions::tiny_http::{answer, discard_unreadable, respond, session, sign_in};
-use threaded_sessions::{MemorySessionStore, OnConflict, RedisSessionStore, SessionManager, SessionManagerBuilder};
+use threaded_sessions::tiny_http::{answer, discard_unreadable, peek, respond, session, sign_in};
+use threaded_sessions::{
+    Clock, MemorySessionStore, OnConflict, RedisSessionStore, SessionManager, SessionManagerBuilder,
+};
 use tiny_http::{Header, Method, Request, Response, Server};
 
 type Sessions = SessionManager<u32>;
@@ -59,6 +62,9 @@ fn route(sessions: &Sessions, request: Request) {
     let sent = match request.url() {
         "/static" => request.respond(text("static".into())),
         "/read" => respond(sessions, request, |count, _| text(count.to_string())),
+        "/left" => answer(request, |request| {
+            peek(sessions, request, |count, _| text(format!("{} {:?}", **count, count.expires_in())))
+        }),
         "/count" => respond(sessions, request, |count, _| {
             **count += 1;
             text(count.to_string())
@@ -142,6 +148,23 @@ fn a_visitor_gets_a_cookie_with_the_first_change_and_no_other_after() {
         assert_eq!(response.header("Cache-Control"), Some("no-store"));
         assert_eq!(response.header("Vary"), Some("Cookie"));
     }
+}
+
+#[test]
+fn peek_moves_no_deadline() {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let builder = Sessions::builder(store).clock(clock.clone()).idle_timeout(Duration::from_secs(100));
+    let site = Site::start(&builder.build().unwrap(), 1, route);
+    let mut client = site.client();
+    client.get("/count");
+    clock.advance(Duration::from_secs(99));
+    for _ in 0..2 {
+        let response = client.get("/left");
+        assert_eq!((&*response.body, response.header("Set-Cookie")), ("1 Some(1s)", None));
+    }
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(client.get("/left").body, "0 None");
 }
 
 #[test]

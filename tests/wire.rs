@@ -91,9 +91,18 @@ fn live(store: &RedisSessionStore, mut did: impl FnMut(&'static str, &str)) {
     assert_eq!(open(&still, &id).count, 1);
     did("read", &key);
 
+    let session = touching.peek([&*cookie(&id)]).unwrap();
+    assert!(session.count == 1 && session.expires_in().is_some());
+    assert_eq!(touching.commit(session).unwrap().outcome(), Outcome::Unchanged);
+    did("peek", &key);
+
     let mut session = open(&touching, &id);
     assert_eq!(session.count, 1);
     did("touch", &key);
+
+    let sparing = settings().touch_every(Duration::from_secs(3600)).build().unwrap();
+    drop(open(&sparing, &id));
+    did("touch if due", &key);
 
     session.count = 2;
     assert_eq!(store_change(&touching, session), id);
@@ -158,7 +167,9 @@ fn operations_take_as_few_commands_as_they_can() {
             let expected: &[&str] = match (kind, operation) {
                 (Kind::Plain, "create") => &["SET KEY VALUE PX 604800000 NX GET"],
                 (Kind::Plain, "read") => &["GET KEY"],
+                (_, "peek") => &["GET KEY", "PTTL KEY"],
                 (Kind::Plain, "touch") => &["GETEX KEY PX 604800000"],
+                (_, "touch if due") => &["GET KEY", "EVALSHA KEY"],
                 (Kind::Plain, "overwrite") => &["SET KEY VALUE PX 604800000 XX GET"],
                 (Kind::Plain, "destroy") => &["DEL KEY"],
                 (Kind::Plain, "miss") => &["GETEX KEY PX 604800000", "EXISTS KEY:renewed"],
@@ -310,7 +321,7 @@ fn a_server_that_forgot_the_scripts_is_sent_them_again() {
             sent_whole += monitor.commands().iter().filter(|command| command[0] == "EVAL").count();
             forget();
         });
-        let scripts = if kind == Kind::Plain { 2 } else { 10 };
+        let scripts = if kind == Kind::Plain { 3 } else { 11 };
         assert_eq!(sent_whole, scripts, "{kind:?}");
     });
 }
@@ -520,5 +531,99 @@ fn reads_near_the_end_of_lifetime_are_single_commands() {
         let end = 5 * 86_400_000 + if kind == Kind::Expiring { GRACE } else { 0 };
         let left: u64 = ask(server, &["PTTL", &store.key(&id)]);
         assert!((end - SLACK..=end).contains(&left), "{kind:?}: {left}");
+    });
+}
+
+/// Returns the size of the append-only file. The first call turns the file on.
+fn appended(server: &RedisServer) -> u64 {
+    server.cmd(&["CONFIG", "SET", "appendonly", "yes"]);
+    let info = || ask::<String>(server, &["INFO", "persistence"]);
+    let is_idle = || ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0"].iter().all(|line| info().contains(line));
+    assert!(support::eventually(PATIENCE, is_idle));
+    let info = info();
+    let size = info.lines().find_map(|line| line.strip_prefix("aof_current_size:")).expect("the file is on");
+    size.parse().unwrap()
+}
+
+#[test]
+fn reads_with_touch_every_write_nothing() {
+    const READS: u64 = 1000;
+    on_each_kind(|server, store, kind| {
+        let touching = SessionManager::<Visit>::new(store.clone());
+        let settings = SessionManager::<Visit>::builder(store.clone()).touch_every(Duration::from_secs(3600));
+        let sparing = settings.build().unwrap();
+        let id = create(&sparing, 1);
+        for sessions in [&sparing, &touching, &sparing] {
+            drop(open(sessions, &id)); // the server has the scripts
+        }
+        let before = appended(server);
+        let monitor = Monitor::start(server);
+        let read_all = |sessions| (0..READS).for_each(|_| drop(open(sessions, &id)));
+        read_all(&sparing);
+        let seen = monitor.commands();
+        assert_eq!(seen.len() as u64, 2 * READS, "{kind:?}");
+        assert!(seen.iter().all(|command| ["GET", "EVALSHA"].contains(&&*command[0])), "{kind:?}");
+        assert_eq!(appended(server), before, "{kind:?}: a read wrote");
+        read_all(&touching);
+        let grown = appended(server) - before;
+        assert!(grown > 50 * READS, "{kind:?}: {grown} bytes");
+    });
+}
+
+#[test]
+fn read_touches_once_idle_timeout_is_left() {
+    const EVERY: u64 = 3_600_000;
+    on_each_kind(|server, store, kind| {
+        let grace = if kind == Kind::Expiring { GRACE } else { 0 };
+        let settings = SessionManager::<Visit>::builder(store.clone()).touch_every(Duration::from_millis(EVERY));
+        let sessions = settings.build().unwrap();
+        let id = create(&sessions, 1);
+        let key = store.key(&id);
+        let left = || ask::<u64>(server, &["PTTL", &key]) - grace;
+        assert!((WEEK + EVERY - SLACK..=WEEK + EVERY).contains(&left()), "{kind:?}");
+        for (before, after) in [
+            (WEEK + EVERY / 2, WEEK + EVERY / 2),
+            (WEEK + SLACK, WEEK + SLACK),
+            (WEEK, WEEK + EVERY),
+            (WEEK / 2, WEEK + EVERY),
+            (2 * WEEK, WEEK + EVERY),
+        ] {
+            server.cmd(&["PEXPIRE", &key, &(before + grace).to_string()]);
+            let certain = open(&sessions, &id).expires_in().unwrap().as_millis() as u64;
+            assert!((after - SLACK..=after).contains(&left()), "{kind:?}: {before} became {}", left());
+            assert!((after - EVERY - SLACK..=after - EVERY).contains(&certain), "{kind:?}: {certain}");
+        }
+    });
+}
+
+/// A read does not know the payload before it touches. Once a read has seen that the lifetime bounds the TTL, no further one writes.
+#[test]
+fn reads_near_the_end_of_lifetime_write_nothing() {
+    const HOUR: u64 = 3_600_000;
+    on_each_kind(|server, store, kind| {
+        let grace = if kind == Kind::Expiring { GRACE } else { 0 };
+        let (clock, hours) = (Clock::manual(), |hours| Duration::from_millis(HOUR * hours));
+        let builder = SessionManager::<Visit>::builder(store.clone()).clock(clock.clone()).idle_timeout(hours(168));
+        let sessions = builder.lifetime(hours(720)).touch_every(hours(24)).build().unwrap();
+        let id = create(&sessions, 1);
+        drop(open(&sessions, &id)); // the server has the scripts
+        let dirty = || {
+            let info: String = ask(server, &["INFO", "persistence"]);
+            info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:")).unwrap().to_owned()
+        };
+        let mut age = 0;
+        // The lifetime first bounds the additional time, and then the idle timeout.
+        for (left, certain) in [(180, 168), (160, 160), (1, 1)] {
+            clock.advance(hours(720 - left - age));
+            age = 720 - left;
+            server.cmd(&["PEXPIRE", &store.key(&id), &(HOUR * left + grace).to_string()]);
+            let before = dirty();
+            let expires_in = open(&sessions, &id).expires_in().unwrap();
+            assert!(
+                (hours(certain) - Duration::from_secs(60)..=hours(certain)).contains(&expires_in),
+                "{expires_in:?}"
+            );
+            assert_eq!(dirty(), before, "{kind:?}, {left} hours before the end");
+        }
     });
 }

@@ -89,8 +89,11 @@ impl Bench {
             }
         };
         let (set_nx, set_xx) = (set("NX"), set("XX"));
+        let getex = |load: Load| self.floor_acts(bare, Operation::Touch, load);
+        let not_due = Touch::SetIfDue { ttl: WEEK, enough: WEEK / 2 };
+        let sparing = |load: Load| self.reads(not_due, load);
+        report.compare("  read with touch_every beside GETEX", plan, server, &getex, &sparing);
         if self.index.is_some() {
-            let getex = |load: Load| self.floor_acts(bare, Operation::Touch, load);
             let touch = |load: Load| self.store_acts(Operation::Touch, load);
             report.compare("  read with touch beside GETEX", plan, server, &getex, &touch);
         } else {
@@ -182,20 +185,24 @@ impl Bench {
         }
     }
 
+    fn reads(&self, touch: Touch, load: Load) -> Vec<Act<'_>> {
+        self.for_each_thread(load, SESSIONS, true, |ids| {
+            let mut turn = 0;
+            Box::new(move || {
+                let found = self.store.read(&ids[turn % SESSIONS], touch).expect("Redis answers");
+                assert!(matches!(found, Found::Live(_)), "{found:?}");
+                turn += 1;
+            })
+        })
+    }
+
     pub(crate) fn store_acts(&self, operation: Operation, load: Load) -> Vec<Act<'_>> {
         let (store, payloads) = (&self.store as &dyn SessionStore, &self.payloads);
         let write = |turn: usize| Write::new(&payloads[turn % 2], WEEK);
         match operation {
             Operation::Read | Operation::Touch => {
                 let touch = if operation == Operation::Read { Touch::No } else { Touch::Set(WEEK) };
-                self.for_each_thread(load, SESSIONS, true, |ids| {
-                    let mut turn = 0;
-                    Box::new(move || {
-                        let found = store.read(&ids[turn % SESSIONS], touch).expect("Redis answers");
-                        assert!(matches!(found, Found::Live(_)), "{found:?}");
-                        turn += 1;
-                    })
-                })
+                self.reads(touch, load)
             }
             Operation::Save | Operation::SaveIfUnchanged => self.for_each_thread(load, SESSIONS, true, |ids| {
                 let guarded = operation == Operation::SaveIfUnchanged;

@@ -152,6 +152,45 @@ pub fn try_sign_in<T: Default + 'static, H: IntoHandlerResult<Response = Respons
     handle(sessions, Purpose::SignIn, request, handler)
 }
 
+/// Runs a handler like [`session`], without counting the request as use of the session.
+///
+/// Use it for requests that a page sends by itself, such as polls. [`SessionManager::peek`] explains what is read and stored.
+///
+/// ```
+/// use rouille::{Request, Response};
+/// use threaded_sessions::SessionManager;
+/// use threaded_sessions::rouille::peek;
+///
+/// fn time_left(sessions: &SessionManager<u32>, request: &Request) -> Response {
+///     peek(sessions, request, |session| match session.expires_in() {
+///         Some(left) => Response::text(left.as_secs().to_string()),
+///         None => Response::empty_404(),
+///     })
+/// }
+/// # let sessions = SessionManager::new(threaded_sessions::MemorySessionStore::new());
+/// # assert_eq!(time_left(&sessions, &Request::fake_http("GET", "/left", vec![], vec![])).status_code, 404);
+/// ```
+pub fn peek<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Response {
+    complete(sessions, request, try_peek(sessions, request, handler))
+}
+
+/// Runs a handler like [`peek`], and returns failures and the outcome of the commit to the caller.
+///
+/// # Errors
+///
+/// Returns the failures of [`try_session`].
+pub fn try_peek<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Result<(Response, Committed), Failure> {
+    handle(sessions, Purpose::Peek, request, handler)
+}
+
 /// Ends the session of the request if it cannot be decoded, and clears the cookie on the response.
 ///
 /// Use it for the route of a form on the page for [`ErrorKind::Payload`](crate::ErrorKind::Payload). See

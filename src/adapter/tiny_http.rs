@@ -148,6 +148,31 @@ pub fn try_sign_in<T: Default + 'static, R: Read, H: IntoHandlerResult<Response 
     handle(sessions, Purpose::SignIn, request, handler)
 }
 
+/// Runs a handler like [`session`], without counting the request as use of the session.
+///
+/// Use it for requests that a page sends by itself, such as polls. [`SessionManager::peek`] explains what is read and stored.
+pub fn peek<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResult<Response = Response<R>>>(
+    sessions: &SessionManager<T>,
+    request: &mut Request,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
+) -> ResponseBox {
+    let result = try_peek(sessions, request, handler);
+    complete(sessions, request, result)
+}
+
+/// Runs a handler like [`peek`], and returns failures and the outcome of the commit to the caller.
+///
+/// # Errors
+///
+/// Returns the failures of [`try_session`].
+pub fn try_peek<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
+    sessions: &SessionManager<T>,
+    request: &mut Request,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
+) -> Result<(Response<R>, Committed), Failure> {
+    handle(sessions, Purpose::Peek, request, handler)
+}
+
 /// Ends the session of the request if it cannot be decoded, and clears the cookie on the response.
 ///
 /// Use it for the route of a form on the page for [`ErrorKind::Payload`](crate::ErrorKind::Payload). See

@@ -35,12 +35,13 @@ pub struct SessionInfo {
     /// When it [began](crate::Session::created). `None` if the payload is unreadable.
     #[serde(serialize_with = "serialize::optional_moment")]
     pub created: Option<SystemTime>,
-    /// When it was last used, to within a 64th of the time that it lives when idle. `None` if it cannot be known: for a session
+    /// When it was last used, to within a 64th of the time that it lives when idle, or to within
+    /// [`touch_every`](crate::SessionManagerBuilder::touch_every) if [`SessionManager::all`](crate::SessionManager::all) found it. `None` if it cannot be known: for a session
     /// without an owner, if the payload is unreadable, if the session does not expire by idling, if its lifetime ends before its
     /// idle timeout, or if a manager with another idle timeout used it.
     #[serde(serialize_with = "serialize::optional_moment")]
     pub last_used: Option<SystemTime>,
-    /// How long it lives if it is not used. `None`: it does not expire.
+    /// How long it lives if it is not used, with the additional time of `touch_every`. `None`: it does not expire.
     #[serde(serialize_with = "serialize::optional_duration")]
     pub expires_in: Option<Duration>,
     /// The reason why the payload is unreadable, for example because it is encrypted. Then owner, label and times are `None`.
@@ -49,7 +50,12 @@ pub struct SessionInfo {
 }
 
 impl SessionInfo {
-    pub(crate) fn of(snapshot: Snapshot, decoder: Option<&Decoder<'_>>, now: SystemTime) -> Self {
+    pub(crate) fn of(
+        snapshot: Snapshot,
+        decoder: Option<&Decoder<'_>>,
+        touch_every: Duration,
+        now: SystemTime,
+    ) -> Self {
         let head = match &snapshot.payload {
             Ok(payload) => read_head(payload).or_else(|why| decoder.and_then(|decode| decode(payload)).ok_or(why)),
             Err(error) => Err(Reason::computed(format!("{error:#}"))),
@@ -67,16 +73,16 @@ impl SessionInfo {
             unreadable: None,
         };
         match head {
-            Ok(head) => info.read(head, now),
+            Ok(head) => info.read(head, touch_every, now),
             Err(why) => info.unreadable = Some(why),
         }
         info
     }
 
-    fn read(&mut self, mut head: Head, now: SystemTime) {
+    fn read(&mut self, mut head: Head, touch_every: Duration, now: SystemTime) {
         head.limit_times(now);
         self.created = Some(head.created);
-        self.last_used = head.last_used(self.expires_in, None, now);
+        self.last_used = head.last_used(self.expires_in, touch_every, None, now);
         if let Some(bound) = head.bound {
             self.owner = Some(bound.principal);
             self.label = Some(bound.label);

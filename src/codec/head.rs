@@ -49,10 +49,12 @@ const PRECISION: Duration = Duration::from_secs(1);
 
 impl<D> Envelope<D> {
     /// Returns when the session was last used, from the idle timeout that it was stored with and the time that it has left. Returns
-    /// `None` if the time left does not follow from that timeout.
+    /// `None` if the time left does not follow from that timeout. A touch made the session live longer than the timeout by
+    /// `additional`, and may be earlier than the use by as much.
     pub(crate) fn last_used(
         &self,
         expires_in: Option<Duration>,
+        additional: Duration,
         lifetime_left: Option<Duration>,
         now: SystemTime,
     ) -> Option<SystemTime> {
@@ -61,6 +63,7 @@ impl<D> Envelope<D> {
         let stored_end = self.ends.map(|end| end.duration_since(now).unwrap_or_default());
         let ends_with_lifetime =
             [stored_end, lifetime_left].into_iter().flatten().any(|end| left.abs_diff(end) < PRECISION);
+        let left = left.saturating_sub(additional);
         // A manager with a longer idle timeout touched the session.
         if ends_with_lifetime || left > idle + PRECISION {
             return None;

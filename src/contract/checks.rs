@@ -74,6 +74,9 @@ checks! {
         sessions::expiry_is_exact: "an expired session is absent for every operation, and its id is free",
         sessions::touch_moves_the_deadline: "`Set` moves the deadline both ways, `Extend` only further away, a save sets it, \
             and `No` leaves it",
+        sessions::peeks_tell_the_time_left: "`Peek` returns the time left, and moves no deadline",
+        sessions::touches_that_are_due_move_the_deadline: "`SetIfDue` and `ExtendIfDue` move a deadline that is not far enough \
+            away, `SetIfDue` also one that is too far away, and leave any other",
         sessions::extreme_times_to_live: "a TTL of zero counts as one millisecond, and a TTL above `MAX_TTL` as `MAX_TTL`",
         sessions::one_of_many_writers_wins: "of concurrent saves that expect one version exactly one succeeds",
         sessions::one_of_many_rotations_wins: "of concurrent rotations exactly one succeeds, and exactly one new id lives",

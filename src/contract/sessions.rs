@@ -263,6 +263,47 @@ pub(super) fn touch_moves_the_deadline(tested: &Tested<'_>) {
     }
 }
 
+pub(super) fn peeks_tell_the_time_left(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let [lives, ends] = [HOUR, SHORT].map(|ttl| create(store, b"v", ttl));
+    let for_ever = create(store, b"v", None);
+    let left = live(store, &lives, Touch::Peek);
+    assert_eq!(&*left.payload, b"v");
+    assert_left(left, HOUR);
+    assert_eq!(live(store, &for_ever, Touch::Peek).expires_in, None);
+    let _ = ok(store.read(&ends, Touch::Peek));
+    wait(SHORT * 2);
+    let found = ok(store.read(&ends, Touch::Peek));
+    assert!(matches!(found, Found::Absent), "a peek moved the deadline: {found:?}");
+}
+
+pub(super) fn touches_that_are_due_move_the_deadline(tested: &Tested<'_>) {
+    let Tested { store, wait, .. } = *tested;
+    let set = |ttl: u32, enough: u32| Touch::SetIfDue { ttl: HOUR * ttl, enough: HOUR * enough };
+    let extend = |ttl: u32, enough: u32| Touch::ExtendIfDue { ttl: HOUR * ttl, enough: HOUR * enough };
+    let id = create(store, b"v", HOUR * 3);
+    for (touch, left) in [
+        (set(4, 2), 3),
+        (extend(4, 2), 3),
+        (set(5, 3), 5),
+        (set(4, 2), 4),
+        (extend(3, 2), 4),
+        (extend(6, 4), 6),
+        (extend(3, 1), 6),
+    ] {
+        assert_left(live(store, &id, touch), HOUR * left);
+        assert_left(live(store, &id, Touch::Peek), HOUR * left);
+    }
+    let for_ever = create(store, b"v", None);
+    assert_eq!(live(store, &for_ever, extend(2, 1)).expires_in, None);
+    assert_left(live(store, &for_ever, set(2, 1)), HOUR * 2);
+    let due = create(store, b"v", HOUR);
+    let _ = live(store, &due, Touch::SetIfDue { ttl: SHORT, enough: SHORT / 2 });
+    wait(SHORT * 2);
+    assert_absent(store, &due);
+    let _ = live(store, &id, Touch::No);
+}
+
 pub(super) fn extreme_times_to_live(tested: &Tested<'_>) {
     let Tested { store, wait, .. } = *tested;
     let (at_once, touched) = (create(store, b"v", Duration::ZERO), create(store, b"v", HOUR));
@@ -340,8 +381,10 @@ pub(super) fn reads_need_no_write(tested: &Tested<'_>) {
     tested.refuse_writes();
     fails(store.delete(&lives));
     fails(store.save(&lives, Write::new(b"late", HOUR), None));
-    assert_eq!(&*live(store, &lives, Touch::No).payload, b"v");
-    assert_eq!(&*live(store, &new, Touch::No).payload, b"w");
+    for touch in [Touch::No, Touch::Peek] {
+        assert_eq!(&*live(store, &lives, touch).payload, b"v");
+        assert_eq!(&*live(store, &new, touch).payload, b"w");
+    }
     for gone in [&expired, &deleted] {
         let found = ok(store.read(gone, Touch::No));
         assert!(matches!(found, Found::Absent), "the session should be absent: {found:?}");

@@ -18,8 +18,9 @@ const CAPACITY: usize = 10_000;
 pub(super) struct Bounded(Mutex<HashMap<SessionId, SystemTime>>);
 
 impl Bounded {
-    pub(super) fn contains(&self, id: &SessionId) -> bool {
-        sync::lock(&self.0).contains_key(id)
+    /// Returns the end of the lifetime, if the session is noted.
+    pub(super) fn end(&self, id: &SessionId) -> Option<SystemTime> {
+        sync::lock(&self.0).get(id).copied()
     }
 
     pub(super) fn insert(&self, id: SessionId, end: SystemTime, now: SystemTime) {

@@ -201,6 +201,7 @@ impl<T: 'static> Inner<T> {
             lifetime: None,
             remember_for: None,
             touch_on_read: true,
+            touch_every: None,
             on_conflict: OnConflict::Merge,
             unreadable: Unreadable::Fail,
             max_payload: DEFAULT_MAX_PAYLOAD,
@@ -217,6 +218,7 @@ impl<T: 'static> Inner<T> {
     fn validate(&self) -> Result<()> {
         let times = [self.idle_timeout, self.anonymous_idle_timeout, self.lifetime, self.remember_for];
         let is_too_short = times.into_iter().flatten().any(|time| time < Duration::from_millis(1));
+        let shortest_idle = self.timeouts().shortest_idle_timeout();
         let outlives = |limit: Option<Duration>| self.remember_for.zip(limit).is_some_and(|(time, limit)| time > limit);
         let rules = [
             (is_too_short, "idle timeouts, lifetime and remember_for are at least a millisecond, or not set"),
@@ -231,6 +233,22 @@ impl<T: 'static> Inner<T> {
             (
                 self.anonymous_idle_timeout.is_some() && self.store.index().is_none(),
                 "`anonymous_idle_timeout` needs a store with an index, because other stores keep no owners",
+            ),
+            (
+                self.touch_every.is_some_and(|every| every < Duration::from_millis(1)),
+                "`touch_every` must be at least a millisecond, or not set",
+            ),
+            (
+                self.touch_every.is_some() && !self.touch_on_read,
+                "`touch_every` needs `touch_on_read`, because otherwise no read touches a session",
+            ),
+            (
+                self.touch_every.is_some() && shortest_idle.is_none(),
+                "`touch_every` needs an `idle_timeout`, because otherwise no session is touched",
+            ),
+            (
+                self.touch_every.zip(shortest_idle).is_some_and(|(every, idle)| every > idle),
+                "`touch_every` must not be longer than `idle_timeout` or `anonymous_idle_timeout`",
             ),
             (outlives(self.lifetime), "nobody is remembered for longer than the lifetime"),
             (self.max_per_principal == Some(0), "a principal may have at least one session"),
@@ -348,6 +366,40 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// the round trip that reads it. Defaults to true. With `false` only changes count, as in rrss.
     pub fn touch_on_read(self, touch: bool) -> Self {
         self.with(|inner| inner.touch_on_read = touch)
+    }
+
+    /// Sets how often the reads of a session in use write to the store. Defaults to `None`: every read moves the deadline.
+    ///
+    /// With it, every write and every touch makes the session live for this long in addition to its idle timeout. A read touches
+    /// the session only when the idle timeout or less is left. So a session that is read often is touched about once in this time.
+    /// All other reads write nothing, neither to the append-only file of Redis nor to its replicas. A session still
+    /// lives at least its idle timeout after its last use, and at most this much longer. Its lifetime still bounds it.
+    ///
+    /// [`Session::expires_in`](crate::Session::expires_in) is the time that is certain, without the additional time. So it is shorter
+    /// than the idle timeout by up to this time, also in a request that counts as use.
+    ///
+    /// A read takes one round trip as before, but it runs a script, also on a plain Redis store. The read of a remembered or an owned
+    /// session with a longer idle timeout takes a second round trip, about once in this time. Managers with and without this
+    /// setting may share a store. It must not be longer than the shortest idle timeout.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    ///
+    /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new())
+    ///     .idle_timeout(30 * MINUTE)
+    ///     .touch_every(5 * MINUTE) // ends 30 to 35 minutes after the last use
+    ///     .build()?;
+    /// # let _ = sessions;
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    pub fn touch_every(self, time: impl Into<Option<Duration>>) -> Self {
+        let time = time.into();
+        self.with(|inner| inner.touch_every = time)
     }
 
     /// What happens when two requests change a session at once. Defaults to [`OnConflict::Merge`]. For one session
@@ -537,6 +589,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// - `idle_timeout`, `anonymous_idle_timeout`, `lifetime` or `remember_for` is shorter than 1 ms;
     /// - `anonymous_idle_timeout` is longer than `idle_timeout`, or is set and the store has no index;
     /// - `remember_for` is not longer than `idle_timeout`, or is longer than `lifetime`;
+    /// - `touch_every` is shorter than 1 ms or longer than the shortest idle timeout, or there is no idle timeout, or `touch_on_read`
+    ///   is off;
     /// - `max_payload` or `max_per_principal` is 0;
     /// - `max_per_principal` is set and the store has no index;
     /// - a `trusted_origin` is not a whole origin, or an `exempt_path` is not a whole path.

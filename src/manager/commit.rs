@@ -203,8 +203,9 @@ impl<T: 'static> Inner<T> {
             change => change,
         };
         let cookie_is_due = self.cookie_is_due(session);
-        let must_refresh = session.clock_was_ahead
-            || (self.touch_on_read && (cookie_is_due || session.timeouts.differ(&session.envelope)));
+        let must_refresh = !session.is_peeked
+            && (session.clock_was_ahead
+                || (self.touch_on_read && (cookie_is_due || session.timeouts.differ(&session.envelope))));
         let action = match (change, &session.origin) {
             (Change::None, Origin::Stored { id, .. }) if must_refresh => Action::Refresh(*id),
             (Change::None, Origin::New) if has_token => Action::Create,

@@ -25,13 +25,16 @@ pub(super) enum Loaded<L> {
     Absent,
 }
 
-/// The fate of a request whose session cannot be decoded.
+/// The purpose for which a request opens its session.
 #[derive(Clone, Copy, PartialEq)]
-enum IfUnreadable {
-    /// The manager's [`Unreadable`] decides.
-    AsSet,
-    /// A session that replaces the unreadable one when it is committed.
-    Replace,
+enum Purpose {
+    /// To use it.
+    Use,
+    /// To sign a visitor in. If the session cannot be decoded, the commit of a new one replaces it. For the other purposes, the
+    /// manager's [`Unreadable`] decides.
+    SignIn,
+    /// To look at it, which is no use: the store is only read.
+    Peek,
 }
 
 /// The ids that a request names, while they are tried in their order.
@@ -65,7 +68,47 @@ impl<T: 'static> SessionManager<T> {
     where
         T: Default,
     {
-        self.0.open(&self.0.cookie.candidates(cookie_headers), IfUnreadable::AsSet)
+        self.0.open(&self.0.cookie.candidates(cookie_headers), Purpose::Use)
+    }
+
+    /// Opens the session of a request without using it: no deadline moves, and nothing is stored or deleted.
+    ///
+    /// Use it for requests that a page sends by itself, such as polls. With [`open`](Self::open), they would keep a session alive
+    /// whose visitor is gone. [`Session::expires_in`] is known on every store, so a page can show how long the session still
+    /// lives. In all other respects it works like `open`, and opening costs one round trip.
+    ///
+    /// If the session is changed, its commit counts as use as always. The commit of an unchanged session sends no command and sets no
+    /// cookie, even if the cookie of a [remembered](Session::remember) session is due.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{Clock, MemorySessionStore, SessionManager};
+    ///
+    /// const HOUR: Duration = Duration::from_secs(3600);
+    ///
+    /// let clock = Clock::manual();
+    /// let store = MemorySessionStore::new().with_clock(clock.clone());
+    /// let sessions = SessionManager::<u32>::builder(store).clock(clock.clone()).idle_timeout(HOUR).build()?;
+    /// let mut session = sessions.fresh();
+    /// *session += 1;
+    /// let cookie = format!("__Host-session={}", sessions.commit(session)?.id().expect("it is stored").expose());
+    ///
+    /// clock.advance(HOUR / 4);
+    /// assert_eq!(sessions.peek([&*cookie])?.expires_in(), Some(HOUR / 4 * 3));
+    /// assert_eq!(sessions.open([&*cookie])?.expires_in(), Some(HOUR));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`open`](Self::open).
+    pub fn peek<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
+    where
+        T: Default,
+    {
+        self.0.open(&self.0.cookie.candidates(cookie_headers), Purpose::Peek)
     }
 
     /// Opens the session of a request that may sign a visitor in. If the session cannot be decoded, it opens a new one.
@@ -96,7 +139,7 @@ impl<T: 'static> SessionManager<T> {
     where
         T: Default,
     {
-        self.0.open(&self.0.cookie.candidates(cookie_headers), IfUnreadable::Replace)
+        self.0.open(&self.0.cookie.candidates(cookie_headers), Purpose::SignIn)
     }
 
     /// Opens a session by its id; returns `None` if no live session has the id.
@@ -124,17 +167,17 @@ impl<T: 'static> SessionManager<T> {
 
 impl<T: 'static> Inner<T> {
     /// Opens the first live session of these ids, or a new session.
-    fn open(&self, ids: &[SessionId], if_unreadable: IfUnreadable) -> Result<Session<T>>
+    fn open(&self, ids: &[SessionId], purpose: Purpose) -> Result<Session<T>>
     where
         T: Default,
     {
         let mut candidates = Candidates { untried: ids, unreadable: Vec::new() };
-        let mut session = match self.load_first(&mut candidates, if_unreadable)? {
+        let mut session = match self.load_first(&mut candidates, purpose)? {
             Loaded::Live(session) => session,
             Loaded::Renewed => self.blank(Origin::Detached),
             Loaded::Absent => self.blank(Origin::New),
         };
-        session.ends_rivals = if_unreadable == IfUnreadable::Replace && !candidates.unreadable.is_empty();
+        session.ends_rivals = purpose == Purpose::SignIn && !candidates.unreadable.is_empty();
         session.rivals = candidates.unreadable;
         session.rivals.extend(candidates.untried);
         Ok(session)
@@ -143,13 +186,16 @@ impl<T: 'static> Inner<T> {
     /// Loads a session: one read, and a second one if the first one could not move the deadline to where it should be.
     pub(super) fn load(&self, id: &SessionId) -> Result<Loaded<Session<T>>> {
         let mut candidates = Candidates { untried: slice::from_ref(id), unreadable: Vec::new() };
-        self.load_first(&mut candidates, IfUnreadable::AsSet)
+        self.load_first(&mut candidates, Purpose::Use)
     }
 
     /// Loads the first live session of the candidates. The candidates after it stay untried.
-    fn load_first(&self, candidates: &mut Candidates<'_>, if_unreadable: IfUnreadable) -> Result<Loaded<Session<T>>> {
+    fn load_first(&self, candidates: &mut Candidates<'_>, purpose: Purpose) -> Result<Loaded<Session<T>>> {
         while !candidates.untried.is_empty() {
-            let touch = self.first_touch(candidates.untried);
+            let touch = match purpose {
+                Purpose::Use | Purpose::SignIn => self.first_touch(candidates.untried),
+                Purpose::Peek => Touch::Peek,
+            };
             let (at, found) = self.store.read_first(candidates.untried, touch);
             let (id, rest) = (candidates.untried[at], &candidates.untried[at + 1..]);
             let session = match found {
@@ -165,7 +211,7 @@ impl<T: 'static> Inner<T> {
                 Ok(Some(session)) => return Ok(Loaded::Live(session)),
                 Ok(None) => (),
                 Err(error) => {
-                    self.pass_over(&id, error, if_unreadable)?;
+                    self.pass_over(&id, error, purpose)?;
                     candidates.unreadable.push(id);
                 }
             }
@@ -175,36 +221,41 @@ impl<T: 'static> Inner<T> {
 
     /// Returns `Ok` if the error is that of a session that cannot be decoded, and the request may do without the session. The
     /// error can come from the codec, or from a step that cannot decrypt.
-    fn pass_over(&self, id: &SessionId, error: Error, if_unreadable: IfUnreadable) -> Result<()> {
+    fn pass_over(&self, id: &SessionId, error: Error, purpose: Purpose) -> Result<()> {
         if error.kind() != ErrorKind::Payload {
             return Err(error);
         }
-        let fate = match (if_unreadable, self.unreadable) {
-            (IfUnreadable::AsSet, Unreadable::Fail) => return Err(error),
-            (IfUnreadable::AsSet, Unreadable::StartFresh) => "is left to expire",
-            (IfUnreadable::Replace, _) => "can be replaced by a sign-in",
+        let fate = match (purpose, self.unreadable) {
+            (Purpose::SignIn, _) => "can be replaced by a sign-in",
+            (Purpose::Use | Purpose::Peek, Unreadable::Fail) => return Err(error),
+            (Purpose::Use | Purpose::Peek, Unreadable::StartFresh) => "is left to expire",
         };
         let handle = self.store.handle(id);
         fence::log!(Warn, session:% = handle; "session {handle} {fate}: {error:#}");
         Ok(())
     }
 
-    /// Makes a session of what was read. Returns `None`, and deletes the session, if its lifetime is over.
-    fn admit(&self, id: &SessionId, stored: Stored, touched: Touch) -> Result<Option<Session<T>>> {
-        let envelope = self.decode(&stored.payload)?;
-        let (stored, mut envelope) = self.move_deadline(id, stored, envelope, touched)?;
+    /// Makes a session of what was read. Returns `None`, and deletes the session unless it was a peek, if its lifetime is over.
+    fn admit(&self, id: &SessionId, mut stored: Stored, touched: Touch) -> Result<Option<Session<T>>> {
+        let mut envelope = self.decode(&stored.payload)?;
+        let is_peeked = touched == Touch::Peek;
+        if !is_peeked {
+            (stored, envelope) = self.move_deadline(id, stored, envelope, touched)?;
+        }
         let now = self.clock.now();
         let clock_was_ahead = envelope.created > now + CLOCK_TOLERANCE;
         envelope.limit_times(now);
         let lifetime_left = self.lifetime_left(&envelope, now);
         if lifetime_left.is_some_and(|left| left.is_zero()) {
-            self.clean_up(id);
+            if !is_peeked {
+                self.clean_up(id);
+            }
             return Ok(None);
         }
-        let expires_in = [stored.expires_in, lifetime_left].into_iter().flatten().min();
+        let expires_in = self.timeouts().promise(stored.expires_in, &envelope, now);
         let origin = Origin::Stored { id: *id, version: stored.version };
         let session = self.session(envelope, origin, expires_in, now);
-        Ok(Some(Session { clock_was_ahead, ..session }))
+        Ok(Some(Session { clock_was_ahead, is_peeked, ..session }))
     }
 
     /// Deletes a session whose lifetime is over. The session is absent in any case, so a failure, for example on a read-only
@@ -245,12 +296,13 @@ impl<T: 'static> Inner<T> {
         Ok((stored, envelope))
     }
 
-    /// Returns the touch that is missing after a read. To save round trips, a session that has lost less than a 64th of the time
-    /// is left as it is.
+    /// Returns the touch that is missing after a read. To save round trips, a session that has lost less than a 64th of the time,
+    /// or less than `touch_every`, is left as it is.
     fn second_touch(&self, id: &SessionId, stored: &Stored, envelope: &Envelope<T>, touched: Touch) -> Option<Touch> {
         let now = self.clock.now();
+        let timeouts = self.timeouts();
         let (idle, lifetime_left) = (self.idle_timeout(envelope), self.lifetime_left(envelope, now));
-        let wanted = [idle, lifetime_left].into_iter().flatten().min().filter(|wanted| !wanted.is_zero())?;
+        let wanted = timeouts.stored_ttl(envelope, now).filter(|wanted| !wanted.is_zero())?;
         if !self.touch_on_read {
             return None;
         }
@@ -260,11 +312,14 @@ impl<T: 'static> Inner<T> {
             self.bounded.remove(id);
             return Some(self.touch());
         }
+        if timeouts.touch_every.is_some() && lifetime_left == Some(wanted) {
+            self.bounded.insert(*id, now + wanted, now);
+        }
         let left = stored.expires_in?;
-        if left < wanted - wanted / 64 {
+        if left.saturating_add(timeouts.slack(wanted, lifetime_left)) < wanted {
             return Some(Touch::Extend(wanted));
         }
-        let longest = self.timeouts().longest_ttl(envelope, now);
+        let longest = timeouts.longest_ttl(envelope, now);
         let end = longest.filter(|end| left > *end + (wanted / 64).min(Duration::from_secs(1)))?;
         if is_bounded {
             self.bounded.insert(*id, now + end, now);
@@ -276,17 +331,32 @@ impl<T: 'static> Inner<T> {
     fn first_touch(&self, ids: &[SessionId]) -> Touch {
         let touch = self.touch();
         let may_be_bounded = touch != Touch::No && self.lifetime.is_some();
-        if may_be_bounded && ids.iter().any(|id| self.bounded.contains(id)) { Touch::No } else { touch }
+        if may_be_bounded && ids.iter().any(|id| self.is_known_as_bounded(id)) { Touch::No } else { touch }
+    }
+
+    /// Returns `true` if no use moves the deadline of the session any more. With `touch_every` the lifetime bounds the TTL even before
+    /// it bounds the idle timeout. Until then, a manager without the setting may make the TTL shorter.
+    fn is_known_as_bounded(&self, id: &SessionId) -> bool {
+        let idle = self.timeouts().shortest_idle_timeout().filter(|_| self.touch_every.is_some());
+        let end = self.bounded.end(id);
+        end.is_some_and(|end| idle.is_none_or(|idle| end < self.clock.now() + idle))
     }
 
     fn touch(&self) -> Touch {
-        match self.timeouts().shortest_idle_timeout() {
-            // The TTL ends with the lifetime from the beginning, and no use moves that end.
-            Some(idle) if self.lifetime.is_some_and(|lifetime| lifetime <= idle) => Touch::No,
-            // A longer deadline may be that of a remembered or an owned session.
-            Some(idle) if self.touch_on_read && self.timeouts().vary() => Touch::Extend(idle),
-            Some(idle) if self.touch_on_read => Touch::Set(idle),
-            _ => Touch::No,
+        let timeouts = self.timeouts();
+        let Some(idle) = timeouts.shortest_idle_timeout().filter(|_| self.touch_on_read) else { return Touch::No };
+        // The TTL ends with the lifetime from the beginning, and no use moves that end.
+        if self.lifetime.is_some_and(|lifetime| lifetime <= idle) {
+            return Touch::No;
+        }
+        let ttl = timeouts.idle_ttl(idle);
+        let enough = self.touch_every.map(|every| ttl.saturating_sub(every));
+        // A longer deadline may be that of a remembered or an owned session.
+        match (timeouts.vary(), enough) {
+            (true, None) => Touch::Extend(ttl),
+            (false, None) => Touch::Set(ttl),
+            (true, Some(enough)) => Touch::ExtendIfDue { ttl, enough },
+            (false, Some(enough)) => Touch::SetIfDue { ttl, enough },
         }
     }
 
@@ -337,6 +407,7 @@ impl<T: 'static> Inner<T> {
             timeouts: self.timeouts(),
             now,
             clock_was_ahead: false,
+            is_peeked: false,
             expires_in,
         }
     }

@@ -29,7 +29,8 @@ pub struct BoundSession {
     pub created: SystemTime,
     /// When it was last used: opened, or changed if opening does not count. To within a 64th of
     /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered, or of the idle timeout if
-    /// [`anonymous_idle_timeout`](crate::SessionManagerBuilder::anonymous_idle_timeout) is set. It follows from the idle timeout
+    /// [`anonymous_idle_timeout`](crate::SessionManagerBuilder::anonymous_idle_timeout) is set, and to within
+    /// [`touch_every`](crate::SessionManagerBuilder::touch_every). It follows from the idle timeout
     /// that the session was stored with, whatever the settings of the manager that lists. `None` if it is unknown: if the session
     /// does not expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
     #[serde(serialize_with = "serialize::optional_moment")]
@@ -195,6 +196,7 @@ impl<T: 'static> SessionManager<T> {
         let inner = &*self.0;
         AllSessions::new(&*inner.store)
             .with_clock(inner.clock.clone())
+            .with_touch_every(inner.touch_every.unwrap_or_default())
             .with_decoder(|payload| inner.decode(payload).ok().map(|envelope| envelope.head()))
     }
 
@@ -215,11 +217,12 @@ impl<T: 'static> Inner<T> {
         if lifetime_left.is_some_and(|left| left.is_zero()) {
             return None;
         }
+        let additional = self.touch_every.unwrap_or_default();
         Some(BoundSession {
             handle: belonging.handle,
-            last_used: envelope.last_used(belonging.expires_in, lifetime_left, now),
+            last_used: envelope.last_used(belonging.expires_in, additional, lifetime_left, now),
             created: envelope.created,
-            expires_in: [belonging.expires_in, lifetime_left].into_iter().flatten().min(),
+            expires_in: self.timeouts().promise(belonging.expires_in, &envelope, now),
             label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
         })
     }

@@ -340,7 +340,8 @@ impl<T: 'static> Inner<T> {
             }
             (None, _) => Bind::Nobody,
         };
-        Write::new(payload, self.ttl(&session.envelope)).with_bind(bind).with_read_back(self)
+        let ttl = self.timeouts().stored_ttl(&session.envelope, self.clock.now());
+        Write::new(payload, ttl).with_bind(bind).with_read_back(self)
     }
 
     /// Encodes the session with a new revision, so that no other payload is equal to it.

@@ -5,6 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::codec::Envelope;
+use crate::store::MAX_TTL;
 
 /// How far the clocks of two servers may differ without a correction of what is stored.
 pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
@@ -16,6 +17,8 @@ pub(crate) struct Timeouts {
     pub(super) anonymous_idle_timeout: Option<Duration>,
     pub(super) remember_for: Option<Duration>,
     pub(super) lifetime: Option<Duration>,
+    /// How much longer than its idle timeout a session is stored, so that most reads need no touch.
+    pub(super) touch_every: Option<Duration>,
 }
 
 impl Timeouts {
@@ -36,7 +39,7 @@ impl Timeouts {
 
     /// Returns the longest TTL that a stored session may have at this moment. The TTL is corrected only if it is longer.
     pub(super) fn longest_ttl<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
-        let shorter = self.anonymous_idle_timeout.filter(|_| is_anonymous(envelope));
+        let shorter = self.anonymous_idle_timeout.filter(|_| is_anonymous(envelope)).map(|idle| self.idle_ttl(idle));
         [shorter, self.lifetime_left(envelope, now)].into_iter().flatten().min()
     }
 
@@ -46,7 +49,42 @@ impl Timeouts {
         self.lifetime.map(|lifetime| lifetime.saturating_sub(age))
     }
 
-    /// Returns the TTL of a session that is stored at this moment. Zero: its lifetime is over.
+    /// Returns the TTL that a touch sets for the sake of this idle timeout.
+    pub(super) fn idle_ttl(&self, idle: Duration) -> Duration {
+        idle.saturating_add(self.touch_every.unwrap_or_default()).min(MAX_TTL)
+    }
+
+    /// Returns the TTL that a write sets at this moment. Zero: the lifetime of the session is over.
+    pub(super) fn stored_ttl<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
+        let idle_ttl = self.idle_timeout(envelope).map(|idle| self.idle_ttl(idle));
+        [idle_ttl, self.lifetime_left(envelope, now)].into_iter().flatten().min()
+    }
+
+    /// Returns by how much a TTL may fall short of `wanted`, which is that of `stored_ttl`, before it is moved.
+    pub(super) fn slack(&self, wanted: Duration, lifetime_left: Option<Duration>) -> Duration {
+        self.touch_every.filter(|_| lifetime_left != Some(wanted)).unwrap_or(wanted / 64)
+    }
+
+    /// Returns how long a session with this TTL lives for certain. With `touch_every`, uses that do not show in the TTL make it
+    /// live longer. A TTL that ends with the lifetime is exact.
+    pub(super) fn promise<D>(
+        &self,
+        left: Option<Duration>,
+        envelope: &Envelope<D>,
+        now: SystemTime,
+    ) -> Option<Duration> {
+        let lifetime_left = self.lifetime_left(envelope, now);
+        let certain = match (left, self.touch_every) {
+            (Some(left), Some(_)) if lifetime_left.is_some_and(|end| end <= left + CLOCK_TOLERANCE) => {
+                self.idle_timeout(envelope)
+            }
+            (Some(left), Some(every)) => Some(left.saturating_sub(every)),
+            (left, _) => left,
+        };
+        [certain, lifetime_left].into_iter().flatten().min()
+    }
+
+    /// Returns how long a session lives that is used at this moment. Zero: its lifetime is over.
     pub(super) fn ttl<D>(&self, envelope: &Envelope<D>, now: SystemTime) -> Option<Duration> {
         [self.idle_timeout(envelope), self.lifetime_left(envelope, now)].into_iter().flatten().min()
     }

@@ -108,9 +108,17 @@ impl SessionStore for MemorySessionStore {
             Some((deadline, Entry::Session { payload, .. })) => (*deadline, payload.clone()),
         };
         let touched = match touch {
-            Touch::No => deadline,
+            Touch::No | Touch::Peek => deadline,
             Touch::Set(ttl) => Some(now + ttl_millis(ttl)),
             Touch::Extend(ttl) => deadline.map(|deadline| deadline.max(now + ttl_millis(ttl))),
+            Touch::SetIfDue { ttl, enough } => {
+                let [enough, ttl] = [enough, ttl].map(|time| now + ttl_millis(time));
+                deadline.filter(|deadline| *deadline > enough && *deadline <= ttl).or(Some(ttl))
+            }
+            Touch::ExtendIfDue { ttl, enough } => {
+                let [enough, ttl] = [enough, ttl].map(|time| now + ttl_millis(time));
+                deadline.map(|deadline| if deadline > enough { deadline } else { deadline.max(ttl) })
+            }
         };
         if touched != deadline {
             sessions.touch(id, touched);

@@ -272,9 +272,12 @@ impl RedisSessionStore {
     fn read_live(&self, id: &SessionId, key: &str, touch: Touch) -> Result<Option<Stored>> {
         match touch {
             Touch::No => self.read_untouched(operation::READ, key),
+            Touch::Peek => scripted::get(self, operation::READ, key),
             Touch::Set(ttl) if self.single_command() => single::get_and_touch(self, key, ttl),
             Touch::Set(ttl) => scripted::get_and_touch(self, id, key, ttl, false),
             Touch::Extend(ttl) => scripted::get_and_touch(self, id, key, ttl, true),
+            Touch::SetIfDue { ttl, enough } => scripted::get_and_touch_if_due(self, id, key, [ttl, enough], false),
+            Touch::ExtendIfDue { ttl, enough } => scripted::get_and_touch_if_due(self, id, key, [ttl, enough], true),
         }
     }
 

@@ -20,6 +20,8 @@ fn every_operation(store: &RedisSessionStore, id: &SessionId) -> Vec<(&'static s
         ("read", store.read(id, Touch::No).err()),
         ("read, set", store.read(id, Touch::Set(HOUR)).err()),
         ("read, extend", store.read(id, Touch::Extend(HOUR)).err()),
+        ("read, set if due", store.read(id, Touch::SetIfDue { ttl: HOUR, enough: HOUR / 2 }).err()),
+        ("peek", store.read(id, Touch::Peek).err()),
         ("create", store.create(id, write()).err()),
         ("save", store.save(id, write(), None).err()),
         ("save if unchanged", store.save(id, write(), Some(&version)).err()),
@@ -83,7 +85,9 @@ fn a_touch_takes_no_life_from_what_is_no_session() {
             shared().cmd(&["PEXPIRE", &key, &lives.to_string()]);
             let content = || shared().cmd(&["DUMP", &key]);
             let before = content();
-            for touch in [Touch::Set(Duration::from_millis(7 * DAY)), Touch::Extend(Duration::from_millis(7 * DAY))] {
+            let (ttl, enough) = (Duration::from_millis(7 * DAY), Duration::from_millis(2 * DAY));
+            let if_due = [Touch::SetIfDue { ttl, enough }, Touch::ExtendIfDue { ttl, enough }];
+            for touch in [Touch::Set(ttl), Touch::Extend(ttl)].into_iter().chain(if_due) {
                 assert_eq!(store.read(&id, touch).unwrap_err().kind(), ErrorKind::WrongType, "{touch:?}");
                 assert_eq!(content(), before);
                 let left: u64 = redis::from_redis_value(shared().cmd(&["PTTL", &key])).unwrap();

@@ -69,6 +69,9 @@ enum Fault {
     WalksPastOne,
     WalksIntoTheDead,
     TouchesWhileWalking,
+    TouchesWhilePeeking,
+    TouchesBeforeItIsDue,
+    HidesTheTimeLeft,
     EndsKeysInVain,
     EndsAllKeysButOne,
 }
@@ -179,7 +182,16 @@ impl SessionStore for Broken {
     }
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
-        let found = self.store.read(id, touch)?;
+        let found = match (self.fault, touch, self.store.read(id, touch)?) {
+            (Fault::TouchesWhilePeeking, Touch::Peek, _) => {
+                self.store.read(id, Touch::Extend(Duration::from_secs(3600)))?
+            }
+            (Fault::TouchesBeforeItIsDue, Touch::SetIfDue { ttl, .. }, _) => self.store.read(id, Touch::Set(ttl))?,
+            (Fault::HidesTheTimeLeft, Touch::Peek, Found::Live(stored)) => {
+                Found::Live(Stored::new(stored.payload, stored.version, None))
+            }
+            (_, _, found) => found,
+        };
         if self.is(Fault::CleansUpWhileReading) && matches!(found, Found::Absent) {
             self.delete(id)?;
         }
@@ -545,6 +557,9 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::CleansUpWhileReading, "reads_need_no_write", "the store failed"),
         (Fault::WalksPastOne, "a_walk_finds_what_lives_once", "listed once"),
         (Fault::WalksIntoTheDead, "a_walk_finds_what_lives_once", "listed once"),
+        (Fault::TouchesWhilePeeking, "peeks_tell_the_time_left", "a peek moved the deadline"),
+        (Fault::TouchesBeforeItIsDue, "touches_that_are_due_move_the_deadline", "left of"),
+        (Fault::HidesTheTimeLeft, "peeks_tell_the_time_left", "the session has no deadline"),
         (Fault::TouchesWhileWalking, "a_walk_finds_what_lives_once", "listed once"),
         (Fault::EndsKeysInVain, "a_handle_ends_its_session", "AlreadyGone"),
         (Fault::EndsAllKeysButOne, "ending_all_reports_its_progress", "should be absent"),

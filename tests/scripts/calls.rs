@@ -22,17 +22,18 @@ pub(crate) struct Call {
 }
 
 /// The scripts of any kind of store.
-const SESSION: [&str; 5] = ["create", "delete", "rotate", "save", "touch"];
+const SESSION: [&str; 6] = ["create", "delete", "rotate", "save", "touch", "touch_if_due"];
 
 /// The scripts of an expiring store.
 const INDEX: [&str; 10] =
     ["clobbered", "count", "end", "end_all", "list_owned", "page", "reap", "save_and_bind", "verify", "verify_owned"];
 
 /// The scripts of an expiring store that take no key base.
-const WITHOUT_BASE: [&str; 4] = ["count", "page", "save", "touch"];
+const WITHOUT_BASE: [&str; 5] = ["count", "page", "save", "touch", "touch_if_due"];
 
-/// The scripts whose behaviour changed on purpose. Their references are copies of the new rendering.
-const CHANGED: [&str; 7] = ["create", "end", "list_owned", "rotate", "save_and_bind", "verify", "verify_owned"];
+/// The scripts whose behaviour changed on purpose, or that are new. Their references are copies of the new rendering.
+const CHANGED: [&str; 8] =
+    ["create", "end", "list_owned", "rotate", "save_and_bind", "touch_if_due", "verify", "verify_owned"];
 
 /// The scripts that a kind of store runs.
 pub(crate) fn names(kind: Kind) -> impl Iterator<Item = &'static str> {
@@ -120,6 +121,11 @@ fn session_args(name: &str, kind: Kind, random: &mut Random) -> (Vec<String>, Op
     match name {
         "delete" => return (Vec::new(), None),
         "touch" => return ([ttl, "1".to_owned()][..1 + random.below(2) as usize].to_vec(), None),
+        "touch_if_due" => {
+            let grace = if kind.expiring { super::keyspace::GRACE } else { 0 };
+            let enough = (HOUR * (1 + random.below(9)) + grace).to_string();
+            return ([ttl, enough, "1".to_owned()][..2 + random.below(2) as usize].to_vec(), None);
+        }
         _ => {}
     }
     let mut args = vec![payload(random), if random.maybe(5) { String::new() } else { ttl }];

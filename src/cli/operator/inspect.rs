@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -119,7 +119,7 @@ pub(super) fn list_all(context: &mut Context) -> Done {
             let (snapshots, progress) = page?;
             let now = SystemTime::now();
             for snapshot in snapshots {
-                rows.push(&SessionInfo::of(snapshot, None, now))?;
+                rows.push(&SessionInfo::of(snapshot, None, Duration::ZERO, now))?;
             }
             bar.set(progress);
             if interrupt.came() {

@@ -9,7 +9,7 @@ use super::rows::{owner, rfc3339};
 use super::stop::{Stop, say};
 use crate::store::{Belonging, Bytes, Ending, SessionKey, Snapshot};
 use crate::{FoundByHandle, HandlePrefix, Result, SessionInfo, SessionStore, operation};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A session that an operator named.
 pub(super) struct Target {
@@ -54,7 +54,8 @@ pub(super) fn of_user(context: &Context, user: &str) -> Result<Vec<(SessionInfo,
         let payload = belonging.payload;
         // The list of a user has no keys. None is needed, because a user's session ends by its handle.
         let key = SessionKey::new(belonging.handle, 0, Vec::new());
-        let mut info = SessionInfo::of(Snapshot::new(key, payload.clone(), belonging.expires_in), None, now);
+        let mut info =
+            SessionInfo::of(Snapshot::new(key, payload.clone(), belonging.expires_in), None, Duration::ZERO, now);
         info.owner = Some(user.to_owned());
         (info, payload)
     };

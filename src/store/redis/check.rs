@@ -208,6 +208,7 @@ impl RedisSessionStore {
         self.require_indexed(&self.keys.session(&id), self.keys.index_of(&id))?;
         let _: Found = self.read(&id, Touch::Set(ttl))?;
         let _: Found = self.read(&id, Touch::Extend(ttl))?;
+        let _: Found = self.read(&id, Touch::SetIfDue { ttl, enough: ttl })?;
         let _: Saved = self.save(&id, Write::new(b"check 2", ttl), Some(&version))?;
         let _: Saved = self.save(&id, Write::new(b"check 3", ttl), None)?;
         let _: Saved = self.rotate(&id, &new, Write::new(b"check 4", ttl), None)?;

@@ -86,7 +86,8 @@ pub(super) fn delete(store: &RedisSessionStore, id: &SessionId, key: &str) -> Re
     Ok(run(store, operation::DELETE, &store.scripts.delete, id, &[key], Args::new())?.value)
 }
 
-/// Reads a value of an expiring store and leaves its TTL alone. Also reads a companion, which lives as long as its session.
+/// Reads a value with the time it has left, and leaves its TTL alone. In an expiring store it also reads a companion, which lives
+/// as long as its session.
 pub(super) fn get(store: &RedisSessionStore, operation: &'static str, key: &str) -> Result<Option<Stored>> {
     let grace = store.grace_millis() as i64;
     let mut pttl = redis::cmd("PTTL");
@@ -110,11 +111,35 @@ pub(super) fn get_and_touch(
     ttl: Duration,
     extend: bool,
 ) -> Result<Option<Stored>> {
-    let keys: Vec<&str> = [key].into_iter().chain(store.index_key(id)).collect();
     let ttl = data_ttl(store, ttl_millis(ttl));
     let args = &[&*ttl, "1"][..1 + usize::from(extend)];
+    get_and_run(store, &store.scripts.touch, id, key, args)
+}
+
+/// Reads a session, and sets its TTL unless more than `enough` is left. With `extend`, a deadline that is further away stays.
+pub(super) fn get_and_touch_if_due(
+    store: &RedisSessionStore,
+    id: &SessionId,
+    key: &str,
+    [ttl, enough]: [Duration; 2],
+    extend: bool,
+) -> Result<Option<Stored>> {
+    let [ttl, enough] = [ttl, enough].map(|time| data_ttl(store, ttl_millis(time)));
+    let args = &[&*ttl, &*enough, "1"][..2 + usize::from(extend)];
+    get_and_run(store, &store.scripts.touch_if_due, id, key, args)
+}
+
+/// Reads a payload and runs a script that touches its session.
+fn get_and_run(
+    store: &RedisSessionStore,
+    script: &Script,
+    id: &SessionId,
+    key: &str,
+    args: &[&str],
+) -> Result<Option<Stored>> {
+    let keys: Vec<&str> = [key].into_iter().chain(store.index_key(id)).collect();
     get_with_ttl(store, operation::READ, Effect::Touches, key, |get, connection| {
-        store.scripts.touch.call_after(get, connection, &keys, args)
+        script.call_after(get, connection, &keys, args)
     })
 }
 

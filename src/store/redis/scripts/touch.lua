@@ -19,19 +19,5 @@ if left == -1 or left > data_ttl then
   -- A key of another type is no session. A touch may prolong it, but must never shorten its life.
   if redis.call('TYPE', key).ok ~= 'string' then return nil end
 end
---#if expiring
-local before = redis.call('PEXPIRETIME', key)
---#end
-redis.call('PEXPIRE', key, ARGV[1])
---#if companions
-companions_expire(key)
---#end
---#if expiring
--- Update the index only when the deadline enters another 64th of the TTL. The entry of a session in use lags by less than that,
--- and most touches save the update. The reaper looks at the data before it believes the index. (The extra second allows for the
--- clock, which moves on between two commands of a script.)
-local by = data_ttl - left + 1000
-local same = left ~= -1 and by >= 1000 and (before - grace + by) % ((data_ttl - grace) / 64) >= by
-if not same then redis.pcall('ZADD', index, redis.call('PEXPIRETIME', key) - grace, key) end
---#end
+--#include move_deadline (uses key, index, left, data_ttl, ARGV)
 return data_ttl - grace
