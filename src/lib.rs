@@ -262,7 +262,7 @@ pub use self::error::{BoxError, Error, ErrorKind, Result};
 pub use self::flash::Flash;
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{
-    BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
+    BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable, UpdatedAll,
 };
 pub use self::reaper::{ExpiredSession, Reaper, ReaperBuilder, ReaperStats};
 pub use self::reason::Reason;

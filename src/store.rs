@@ -60,6 +60,7 @@
 mod companion;
 mod index;
 pub(crate) mod memory;
+mod owned;
 pub(crate) mod redis;
 mod walk;
 
@@ -73,6 +74,7 @@ use serde::Serialize;
 
 pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, OnVerified, Reaped, SessionIndex, Verified, VerifyOptions};
+pub use self::owned::{Owned, OwnedPage};
 pub use self::walk::{EndedAll, KeyPage, KeyPages, OnProgress, Progress, SessionKey, Snapshot};
 use crate::{Error, Handle, RedisWarning, Result, SessionId, operation, serialize};
 
@@ -201,6 +203,20 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
         let _ = keys;
         Err(walk::unsupported(operation::END))
+    }
+
+    /// Replaces the payload of a session that [`owned_after`](SessionIndex::owned_after) found, if the session is live and has the
+    /// expected version.
+    ///
+    /// The session keeps its deadline and its owner, whatever TTL and owner the write has, because a change from outside is no use
+    /// of the session. Companions of the write are stored as [`save`](Self::save) stores them.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index, and by default.
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        let _ = (key, write, expected);
+        Err(owned::unsupported())
     }
 
     /// Checks that the store can work, and returns warnings about its settings. By default, it reports nothing.
@@ -524,6 +540,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
         (**self).end_keys(keys)
+    }
+
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        (**self).save_key(key, write, expected)
     }
 
     fn check(&self) -> Result<Vec<RedisWarning>> {

@@ -11,6 +11,8 @@ mod ends;
 #[path = "principals/lists.rs"]
 mod lists;
 mod support;
+#[path = "principals/update_all.rs"]
+mod update_all;
 
 use std::collections::BTreeMap;
 use std::sync::{Barrier, OnceLock};

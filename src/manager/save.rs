@@ -175,7 +175,7 @@ impl<T: 'static> Inner<T> {
     }
 
     /// Decodes what is stored. Times that are later than now count as now.
-    fn decode_limited(&self, payload: &[u8]) -> Result<Envelope<T>> {
+    pub(super) fn decode_limited(&self, payload: &[u8]) -> Result<Envelope<T>> {
         let mut stored = self.decode(payload)?;
         stored.limit_times(self.clock.now());
         Ok(stored)

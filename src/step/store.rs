@@ -7,8 +7,8 @@ use super::Step;
 use super::fenced::FencedStep;
 use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
 use crate::store::{
-    Belonging, Bytes, Created, EndedAll, Ending, Entry, Expired, Found, Health, KeyPages, OnProgress, Reaped, Saved,
-    SessionIndex, SessionKey, SessionStore, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
+    Belonging, Bytes, Created, EndedAll, Ending, Entry, Expired, Found, Health, KeyPages, OnProgress, Owned, OwnedPage,
+    Reaped, Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
 };
 use crate::{Error, ErrorKind, Handle, Reason, RedisWarning, Result, SessionId, fence, operation};
 
@@ -153,6 +153,11 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
         self.store.end_keys(keys)
     }
 
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        let mut operation = WriteOperation::change(&self.store, key, write, expected);
+        saved(operation::UPDATE_ALL, self.chain().write(&mut operation)?)
+    }
+
     fn check(&self) -> Result<Vec<RedisWarning>> {
         self.store.check()
     }
@@ -211,6 +216,15 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
     fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
         let theirs = self.inner_index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
         Ok(theirs.into_iter().filter_map(|belonging| self.restored(belonging)).collect())
+    }
+
+    fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
+        let page = self.inner_index(operation::UPDATE_ALL)?.owned_after(principal, partition, after)?;
+        let restored = |owned: Owned| {
+            let payload = owned.payload.and_then(|payload| self.restore(owned.key.handle(), payload));
+            Owned { payload, ..owned }
+        };
+        Ok(OwnedPage { sessions: page.sessions.into_iter().map(restored).collect(), ..page })
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {

@@ -47,6 +47,14 @@ struct Owner {
     since: u64,
 }
 
+impl Extras {
+    /// Replaces companions, and keeps those with other suffixes.
+    fn add_companions(&mut self, written: &[Companion]) {
+        self.companions.retain(|kept| written.iter().all(|new| new.suffix != kept.suffix));
+        self.companions.extend_from_slice(written);
+    }
+}
+
 impl Sessions {
     pub(super) fn count(&self) -> usize {
         self.entries.len() - self.tombstones.len()
@@ -177,8 +185,7 @@ impl Sessions {
     pub(super) fn put_session(&mut self, id: SessionId, write: Write<'_>, mut extras: Extras, now: u64) -> Version {
         let payload = Bytes::copy_from_slice(write.payload);
         let deadline = write.ttl_millis().map(|ttl| now + ttl);
-        extras.companions.retain(|kept| write.companions.iter().all(|new| new.suffix != kept.suffix));
-        extras.companions.extend_from_slice(write.companions);
+        extras.add_companions(write.companions);
         extras.owner = match write.bind {
             Bind::Keep => extras.owner,
             Bind::Nobody => None,
@@ -191,6 +198,16 @@ impl Sessions {
         if let Bind::To { principal, cap: Some(cap) } = write.bind {
             self.enforce_cap(principal, cap as usize, &id);
         }
+        Version(payload)
+    }
+
+    /// Stores another payload, and other companions, of a live session. Deadline and owner stay.
+    pub(super) fn replace_payload(&mut self, id: SessionId, write: Write<'_>) -> Version {
+        let payload = Bytes::copy_from_slice(write.payload);
+        let deadline = self.entries.get(&id).and_then(|(deadline, _)| *deadline);
+        let mut extras = self.extras_of(&id);
+        extras.add_companions(write.companions);
+        self.put(id, deadline, Entry::Session { payload: payload.clone(), extras });
         Version(payload)
     }
 

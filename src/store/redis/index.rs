@@ -11,9 +11,9 @@ use super::net::error::Effect;
 use super::net::pool::To;
 use super::reply::{decode, decode_count, decode_reaped, decode_ttl};
 use super::script::Script;
-use super::{RedisSessionStore, keys, verify};
+use super::{RedisSessionStore, keys, owned, verify};
 use crate::store::{
-    Belonging, Bind, EndedAll, Ending, Entry, OnProgress, Reaped, SessionIndex, Verified, VerifyOptions,
+    Belonging, Bind, EndedAll, Ending, Entry, OnProgress, OwnedPage, Reaped, SessionIndex, Verified, VerifyOptions,
 };
 use crate::{Handle, Result, fence, operation};
 
@@ -86,6 +86,10 @@ impl SessionIndex for RedisSessionStore {
 
     fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
         Ok(self.belonging(principal)?.into_iter().map(|(_, belonging)| belonging).collect())
+    }
+
+    fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
+        owned::page(self, principal, partition, after)
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {

@@ -64,8 +64,8 @@ macro_rules! scripts {
 }
 
 scripts! {
-    with_base: clobbered create delete end end_all list_owned reap rotate save_and_bind verify verify_owned;
-    without_base: count page save touch;
+    with_base: clobbered create delete end end_all list_owned owned_after reap rotate save_and_bind verify verify_owned;
+    without_base: change count page save touch;
     parts: clock companions expect has_owner is_live principals require_acl write
 }
 

@@ -21,7 +21,7 @@ use crate::store::{Bind, Created, RENEWED_FOR, Saved, Stored, Version, Write, co
 use crate::{Error, Result, SessionId, operation};
 
 /// The arguments of a script.
-type Args<'a> = Vec<Cow<'a, [u8]>>;
+pub(super) type Args<'a> = Vec<Cow<'a, [u8]>>;
 
 /// Stores a new session.
 pub(super) fn create(store: &RedisSessionStore, id: &SessionId, key: &str, write: Write<'_>) -> Result<Created> {
@@ -167,7 +167,7 @@ fn data_ttl(store: &RedisSessionStore, ttl: u64) -> String {
 
 /// Returns the first arguments of the scripts that write: payload, TTL, and one value for each companion that the store keeps.
 /// The value is `+` and the bytes to write, or `=` to keep the companion that the session has.
-fn write_args<'a>(store: &RedisSessionStore, write: Write<'a>) -> Result<Args<'a>> {
+pub(super) fn write_args<'a>(store: &RedisSessionStore, write: Write<'a>) -> Result<Args<'a>> {
     companion::check_kept(&store.companions, write.companions)?;
     let ttl = write.ttl_millis().map(|ttl| data_ttl(store, ttl)).unwrap_or_default();
     let mut args = Args::with_capacity(6 + store.companions.len());
