@@ -262,7 +262,8 @@ pub use self::error::{BoxError, Error, ErrorKind, Result};
 pub use self::flash::Flash;
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{
-    BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable, UpdatedAll,
+    BoundSession, Committed, OnCap, OnConflict, Outcome, SessionManager, SessionManagerBuilder, SignIn, Unreadable,
+    UpdatedAll,
 };
 pub use self::reaper::{ExpiredSession, Reaper, ReaperBuilder, ReaperStats};
 pub use self::reason::Reason;

@@ -26,11 +26,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::bounded::Bounded;
-pub use self::builder::{OnConflict, SessionManagerBuilder, Unreadable};
+pub use self::builder::{OnCap, OnConflict, SessionManagerBuilder, Unreadable};
 pub use self::commit::{Committed, Outcome};
 pub use self::principals::BoundSession;
 pub(crate) use self::save::Changes;
 pub(crate) use self::timeouts::Timeouts;
+pub use self::update::SignIn;
 pub use self::update_all::UpdatedAll;
 #[cfg(any(feature = "rouille", feature = "tiny-http"))]
 use crate::adapter::ErrorPages;
@@ -83,6 +84,7 @@ struct Inner<T> {
     max_payload: usize,
     read_back: bool,
     max_per_principal: Option<u32>,
+    on_cap: OnCap,
     bounded: Bounded,
     #[cfg(any(feature = "rouille", feature = "tiny-http"))]
     error_pages: ErrorPages,

@@ -113,6 +113,16 @@ pub(crate) enum Change {
     Destroy,
 }
 
+/// What a sign-in changes of a session.
+pub(crate) struct Pending {
+    bound: Option<Binding>,
+    created: SystemTime,
+    change: Change,
+    ends_rivals: bool,
+    snapshot: Option<Vec<u8>>,
+    before: Option<Head>,
+}
+
 impl<T: 'static> Session<T> {
     /// Returns the id; `None` if the session is not stored. A new session gets its id when it is committed.
     pub fn id(&self) -> Option<&SessionId> {
@@ -391,6 +401,25 @@ impl<T: 'static> Session<T> {
         (self.next_id, self.has_token) = (OnceLock::new(), AtomicBool::new(false));
     }
 
+    /// Returns the part of the session that a sign-in changes, to restore it with [`restore`](Self::restore).
+    pub(crate) fn pending(&self) -> Pending {
+        Pending {
+            bound: self.envelope.bound.clone(),
+            created: self.envelope.created,
+            change: self.change,
+            ends_rivals: self.ends_rivals,
+            snapshot: self.snapshot.clone(),
+            before: self.before.clone(),
+        }
+    }
+
+    /// Takes back a sign-in that was not stored.
+    pub(crate) fn restore(&mut self, pending: Pending) {
+        let Pending { bound, created, change, ends_rivals, snapshot, before } = pending;
+        (self.envelope.bound, self.envelope.created) = (bound, created);
+        (self.change, self.ends_rivals, self.snapshot, self.before) = (change, ends_rivals, snapshot, before);
+    }
+
     /// Gives up the id of an attempt to store the session, unless a token belongs to it. After a lost connection a session may be
     /// stored under it.
     pub(crate) fn forget_attempt(&mut self) {
@@ -422,7 +451,6 @@ impl<T: 'static> Session<T> {
 
     /// Returns the envelope that is stored under this id, if the visitor needs a cookie for it although the changes that are not
     /// stored yet are dropped.
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn stored_head(&self, id: &SessionId) -> Option<Head> {
         let head = self.before.clone().unwrap_or_else(|| self.envelope.head());
         // Without a snapshot, a pending reset or logout has changed the envelope.

@@ -316,6 +316,16 @@ pub enum Bind<'a> {
         /// How many sessions they may have. `None`: any number.
         cap: Option<u32>,
     },
+    /// The session belongs to this principal from now on, if they have fewer than `cap` other sessions or it is theirs already.
+    /// Otherwise nothing is stored, and the outcome is `OverCap`.
+    ///
+    /// With one partition it is exact. With several, the store counts first, so logins of the same moment may all be admitted.
+    WithinCap {
+        /// The principal: a user name or number, of any length.
+        principal: &'a str,
+        /// How many sessions they may have.
+        cap: u32,
+    },
     /// The session belongs to nobody from now on.
     Nobody,
 }
@@ -326,6 +336,7 @@ impl fmt::Debug for Bind<'_> {
         match self {
             Self::Keep => f.write_str("Keep"),
             Self::To { cap, .. } => f.debug_struct("To").field("cap", cap).finish_non_exhaustive(),
+            Self::WithinCap { cap, .. } => f.debug_struct("WithinCap").field("cap", cap).finish_non_exhaustive(),
             Self::Nobody => f.write_str("Nobody"),
         }
     }
@@ -407,6 +418,8 @@ pub enum Created {
     Stored(Version),
     /// Another session lives under this id, and was left alone.
     Taken,
+    /// The principal has as many sessions as [`Bind::WithinCap`] allows. Nothing was stored.
+    OverCap,
 }
 
 /// What became of a [`save`](SessionStore::save) or [`rotate`](SessionStore::rotate).
@@ -419,6 +432,8 @@ pub enum Saved {
     Missing,
     /// The session does not have the expected version but this. Nothing was stored.
     Conflict(Stored),
+    /// The principal has as many sessions as [`Bind::WithinCap`] allows. Nothing was stored.
+    OverCap,
 }
 
 /// A session as a store has it.

@@ -10,6 +10,8 @@ mod denied;
 mod ends;
 #[path = "principals/lists.rs"]
 mod lists;
+#[path = "principals/on_cap.rs"]
+mod on_cap;
 mod support;
 #[path = "principals/update_all.rs"]
 mod update_all;

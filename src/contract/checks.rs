@@ -94,6 +94,8 @@ checks! {
             also after its renewal, and a change of one moves neither its deadline nor its owner",
         principals::the_cap_ends_the_oldest: "of sessions that are bound concurrently to a principal with a cap, as many as \
             the cap live",
+        principals::a_full_principal_gets_no_session: "a session beyond a cap that rejects is not stored, and the session stays as \
+            it was; with one partition, exactly as many concurrent logins succeed as the cap allows",
     }
     Walk {
         walk::a_walk_finds_what_lives_once: "a walk returns every live session once, and nothing else, and moves no deadline",

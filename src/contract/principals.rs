@@ -6,7 +6,7 @@
 use super::kit::{
     HOUR, SHORT, Tested, assert_absent, assert_created, assert_missing, assert_stored, at_once, is_live, live, ok,
 };
-use crate::store::{Bind, Ending, Owned, Saved, SessionIndex, SessionStore, Touch, Write};
+use crate::store::{Bind, Created, Ending, Owned, Saved, SessionIndex, SessionStore, Touch, Write};
 use crate::{ErrorKind, Handle, SessionId};
 
 pub(super) fn principals_keep_their_sessions(tested: &Tested<'_>) {
@@ -129,6 +129,43 @@ pub(super) fn the_cap_ends_the_oldest(tested: &Tested<'_>) {
     let ids = at_once(10, |_| create_for(store, &ada, Some(3)));
     let lives = ids.iter().filter(|id| is_live(store, id, Touch::No)).count();
     assert_eq!((lives, handles(index, &ada).len()), (3, 3));
+}
+
+pub(super) fn a_full_principal_gets_no_session(tested: &Tested<'_>) {
+    let store = tested.store;
+    let index = tested.index();
+    let (ada, within) = (principal("ada"), |principal| Bind::WithinCap { principal, cap: 3 });
+    let create = |_| {
+        let id = store.fresh_id(None);
+        match ok(store.create(&id, Write::new(id.expose().as_bytes(), HOUR).with_bind(within(&ada)))) {
+            Created::Stored(_) => Some(id),
+            Created::OverCap => {
+                assert_absent(store, &id);
+                None
+            }
+            Created::Taken => panic!("the id is new"),
+        }
+    };
+    // In several partitions, concurrent logins may all be admitted.
+    let threads = if index.partitions() == 1 { 10 } else { 1 };
+    let mut ids: Vec<SessionId> = at_once(threads, create).into_iter().flatten().collect();
+    ids.extend((0..10).filter_map(create));
+    assert_eq!((ids.len(), handles(index, &ada).len()), (3, 3), "the cap holds");
+
+    let visitor = create_for(store, &principal("bob"), None);
+    let [saved, new] =
+        [Write::new(b"saved", HOUR), Write::new(b"renewed", HOUR)].map(|write| write.with_bind(within(&ada)));
+    let other = store.fresh_id(Some(&visitor));
+    assert!(matches!(ok(store.save(&visitor, saved, None)), Saved::OverCap), "a save is rejected");
+    assert!(matches!(ok(store.rotate(&visitor, &other, new, None)), Saved::OverCap), "a rotation is rejected");
+    assert_eq!(&*live(store, &visitor, Touch::No).payload, visitor.expose().as_bytes(), "a rejected session stays");
+    assert_absent(store, &other);
+    assert_stored(store.save(&ids[0], saved, None));
+    let next = store.fresh_id(Some(&ids[0]));
+    assert_stored(store.rotate(&ids[0], &next, new, None));
+    assert!(ok(store.delete(&ids[1])));
+    assert_stored(store.save(&visitor, saved, None));
+    assert_eq!(handles(index, &ada).len(), 3);
 }
 
 pub(super) fn principals_are_unsupported(tested: &Tested<'_>) {

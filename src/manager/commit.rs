@@ -41,12 +41,15 @@ pub enum Outcome {
     Dropped,
     /// The changes were dropped, because another request renewed the session while this request held it, or just before.
     Detached,
+    /// The changes were dropped, because the session was to be bound to a principal who has as many sessions as
+    /// [`OnCap::Refuse`](crate::OnCap::Refuse) allows. The session is as it was, and keeps its id.
+    Refused,
 }
 
 impl Outcome {
     /// Returns `true` if a change was lost. The response should then be a 409, not a 200.
     pub fn is_lost(self) -> bool {
-        matches!(self, Self::Dropped | Self::Detached)
+        matches!(self, Self::Dropped | Self::Detached | Self::Refused)
     }
 }
 
@@ -129,6 +132,8 @@ impl<T: 'static> SessionManager<T> {
         inner.end_rivals(session.rivals_to_end(outcome, id.as_ref()))?;
         let cookie = match (outcome, &id) {
             (Outcome::Destroyed, _) => Some(inner.cookie.take()),
+            // The envelope has changes that are not stored.
+            (Outcome::Refused, Some(id)) => inner.give_stored_cookie(session, id),
             (_, Some(id)) if session.needs_cookie(id) => inner.give_cookie(id, &session.envelope),
             _ => None,
         };
@@ -149,7 +154,7 @@ impl<T: 'static> SessionManager<T> {
             inner.end_rivals(&session.rivals)?;
         }
         let id = session.id().copied();
-        let cookie = id.and_then(|id| inner.give_cookie(&id, &session.stored_head(&id)?));
+        let cookie = id.and_then(|id| inner.give_stored_cookie(session, &id));
         Ok(Committed::new(Outcome::Unchanged, id, inner.store.clone(), cookie))
     }
 }
@@ -226,8 +231,9 @@ impl<T: 'static> Inner<T> {
             Action::Detach => Ok((Outcome::Detached, None)),
             Action::Refresh(id) => self.refresh(session, id, plan.cookie_is_due),
             Action::Create => Ok(match self.create(session, &self.storable(plan.encoded)?)? {
-                Some((id, _)) => (Outcome::Stored, Some(id)),
-                None => (Outcome::Dropped, None),
+                SaveOutcome::Stored(id, _) => (Outcome::Stored, Some(id)),
+                SaveOutcome::OverCap => (Outcome::Refused, None),
+                _ => (Outcome::Dropped, None),
             }),
             Action::Save(id) => self.save(session, id, false, plan),
             Action::Rotate(id) => self.save(session, id, true, plan),
@@ -237,6 +243,7 @@ impl<T: 'static> Inner<T> {
                     SaveOutcome::Stored(id, _) => (Outcome::Stored, Some(id)),
                     SaveOutcome::Ended => (Outcome::Dropped, None),
                     SaveOutcome::Missing | SaveOutcome::Conflict => (Outcome::Detached, None),
+                    SaveOutcome::OverCap => (Outcome::Refused, Some(id)),
                 })
             }
             Action::Delete(id) => self.delete(&id),
@@ -273,6 +280,7 @@ impl<T: 'static> Inner<T> {
                 Ok((lost, None))
             }
             SaveOutcome::Conflict => Err(conflict()),
+            SaveOutcome::OverCap => Ok((Outcome::Refused, Some(id))),
         }
     }
 
@@ -292,7 +300,7 @@ impl<T: 'static> Inner<T> {
         let save = Save { merges: Merges::Never, ..Save::new(id, session, payload, None) };
         let executed = match self.save_until_stored(session, save, |session| self.encode_revised(session)) {
             Ok(SaveOutcome::Stored(id, _)) => return Ok((Outcome::Stored, Some(id))),
-            Ok(SaveOutcome::Conflict) => (Outcome::Unchanged, Some(id)),
+            Ok(SaveOutcome::Conflict | SaveOutcome::OverCap) => (Outcome::Unchanged, Some(id)),
             Ok(SaveOutcome::Missing | SaveOutcome::Ended) => (Outcome::Unchanged, None),
             // The request changed nothing, so a full or read-only store does not concern it. A later request sends the cookie.
             Err(error) if error.kind().is_temporary() && error.kind() != ErrorKind::MayHaveHappened => {
@@ -349,6 +357,11 @@ impl<T: 'static> Inner<T> {
     fn cookie_max_age<D>(&self, envelope: &Envelope<D>, sent: SystemTime) -> Option<Duration> {
         let left = self.timeouts().ttl(envelope, sent).unwrap_or(Duration::MAX);
         envelope.remembered.map(|_| left.min(COOKIE_MAX_AGE))
+    }
+
+    /// Returns the cookie for what is stored of a session, if the visitor needs one although the pending changes are dropped.
+    fn give_stored_cookie(&self, session: &Session<T>, id: &SessionId) -> Option<String> {
+        self.give_cookie(id, &session.stored_head(id)?)
     }
 
     /// Returns the cookie for a session, unless the lifetime of the session is over.

@@ -191,6 +191,8 @@ impl<T: 'static> Inner<T> {
             match self.store.save_key(&owned.key, write, &version)? {
                 Saved::Stored(_) => return Ok(Changed::Stored),
                 Saved::Missing => return Ok(Changed::Missing),
+                // No owner is written, so no store of this crate reports it.
+                Saved::OverCap => return Ok(Changed::NotTheirs),
                 Saved::Conflict(theirs) => (payload, version) = (theirs.payload, theirs.version),
             }
             backoff.wait()?;

@@ -96,6 +96,7 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
         match self.chain().write(&mut operation)? {
             Written::Stored(version) => Ok(Created::Stored(version)),
             Written::Taken => Ok(Created::Taken),
+            Written::OverCap => Ok(Created::OverCap),
             Written::Missing | Written::Conflict(_) => Err(misfit(operation::CREATE)),
         }
     }
@@ -269,6 +270,7 @@ fn saved(operation: &'static str, written: Written) -> Result<Saved> {
         Written::Stored(version) => Ok(Saved::Stored(version)),
         Written::Missing => Ok(Saved::Missing),
         Written::Conflict(theirs) => Ok(Saved::Conflict(theirs)),
+        Written::OverCap => Ok(Saved::OverCap),
         Written::Taken => Err(misfit(operation)),
     }
 }

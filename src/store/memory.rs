@@ -94,6 +94,9 @@ impl SessionStore for MemorySessionStore {
             let own = **payload == *write.payload;
             return Ok(if own { Created::Stored(Version(payload.clone())) } else { Created::Taken });
         }
+        if sessions.is_over_cap(id, write.bind) {
+            return Ok(Created::OverCap);
+        }
         if !sessions.make_room(self.capacity) {
             return Err(Error::new(ErrorKind::OutOfMemory, operation::CREATE));
         }
@@ -123,6 +126,7 @@ impl SessionStore for MemorySessionStore {
         let (mut sessions, now) = self.open();
         Ok(match sessions.outcome_without_write(id, write, expected, now) {
             Some(outcome) => outcome,
+            None if sessions.is_over_cap(id, write.bind) => Saved::OverCap,
             None => {
                 let extras = sessions.extras_of(id);
                 Saved::Stored(sessions.put_session(*id, write, extras, now))
@@ -139,6 +143,7 @@ impl SessionStore for MemorySessionStore {
         }
         Ok(match sessions.outcome_without_write(old, write, expected, now) {
             Some(outcome) => outcome,
+            None if sessions.is_over_cap(old, write.bind) => Saved::OverCap,
             None => {
                 let extras = sessions.extras_of(old);
                 sessions.bury(*old, now + ttl_millis(RENEWED_FOR), self.capacity);

@@ -73,6 +73,8 @@ enum Fault {
     EndsKeysInVain,
     EndsAllKeysButOne,
 
+    AdmitsBeyondTheCap,
+    StoresWhatIsBeyondTheCap,
     ChangesTheDeadline,
     ChangesWhatIsRenewed,
 }
@@ -165,7 +167,17 @@ impl SessionStore for Broken {
         if self.store.count()? >= self.bound {
             return Err(Error::new(ErrorKind::OutOfMemory, "creating a session"));
         }
+        let write = match (self.fault, write.bind) {
+            (Fault::AdmitsBeyondTheCap, Bind::WithinCap { principal, .. }) => {
+                write.with_bind(Bind::To { principal, cap: None })
+            }
+            _ => write,
+        };
         let created = match self.store.create(id, write) {
+            Ok(Created::OverCap) if self.is(Fault::StoresWhatIsBeyondTheCap) => {
+                let _ = self.store.create(id, write.with_bind(Bind::Keep))?;
+                Created::OverCap
+            }
             Err(error) if self.is(Fault::EndsTheOldestWhenFull) && error.kind() == ErrorKind::OutOfMemory => {
                 self.end_oldest_and_create(id, write)?
             }
@@ -570,6 +582,8 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::TouchesWhileWalking, "a_walk_finds_what_lives_once", "listed once"),
         (Fault::EndsKeysInVain, "a_handle_ends_its_session", "AlreadyGone"),
         (Fault::EndsAllKeysButOne, "ending_all_reports_its_progress", "should be absent"),
+        (Fault::AdmitsBeyondTheCap, "a_full_principal_gets_no_session", "the cap holds"),
+        (Fault::StoresWhatIsBeyondTheCap, "a_full_principal_gets_no_session", "should be absent"),
         (Fault::ChangesTheDeadline, "principals_sessions_change_from_outside", "the deadline stays"),
         (Fault::ChangesWhatIsRenewed, "principals_sessions_change_from_outside", "there should be no session"),
     ] {

@@ -7,11 +7,9 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use threaded_sessions::step::{Encrypted, EncryptionKey, WrittenAt};
 use threaded_sessions::store::Touch;
 use threaded_sessions::{
-    ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager, StepStore,
-    UpdatedAll,
+    ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager, UpdatedAll,
 };
 
 use crate::support::{PATIENCE, shared, unique};
@@ -266,8 +264,12 @@ fn update_all_without_index_is_unsupported() {
     assert_eq!(sessions.list_with_data("ada").unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
+#[cfg(feature = "encryption")]
 #[test]
 fn update_all_passes_through_steps() {
+    use threaded_sessions::StepStore;
+    use threaded_sessions::step::{Encrypted, EncryptionKey, WrittenAt};
+
     let builder = || {
         let builder = RedisSessionStore::builder().url(shared().url()).prefix(unique("principals")).deadline(PATIENCE);
         builder.hashed_keys().expiring().build().unwrap()

@@ -204,6 +204,8 @@ pub enum Written {
     Missing,
     /// Neither saved nor rotated: the session does not have the expected version but this.
     Conflict(Stored),
+    /// Not stored: the principal has as many sessions as [`Bind::WithinCap`] allows.
+    OverCap,
 }
 
 impl From<Created> for Written {
@@ -211,6 +213,7 @@ impl From<Created> for Written {
         match created {
             Created::Stored(version) => Self::Stored(version),
             Created::Taken => Self::Taken,
+            Created::OverCap => Self::OverCap,
         }
     }
 }
@@ -221,6 +224,7 @@ impl From<Saved> for Written {
             Saved::Stored(version) => Self::Stored(version),
             Saved::Missing => Self::Missing,
             Saved::Conflict(theirs) => Self::Conflict(theirs),
+            Saved::OverCap => Self::OverCap,
         }
     }
 }

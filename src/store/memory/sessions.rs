@@ -189,7 +189,7 @@ impl Sessions {
         extras.owner = match write.bind {
             Bind::Keep => extras.owner,
             Bind::Nobody => None,
-            Bind::To { principal, .. } => match extras.owner {
+            Bind::To { principal, .. } | Bind::WithinCap { principal, .. } => match extras.owner {
                 Some(owner) if *owner.principal == *principal => Some(owner),
                 _ => Some(Owner { principal: principal.into(), since: self.since(principal, now) }),
             },
@@ -216,6 +216,13 @@ impl Sessions {
     fn since(&self, principal: &str, now: u64) -> u64 {
         let newest = self.owned.get(principal).and_then(BTreeSet::last);
         newest.map_or(now, |(newest, _)| now.max(newest + 1))
+    }
+
+    /// Returns `true` if a write must not bind a session, because the principal has as many others as the write allows.
+    pub(super) fn is_over_cap(&self, id: &SessionId, bind: Bind<'_>) -> bool {
+        let Bind::WithinCap { principal, cap } = bind else { return false };
+        let is_theirs = self.extras_of(id).owner.is_some_and(|owner| *owner.principal == *principal);
+        !is_theirs && self.owned.get(principal).is_some_and(|sessions| sessions.len() >= cap as usize)
     }
 
     /// Ends the oldest sessions of a principal until `cap` are left. Never ends `kept`.

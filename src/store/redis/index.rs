@@ -156,6 +156,17 @@ impl RedisSessionStore {
         }
     }
 
+    /// Returns `true` if a write must not bind the session under `key`, because the principal has as many others as the write allows.
+    /// With one partition the scripts find out. With several, a login of the same moment is not counted if it is stored later.
+    pub(super) fn is_over_cap_across_partitions(&self, key: &str, bind: Bind<'_>) -> Result<bool> {
+        let Bind::WithinCap { principal, cap } = bind else { return Ok(false) };
+        if !self.expiring || self.keys.partitions() == 1 {
+            return Ok(false);
+        }
+        let theirs = self.belonging(principal)?;
+        Ok(theirs.len() >= cap as usize && theirs.iter().all(|(place, _)| place.key != key))
+    }
+
     /// Ends the oldest sessions of a principal beyond the cap, but not the one under `key`.
     ///
     /// The clocks of two nodes can differ, so the session that was just bound can seem older than another. It takes a later time

@@ -66,7 +66,7 @@ macro_rules! scripts {
 scripts! {
     with_base: clobbered create delete end end_all list_owned owned_after reap rotate save_and_bind verify verify_owned;
     without_base: change count page save touch;
-    parts: clock companions expect has_owner is_live principals require_acl write
+    parts: clock companions expect has_owner is_live over_cap principals require_acl write
 }
 
 impl Script {

@@ -25,6 +25,9 @@ pub(super) type Args<'a> = Vec<Cow<'a, [u8]>>;
 
 /// Stores a new session.
 pub(super) fn create(store: &RedisSessionStore, id: &SessionId, key: &str, write: Write<'_>) -> Result<Created> {
+    if store.is_over_cap_across_partitions(key, write.bind)? {
+        return Ok(Created::OverCap);
+    }
     let mut args = write_args(store, write)?;
     args.extend(bind_args(store, operation::CREATE, write.bind)?.into_iter().flatten());
     let answer = run(store, operation::CREATE, &store.scripts.create, id, &[key], args)?;
@@ -44,6 +47,9 @@ pub(super) fn save(
     write: Write<'_>,
     expected: Option<&Version>,
 ) -> Result<Saved> {
+    if store.is_over_cap_across_partitions(key, write.bind)? {
+        return Ok(Saved::OverCap);
+    }
     let mut args = write_args(store, write)?;
     let bind = bind_args(store, operation::SAVE, write.bind)?;
     if expected.is_some() || bind.is_some() {
@@ -68,6 +74,9 @@ pub(super) fn rotate(
     write: Write<'_>,
     expected: Option<&Version>,
 ) -> Result<Saved> {
+    if store.is_over_cap_across_partitions(keys[0], write.bind)? {
+        return Ok(Saved::OverCap);
+    }
     let mut args = write_args(store, write)?;
     args.push(RENEWED_FOR.as_millis().to_string().into_bytes().into());
     args.extend(compare_args(expected));
@@ -185,16 +194,20 @@ fn bind_args(
     operation: &'static str,
     bind: Bind<'_>,
 ) -> Result<Option<[Cow<'static, [u8]>; 2]>> {
+    let is_partitioned = store.keys.partitions() > 1;
     let (owner, cap) = match bind {
         Bind::Keep => return Ok(None),
         Bind::Nobody if !store.expiring => return Ok(None),
         Bind::Nobody => (String::new(), None),
-        Bind::To { .. } if !store.expiring => {
+        Bind::To { .. } | Bind::WithinCap { .. } if !store.expiring => {
             let why = "only an expiring store knows principals: build it with `expiring()`";
             return Err(Error::unsupported(operation, why));
         }
-        Bind::To { principal, cap } => (keys::owner(principal), cap.filter(|_| store.keys.partitions() == 1)),
+        Bind::To { principal, cap } => (keys::owner(principal), cap.map(i64::from)),
+        // For a script, a negative cap rejects a session instead of ending others.
+        Bind::WithinCap { principal, cap } => (keys::owner(principal), Some(-i64::from(cap))),
     };
+    let cap = cap.filter(|_| !is_partitioned);
     let cap = cap.map(|cap| cap.to_string()).unwrap_or_default();
     Ok(Some([owner.into_bytes().into(), cap.into_bytes().into()]))
 }
