@@ -176,6 +176,7 @@
 mod adapter;
 mod all;
 mod attributes;
+mod bearer;
 #[cfg(feature = "clap")]
 mod cli;
 mod clock;
@@ -249,6 +250,7 @@ pub use self::adapter::tiny_http;
 pub use self::adapter::{ErrorPage, Failure, HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult};
 pub use self::all::{AllSessions, EndedByHandle, FoundByHandle, HandlePrefix, SessionInfo, Walk};
 pub use self::attributes::Attributes;
+pub use self::bearer::TOKEN_HEADER;
 #[cfg(feature = "clap")]
 #[doc(inline)]
 pub use self::cli::args;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use crate::bearer::Carrier;
 use crate::codec::{Binding, Envelope, Head};
 use crate::manager::{Changes, Timeouts};
 use crate::store::Version;
@@ -61,6 +62,7 @@ pub struct Session<T> {
     /// The principal that owned the session when it was last read or stored.
     pub(crate) stored_principal: Option<String>,
     pub(crate) origin: Origin,
+    pub(crate) carrier: Carrier,
     /// The ids of the other sessions that the request's cookies name and that may be live. The browser keeps sending them, so
     /// one of them would be opened once this session has another id, or none.
     pub(crate) rivals: Vec<SessionId>,
@@ -445,7 +447,8 @@ impl<T: 'static> Session<T> {
     /// Returns `true` if the visitor's cookie has another id, or was not sent when the session was last remembered.
     pub(crate) fn needs_cookie(&self, id: &SessionId) -> bool {
         self.cookie_id.is_none_or(|(cookie_id, remembered)| {
-            cookie_id != *id || (remembered != self.envelope.remembered && self.change != Change::Discard)
+            let is_longer = remembered != self.envelope.remembered && self.change != Change::Discard;
+            cookie_id != *id || (is_longer && self.carrier == Carrier::Cookie)
         })
     }
 
@@ -454,7 +457,7 @@ impl<T: 'static> Session<T> {
     pub(crate) fn stored_head(&self, id: &SessionId) -> Option<Head> {
         let head = self.before.clone().unwrap_or_else(|| self.envelope.head());
         // Without a snapshot, a pending reset or logout has changed the envelope.
-        let is_stored = self.before.is_some() || self.change == Change::None;
+        let is_stored = (self.before.is_some() || self.change == Change::None) && self.carrier == Carrier::Cookie;
         let needs_cookie = self
             .cookie_id
             .is_none_or(|(cookie_id, remembered)| cookie_id != *id || (is_stored && remembered != head.remembered));
