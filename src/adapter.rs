@@ -21,7 +21,8 @@ pub use self::handler::{HandlerError, HandlerResponse, HandlerResult, IntoHandle
 pub(crate) use self::nesting::CopyIdentity;
 use self::nesting::OpenSession;
 pub(crate) use self::nesting::RequestIdentity;
-use crate::{BoxError, Committed, Result, Session, SessionManager, fence};
+use crate::bearer::Carrier;
+use crate::{BoxError, Committed, Outcome, Result, Session, SessionManager, fence};
 
 /// The reason for which a route opens the session.
 #[derive(Clone, Copy)]
@@ -31,6 +32,8 @@ pub(crate) enum Purpose {
     SignIn,
     /// To look at it: opening it is no use.
     Peek,
+    /// To serve a client that sends a bearer token instead of a cookie.
+    Bearer,
 }
 
 /// A session while the handler of its request runs.
@@ -40,19 +43,31 @@ pub(crate) struct Open<'m, T> {
     _nesting: OpenSession,
 }
 
-/// Opens the session that the cookies in the request headers name.
+/// The parts of a request that decide whether its session may be opened, and which one it is.
+pub(crate) struct Head<'r> {
+    pub(crate) method: &'r str,
+    /// The target of the request line, undecoded.
+    pub(crate) target: &'r str,
+    pub(crate) identity: RequestIdentity,
+}
+
+/// Opens the session that the cookies in the request headers name, or the token, unless the request comes from another origin. A
+/// browser sends no token on behalf of another origin.
 pub(crate) fn open<'m, 'h, T: Default + 'static>(
     sessions: &'m SessionManager<T>,
     purpose: Purpose,
-    request: RequestIdentity,
-    headers: impl Iterator<Item = (&'h str, &'h str)>,
+    request: Head<'_>,
+    headers: impl Iterator<Item = (&'h str, &'h str)> + Clone,
 ) -> Result<Open<'m, T>> {
-    let nesting = OpenSession::enter(sessions.identity(), request)?;
-    let cookies = cookies(headers);
+    if !matches!(purpose, Purpose::Bearer) {
+        sessions.check_cross_origin(request.method, request.target, headers.clone())?;
+    }
+    let nesting = OpenSession::enter(sessions.identity(), request.identity)?;
     let session = match purpose {
-        Purpose::Any => sessions.open(cookies)?,
-        Purpose::SignIn => sessions.open_for_sign_in(cookies)?,
-        Purpose::Peek => sessions.peek(cookies)?,
+        Purpose::Any => sessions.open(cookies(headers))?,
+        Purpose::SignIn => sessions.open_for_sign_in(cookies(headers))?,
+        Purpose::Peek => sessions.peek(cookies(headers))?,
+        Purpose::Bearer => sessions.open_bearer(values(headers, "Authorization"))?,
     };
     Ok(Open { sessions, session, _nesting: nesting })
 }
@@ -85,9 +100,11 @@ impl<T: 'static> Open<'_, T> {
     }
 }
 
-/// Returns `true` if a response reports a success although the change was lost.
+/// Returns `true` if a response reports a success although the change was lost, or belongs to a request with an old token.
 pub(crate) fn is_success_lost(status: u16, committed: &Committed) -> bool {
-    committed.outcome().is_lost() && status < 400
+    // A client with an old token must not take a 401 for the end of its session.
+    let has_old_token = committed.carrier() == Carrier::Bearer && committed.outcome() == Outcome::Detached;
+    committed.outcome().is_lost() && (status < 400 || has_old_token)
 }
 
 /// The error of a handler or of a commit, and the headers for the error page.
@@ -98,5 +115,12 @@ pub(crate) struct Ended {
 
 /// Returns the values of the `Cookie` headers.
 pub(crate) fn cookies<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> impl Iterator<Item = &'h str> {
-    headers.filter(|(name, _)| name.eq_ignore_ascii_case("Cookie")).map(|(_, value)| value)
+    values(headers, "Cookie")
+}
+
+fn values<'h>(
+    headers: impl Iterator<Item = (&'h str, &'h str)>,
+    wanted: &'static str,
+) -> impl Iterator<Item = &'h str> {
+    headers.filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
 }

@@ -179,6 +179,7 @@
 mod adapter;
 mod all;
 mod attributes;
+mod bearer;
 #[cfg(feature = "clap")]
 mod cli;
 mod clock;
@@ -254,6 +255,7 @@ pub use self::adapter::tiny_http;
 pub use self::adapter::{ErrorPage, Failure, HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult};
 pub use self::all::{AllSessions, EndedByHandle, FoundByHandle, HandlePrefix, SessionInfo, Walk};
 pub use self::attributes::Attributes;
+pub use self::bearer::TOKEN_HEADER;
 #[cfg(feature = "clap")]
 #[doc(inline)]
 pub use self::cli::args;
@@ -267,7 +269,8 @@ pub use self::error::{BoxError, Error, ErrorKind, Result};
 pub use self::flash::Flash;
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{
-    BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
+    BoundSession, Committed, OnCap, OnConflict, Outcome, SessionManager, SessionManagerBuilder, SignIn, Unreadable,
+    UpdatedAll,
 };
 pub use self::observer::Observer;
 pub use self::reaper::{ExpiredSession, Reaper, ReaperBuilder, ReaperStats};

@@ -2,7 +2,8 @@
 //!
 //! Applications and adapters use it. One file has one part: `builder` the settings, `load` from an id to a session, `commit`
 //! from a session to an action, `headers` from an outcome to the response, `discard` what cannot be decoded, `update` changes that
-//! are retried, `save` the optimistic loop behind both, `events` what observers get, `principals` the sessions of an owner. A clone is the same manager: the settings never change after `build`.
+//! are retried, `save` the optimistic loop behind both, `events` what observers get, `principals` the sessions of an owner,
+//! `update_all` their change from outside. A clone is the same manager: the settings never change after `build`.
 
 // The documentation lists the methods in the order of these modules: `new` and `builder`, `open`, `commit`, and then the rest.
 mod builder;
@@ -20,17 +21,20 @@ mod principals;
 mod save;
 mod timeouts;
 mod update;
+mod update_all;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::bounded::Bounded;
-pub use self::builder::{OnConflict, SessionManagerBuilder, Unreadable};
+pub use self::builder::{OnCap, OnConflict, SessionManagerBuilder, Unreadable};
 pub use self::commit::{Committed, Outcome};
 pub use self::principals::BoundSession;
 pub(crate) use self::save::Changes;
 pub(crate) use self::timeouts::Timeouts;
+pub use self::update::SignIn;
+pub use self::update_all::UpdatedAll;
 #[cfg(any(feature = "rouille", feature = "tiny-http"))]
 use crate::adapter::ErrorPages;
 use crate::codec::Envelope;
@@ -84,6 +88,7 @@ struct Inner<T> {
     max_payload: usize,
     read_back: bool,
     max_per_principal: Option<u32>,
+    on_cap: OnCap,
     bounded: Bounded,
     observers: Observers,
     #[cfg(any(feature = "rouille", feature = "tiny-http"))]

@@ -47,6 +47,7 @@ pub(crate) const SAVE: &str = "saving a session";
 pub(crate) const SET_ATTRIBUTE: &str = "setting an attribute";
 pub(crate) const SET_DEADLINE: &str = "setting a deadline";
 pub(crate) const START_REAPER: &str = "starting a reaper";
+pub(crate) const UPDATE_ALL: &str = "changing the sessions of a principal";
 pub(crate) const VERIFY: &str = "verifying the index";
 pub(crate) const WALK: &str = "walking all sessions";
 pub(crate) const WATCH: &str = "watching the store";

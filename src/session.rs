@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use crate::bearer::Carrier;
 use crate::codec::{Binding, Envelope, Head};
 use crate::manager::{Changes, Timeouts};
 use crate::store::Version;
@@ -61,6 +62,7 @@ pub struct Session<T> {
     /// The principal that owned the session when it was last read or stored.
     pub(crate) stored_principal: Option<String>,
     pub(crate) origin: Origin,
+    pub(crate) carrier: Carrier,
     /// The ids of the other sessions that the request's cookies name and that may be live. The browser keeps sending them, so
     /// one of them would be opened once this session has another id, or none.
     pub(crate) rivals: Vec<SessionId>,
@@ -113,6 +115,16 @@ pub(crate) enum Change {
     /// The session is replaced. It is stronger than a discard, so that no discard undoes a logout.
     Reset,
     Destroy,
+}
+
+/// What a sign-in changes of a session.
+pub(crate) struct Pending {
+    bound: Option<Binding>,
+    created: SystemTime,
+    change: Change,
+    ends_rivals: bool,
+    snapshot: Option<Vec<u8>>,
+    before: Option<Head>,
 }
 
 impl<T: 'static> Session<T> {
@@ -395,6 +407,25 @@ impl<T: 'static> Session<T> {
         (self.next_id, self.has_token) = (OnceLock::new(), AtomicBool::new(false));
     }
 
+    /// Returns the part of the session that a sign-in changes, to restore it with [`restore`](Self::restore).
+    pub(crate) fn pending(&self) -> Pending {
+        Pending {
+            bound: self.envelope.bound.clone(),
+            created: self.envelope.created,
+            change: self.change,
+            ends_rivals: self.ends_rivals,
+            snapshot: self.snapshot.clone(),
+            before: self.before.clone(),
+        }
+    }
+
+    /// Takes back a sign-in that was not stored.
+    pub(crate) fn restore(&mut self, pending: Pending) {
+        let Pending { bound, created, change, ends_rivals, snapshot, before } = pending;
+        (self.envelope.bound, self.envelope.created) = (bound, created);
+        (self.change, self.ends_rivals, self.snapshot, self.before) = (change, ends_rivals, snapshot, before);
+    }
+
     /// Gives up the id of an attempt to store the session, unless a token belongs to it. After a lost connection a session may be
     /// stored under it.
     pub(crate) fn forget_attempt(&mut self) {
@@ -420,17 +451,17 @@ impl<T: 'static> Session<T> {
     /// Returns `true` if the visitor's cookie has another id, or was not sent when the session was last remembered.
     pub(crate) fn needs_cookie(&self, id: &SessionId) -> bool {
         self.cookie_id.is_none_or(|(cookie_id, remembered)| {
-            cookie_id != *id || (remembered != self.envelope.remembered && self.change != Change::Discard)
+            let is_longer = remembered != self.envelope.remembered && self.change != Change::Discard;
+            cookie_id != *id || (is_longer && self.carrier == Carrier::Cookie)
         })
     }
 
     /// Returns the envelope that is stored under this id, if the visitor needs a cookie for it although the changes that are not
     /// stored yet are dropped.
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn stored_head(&self, id: &SessionId) -> Option<Head> {
         let head = self.before.clone().unwrap_or_else(|| self.envelope.head());
         // Without a snapshot, a pending reset or logout has changed the envelope.
-        let is_stored = self.before.is_some() || self.change == Change::None;
+        let is_stored = (self.before.is_some() || self.change == Change::None) && self.carrier == Carrier::Cookie;
         let needs_cookie = self
             .cookie_id
             .is_none_or(|(cookie_id, remembered)| cookie_id != *id || (is_stored && remembered != head.remembered));

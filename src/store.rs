@@ -60,6 +60,7 @@
 mod companion;
 mod index;
 pub(crate) mod memory;
+mod owned;
 pub(crate) mod redis;
 mod walk;
 
@@ -73,6 +74,7 @@ use serde::Serialize;
 
 pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, OnVerified, Reaped, SessionIndex, Verified, VerifyOptions};
+pub use self::owned::{Owned, OwnedPage};
 pub use self::walk::{EndedAll, KeyPage, KeyPages, OnProgress, Progress, SessionKey, Snapshot};
 use crate::{Error, Handle, Observer, RedisWarning, Result, SessionId, operation, serialize};
 
@@ -203,6 +205,20 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         Err(walk::unsupported(operation::END))
     }
 
+    /// Replaces the payload of a session that [`owned_after`](SessionIndex::owned_after) found, if the session is live and has the
+    /// expected version.
+    ///
+    /// The session keeps its deadline and its owner, whatever TTL and owner the write has, because a change from outside is no use
+    /// of the session. Companions of the write are stored as [`save`](Self::save) stores them.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index, and by default.
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        let _ = (key, write, expected);
+        Err(owned::unsupported())
+    }
+
     /// Checks that the store can work, and returns warnings about its settings. By default, it reports nothing.
     ///
     /// Call it at the start of a program, of a store or of a [manager](crate::SessionManager::check). Only Redis has warnings. A
@@ -308,6 +324,16 @@ pub enum Bind<'a> {
         /// How many sessions they may have. `None`: any number.
         cap: Option<u32>,
     },
+    /// The session belongs to this principal from now on, if they have fewer than `cap` other sessions or it is theirs already.
+    /// Otherwise nothing is stored, and the outcome is `OverCap`.
+    ///
+    /// With one partition it is exact. With several, the store counts first, so logins of the same moment may all be admitted.
+    WithinCap {
+        /// The principal: a user name or number, of any length.
+        principal: &'a str,
+        /// How many sessions they may have.
+        cap: u32,
+    },
     /// The session belongs to nobody from now on.
     Nobody,
 }
@@ -318,6 +344,7 @@ impl fmt::Debug for Bind<'_> {
         match self {
             Self::Keep => f.write_str("Keep"),
             Self::To { cap, .. } => f.debug_struct("To").field("cap", cap).finish_non_exhaustive(),
+            Self::WithinCap { cap, .. } => f.debug_struct("WithinCap").field("cap", cap).finish_non_exhaustive(),
             Self::Nobody => f.write_str("Nobody"),
         }
     }
@@ -415,6 +442,8 @@ pub enum Created {
     Stored(Version),
     /// Another session lives under this id, and was left alone.
     Taken,
+    /// The principal has as many sessions as [`Bind::WithinCap`] allows. Nothing was stored.
+    OverCap,
 }
 
 /// What became of a [`save`](SessionStore::save) or [`rotate`](SessionStore::rotate).
@@ -427,6 +456,8 @@ pub enum Saved {
     Missing,
     /// The session does not have the expected version but this. Nothing was stored.
     Conflict(Stored),
+    /// The principal has as many sessions as [`Bind::WithinCap`] allows. Nothing was stored.
+    OverCap,
 }
 
 /// A session as a store has it.
@@ -548,6 +579,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
         (**self).end_keys(keys)
+    }
+
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        (**self).save_key(key, write, expected)
     }
 
     fn check(&self) -> Result<Vec<RedisWarning>> {

@@ -10,7 +10,11 @@ mod denied;
 mod ends;
 #[path = "principals/lists.rs"]
 mod lists;
+#[path = "principals/on_cap.rs"]
+mod on_cap;
 mod support;
+#[path = "principals/update_all.rs"]
+mod update_all;
 
 use std::collections::BTreeMap;
 use std::sync::{Barrier, OnceLock};

@@ -1,6 +1,8 @@
 //! The adapter for rouille, with requests that are made up.
 #![cfg(feature = "rouille")]
 
+#[path = "rouille/bearer.rs"]
+mod bearer;
 mod support;
 
 use std::io::Read;

@@ -140,7 +140,7 @@ impl Visitor {
             Ok(Saved::Stored(_)) => self.stored = visits + 1,
             // What was given up may have arrived late.
             Ok(Saved::Conflict(_)) => {}
-            Ok(Saved::Missing) => panic!("a session is lost"),
+            Ok(Saved::Missing | Saved::OverCap) => panic!("a session is lost"),
             Err(error) => return Err(error.kind()),
         }
         Ok(())

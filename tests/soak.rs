@@ -73,7 +73,7 @@ impl Change {
         };
         Ok(match saved {
             (id, payload, Saved::Stored(_)) => Some(Some((*id, payload.clone()))),
-            (.., Saved::Missing | Saved::Conflict(_)) => None,
+            (.., Saved::Missing | Saved::Conflict(_) | Saved::OverCap) => None,
         })
     }
 }

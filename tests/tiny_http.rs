@@ -8,9 +8,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use support::{Client, Monitor, PATIENCE, shared, unique};
-use threaded_sessions::tiny_http::{answer, discard_unreadable, peek, respond, session, sign_in};
+use threaded_sessions::tiny_http::{answer, bearer, discard_unreadable, peek, respond, session, sign_in};
 use threaded_sessions::{
-    Clock, MemorySessionStore, OnConflict, RedisSessionStore, SessionManager, SessionManagerBuilder,
+    Clock, MemorySessionStore, OnConflict, RedisSessionStore, SessionManager, SessionManagerBuilder, TOKEN_HEADER,
 };
 use tiny_http::{Header, Method, Request, Response, Server};
 
@@ -112,6 +112,18 @@ fn route(sessions: &Sessions, request: Request) {
             })
         }),
         "/start-over" => answer(request, |request| discard_unreadable(sessions, request, text("anew".into()))),
+        "/token" => answer(request, |request| {
+            bearer(sessions, request, |count, _| {
+                **count += 1;
+                text(count.to_string())
+            })
+        }),
+        "/new-token" => answer(request, |request| {
+            bearer(sessions, request, |count, _| {
+                count.renew();
+                text(count.to_string())
+            })
+        }),
         "/panic" => respond(sessions, request, |count, _| -> Response<std::io::Empty> {
             **count += 1;
             panic!("as the test wants it")
@@ -326,4 +338,21 @@ fn unreadable_session_has_two_ways_out() {
         assert_eq!(client.get("/read").status, 200);
         assert!(before.open_id(&id).unwrap().is_none());
     }
+}
+
+#[test]
+fn bearer_client_keeps_its_session_without_cookies() {
+    let site = Site::start(&sessions(|settings| settings), 1, route);
+    let mut client = site.client();
+    let first = client.send("POST", "/token", &[]);
+    let token = |response: &support::Response| format!("Bearer {}", response.header(TOKEN_HEADER).unwrap());
+    let old = token(&first);
+    let new = client.send("POST", "/new-token", &[("Authorization", &old), ("Sec-Fetch-Site", "cross-site")]);
+    assert_eq!((new.status, first.header("Set-Cookie"), new.header("Set-Cookie")), (200, None, None));
+    let second = client.send("POST", "/token", &[("Authorization", &token(&new))]);
+    assert_eq!((&*second.body, second.header("Vary"), second.header(TOKEN_HEADER)), ("2", Some("Authorization"), None));
+    let late = client.send("GET", "/token", &[("Authorization", &old)]);
+    assert_eq!((late.status, late.header(TOKEN_HEADER)), (409, None));
+    let forged = client.send("POST", "/count", &[("Authorization", &token(&new)), ("Sec-Fetch-Site", "cross-site")]);
+    assert_eq!(forged.status, 403);
 }

@@ -191,6 +191,45 @@ pub fn try_peek<T: Default + 'static, H: IntoHandlerResult<Response = Response>>
     handle(sessions, Purpose::Peek, request, handler)
 }
 
+/// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.
+///
+/// [`SessionManager::open_bearer`] explains the rules. The response sets no cookie. A new token is in the header
+/// [`TOKEN_HEADER`](crate::TOKEN_HEADER). If another request renewed the session a moment ago, the status is 409, whatever the handler
+/// responds, and the client should use its newest token. A handler that [signs in](SessionManager::sign_in) begins a new session.
+///
+/// ```
+/// use rouille::{Request, Response};
+/// use threaded_sessions::SessionManager;
+/// use threaded_sessions::rouille::bearer;
+///
+/// fn profile(sessions: &SessionManager<String>, request: &Request) -> Response {
+///     bearer(sessions, request, |user| match user.is_new() {
+///         true => Response::empty_400().with_status_code(401),
+///         false => Response::json(&**user),
+///     })
+/// }
+/// ```
+pub fn bearer<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Response {
+    complete(sessions, request, try_bearer(sessions, request, handler))
+}
+
+/// Runs a handler like [`bearer`], and returns failures and the outcome of the commit to the caller.
+///
+/// # Errors
+///
+/// Returns the failures of [`try_session`], except for that of another origin.
+pub fn try_bearer<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Result<(Response, Committed), Failure> {
+    handle(sessions, Purpose::Bearer, request, handler)
+}
+
 /// Ends the session of the request if it cannot be decoded, and clears the cookie on the response.
 ///
 /// Use it for the route of a form on the page for [`ErrorKind::Payload`](crate::ErrorKind::Payload). See
@@ -230,10 +269,9 @@ fn handle<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Result<(Response, Committed), Failure> {
     let line = line(request);
-    let mut open = sessions
-        .check_cross_origin(request.method(), request.raw_url(), request.headers())
-        .and_then(|()| adapter::open(sessions, purpose, identity(request), request.headers()))
-        .map_err(|error| Failure::new(&line, error))?;
+    let head = adapter::Head { method: request.method(), target: request.raw_url(), identity: identity(request) };
+    let mut open =
+        adapter::open(sessions, purpose, head, request.headers()).map_err(|error| Failure::new(&line, error))?;
     let result = handler(&mut open.session).into_handler_result();
     let (mut response, committed) =
         open.finish(result).map_err(|ended| Failure::new(&line, ended.error).with_committed(ended.committed))?;

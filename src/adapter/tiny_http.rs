@@ -173,6 +173,33 @@ pub fn try_peek<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = R
     handle(sessions, Purpose::Peek, request, handler)
 }
 
+/// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.
+///
+/// [`SessionManager::open_bearer`] explains the rules. The response sets no cookie. A new token is in the header
+/// [`TOKEN_HEADER`](crate::TOKEN_HEADER). If another request renewed the session a moment ago, the status is 409, whatever the handler
+/// responds, and the client should use its newest token. A handler that [signs in](SessionManager::sign_in) begins a new session.
+pub fn bearer<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResult<Response = Response<R>>>(
+    sessions: &SessionManager<T>,
+    request: &mut Request,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
+) -> ResponseBox {
+    let result = try_bearer(sessions, request, handler);
+    complete(sessions, request, result)
+}
+
+/// Runs a handler like [`bearer`], and returns failures and the outcome of the commit to the caller.
+///
+/// # Errors
+///
+/// Returns the failures of [`try_session`], except for that of another origin.
+pub fn try_bearer<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
+    sessions: &SessionManager<T>,
+    request: &mut Request,
+    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
+) -> Result<(Response<R>, Committed), Failure> {
+    handle(sessions, Purpose::Bearer, request, handler)
+}
+
 /// Ends the session of the request if it cannot be decoded, and clears the cookie on the response.
 ///
 /// Use it for the route of a form on the page for [`ErrorKind::Payload`](crate::ErrorKind::Payload). See
@@ -199,9 +226,8 @@ fn handle<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Respons
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> Result<(Response<R>, Committed), Failure> {
     let identity = RequestIdentity { address: ptr::from_ref(&*request).addr(), copy: None };
-    let mut open = sessions
-        .check_cross_origin(request.method().as_str(), request.url(), headers(request.headers()))
-        .and_then(|()| adapter::open(sessions, purpose, identity, headers(request.headers())))
+    let head = adapter::Head { method: request.method().as_str(), target: request.url(), identity };
+    let mut open = adapter::open(sessions, purpose, head, headers(request.headers()))
         .map_err(|error| Failure::new(&line(request), error))?;
     let result = handler(&mut open.session, request).into_handler_result();
     let (response, committed) = open
@@ -245,7 +271,7 @@ fn merged<R: Read>(response: Response<R>, committed: &Committed) -> Response<R> 
     Response::new(status, headers, response.into_reader(), length, None).with_chunked_threshold(threshold)
 }
 
-fn headers(headers: &[Header]) -> impl Iterator<Item = (&str, &str)> {
+fn headers(headers: &[Header]) -> impl Iterator<Item = (&str, &str)> + Clone {
     headers.iter().map(|header| (header.field.as_str().as_str(), header.value.as_str()))
 }
 

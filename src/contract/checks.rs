@@ -93,8 +93,12 @@ checks! {
             bound to another principal or unbound",
         principals::principals_lose_what_ends: "a session leaves the list of its principal when it ends, and only then",
         principals::principals_end_their_sessions: "ending sessions of a principal ends the chosen ones and no others",
+        principals::principals_sessions_change_from_outside: "a walk over the sessions of a principal finds each in one place, \
+            also after its renewal, and a change of one moves neither its deadline nor its owner",
         principals::the_cap_ends_the_oldest: "of sessions that are bound concurrently to a principal with a cap, as many as \
             the cap live",
+        principals::a_full_principal_gets_no_session: "a session beyond a cap that rejects is not stored, and the session stays as \
+            it was; with one partition, exactly as many concurrent logins succeed as the cap allows",
     }
     Walk {
         walk::a_walk_finds_what_lives_once: "a walk returns every live session once, and nothing else, and moves no deadline",

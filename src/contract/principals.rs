@@ -6,7 +6,7 @@
 use super::kit::{
     HOUR, SHORT, Tested, assert_absent, assert_created, assert_missing, assert_stored, at_once, is_live, live, ok,
 };
-use crate::store::{Bind, Ending, SessionIndex, SessionStore, Touch, Write};
+use crate::store::{Bind, Created, Ending, Owned, Saved, SessionIndex, SessionStore, Touch, Write};
 use crate::{ErrorKind, Handle, SessionId};
 
 pub(super) fn principals_keep_their_sessions(tested: &Tested<'_>) {
@@ -61,6 +61,67 @@ pub(super) fn principals_end_their_sessions(tested: &Tested<'_>) {
     assert_eq!(handles(index, &bob), [store.handle(&bobs)]);
 }
 
+pub(super) fn principals_sessions_change_from_outside(tested: &Tested<'_>) {
+    let store = tested.store;
+    let index = tested.index();
+    let ada = principal("ada");
+    let first = create_for(store, &ada, None);
+    let mut ids = vec![first];
+    for _ in 0..2 {
+        let id = store.fresh_id(Some(&first));
+        let write = Write::new(b"v", HOUR).with_bind(Bind::To { principal: &ada, cap: None });
+        assert_created(store.create(&id, write));
+        ids.push(id);
+    }
+    let Some(found) = owned(index, &ada) else { return };
+    let handles_of = |found: &[Owned]| found.iter().map(|owned| owned.key.handle()).collect::<Vec<_>>();
+    assert_eq!(handles_of(&found), [0, 1, 2].map(|at| store.handle(&ids[at])), "the first comes first");
+
+    let _ = live(store, &ids[1], Touch::Set(HOUR * 5));
+    let changed = assert_stored(store.save_key(&found[1].key, Write::new(b"changed", SHORT), &found[1].version));
+    let stored = live(store, &ids[1], Touch::No);
+    assert_eq!(&*stored.payload, b"changed");
+    assert!(
+        stored.expires_in.is_none_or(|left| left > HOUR * 4),
+        "the deadline stays: {:?} are left",
+        stored.expires_in
+    );
+    match ok(store.save_key(&found[1].key, Write::new(b"late", HOUR), &found[1].version)) {
+        Saved::Conflict(theirs) => assert_eq!(&*theirs.payload, b"changed"),
+        other => panic!("a change of another version was {other:?}"),
+    }
+
+    let new = store.fresh_id(Some(&ids[1]));
+    assert_stored(store.rotate(&ids[1], &new, Write::new(b"renewed", HOUR), Some(&changed)));
+    assert_missing(store.save_key(&found[1].key, Write::new(b"late", HOUR), &changed));
+    assert!(ok(store.delete(&ids[2])));
+    assert_missing(store.save_key(&found[2].key, Write::new(b"late", HOUR), &found[2].version));
+    let again = owned(index, &ada).expect("the store can walk the sessions of a principal");
+    assert_eq!(handles_of(&again), [store.handle(&first), store.handle(&new)]);
+    assert_eq!((again[0].since, again[1].since), (found[0].since, found[1].since), "a renewed session keeps its place");
+    let page = ok(index.owned_after(&ada, again[0].key.partition(), Some(again[0].since)));
+    assert_eq!(handles_of(&page.sessions), [store.handle(&new)], "a page begins after a time");
+}
+
+/// Returns all sessions of a principal, page by page, or `None` if the store cannot walk them.
+fn owned(index: &dyn SessionIndex, principal: &str) -> Option<Vec<Owned>> {
+    let mut all = Vec::new();
+    for partition in 0..index.partitions() {
+        let mut after = None;
+        loop {
+            let page = match index.owned_after(principal, partition, after) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => return None,
+                page => ok(page),
+            };
+            let Some(next) = page.next else { break };
+            assert!(after.is_none_or(|after| next > after), "a page ends after the page before");
+            after = Some(next);
+            all.extend(page.sessions);
+        }
+    }
+    Some(all)
+}
+
 pub(super) fn the_cap_ends_the_oldest(tested: &Tested<'_>) {
     let store = tested.store;
     let index = tested.index();
@@ -68,6 +129,43 @@ pub(super) fn the_cap_ends_the_oldest(tested: &Tested<'_>) {
     let ids = at_once(10, |_| create_for(store, &ada, Some(3)));
     let lives = ids.iter().filter(|id| is_live(store, id, Touch::No)).count();
     assert_eq!((lives, handles(index, &ada).len()), (3, 3));
+}
+
+pub(super) fn a_full_principal_gets_no_session(tested: &Tested<'_>) {
+    let store = tested.store;
+    let index = tested.index();
+    let (ada, within) = (principal("ada"), |principal| Bind::WithinCap { principal, cap: 3 });
+    let create = |_| {
+        let id = store.fresh_id(None);
+        match ok(store.create(&id, Write::new(id.expose().as_bytes(), HOUR).with_bind(within(&ada)))) {
+            Created::Stored(_) => Some(id),
+            Created::OverCap => {
+                assert_absent(store, &id);
+                None
+            }
+            Created::Taken => panic!("the id is new"),
+        }
+    };
+    // In several partitions, concurrent logins may all be admitted.
+    let threads = if index.partitions() == 1 { 10 } else { 1 };
+    let mut ids: Vec<SessionId> = at_once(threads, create).into_iter().flatten().collect();
+    ids.extend((0..10).filter_map(create));
+    assert_eq!((ids.len(), handles(index, &ada).len()), (3, 3), "the cap holds");
+
+    let visitor = create_for(store, &principal("bob"), None);
+    let [saved, new] =
+        [Write::new(b"saved", HOUR), Write::new(b"renewed", HOUR)].map(|write| write.with_bind(within(&ada)));
+    let other = store.fresh_id(Some(&visitor));
+    assert!(matches!(ok(store.save(&visitor, saved, None)), Saved::OverCap), "a save is rejected");
+    assert!(matches!(ok(store.rotate(&visitor, &other, new, None)), Saved::OverCap), "a rotation is rejected");
+    assert_eq!(&*live(store, &visitor, Touch::No).payload, visitor.expose().as_bytes(), "a rejected session stays");
+    assert_absent(store, &other);
+    assert_stored(store.save(&ids[0], saved, None));
+    let next = store.fresh_id(Some(&ids[0]));
+    assert_stored(store.rotate(&ids[0], &next, new, None));
+    assert!(ok(store.delete(&ids[1])));
+    assert_stored(store.save(&visitor, saved, None));
+    assert_eq!(handles(index, &ada).len(), 3);
 }
 
 pub(super) fn principals_are_unsupported(tested: &Tested<'_>) {

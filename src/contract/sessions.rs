@@ -158,7 +158,7 @@ pub(super) fn a_version_names_one_write(tested: &Tested<'_>) {
     let there = match &saved {
         Saved::Stored(_) => json(8, 3),
         Saved::Conflict(_) => json(7, 2),
-        Saved::Missing => panic!("the session lives: {saved:?}"),
+        Saved::Missing | Saved::OverCap => panic!("the session lives: {saved:?}"),
     };
     assert_eq!(&*live(store, &id, Touch::No).payload, there);
 }

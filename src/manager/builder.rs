@@ -25,6 +25,28 @@ const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(604_800);
 
 const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 
+/// A policy for a login of a principal who has as many sessions as
+/// [`max_per_principal`](SessionManagerBuilder::max_per_principal) allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnCap {
+    /// The oldest session of the principal ends.
+    #[default]
+    EndOldest,
+    /// The login is rejected, and nothing is stored.
+    ///
+    /// [`SessionManager::sign_in`] returns [`SignIn::Refused`](crate::SignIn::Refused) before the page is rendered. A
+    /// [`bind`](crate::Session::bind) that is stored with the commit has the outcome
+    /// [`Refused`](crate::Outcome::Refused): the session keeps its id, and the adapters respond with 409. A session that the principal has
+    /// already, under whatever id, is never rejected.
+    ///
+    /// A principal who loses a device waits until its session expires, unless another device ends it. The memory store, and a
+    /// Redis store with one partition, keep the cap exactly. With several partitions, and so by default in a cluster, the store counts first, with a command for
+    /// each partition. Logins that count before any of them is stored are all admitted, so there can be as many sessions
+    /// beyond the cap as other logins of the principal run at that moment.
+    Refuse,
+}
+
 /// What happens when another request changed the session since this one read it.
 ///
 /// As long as nobody else changed anything it costs a save nothing more than comparing versions, in the same command. If
@@ -207,6 +229,7 @@ impl<T: 'static> Inner<T> {
             max_payload: DEFAULT_MAX_PAYLOAD,
             read_back: true,
             max_per_principal: None,
+            on_cap: OnCap::EndOldest,
             bounded: Bounded::default(),
             observers: Observers::default(),
             #[cfg(any(feature = "rouille", feature = "tiny-http"))]
@@ -255,6 +278,10 @@ impl<T: 'static> Inner<T> {
             (
                 self.max_per_principal.is_some() && self.store.index().is_none(),
                 "only a store with an index counts the sessions of a principal",
+            ),
+            (
+                self.on_cap == OnCap::Refuse && self.max_per_principal.is_none(),
+                "`on_cap` refuses logins only with a cap: set `max_per_principal`",
             ),
             (self.max_payload == 0, "no session fits into a payload of no bytes"),
         ];
@@ -443,6 +470,12 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.max_per_principal = sessions)
     }
 
+    /// Sets the policy for a login of a principal who has [`max_per_principal`](Self::max_per_principal) sessions. Defaults to
+    /// [`OnCap::EndOldest`].
+    pub fn on_cap(self, on_cap: OnCap) -> Self {
+        self.with(|inner| inner.on_cap = on_cap)
+    }
+
     /// The name of the cookie. Defaults to `__Host-session` where browsers allow it: `Secure`, with the path `/` and no
     /// domain; to `__Secure-session` if only `Secure`; otherwise to `session`.
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
@@ -592,7 +625,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// - `touch_every` is shorter than 1 ms or longer than the shortest idle timeout, or there is no idle timeout, or `touch_on_read`
     ///   is off;
     /// - `max_payload` or `max_per_principal` is 0;
-    /// - `max_per_principal` is set and the store has no index;
+    /// - `max_per_principal` is set and the store has no index, or is not set and `on_cap` is `Refuse`;
     /// - a `trusted_origin` is not a whole origin, or an `exempt_path` is not a whole path.
     pub fn build(self) -> Result<SessionManager<T>> {
         let mut inner = self.0;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use super::save::{Changes, Merges, Save, SaveOutcome, conflict};
 use super::{Inner, OnConflict, SessionManager};
+use crate::bearer::Carrier;
 use crate::codec::Envelope;
 use crate::cookie::COOKIE_MAX_AGE;
 use crate::observer::EndReason;
@@ -24,8 +25,9 @@ pub struct Committed {
     outcome: Outcome,
     id: Option<SessionId>,
     store: Arc<dyn SessionStore>,
-    /// The value of `Set-Cookie`, if the cookie changed.
-    pub(super) cookie: Option<String>,
+    carrier: Carrier,
+    /// The value of `Set-Cookie`, or of the header for a token, if it changed.
+    pub(super) credential: Option<String>,
 }
 
 /// The outcome of a commit: whether the changes of the request were kept.
@@ -40,14 +42,18 @@ pub enum Outcome {
     Destroyed,
     /// The changes were dropped, because the session was destroyed or expired while this request held it.
     Dropped,
-    /// The changes were dropped, because another request renewed the session while this request held it, or just before.
+    /// The changes were dropped, because another request renewed the session while this request held it, or just before. If a
+    /// [token](SessionManager::open_bearer) named the session, this is the outcome even without changes.
     Detached,
+    /// The changes were dropped, because the session was to be bound to a principal who has as many sessions as
+    /// [`OnCap::Refuse`](crate::OnCap::Refuse) allows. The session is as it was, and keeps its id.
+    Refused,
 }
 
 impl Outcome {
     /// Returns `true` if a change was lost. The response should then be a 409, not a 200.
     pub fn is_lost(self) -> bool {
-        matches!(self, Self::Dropped | Self::Detached)
+        matches!(self, Self::Dropped | Self::Detached | Self::Refused)
     }
 }
 
@@ -56,9 +62,13 @@ impl Committed {
         outcome: Outcome,
         id: Option<SessionId>,
         store: Arc<dyn SessionStore>,
-        cookie: Option<String>,
+        credential: Option<String>,
     ) -> Self {
-        Self { outcome, id, store, cookie }
+        Self { outcome, id, store, carrier: Carrier::Cookie, credential }
+    }
+
+    pub(crate) fn carrier(&self) -> Carrier {
+        self.carrier
     }
 
     /// Returns whether the changes were kept.
@@ -81,11 +91,12 @@ impl Committed {
     /// Returns the headers for a response without other headers about cookies and caches, as names and values.
     ///
     /// They are `Set-Cookie` if the cookie changed, and always `Cache-Control: no-store` and `Vary: Cookie`, because a page
-    /// that only reads the session is personal too. If the handler may have set `Vary`, or headers that allow caches to store
+    /// that only reads the session is personal too. If the session was opened [by a token](SessionManager::open_bearer), they are
+    /// [`TOKEN_HEADER`](crate::TOKEN_HEADER) and `Vary: Authorization` instead. If the handler may have set `Vary`, or headers that allow caches to store
     /// the response, use [`merge_into`](Self::merge_into), as the adapters do.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let cookie = self.cookie.as_deref().map(|cookie| ("Set-Cookie", cookie));
-        [("Cache-Control", "no-store"), ("Vary", "Cookie")].into_iter().chain(cookie)
+        let credential = self.credential.as_deref().map(|value| (self.carrier.header(), value));
+        [("Cache-Control", "no-store"), ("Vary", self.carrier.vary())].into_iter().chain(credential)
     }
 }
 
@@ -128,12 +139,14 @@ impl<T: 'static> SessionManager<T> {
         let plan = inner.plan(session);
         let (outcome, id) = inner.execute(plan, session)?;
         inner.end_rivals(session.rivals_to_end(outcome, id.as_ref()))?;
-        let cookie = match (outcome, &id) {
-            (Outcome::Destroyed, _) => Some(inner.cookie.take()),
-            (_, Some(id)) if session.needs_cookie(id) => inner.give_cookie(id, &session.envelope),
+        let credential = match (outcome, &id) {
+            (Outcome::Destroyed, _) => (session.carrier == Carrier::Cookie).then(|| inner.cookie.take()),
+            // The envelope has changes that are not stored.
+            (Outcome::Refused, Some(id)) => inner.give_stored(session, id),
+            (_, Some(id)) if session.needs_cookie(id) => inner.give(session.carrier, id, &session.envelope),
             _ => None,
         };
-        Ok(Committed::new(outcome, id, inner.store.clone(), cookie))
+        Ok(Committed { carrier: session.carrier, ..Committed::new(outcome, id, inner.store.clone(), credential) })
     }
 
     /// Drops the changes that are not stored yet, and returns the headers for a session that `update_in` stored.
@@ -150,8 +163,9 @@ impl<T: 'static> SessionManager<T> {
             inner.end_rivals(&session.rivals)?;
         }
         let id = session.id().copied();
-        let cookie = id.and_then(|id| inner.give_cookie(&id, &session.stored_head(&id)?));
-        Ok(Committed::new(Outcome::Unchanged, id, inner.store.clone(), cookie))
+        let credential = id.and_then(|id| inner.give_stored(session, &id));
+        let committed = Committed::new(Outcome::Unchanged, id, inner.store.clone(), credential);
+        Ok(Committed { carrier: session.carrier, ..committed })
     }
 }
 
@@ -209,6 +223,8 @@ impl<T: 'static> Inner<T> {
         let action = match (change, &session.origin) {
             (Change::None, Origin::Stored { id, .. }) if must_refresh => Action::Refresh(*id),
             (Change::None, Origin::New) if has_token => Action::Create,
+            // A client with a token has no other way to learn that it has an old one.
+            (Change::None | Change::Discard, Origin::Detached) if session.carrier == Carrier::Bearer => Action::Detach,
             (Change::None | Change::Discard, _) | (Change::Destroy, Origin::New) => Action::Keep,
             (Change::Value | Change::Reset | Change::Destroy, Origin::Detached) => Action::Detach,
             (Change::Value | Change::Reset, Origin::New) => Action::Create,
@@ -228,8 +244,9 @@ impl<T: 'static> Inner<T> {
             Action::Detach => Ok((Outcome::Detached, None)),
             Action::Refresh(id) => self.refresh(session, id, plan.cookie_is_due),
             Action::Create => Ok(match self.create(session, &self.storable(plan.encoded)?)? {
-                Some((id, _)) => (Outcome::Stored, Some(id)),
-                None => (Outcome::Dropped, None),
+                SaveOutcome::Stored(id, _) => (Outcome::Stored, Some(id)),
+                SaveOutcome::OverCap => (Outcome::Refused, None),
+                _ => (Outcome::Dropped, None),
             }),
             Action::Save(id) => self.save(session, id, false, plan),
             Action::Rotate(id) => self.save(session, id, true, plan),
@@ -239,6 +256,7 @@ impl<T: 'static> Inner<T> {
                     SaveOutcome::Stored(id, _) => (Outcome::Stored, Some(id)),
                     SaveOutcome::Ended => (Outcome::Dropped, None),
                     SaveOutcome::Missing | SaveOutcome::Conflict => (Outcome::Detached, None),
+                    SaveOutcome::OverCap => (Outcome::Refused, Some(id)),
                 })
             }
             Action::Delete(id) => self.delete(&id),
@@ -275,6 +293,7 @@ impl<T: 'static> Inner<T> {
                 Ok((lost, None))
             }
             SaveOutcome::Conflict => Err(conflict()),
+            SaveOutcome::OverCap => Ok((Outcome::Refused, Some(id))),
         }
     }
 
@@ -294,7 +313,7 @@ impl<T: 'static> Inner<T> {
         let save = Save { merges: Merges::Never, ..Save::new(id, session, payload, None) };
         let executed = match self.save_until_stored(session, save, |session| self.encode_revised(session)) {
             Ok(SaveOutcome::Stored(id, _)) => return Ok((Outcome::Stored, Some(id))),
-            Ok(SaveOutcome::Conflict) => (Outcome::Unchanged, Some(id)),
+            Ok(SaveOutcome::Conflict | SaveOutcome::OverCap) => (Outcome::Unchanged, Some(id)),
             Ok(SaveOutcome::Missing | SaveOutcome::Ended) => (Outcome::Unchanged, None),
             // The request changed nothing, so a full or read-only store does not concern it. A later request sends the cookie.
             Err(error) if error.kind().is_temporary() && error.kind() != ErrorKind::MayHaveHappened => {
@@ -334,6 +353,9 @@ impl<T: 'static> Inner<T> {
 
     /// Returns `true` if a persistent cookie is past half of its `Max-Age`. It is sent again then, and the session stores when.
     fn cookie_is_due(&self, session: &Session<T>) -> bool {
+        if session.carrier == Carrier::Bearer {
+            return false;
+        }
         let envelope = &session.envelope;
         let (Some(since), Origin::Stored { .. }) = (envelope.remembered, &session.origin) else { return false };
         // The cookie was sent before the lifetime began anew, so its `Max-Age` is too short.
@@ -356,11 +378,20 @@ impl<T: 'static> Inner<T> {
         envelope.remembered.map(|_| left.min(COOKIE_MAX_AGE))
     }
 
-    /// Returns the cookie for a session, unless the lifetime of the session is over.
-    fn give_cookie<D>(&self, id: &SessionId, envelope: &Envelope<D>) -> Option<String> {
+    /// Returns the cookie or the token for what is stored of a session, if the visitor needs one although the pending changes are
+    /// dropped.
+    fn give_stored(&self, session: &Session<T>, id: &SessionId) -> Option<String> {
+        self.give(session.carrier, id, &session.stored_head(id)?)
+    }
+
+    /// Returns the cookie or the token for a session, unless the lifetime of the session is over.
+    fn give<D>(&self, carrier: Carrier, id: &SessionId, envelope: &Envelope<D>) -> Option<String> {
         let is_over = self.ttl(envelope).is_some_and(|left| left.is_zero());
         let max_age = self.cookie_max_age(envelope, self.clock.now());
-        (!is_over).then(|| self.cookie.give(id, max_age))
+        (!is_over).then(|| match carrier {
+            Carrier::Cookie => self.cookie.give(id, max_age),
+            Carrier::Bearer => id.expose(),
+        })
     }
 }
 

@@ -46,7 +46,7 @@ impl<T: 'static> Inner<T> {
         let resolution = match saved {
             Ok(SaveOutcome::Stored(..)) => Resolution::Merged,
             Ok(SaveOutcome::Conflict) if yields => Resolution::Yielded,
-            Ok(SaveOutcome::Conflict) | Err(_) => Resolution::Rejected,
+            Ok(SaveOutcome::Conflict | SaveOutcome::OverCap) | Err(_) => Resolution::Rejected,
             Ok(SaveOutcome::Missing | SaveOutcome::Ended) => Resolution::Lost,
         };
         self.observers.tell(|observer| observer.on_conflict(&Conflict::new(resolution, attempts)));

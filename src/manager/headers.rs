@@ -1,7 +1,7 @@
 //! The headers of a response with a session, merged with those that the handler set.
 //!
-//! [`Committed`] and the adapters use it. Invariant: a response varies with the cookie, and no shared cache may store one that
-//! sets a cookie.
+//! [`Committed`] and the adapters use it. Invariant: a response varies with the cookie or the token, and no shared cache may store
+//! one that sets a cookie or has a token.
 
 use std::borrow::Cow;
 
@@ -41,9 +41,10 @@ impl Committed {
     ///
     /// Use it if you copy the headers by hand. The adapters do the same. The rules are:
     ///
-    /// - `Vary` names `Cookie`, in addition to what the handler set.
+    /// - `Vary` names `Cookie`, or `Authorization` if the session was opened [by a token](crate::SessionManager::open_bearer), in
+    ///   addition to what the handler set.
     /// - If the handler set no `Cache-Control`, it is `no-store`, because a page that only reads the session is personal too.
-    /// - If the response has a `Set-Cookie`, from the session or from the handler, no shared cache may store it: a
+    /// - If the response has a new token, or a `Set-Cookie` from the session or from the handler, no shared cache may store it: a
     ///   `Cache-Control` of the handler stays only if it says `no-store` or `private`, and neither `public`, `s-maxage` nor
     ///   `must-understand`. Otherwise it becomes `no-store`. `Expires` and headers such as `CDN-Cache-Control`,
     ///   `Surrogate-Control` and `X-Accel-Expires` are removed.
@@ -81,12 +82,13 @@ impl Committed {
         let values = |wanted: &'static str| {
             set().filter(move |(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
         };
+        let carrier = self.carrier().vary();
         let mut vary: Vec<&str> = values(VARY).filter(|value| !value.trim().is_empty()).collect();
         let varies =
-            vary.iter().flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("Cookie"));
+            vary.iter().flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case(carrier));
         let mut control = values(CACHE_CONTROL).peekable();
         let is_controlled = control.peek().is_some();
-        let sets_cookie = self.cookie.is_some() || values(SET_COOKIE).next().is_some();
+        let sets_cookie = self.credential.is_some() || values(SET_COOKIE).next().is_some();
         let drops_cache_control = is_controlled && sets_cookie && !forbids_shared_caches(control);
 
         let mut added: Vec<(&'static str, Cow<'static, str>)> = Vec::with_capacity(3);
@@ -95,10 +97,10 @@ impl Committed {
         }
         if !varies {
             // One header for all, because some caches look at one only.
-            vary.push("Cookie");
-            added.push((VARY, if vary.len() == 1 { "Cookie".into() } else { vary.join(", ").into() }));
+            vary.push(carrier);
+            added.push((VARY, if vary.len() == 1 { carrier.into() } else { vary.join(", ").into() }));
         }
-        added.extend(self.cookie.clone().map(|cookie| (SET_COOKIE, cookie.into())));
+        added.extend(self.credential.clone().map(|value| (self.carrier().header(), value.into())));
         HeaderChanges { drops_vary: !varies, drops_cache_control, drops_permissions: sets_cookie, added }
     }
 }

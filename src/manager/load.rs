@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use super::timeouts::CLOCK_TOLERANCE;
 use super::{Inner, SessionManager, Unreadable};
+use crate::bearer::{self, Carrier};
 use crate::codec::Envelope;
 use crate::observer::EndReason;
 use crate::session::{Change, Origin};
@@ -140,6 +141,50 @@ impl<T: 'static> SessionManager<T> {
         T: Default,
     {
         self.0.open(&self.0.cookie.candidates(cookie_headers), Purpose::SignIn)
+    }
+
+    /// Opens the session of a request by a bearer token, for clients without cookies: `Authorization: Bearer ID`.
+    ///
+    /// Pass the values of all `Authorization` headers, and of no other header. Cookies do not count, and there is no fallback to
+    /// them, so a page of another site cannot make a browser send the token, and no
+    /// [check of the origin](Self::check_cross_origin) is needed. A request without a token, with a malformed one or with several
+    /// `Authorization` headers gets a new session and costs no command.
+    ///
+    /// Commit the session as any other. The response then sets no cookie, and varies with `Authorization`. A client gets a new token,
+    /// after the first store and after each renewal, in the header [`TOKEN_HEADER`](crate::TOKEN_HEADER). The token is the id of the
+    /// session, so a session can be reached by cookie and by token.
+    ///
+    /// If another request renewed the session a moment ago, the session is [detached](Session::is_detached), and the outcome of the
+    /// commit is [`Detached`](crate::Outcome::Detached) even if nothing changed. Respond with 409, as the adapters do, so
+    /// that the client keeps its newest token and tries again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager, TOKEN_HEADER};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open_bearer([])?;
+    /// *session += 1;
+    /// let committed = sessions.commit(session)?;
+    /// let (_, token) = committed.headers().find(|(name, _)| *name == TOKEN_HEADER).expect("a new token");
+    ///
+    /// let authorization = format!("Bearer {token}");
+    /// assert_eq!(*sessions.open_bearer([&*authorization])?, 1);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`open`](Self::open). After [`ErrorKind::Payload`] the client should drop its token and sign in
+    /// again without one.
+    pub fn open_bearer<'h>(&self, authorization: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
+    where
+        T: Default,
+    {
+        let token = bearer::token(authorization);
+        let session = self.0.open(token.as_slice(), Purpose::Use)?;
+        Ok(Session { carrier: Carrier::Bearer, ..session })
     }
 
     /// Opens a session by its id; returns `None` if no live session has the id.
@@ -393,6 +438,7 @@ impl<T: 'static> Inner<T> {
             cookie_id,
             stored_principal,
             origin,
+            carrier: Carrier::Cookie,
             rivals: Vec::new(),
             ends_rivals: false,
             is_renewal_stored: false,

@@ -79,6 +79,33 @@ impl<T: 'static> SessionManager<T> {
     pub fn list(&self, principal: &str) -> Result<Vec<BoundSession>> {
         let (inner, now) = (&*self.0, self.0.clock.now());
         let stored = self.index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
+        let shown = stored.into_iter().filter_map(|belonging| inner.bound_session(belonging, now));
+        Ok(shown.map(|(session, _)| session).collect())
+    }
+
+    /// Returns the live sessions of a principal with their values, the newest first. It has the limits of [`list`](Self::list),
+    /// and does not count as use.
+    ///
+    /// ```
+    /// # use threaded_sessions::{MemorySessionStore, SessionManager};
+    /// # let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// # let mut session = sessions.open(None)?;
+    /// # *session = 7;
+    /// # session.bind("ada", "laptop");
+    /// # let _ = sessions.commit(session)?;
+    /// for (session, count) in sessions.list_with_data("ada")? {
+    ///     println!("{}: {count}", session.label);
+    /// #   assert_eq!((&*session.label, count), ("laptop", 7));
+    /// }
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a store operation fails.
+    pub fn list_with_data(&self, principal: &str) -> Result<Vec<(BoundSession, T)>> {
+        let (inner, now) = (&*self.0, self.0.clock.now());
+        let stored = self.index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
         Ok(stored.into_iter().filter_map(|belonging| inner.bound_session(belonging, now)).collect())
     }
 
@@ -200,7 +227,7 @@ impl<T: 'static> SessionManager<T> {
             .with_decoder(|payload| inner.decode(payload).ok().map(|envelope| envelope.head()))
     }
 
-    fn index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
+    pub(super) fn index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
         self.0.store.index().ok_or_else(|| {
             let why = "the store has no index: use an expiring Redis store or a memory store";
             Error::unsupported(operation, why)
@@ -209,8 +236,8 @@ impl<T: 'static> SessionManager<T> {
 }
 
 impl<T: 'static> Inner<T> {
-    /// Describes a session of a principal. Returns `None` if the session cannot be decoded or its lifetime is over.
-    fn bound_session(&self, belonging: Belonging, now: SystemTime) -> Option<BoundSession> {
+    /// Describes a session of a principal, and returns its value too. Returns `None` if the session cannot be decoded or its lifetime is over.
+    fn bound_session(&self, belonging: Belonging, now: SystemTime) -> Option<(BoundSession, T)> {
         let mut envelope = self.decode(&belonging.payload).ok()?;
         envelope.limit_times(now);
         let lifetime_left = self.lifetime_left(&envelope, now);
@@ -218,12 +245,13 @@ impl<T: 'static> Inner<T> {
             return None;
         }
         let additional = self.touch_every.unwrap_or_default();
-        Some(BoundSession {
+        let session = BoundSession {
             handle: belonging.handle,
             last_used: envelope.last_used(belonging.expires_in, additional, lifetime_left, now),
             created: envelope.created,
             expires_in: self.timeouts().promise(belonging.expires_in, &envelope, now),
             label: envelope.bound.map(|bound| bound.label).unwrap_or_default(),
-        })
+        };
+        Some((session, envelope.data))
     }
 }

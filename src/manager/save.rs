@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use super::backoff::Backoff;
-use super::{Inner, OnConflict};
+use super::{Inner, OnCap, OnConflict};
 use crate::codec::{Envelope, Head};
 use crate::observer::EndReason;
 use crate::store::{Bind, Created, Found, ReadBack, Saved, Stored, Touch, Version, Write};
@@ -92,6 +92,8 @@ pub(super) enum SaveOutcome {
     Ended,
     /// Another version is stored, and this save does not merge.
     Conflict,
+    /// The principal has as many sessions as the cap allows.
+    OverCap,
 }
 
 /// The outcome of one attempt.
@@ -180,6 +182,7 @@ impl<T: 'static> Inner<T> {
             Saved::Stored(version) => Attempt::Done(SaveOutcome::Stored(save.new_id.unwrap_or(save.id), version)),
             Saved::Missing => Attempt::Done(SaveOutcome::Missing),
             Saved::Conflict(theirs) => Attempt::Conflict(theirs),
+            Saved::OverCap => Attempt::Done(SaveOutcome::OverCap),
         })
     }
 
@@ -199,7 +202,7 @@ impl<T: 'static> Inner<T> {
     }
 
     /// Decodes what is stored. Times that are later than now count as now.
-    fn decode_limited(&self, payload: &[u8]) -> Result<Envelope<T>> {
+    pub(super) fn decode_limited(&self, payload: &[u8]) -> Result<Envelope<T>> {
         let mut stored = self.decode(payload)?;
         stored.limit_times(self.clock.now());
         Ok(stored)
@@ -276,18 +279,18 @@ impl<T: 'static> Inner<T> {
         Ok(merged)
     }
 
-    /// Stores a session that is not stored yet, under the id that was chosen for it. Returns `None`, and stores nothing, if its
-    /// lifetime is over.
-    pub(super) fn create(&self, session: &Session<T>, payload: &[u8]) -> Result<Option<(SessionId, Version)>> {
+    /// Stores a session that is not stored yet, under the id that was chosen for it.
+    pub(super) fn create(&self, session: &Session<T>, payload: &[u8]) -> Result<SaveOutcome> {
         let (id, write) = (session.next_id(), self.write(session, payload, false));
         if write.ttl.is_some_and(|ttl| ttl.is_zero()) {
-            return Ok(None);
+            return Ok(SaveOutcome::Ended);
         }
         match self.store.create(&id, write)? {
             Created::Stored(version) => {
                 self.report_created(&id);
-                Ok(Some((id, version)))
+                Ok(SaveOutcome::Stored(id, version))
             }
+            Created::OverCap => Ok(SaveOutcome::OverCap),
             // No two ids of 128 random bits are equal.
             Created::Taken => Err(Error::misconfigured(
                 operation::CREATE,
@@ -315,14 +318,12 @@ impl<T: 'static> Inner<T> {
             }
             // No version is expected, so no store of this crate reports a conflict.
             Saved::Conflict(_) => return Err(conflict()),
+            Saved::OverCap => return Ok(SaveOutcome::OverCap),
             Saved::Missing if self.was_renewed(id)? => return Ok(SaveOutcome::Missing),
             Saved::Missing => {}
         }
         session.stored_principal = None;
-        Ok(match self.create(session, payload)? {
-            Some((id, version)) => SaveOutcome::Stored(id, version),
-            None => SaveOutcome::Ended,
-        })
+        self.create(session, payload)
     }
 
     /// Returns `true` if another request moved the session to a new id a moment ago.
@@ -335,9 +336,10 @@ impl<T: 'static> Inner<T> {
         let restate_owner = restate_owner && self.store.index().is_some();
         let bind = match (session.principal(), session.stored_principal.as_deref()) {
             (now, before) if now == before && !restate_owner => Bind::Keep,
-            (Some(principal), before) => {
-                Bind::To { principal, cap: self.max_per_principal.filter(|_| before != Some(principal)) }
-            }
+            (Some(principal), before) => match self.max_per_principal.filter(|_| before != Some(principal)) {
+                Some(cap) if self.on_cap == OnCap::Refuse => Bind::WithinCap { principal, cap },
+                cap => Bind::To { principal, cap },
+            },
             (None, _) => Bind::Nobody,
         };
         let ttl = self.timeouts().stored_ttl(&session.envelope, self.clock.now());

@@ -43,7 +43,7 @@ impl<T: 'static> SessionManager<T> {
     /// - After [`ErrorKind::MayHaveHappened`](crate::ErrorKind::MayHaveHappened) the change is stored once or not at all.
     pub fn update<R>(&self, id: &SessionId, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
         match self.0.load(id)? {
-            Loaded::Live(mut session) => self.0.apply(&mut session, None, change),
+            Loaded::Live(mut session) => Ok(self.0.apply(&mut session, None, change)?.stored()),
             Loaded::Renewed | Loaded::Absent => Ok(None),
         }
     }
@@ -56,7 +56,8 @@ impl<T: 'static> SessionManager<T> {
     /// one command if no other request interferes.
     ///
     /// Returns `None`, and stores nothing, if the session was destroyed or renewed by another request, is
-    /// [detached](Session::is_detached), or is to be discarded or destroyed, or if its lifetime is over. In these cases, after an
+    /// [detached](Session::is_detached), or is to be discarded or destroyed, if its lifetime is over, or if
+    /// [`OnCap::Refuse`](crate::OnCap::Refuse) rejects a pending [`bind`](Session::bind). In these cases, after an
     /// error, and if `change` panics, the session keeps the value that it had. Otherwise it has the value as it is decoded: a part of `T` that is not stored, for example
     /// with `#[serde(skip)]`, starts from its default.
     ///
@@ -81,25 +82,88 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// Returns the same errors as [`update`](Self::update).
     pub fn update_in<R>(&self, session: &mut Session<T>, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
-        let inner = &*self.0;
-        let can_store = match session.change {
-            Change::None | Change::Value | Change::Reset => !session.is_detached(),
-            Change::Renew => true,
-            Change::Discard | Change::Destroy => false,
-        };
-        if !can_store {
-            return Ok(None);
+        Ok(self.0.apply_in(session, change)?.stored())
+    }
+
+    /// Signs a visitor in at once, so that the handler knows the result before it renders the page.
+    ///
+    /// It [renews](Session::renew) the session, [restarts its lifetime](Session::restart_lifetime), [binds](Session::bind) it, and
+    /// stores it with the earlier changes of the request, as [`update_in`](Self::update_in) does. The visitor gets the cookie at the
+    /// commit. Without it, a `bind` is stored with the commit, when the page is rendered already.
+    ///
+    /// Unless the result is [`SignIn::Done`], and also after an error, nothing is stored, and the session is as it was before the
+    /// call. With [`OnCap::Refuse`](crate::OnCap::Refuse) a login that would be one too many is
+    /// [`Refused`](SignIn::Refused).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, OnCap, SessionManager, SignIn};
+    ///
+    /// let store = MemorySessionStore::new();
+    /// let sessions = SessionManager::<u32>::builder(store).max_per_principal(1).on_cap(OnCap::Refuse).build()?;
+    /// let mut laptop = sessions.open(None)?;
+    /// assert_eq!(sessions.sign_in(&mut laptop, "ada", "laptop")?, SignIn::Done);
+    ///
+    /// let mut phone = sessions.open(None)?;
+    /// assert_eq!(sessions.sign_in(&mut phone, "ada", "phone")?, SignIn::Refused);
+    /// assert_eq!(phone.principal(), None);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`update`](Self::update). After
+    /// [`ErrorKind::MayHaveHappened`](crate::ErrorKind::MayHaveHappened) a session that no visitor has may be stored.
+    pub fn sign_in(
+        &self,
+        session: &mut Session<T>,
+        principal: impl Into<String>,
+        label: impl Into<String>,
+    ) -> Result<SignIn> {
+        let pending = session.pending();
+        session.renew();
+        session.restart_lifetime();
+        session.bind(principal, label);
+        let applied = self.0.apply_in(session, |_| ());
+        if !matches!(applied, Ok(Applied::Stored(()))) {
+            session.restore(pending);
         }
-        let encoded = session.encode().map_err(not_encodable)?;
-        let changes = session.changes(&encoded);
-        // Work on a copy, and keep the value: decoded after a failure, a `HashMap` would look changed to the next merge.
-        let copy = inner.decode(&encoded)?;
-        let mut attempt = Attempt::begin(session, copy);
-        let result = inner.apply(attempt.session, changes, change);
-        if matches!(result, Ok(Some(_))) {
-            attempt.succeed();
+        Ok(match applied? {
+            Applied::Stored(()) => SignIn::Done,
+            Applied::OverCap => SignIn::Refused,
+            Applied::Missing => SignIn::Lost,
+        })
+    }
+}
+
+/// The result of [`SessionManager::sign_in`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "a visitor is signed in only if it is `Done`"]
+#[non_exhaustive]
+pub enum SignIn {
+    /// The visitor is signed in, and the session is stored under a new id.
+    Done,
+    /// The principal has as many sessions as [`OnCap::Refuse`](crate::OnCap::Refuse) allows.
+    Refused,
+    /// Another request renewed or ended the session in the meantime, or this request is to discard or destroy it. The visitor should
+    /// try again.
+    Lost,
+}
+
+/// The outcome of a change of an open session.
+enum Applied<R> {
+    Stored(R),
+    Missing,
+    OverCap,
+}
+
+impl<R> Applied<R> {
+    fn stored(self) -> Option<R> {
+        match self {
+            Self::Stored(returned) => Some(returned),
+            Self::Missing | Self::OverCap => None,
         }
-        result
     }
 }
 
@@ -132,14 +196,36 @@ impl<T: 'static> Drop for Attempt<'_, T> {
 }
 
 impl<T: 'static> Inner<T> {
+    /// Changes an open session and stores it. Unless that succeeds, the session has the value that it had.
+    fn apply_in<R>(&self, session: &mut Session<T>, change: impl FnMut(&mut T) -> R) -> Result<Applied<R>> {
+        let can_store = match session.change {
+            Change::None | Change::Value | Change::Reset => !session.is_detached(),
+            Change::Renew => true,
+            Change::Discard | Change::Destroy => false,
+        };
+        if !can_store {
+            return Ok(Applied::Missing);
+        }
+        let encoded = session.encode().map_err(not_encodable)?;
+        let changes = session.changes(&encoded);
+        // Work on a copy, and keep the value: decoded after a failure, a `HashMap` would look changed to the next merge.
+        let copy = self.decode(&encoded)?;
+        let mut attempt = Attempt::begin(session, copy);
+        let result = self.apply(attempt.session, changes, change);
+        if matches!(result, Ok(Applied::Stored(_))) {
+            attempt.succeed();
+        }
+        result
+    }
+
     /// Changes the session and saves it, until the change is stored, under a new id if a renewal is pending. `changes` is what
-    /// the request changed before, if anything. Returns `None` if the session is missing.
+    /// the request changed before, if anything.
     fn apply<R>(
         &self,
         session: &mut Session<T>,
         changes: Option<Changes<'_>>,
         mut change: impl FnMut(&mut T) -> R,
-    ) -> Result<Option<R>> {
+    ) -> Result<Applied<R>> {
         let is_renewed = session.change == Change::Renew;
         let cookie_sent = session.envelope.remembered.filter(|_| is_renewed).map(|_| session.now);
         session.envelope.remembered = cookie_sent.or(session.envelope.remembered);
@@ -156,17 +242,15 @@ impl<T: 'static> Inner<T> {
                 let save = if is_renewed { save.with_next_id(session) } else { save };
                 self.save_until_stored(session, save, changed_payload)?
             }
-            None => match self.create(session, &payload)? {
-                Some((id, version)) => SaveOutcome::Stored(id, version),
-                None => SaveOutcome::Ended,
-            },
+            None => self.create(session, &payload)?,
         };
         match outcome {
             SaveOutcome::Stored(id, version) => {
                 session.origin = Origin::Stored { id, version };
-                Ok(returned)
+                Ok(returned.map_or(Applied::Missing, Applied::Stored))
             }
-            SaveOutcome::Missing | SaveOutcome::Ended => Ok(None),
+            SaveOutcome::Missing | SaveOutcome::Ended => Ok(Applied::Missing),
+            SaveOutcome::OverCap => Ok(Applied::OverCap),
             SaveOutcome::Conflict => Err(conflict()),
         }
     }

@@ -90,6 +90,8 @@ pub enum OperationOutcome {
     Conflict,
     /// A new session found another one under its id.
     Taken,
+    /// A cap rejected the session of an owner.
+    OverCap,
     /// The operation returned an error of this kind.
     Failed(ErrorKind),
 }
@@ -103,6 +105,7 @@ impl OperationOutcome {
             Self::Renewed => "renewed",
             Self::Conflict => "conflict",
             Self::Taken => "taken",
+            Self::OverCap => "over_cap",
             Self::Failed(_) => "failed",
         }
     }

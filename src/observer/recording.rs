@@ -31,7 +31,7 @@ pub(super) trait Record {
 }
 
 /// The position of the first kind of error behind the other outcomes.
-const FIRST_ERROR: usize = 5;
+const FIRST_ERROR: usize = 6;
 
 /// The number of different outcomes, with each kind of error. `Other` is the last kind.
 const OUTCOMES: usize = FIRST_ERROR + ErrorKind::Other as usize + 1;
@@ -157,6 +157,7 @@ fn slot(outcome: OperationOutcome) -> usize {
         OperationOutcome::Renewed => 2,
         OperationOutcome::Conflict => 3,
         OperationOutcome::Taken => 4,
+        OperationOutcome::OverCap => 5,
         OperationOutcome::Failed(kind) => FIRST_ERROR + kind as usize,
     }
 }
@@ -216,6 +217,6 @@ mod tests {
         assert!(CloseReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
         assert!(CircuitState::ALL.iter().enumerate().all(|(at, state)| *state as usize == at));
         assert_eq!(slot(OperationOutcome::Failed(ErrorKind::Other)), OUTCOMES - 1);
-        assert_eq!(slot(OperationOutcome::Failed(ErrorKind::Unavailable)), slot(OperationOutcome::Taken) + 1);
+        assert_eq!(slot(OperationOutcome::Failed(ErrorKind::Unavailable)), slot(OperationOutcome::OverCap) + 1);
     }
 }

@@ -9,8 +9,8 @@ use std::{fmt, iter};
 
 use super::{EndReason, Ended, Observers, Operation, OperationKind, OperationOutcome, effort};
 use crate::store::{
-    Belonging, Created, EndedAll, Ending, Entry, Found, Health, KeyPages, OnProgress, Reaped, Saved, SessionIndex,
-    SessionKey, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
+    Belonging, Created, EndedAll, Ending, Entry, Found, Health, KeyPages, OnProgress, OwnedPage, Reaped, Saved,
+    SessionIndex, SessionKey, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
 };
 use crate::{Error, Handle, Observer, RedisWarning, Result, SessionId, SessionStore, operation};
 
@@ -83,6 +83,7 @@ fn see_saved(saved: &Saved, bytes: usize) -> Seen {
         Saved::Stored(_) => OperationOutcome::Done,
         Saved::Missing => OperationOutcome::Absent,
         Saved::Conflict(_) => OperationOutcome::Conflict,
+        Saved::OverCap => OperationOutcome::OverCap,
     };
     (outcome, Some(bytes))
 }
@@ -101,6 +102,7 @@ impl SessionStore for ObservedStore {
         let see = |created: &Created| match created {
             Created::Stored(_) => (OperationOutcome::Done, bytes),
             Created::Taken => (OperationOutcome::Taken, bytes),
+            Created::OverCap => (OperationOutcome::OverCap, bytes),
         };
         self.measure(OperationKind::Create, || self.store.create(id, write), see)
     }
@@ -180,6 +182,12 @@ impl SessionStore for ObservedStore {
         Ok(ended)
     }
 
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        let bytes = write.payload.len();
+        let save = || self.store.save_key(key, write, expected);
+        self.measure(OperationKind::Save, save, |saved| see_saved(saved, bytes))
+    }
+
     fn check(&self) -> Result<Vec<RedisWarning>> {
         self.store.check()
     }
@@ -232,6 +240,11 @@ impl SessionIndex for ObservedStore {
     fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
         let list = |index: &dyn SessionIndex| index.list_by_principal(principal);
         self.measure_index(OperationKind::ListByPrincipal, operation::LIST_BY_PRINCIPAL, list)
+    }
+
+    fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
+        let page = |index: &dyn SessionIndex| index.owned_after(principal, partition, after);
+        self.measure_index(OperationKind::ListByPrincipal, operation::LIST_BY_PRINCIPAL, page)
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {

@@ -9,8 +9,8 @@ use super::Step;
 use super::fenced::FencedStep;
 use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
 use crate::store::{
-    Belonging, Bytes, Created, EndedAll, Ending, Entry, Expired, Found, Health, KeyPages, OnProgress, Reaped, Saved,
-    SessionIndex, SessionKey, SessionStore, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
+    Belonging, Bytes, Created, EndedAll, Ending, Entry, Expired, Found, Health, KeyPages, OnProgress, Owned, OwnedPage,
+    Reaped, Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
 };
 use crate::{Error, ErrorKind, Handle, Observer, Reason, RedisWarning, Result, SessionId, fence, operation};
 
@@ -98,6 +98,7 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
         match self.chain().write(&mut operation)? {
             Written::Stored(version) => Ok(Created::Stored(version)),
             Written::Taken => Ok(Created::Taken),
+            Written::OverCap => Ok(Created::OverCap),
             Written::Missing | Written::Conflict(_) => Err(misfit(operation::CREATE)),
         }
     }
@@ -153,6 +154,11 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
 
     fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
         self.store.end_keys(keys)
+    }
+
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        let mut operation = WriteOperation::change(&self.store, key, write, expected);
+        saved(operation::UPDATE_ALL, self.chain().write(&mut operation)?)
     }
 
     fn check(&self) -> Result<Vec<RedisWarning>> {
@@ -219,6 +225,15 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
         Ok(theirs.into_iter().filter_map(|belonging| self.restored(belonging)).collect())
     }
 
+    fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
+        let page = self.inner_index(operation::UPDATE_ALL)?.owned_after(principal, partition, after)?;
+        let restored = |owned: Owned| {
+            let payload = owned.payload.and_then(|payload| self.restore(owned.key.handle(), payload));
+            Owned { payload, ..owned }
+        };
+        Ok(OwnedPage { sessions: page.sessions.into_iter().map(restored).collect(), ..page })
+    }
+
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
         self.inner_index(operation::END)?.end(principal, which)
     }
@@ -261,6 +276,7 @@ fn saved(operation: &'static str, written: Written) -> Result<Saved> {
         Written::Stored(version) => Ok(Saved::Stored(version)),
         Written::Missing => Ok(Saved::Missing),
         Written::Conflict(theirs) => Ok(Saved::Conflict(theirs)),
+        Written::OverCap => Ok(Saved::OverCap),
         Written::Taken => Err(misfit(operation)),
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::{Bytes, EndedAll, OnProgress, Progress};
+use super::{Bytes, EndedAll, OnProgress, OwnedPage, Progress, owned};
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// The index of a store: which sessions there are, and when each is due. The expiring Redis store and the memory store
@@ -83,6 +83,20 @@ pub trait SessionIndex {
     ///
     /// That the store could not be asked.
     fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>>;
+
+    /// Returns live sessions of a principal in one partition, the first that they got first: those that they got after the time
+    /// `after`, or all. A page is small, however many sessions there are.
+    ///
+    /// A renewed session keeps its place, so a walk that begins each page at the [end](OwnedPage::next) of the one before
+    /// misses no session that belongs to the principal all the time. It touches none.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`] by default, and an error if a store operation fails.
+    fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
+        let _ = (principal, partition, after);
+        Err(owned::unsupported())
+    }
 
     /// Ends sessions of a principal, and answers how many there were. A renewal that comes in between does not save a session
     /// that is to end: it ends under its new id. (But the one to end [`Only`](Ending::Only) has another handle then.)

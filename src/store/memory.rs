@@ -12,9 +12,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use self::sessions::{Entry, Extras, Sessions};
 use super::{
-    Belonging, Bytes, Created, Ending, Found, KeyPage, KeyPages, Progress, RENEWED_FOR, Reaped, Saved, SessionIndex,
-    SessionKey, SessionStore, Snapshot, Stored, Touch, Verified, VerifyOptions, Version, Write, companion, index,
-    ttl_millis,
+    Belonging, Bytes, Created, Ending, Found, KeyPage, KeyPages, Owned, OwnedPage, Progress, RENEWED_FOR, Reaped,
+    Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Stored, Touch, Verified, VerifyOptions, Version, Write,
+    companion, index, ttl_millis,
 };
 use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
 
@@ -94,6 +94,9 @@ impl SessionStore for MemorySessionStore {
             let own = **payload == *write.payload;
             return Ok(if own { Created::Stored(Version(payload.clone())) } else { Created::Taken });
         }
+        if sessions.is_over_cap(id, write.bind) {
+            return Ok(Created::OverCap);
+        }
         if !sessions.make_room(self.capacity) {
             return Err(Error::new(ErrorKind::OutOfMemory, operation::CREATE));
         }
@@ -131,6 +134,7 @@ impl SessionStore for MemorySessionStore {
         let (mut sessions, now) = self.open();
         Ok(match sessions.outcome_without_write(id, write, expected, now) {
             Some(outcome) => outcome,
+            None if sessions.is_over_cap(id, write.bind) => Saved::OverCap,
             None => {
                 let extras = sessions.extras_of(id);
                 Saved::Stored(sessions.put_session(*id, write, extras, now))
@@ -147,6 +151,7 @@ impl SessionStore for MemorySessionStore {
         }
         Ok(match sessions.outcome_without_write(old, write, expected, now) {
             Some(outcome) => outcome,
+            None if sessions.is_over_cap(old, write.bind) => Saved::OverCap,
             None => {
                 let extras = sessions.extras_of(old);
                 sessions.bury(*old, now + ttl_millis(RENEWED_FOR), self.capacity);
@@ -204,6 +209,14 @@ impl SessionStore for MemorySessionStore {
         let ids = keys.iter().filter_map(id_of);
         ids.map(|id| self.delete(&id)).try_fold(0, |ended, existed| Ok(ended + u64::from(existed?)))
     }
+
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        companion::check_kept(&self.companions, write.companions)?;
+        let Some(id) = id_of(key) else { return Ok(Saved::Missing) };
+        let (mut sessions, now) = self.open();
+        let outcome = sessions.outcome_without_write(&id, write, Some(expected), now);
+        Ok(outcome.unwrap_or_else(|| Saved::Stored(sessions.replace_payload(id, write))))
+    }
 }
 
 impl SessionIndex for MemorySessionStore {
@@ -247,6 +260,22 @@ impl SessionIndex for MemorySessionStore {
             Some(Belonging::new(handle(&id), stored.payload, stored.expires_in, since))
         };
         Ok(sessions.owned.get(principal).into_iter().flatten().rev().filter_map(of).collect())
+    }
+
+    fn owned_after(&self, principal: &str, _partition: u32, after: Option<u64>) -> Result<OwnedPage> {
+        let (sessions, now) = self.open();
+        let is_later = |&&(since, _): &&(u64, SessionId)| after.is_none_or(|after| since > after);
+        let owned = sessions.owned.get(principal).into_iter().flatten().filter(is_later).take(WALK_PAGE);
+        let ids: Vec<(u64, SessionId)> = owned.copied().collect();
+        let found = ids.iter().filter_map(|(since, id)| match sessions.entries.get(id)? {
+            (deadline, Entry::Session { payload, .. }) => {
+                let stored = stored(payload.clone(), *deadline, now);
+                let key = SessionKey::new(handle(id), 0, id.expose());
+                Some(Owned::new(key, stored.payload, stored.version, stored.expires_in, *since))
+            }
+            (_, Entry::Renewed) => None,
+        });
+        Ok(OwnedPage::new(found.collect(), ids.last().map(|(since, _)| *since)))
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {

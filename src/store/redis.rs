@@ -11,6 +11,7 @@ mod index;
 mod keys;
 mod marker;
 mod net;
+mod owned;
 #[cfg(feature = "clap")]
 mod recorded;
 mod reply;
@@ -232,6 +233,14 @@ impl SessionStore for RedisSessionStore {
 
     fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
         walk::end(self, keys)
+    }
+
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        if !self.expiring {
+            let why = "only an expiring store knows principals: build it with `expiring()`";
+            return Err(Error::unsupported(operation::UPDATE_ALL, why));
+        }
+        owned::change(self, key, write, expected)
     }
 
     fn check(&self) -> Result<Vec<RedisWarning>> {

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use threaded_sessions::store::{
     Belonging, Bind, Companion, Created, EndedAll, Ending, Entry, Expired, Found, KeyPage, KeyPages, OnProgress,
-    Reaped, Saved, SessionIndex, SessionKey, Snapshot, Stored, Touch, Verified, VerifyOptions, Version, Write,
+    OwnedPage, Reaped, Saved, SessionIndex, SessionKey, Snapshot, Stored, Touch, Verified, VerifyOptions, Version,
+    Write,
 };
 use threaded_sessions::{
     Clock, Error, ErrorKind, Handle, MemorySessionStore, Result, SessionId, SessionStore, contract,
@@ -74,6 +75,11 @@ enum Fault {
     HidesTheTimeLeft,
     EndsKeysInVain,
     EndsAllKeysButOne,
+
+    AdmitsBeyondTheCap,
+    StoresWhatIsBeyondTheCap,
+    ChangesTheDeadline,
+    ChangesWhatIsRenewed,
 }
 
 /// The number of sessions in a bounded store.
@@ -164,7 +170,17 @@ impl SessionStore for Broken {
         if self.store.count()? >= self.bound {
             return Err(Error::new(ErrorKind::OutOfMemory, "creating a session"));
         }
+        let write = match (self.fault, write.bind) {
+            (Fault::AdmitsBeyondTheCap, Bind::WithinCap { principal, .. }) => {
+                write.with_bind(Bind::To { principal, cap: None })
+            }
+            _ => write,
+        };
         let created = match self.store.create(id, write) {
+            Ok(Created::OverCap) if self.is(Fault::StoresWhatIsBeyondTheCap) => {
+                let _ = self.store.create(id, write.with_bind(Bind::Keep))?;
+                Created::OverCap
+            }
             Err(error) if self.is(Fault::EndsTheOldestWhenFull) && error.kind() == ErrorKind::OutOfMemory => {
                 self.end_oldest_and_create(id, write)?
             }
@@ -320,9 +336,27 @@ impl SessionStore for Broken {
             _ => self.store.end_keys(keys),
         }
     }
+
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        let saved = self.store.save_key(key, write, expected)?;
+        match (self.fault, &saved) {
+            (Fault::ChangesTheDeadline, Saved::Stored(_)) => {
+                let created = self.known().created.clone();
+                let id = created.iter().find(|(id, ..)| self.store.handle(id) == key.handle());
+                let _ = self.store.read(&id.unwrap().0, Touch::Set(write.ttl.unwrap()))?;
+                Ok(saved)
+            }
+            (Fault::ChangesWhatIsRenewed, Saved::Missing) => Ok(Saved::Stored(expected.clone())),
+            _ => Ok(saved),
+        }
+    }
 }
 
 impl SessionIndex for Broken {
+    fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
+        self.store.owned_after(principal, partition, after)
+    }
+
     fn keep_expired(&self) {
         self.known().keeps_expired = true;
         self.store.keep_expired();
@@ -563,6 +597,10 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::TouchesWhileWalking, "a_walk_finds_what_lives_once", "listed once"),
         (Fault::EndsKeysInVain, "a_handle_ends_its_session", "AlreadyGone"),
         (Fault::EndsAllKeysButOne, "ending_all_reports_its_progress", "should be absent"),
+        (Fault::AdmitsBeyondTheCap, "a_full_principal_gets_no_session", "the cap holds"),
+        (Fault::StoresWhatIsBeyondTheCap, "a_full_principal_gets_no_session", "should be absent"),
+        (Fault::ChangesTheDeadline, "principals_sessions_change_from_outside", "the deadline stays"),
+        (Fault::ChangesWhatIsRenewed, "principals_sessions_change_from_outside", "there should be no session"),
     ] {
         let complaint = complaint(fault).unwrap_or_else(|| panic!("{fault:?} goes unnoticed"));
         assert!(complaint.contains(&format!("promise `{promise}`: ")), "{fault:?}: {complaint}");

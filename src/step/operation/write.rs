@@ -9,23 +9,31 @@ use std::time::Duration;
 
 use super::Subject;
 use crate::step::Values;
-use crate::store::{Bind, Companion, Created, ReadBack, Saved, SessionStore, Stored, Version, Write};
+use crate::store::{Bind, Companion, Created, ReadBack, Saved, SessionKey, SessionStore, Stored, Version, Write};
 use crate::{Handle, Result, SessionId};
 
 /// A write on its way.
 pub struct WriteOperation<'a> {
     kind: WriteKind,
-    id: SessionId,
+    target: Target<'a>,
     subject: Subject<'a>,
     replaced: Option<Subject<'a>>,
     payload: Cow<'a, [u8]>,
     ttl: Option<Duration>,
     bind: Bind<'a>,
-    expected: Option<&'a Version>,
     companions: Vec<Companion>,
     values: Values,
     read_back: Option<&'a dyn ReadBack>,
     is_executed: bool,
+}
+
+/// The session that is written, and the version that it must have.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    /// The session with this id.
+    Id(SessionId, Option<&'a Version>),
+    /// The session with this name.
+    Key(&'a SessionKey, &'a Version),
 }
 
 /// The kinds of writes.
@@ -41,6 +49,9 @@ pub enum WriteKind {
         /// The id it had.
         from: SessionId,
     },
+    /// The same session anew, from outside its requests: only its handle is known. It keeps its deadline and its owner. See
+    /// [`SessionManager::update_all`](crate::SessionManager::update_all).
+    Change,
 }
 
 impl<'a> WriteOperation<'a> {
@@ -53,17 +64,31 @@ impl<'a> WriteOperation<'a> {
     ) -> Self {
         let replaced = match &kind {
             WriteKind::Rotate { from } => Some(Subject::known(store, from)),
-            WriteKind::Create | WriteKind::Save => None,
+            WriteKind::Create | WriteKind::Save | WriteKind::Change => None,
         };
+        Self { replaced, ..Self::of(kind, Target::Id(*id, expected), Subject::known(store, id), write) }
+    }
+
+    /// A change of a session that is known by its name only.
+    pub(in crate::step) fn change(
+        store: &'a dyn SessionStore,
+        key: &'a SessionKey,
+        write: Write<'a>,
+        expected: &'a Version,
+    ) -> Self {
+        let subject = Subject::shown(store, key.handle());
+        Self::of(WriteKind::Change, Target::Key(key, expected), subject, write)
+    }
+
+    fn of(kind: WriteKind, target: Target<'a>, subject: Subject<'a>, write: Write<'a>) -> Self {
         Self {
             kind,
-            id: *id,
-            subject: Subject::known(store, id),
-            replaced,
+            target,
+            subject,
+            replaced: None,
             payload: write.payload.into(),
             ttl: write.ttl,
             bind: write.bind,
-            expected,
             companions: write.companions.to_vec(),
             values: Values::default(),
             read_back: write.read_back,
@@ -71,17 +96,18 @@ impl<'a> WriteOperation<'a> {
         }
     }
 
-    /// Whether it creates, saves or rotates.
+    /// Whether it creates, saves, rotates or changes.
     pub fn kind(&self) -> WriteKind {
         self.kind
     }
 
-    /// Under which id the session is written; of a rotation the new one.
-    pub fn id(&self) -> &SessionId {
-        &self.id
+    /// Returns the id under which the session is written: the new one in a rotation, and `None` in a
+    /// [change](WriteKind::Change) from outside.
+    pub fn id(&self) -> Option<&SessionId> {
+        self.subject.id()
     }
 
-    /// The handle that goes with the [id](Self::id).
+    /// Returns the handle of the session; of a rotation that of the new id.
     pub fn handle(&self) -> Handle {
         self.subject.handle()
     }
@@ -102,7 +128,7 @@ impl<'a> WriteOperation<'a> {
         self.ttl
     }
 
-    /// Lets the session live this long.
+    /// Lets the session live this long. A [change](WriteKind::Change) keeps the deadline that the session has.
     pub fn set_ttl(&mut self, ttl: impl Into<Option<Duration>>) {
         self.ttl = ttl.into();
     }
@@ -142,10 +168,13 @@ impl<'a> WriteOperation<'a> {
     pub(super) fn execute(&mut self, store: &dyn SessionStore) -> Result<Written> {
         self.is_executed = true;
         let write = Write::new(&self.payload, self.ttl).with_bind(self.bind).with_companions(&self.companions);
-        match &self.kind {
-            WriteKind::Create => store.create(&self.id, write).map(Written::from),
-            WriteKind::Save => store.save(&self.id, write, self.expected).map(Written::from),
-            WriteKind::Rotate { from } => store.rotate(from, &self.id, write, self.expected).map(Written::from),
+        match (self.target, &self.kind) {
+            (Target::Key(key, expected), _) => store.save_key(key, write, expected).map(Written::from),
+            (Target::Id(id, _), WriteKind::Create) => store.create(&id, write).map(Written::from),
+            (Target::Id(id, expected), WriteKind::Rotate { from }) => {
+                store.rotate(from, &id, write, expected).map(Written::from)
+            }
+            (Target::Id(id, expected), _) => store.save(&id, write, expected).map(Written::from),
         }
     }
 }
@@ -175,6 +204,8 @@ pub enum Written {
     Missing,
     /// Neither saved nor rotated: the session does not have the expected version but this.
     Conflict(Stored),
+    /// Not stored: the principal has as many sessions as [`Bind::WithinCap`] allows.
+    OverCap,
 }
 
 impl From<Created> for Written {
@@ -182,6 +213,7 @@ impl From<Created> for Written {
         match created {
             Created::Stored(version) => Self::Stored(version),
             Created::Taken => Self::Taken,
+            Created::OverCap => Self::OverCap,
         }
     }
 }
@@ -192,6 +224,7 @@ impl From<Saved> for Written {
             Saved::Stored(version) => Self::Stored(version),
             Saved::Missing => Self::Missing,
             Saved::Conflict(theirs) => Self::Conflict(theirs),
+            Saved::OverCap => Self::OverCap,
         }
     }
 }

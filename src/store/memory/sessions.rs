@@ -47,6 +47,14 @@ struct Owner {
     since: u64,
 }
 
+impl Extras {
+    /// Replaces companions, and keeps those with other suffixes.
+    fn add_companions(&mut self, written: &[Companion]) {
+        self.companions.retain(|kept| written.iter().all(|new| new.suffix != kept.suffix));
+        self.companions.extend_from_slice(written);
+    }
+}
+
 impl Sessions {
     pub(super) fn count(&self) -> usize {
         self.entries.len() - self.tombstones.len()
@@ -177,12 +185,11 @@ impl Sessions {
     pub(super) fn put_session(&mut self, id: SessionId, write: Write<'_>, mut extras: Extras, now: u64) -> Version {
         let payload = Bytes::copy_from_slice(write.payload);
         let deadline = write.ttl_millis().map(|ttl| now + ttl);
-        extras.companions.retain(|kept| write.companions.iter().all(|new| new.suffix != kept.suffix));
-        extras.companions.extend_from_slice(write.companions);
+        extras.add_companions(write.companions);
         extras.owner = match write.bind {
             Bind::Keep => extras.owner,
             Bind::Nobody => None,
-            Bind::To { principal, .. } => match extras.owner {
+            Bind::To { principal, .. } | Bind::WithinCap { principal, .. } => match extras.owner {
                 Some(owner) if *owner.principal == *principal => Some(owner),
                 _ => Some(Owner { principal: principal.into(), since: self.since(principal, now) }),
             },
@@ -194,11 +201,28 @@ impl Sessions {
         Version(payload)
     }
 
+    /// Stores another payload, and other companions, of a live session. Deadline and owner stay.
+    pub(super) fn replace_payload(&mut self, id: SessionId, write: Write<'_>) -> Version {
+        let payload = Bytes::copy_from_slice(write.payload);
+        let deadline = self.entries.get(&id).and_then(|(deadline, _)| *deadline);
+        let mut extras = self.extras_of(&id);
+        extras.add_companions(write.companions);
+        self.put(id, deadline, Entry::Session { payload: payload.clone(), extras });
+        Version(payload)
+    }
+
     /// Returns the time at which a principal gets a session: later than that of their other sessions, even if the clock was set
     /// back.
     fn since(&self, principal: &str, now: u64) -> u64 {
         let newest = self.owned.get(principal).and_then(BTreeSet::last);
         newest.map_or(now, |(newest, _)| now.max(newest + 1))
+    }
+
+    /// Returns `true` if a write must not bind a session, because the principal has as many others as the write allows.
+    pub(super) fn is_over_cap(&self, id: &SessionId, bind: Bind<'_>) -> bool {
+        let Bind::WithinCap { principal, cap } = bind else { return false };
+        let is_theirs = self.extras_of(id).owner.is_some_and(|owner| *owner.principal == *principal);
+        !is_theirs && self.owned.get(principal).is_some_and(|sessions| sessions.len() >= cap as usize)
     }
 
     /// Ends the oldest sessions of a principal until `cap` are left. Never ends `kept`.

@@ -11,9 +11,9 @@ use super::net::error::Effect;
 use super::net::pool::To;
 use super::reply::{decode, decode_count, decode_reaped, decode_ttl};
 use super::script::Script;
-use super::{RedisSessionStore, keys, verify};
+use super::{RedisSessionStore, keys, owned, verify};
 use crate::store::{
-    Belonging, Bind, EndedAll, Ending, Entry, OnProgress, Reaped, SessionIndex, Verified, VerifyOptions,
+    Belonging, Bind, EndedAll, Ending, Entry, OnProgress, OwnedPage, Reaped, SessionIndex, Verified, VerifyOptions,
 };
 use crate::{Handle, Result, fence, operation};
 
@@ -88,6 +88,10 @@ impl SessionIndex for RedisSessionStore {
         Ok(self.belonging(principal)?.into_iter().map(|(_, belonging)| belonging).collect())
     }
 
+    fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
+        owned::page(self, principal, partition, after)
+    }
+
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
         let partitions = 0..self.keys.partitions();
         let in_each = |mut partitions: Range<u32>| {
@@ -150,6 +154,17 @@ impl RedisSessionStore {
         {
             fence::log!(Warn, error = error.kind().name(); "a principal may have more sessions than the cap until they get another: {error:#}");
         }
+    }
+
+    /// Returns `true` if a write must not bind the session under `key`, because the principal has as many others as the write allows.
+    /// With one partition the scripts find out. With several, a login of the same moment is not counted if it is stored later.
+    pub(super) fn is_over_cap_across_partitions(&self, key: &str, bind: Bind<'_>) -> Result<bool> {
+        let Bind::WithinCap { principal, cap } = bind else { return Ok(false) };
+        if !self.expiring || self.keys.partitions() == 1 {
+            return Ok(false);
+        }
+        let theirs = self.belonging(principal)?;
+        Ok(theirs.len() >= cap as usize && theirs.iter().all(|(place, _)| place.key != key))
     }
 
     /// Ends the oldest sessions of a principal beyond the cap, but not the one under `key`.

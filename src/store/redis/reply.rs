@@ -18,6 +18,9 @@ const STORED: i64 = 1;
 /// The reply of a script that stored a session and gave it to another owner than before.
 const STORED_FOR_NEW_OWNER: i64 = 2;
 
+/// The reply of a script that stored nothing, because the owner has as many sessions as the cap allows.
+const OVER_CAP: i64 = -2;
+
 /// Returns `true` if a script stored a session and gave it to another owner than before.
 pub(super) fn has_new_owner(reply: &Value) -> bool {
     *reply == Value::Int(STORED_FOR_NEW_OWNER)
@@ -28,6 +31,7 @@ pub(super) fn decode_created(answer: Answer, payload: &[u8]) -> Result<Created> 
     Ok(match answer.value {
         Value::Nil | Value::Okay | Value::Int(STORED | STORED_FOR_NEW_OWNER) => Created::Stored(version_of(payload)),
         Value::BulkString(found) if found == payload => Created::Stored(version_of(payload)),
+        Value::Int(OVER_CAP) => Created::OverCap,
         // The first attempt may have stored the session, and another request may have changed it before the second attempt.
         Value::BulkString(_) | Value::Int(0) if answer.repeated => return Err(in_doubt(operation::CREATE)),
         Value::BulkString(_) | Value::Int(0) => Created::Taken,
@@ -49,6 +53,7 @@ pub(super) fn decode_saved(operation: &'static str, answer: Answer, payload: &[u
     match answer.value {
         Value::Int(STORED | STORED_FOR_NEW_OWNER) => Ok(Saved::Stored(version_of(payload))),
         Value::Int(0) => Ok(Saved::Missing),
+        Value::Int(OVER_CAP) => Ok(Saved::OverCap),
         // The payload that conflicts may be another request's change of what the first attempt stored.
         Value::Array(_) if answer.repeated => Err(in_doubt(operation)),
         other => Ok(Saved::Conflict(decode_stored_with_ttl(operation, other)?)),

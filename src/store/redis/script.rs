@@ -64,9 +64,9 @@ macro_rules! scripts {
 }
 
 scripts! {
-    with_base: clobbered create delete end end_all list_owned reap rotate save_and_bind verify verify_owned;
-    without_base: count page save touch touch_if_due;
-    parts: clock companions expect has_owner is_live move_deadline principals require_acl write
+    with_base: clobbered create delete end end_all list_owned owned_after reap rotate save_and_bind verify verify_owned;
+    without_base: change count page save touch touch_if_due;
+    parts: clock companions expect has_owner is_live move_deadline over_cap principals require_acl write
 }
 
 impl Script {

@@ -21,10 +21,13 @@ use crate::store::{Bind, Created, RENEWED_FOR, Saved, Stored, Version, Write, co
 use crate::{Error, Result, SessionId, operation};
 
 /// The arguments of a script.
-type Args<'a> = Vec<Cow<'a, [u8]>>;
+pub(super) type Args<'a> = Vec<Cow<'a, [u8]>>;
 
 /// Stores a new session.
 pub(super) fn create(store: &RedisSessionStore, id: &SessionId, key: &str, write: Write<'_>) -> Result<Created> {
+    if store.is_over_cap_across_partitions(key, write.bind)? {
+        return Ok(Created::OverCap);
+    }
     let mut args = write_args(store, write)?;
     args.extend(bind_args(store, operation::CREATE, write.bind)?.into_iter().flatten());
     let answer = run(store, operation::CREATE, &store.scripts.create, id, &[key], args)?;
@@ -44,6 +47,9 @@ pub(super) fn save(
     write: Write<'_>,
     expected: Option<&Version>,
 ) -> Result<Saved> {
+    if store.is_over_cap_across_partitions(key, write.bind)? {
+        return Ok(Saved::OverCap);
+    }
     let mut args = write_args(store, write)?;
     let bind = bind_args(store, operation::SAVE, write.bind)?;
     if expected.is_some() || bind.is_some() {
@@ -68,6 +74,9 @@ pub(super) fn rotate(
     write: Write<'_>,
     expected: Option<&Version>,
 ) -> Result<Saved> {
+    if store.is_over_cap_across_partitions(keys[0], write.bind)? {
+        return Ok(Saved::OverCap);
+    }
     let mut args = write_args(store, write)?;
     args.push(RENEWED_FOR.as_millis().to_string().into_bytes().into());
     args.extend(compare_args(expected));
@@ -192,7 +201,7 @@ fn data_ttl(store: &RedisSessionStore, ttl: u64) -> String {
 
 /// Returns the first arguments of the scripts that write: payload, TTL, and one value for each companion that the store keeps.
 /// The value is `+` and the bytes to write, or `=` to keep the companion that the session has.
-fn write_args<'a>(store: &RedisSessionStore, write: Write<'a>) -> Result<Args<'a>> {
+pub(super) fn write_args<'a>(store: &RedisSessionStore, write: Write<'a>) -> Result<Args<'a>> {
     companion::check_kept(&store.companions, write.companions)?;
     let ttl = write.ttl_millis().map(|ttl| data_ttl(store, ttl)).unwrap_or_default();
     let mut args = Args::with_capacity(6 + store.companions.len());
@@ -210,16 +219,20 @@ fn bind_args(
     operation: &'static str,
     bind: Bind<'_>,
 ) -> Result<Option<[Cow<'static, [u8]>; 2]>> {
+    let is_partitioned = store.keys.partitions() > 1;
     let (owner, cap) = match bind {
         Bind::Keep => return Ok(None),
         Bind::Nobody if !store.expiring => return Ok(None),
         Bind::Nobody => (String::new(), None),
-        Bind::To { .. } if !store.expiring => {
+        Bind::To { .. } | Bind::WithinCap { .. } if !store.expiring => {
             let why = "only an expiring store knows principals: build it with `expiring()`";
             return Err(Error::unsupported(operation, why));
         }
-        Bind::To { principal, cap } => (keys::owner(principal), cap.filter(|_| store.keys.partitions() == 1)),
+        Bind::To { principal, cap } => (keys::owner(principal), cap.map(i64::from)),
+        // For a script, a negative cap rejects a session instead of ending others.
+        Bind::WithinCap { principal, cap } => (keys::owner(principal), Some(-i64::from(cap))),
     };
+    let cap = cap.filter(|_| !is_partitioned);
     let cap = cap.map(|cap| cap.to_string()).unwrap_or_default();
     Ok(Some([owner.into_bytes().into(), cap.into_bytes().into()]))
 }

@@ -348,7 +348,7 @@ impl RedisSessionStore {
 }
 
 /// The key of a session as text. A store makes no other keys.
-fn text(key: &SessionKey) -> Result<&str> {
+pub(super) fn text(key: &SessionKey) -> Result<&str> {
     str::from_utf8(key.name()).map_err(|_| unexpected_part(operation::WALK))
 }
 

@@ -138,12 +138,14 @@ mod tests {
     const UPDATE: &str = "UPDATE_SCRIPTS";
 
     /// The scripts that work on the index. A plain store has none and never runs them.
-    const ON_INDEX: [&str; 10] = [
+    const ON_INDEX: [&str; 12] = [
+        "change",
         "clobbered",
         "count",
         "end",
         "end_all",
         "list_owned",
+        "owned_after",
         "page",
         "reap",
         "save_and_bind",

@@ -125,6 +125,19 @@ end
 local has_owner = owner or redis.pcall('HGET', base .. 'principals', key)
 local p = has_owner and principals(index, base)
 local had = p and p.before_write(key, owner, cap)
+local limit, others = nil, 0
+if cap and cap ~= '' and tonumber(cap) < 0 then
+  limit, cap = -cap, ''
+  local theirs = redis.pcall('ZRANGE', p.owned .. owner, 0, -1)
+  if theirs.err or owner == had then theirs = {} end
+  local holders = p.owners_of(theirs)
+  for position, other in ipairs(theirs) do
+    local left = redis.call('PTTL', other)
+    local is_theirs = not holders[position] or holders[position] == owner
+    if is_theirs and other ~= key and (left == -1 or left > grace) then others = others + 1 end
+  end
+end
+if limit and others >= limit then return -2 end
 if ARGV[2] == '' then
   redis.call('SET', key, ARGV[1])
 else

@@ -140,6 +140,19 @@ local p = (owner or owners.err or owners[1] or owners[2]) and principals(index, 
 local had, since, replaced
 if p then
   had, since = p.before_write(old, owner, cap)
+  local limit, others = nil, 0
+  if cap and cap ~= '' and tonumber(cap) < 0 then
+    limit, cap = -cap, ''
+    local theirs = redis.pcall('ZRANGE', p.owned .. owner, 0, -1)
+    if theirs.err or owner == had then theirs = {} end
+    local holders = p.owners_of(theirs)
+    for position, other in ipairs(theirs) do
+      local left = redis.call('PTTL', other)
+      local is_theirs = not holders[position] or holders[position] == owner
+      if is_theirs and other ~= key and (left == -1 or left > grace) then others = others + 1 end
+    end
+  end
+  if limit and others >= limit then return -2 end
   replaced = p.owner_of(new)
 end
 redis.call('SET', tombstone, '', 'PX', ARGV[3 + companions])
