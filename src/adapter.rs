@@ -38,15 +38,14 @@ pub(crate) struct Open<'m, T> {
     _nesting: OpenSession,
 }
 
-/// Opens the session that the cookies in the request headers name.
+/// Opens the session that these values of `Cookie` headers name.
 pub(crate) fn open<'m, 'h, T: Default + 'static>(
     sessions: &'m SessionManager<T>,
     purpose: Purpose,
     request: RequestIdentity,
-    headers: impl Iterator<Item = (&'h str, &'h str)>,
+    cookies: impl Iterator<Item = &'h str>,
 ) -> Result<Open<'m, T>> {
     let nesting = OpenSession::enter(sessions.identity(), request)?;
-    let cookies = cookies(headers);
     let session = match purpose {
         Purpose::Any => sessions.open(cookies)?,
         Purpose::SignIn => sessions.open_for_sign_in(cookies)?,
@@ -82,9 +81,17 @@ impl<T: 'static> Open<'_, T> {
     }
 }
 
-/// Returns `true` if a response reports a success although the change was lost.
-pub(crate) fn is_success_lost(status: u16, committed: &Committed) -> bool {
-    committed.outcome().is_lost() && status < 400
+/// Returns a response, or the failure of a request whose response reports a success although the change was lost.
+pub(crate) fn reject_lost<'r, R>(
+    response: R,
+    status: u16,
+    committed: Committed,
+    line: impl FnOnce() -> RequestLine<'r>,
+) -> Result<R, Failure> {
+    match committed.outcome().is_lost() && status < 400 {
+        true => Err(Failure::lost(&line(), committed)),
+        false => Ok(response),
+    }
 }
 
 /// The error of a handler or of a commit, and the headers for the error page.

@@ -193,7 +193,7 @@ fn handle<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     let line = line(request);
     let mut open = sessions
         .check_cross_origin(request.method(), request.raw_url(), request.headers())
-        .and_then(|()| adapter::open(sessions, purpose, identity(request), request.headers()))
+        .and_then(|()| adapter::open(sessions, purpose, identity(request), adapter::cookies(request.headers())))
         .map_err(|error| Failure::new(&line, error))?;
     let result = handler(&mut open.session).into_handler_result();
     let (mut response, committed) =
@@ -208,14 +208,11 @@ fn complete<T: 'static>(
     request: &Request,
     result: Result<(Response, Committed), Failure>,
 ) -> Response {
-    let failure = match result {
-        Ok((response, committed)) if adapter::is_success_lost(response.status_code, &committed) => {
-            Failure::lost(&line(request), committed)
-        }
-        Ok((response, _)) => return response,
-        Err(failure) => failure,
-    };
-    error_response(sessions, &failure)
+    let settled = result.and_then(|(response, committed)| {
+        let status = response.status_code;
+        adapter::reject_lost(response, status, committed, || line(request))
+    });
+    settled.unwrap_or_else(|failure| error_response(sessions, &failure))
 }
 
 fn line(request: &Request) -> RequestLine<'_> {

@@ -176,7 +176,7 @@ fn handle<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Respons
     let identity = RequestIdentity { address: ptr::from_ref(&*request).addr(), copy: None };
     let mut open = sessions
         .check_cross_origin(request.method().as_str(), request.url(), headers(request.headers()))
-        .and_then(|()| adapter::open(sessions, purpose, identity, headers(request.headers())))
+        .and_then(|()| adapter::open(sessions, purpose, identity, adapter::cookies(headers(request.headers()))))
         .map_err(|error| Failure::new(&line(request), error))?;
     let result = handler(&mut open.session, request).into_handler_result();
     let (response, committed) = open
@@ -191,14 +191,11 @@ fn complete<T: 'static, R: Read + Send + 'static>(
     request: &Request,
     result: Result<(Response<R>, Committed), Failure>,
 ) -> ResponseBox {
-    let failure = match result {
-        Ok((response, committed)) if adapter::is_success_lost(response.status_code().0, &committed) => {
-            Failure::lost(&line(request), committed)
-        }
-        Ok((response, _)) => return response.boxed(),
-        Err(failure) => failure,
-    };
-    error_response(sessions, &failure)
+    let settled = result.and_then(|(response, committed)| {
+        let status = response.status_code().0;
+        adapter::reject_lost(response, status, committed, || line(request))
+    });
+    settled.map_or_else(|failure| error_response(sessions, &failure), Response::boxed)
 }
 
 fn line(request: &Request) -> RequestLine<'_> {
