@@ -1,13 +1,16 @@
 //! The work that the adapters of all frameworks share: open the session, then commit it, or drop its changes after an error.
 //!
-//! The modules [`rouille`] and [`tiny_http`] use it, and are public as `threaded_sessions::rouille` and `::tiny_http`.
+//! The modules [`http`], [`rouille`] and [`tiny_http`] use it, and are public as `threaded_sessions::http`, `::rouille` and
+//! `::tiny_http`.
 //! Invariant: after an error nothing more is stored, and a request has its session open at most once.
 
-#[cfg(feature = "clap")]
+#[cfg(all(feature = "clap", any(feature = "rouille", feature = "tiny-http")))]
 mod accept;
 mod error_page;
 mod failures;
 mod handler;
+#[cfg(feature = "http")]
+pub mod http;
 mod nesting;
 #[cfg(feature = "rouille")]
 pub mod rouille;
@@ -101,6 +104,7 @@ pub(crate) struct Ended {
 }
 
 /// Returns the values of the `Cookie` headers.
+#[cfg(any(feature = "rouille", feature = "tiny-http"))]
 pub(crate) fn cookies<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> impl Iterator<Item = &'h str> {
     headers.filter(|(name, _)| name.eq_ignore_ascii_case("Cookie")).map(|(_, value)| value)
 }

@@ -30,7 +30,7 @@ pub use self::commit::{Committed, Outcome};
 pub use self::principals::BoundSession;
 pub(crate) use self::save::Changes;
 pub(crate) use self::timeouts::Timeouts;
-#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+#[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
 use crate::adapter::ErrorPages;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
@@ -82,7 +82,7 @@ struct Inner<T> {
     read_back: bool,
     max_per_principal: Option<u32>,
     bounded: Bounded,
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     error_pages: ErrorPages,
 }
 
@@ -104,13 +104,13 @@ impl<T: 'static> SessionManager<T> {
     }
 
     /// Returns a number that only clones of this manager have, as long as one of them exists.
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
 
     /// Returns the functions of the application for failed requests.
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn error_pages(&self) -> &ErrorPages {
         &self.0.error_pages
     }
