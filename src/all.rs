@@ -61,7 +61,7 @@ pub struct AllSessions<'a> {
 }
 
 /// Reads payloads that are neither JSON nor MessagePack.
-type Decoder<'a> = dyn Fn(&[u8]) -> Option<Head> + Send + Sync + 'a;
+pub(crate) type Decoder<'a> = dyn Fn(&[u8]) -> Option<Head> + Send + Sync + 'a;
 
 /// The result of [`find`](AllSessions::find).
 #[derive(Clone, Debug)]
@@ -253,7 +253,7 @@ impl<'a> AllSessions<'a> {
     }
 
     /// Calls `look` with each page of a walk, until it breaks. No session is on two pages.
-    fn each_page<B>(&self, mut look: impl FnMut(KeyPage) -> ControlFlow<B>) -> Result<ControlFlow<B>> {
+    pub(crate) fn each_page<B>(&self, mut look: impl FnMut(KeyPage) -> ControlFlow<B>) -> Result<ControlFlow<B>> {
         let mut pages = walk::DistinctPages::new(self.store);
         while let Some(page) = pages.next().transpose()? {
             if let ControlFlow::Break(why) = look(page) {

@@ -214,6 +214,28 @@ impl ErrorKind {
     }
 }
 
+impl ErrorKind {
+    /// Returns the name for metrics and for the key `error` of log records.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::TimedOut => "timed_out",
+            Self::MayHaveHappened => "may_have_happened",
+            Self::ReadOnly => "read_only",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Denied => "denied",
+            Self::WrongType => "wrong_type",
+            Self::Misconfigured => "misconfigured",
+            Self::Payload => "payload",
+            Self::Conflict => "conflict",
+            Self::CrossOrigin => "cross_origin",
+            Self::Refused => "refused",
+            Self::Unsupported => "unsupported",
+            Self::Other => "other",
+        }
+    }
+}
+
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -12,10 +12,12 @@ pub(crate) fn call<R>(code: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(code)).ok()
 }
 
-/// Logs through the application's logger, which may panic, as `eprintln!` does if stderr is a closed pipe.
+/// Logs through the application's logger, which may panic, as `eprintln!` does if stderr is a closed pipe. The message can have
+/// key-value pairs in front, as in `log::log!`.
 macro_rules! log {
     ($level:ident, $($message:tt)+) => {{
-        let _ = $crate::fence::call(|| ::log::log!(::log::Level::$level, $($message)+));
+        let target = $crate::target::of(module_path!());
+        let _ = $crate::fence::call(|| ::log::log!(target: target, ::log::Level::$level, $($message)+));
     }};
 }
 

@@ -110,6 +110,7 @@
 //! | remove what expired, and hear of it | [`Reaper`], from [`SessionManager::reaper`] |
 //! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count sessions, correct an index | [`SessionManager::count`], [`SessionManager::verify`]; more in [`SessionIndex`](store::SessionIndex) |
+//! | measure operations, sessions and connections | [`Observer`], [`PrometheusText`](observer::PrometheusText): the page of [`observer`] |
 //! | see how Redis is doing | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
 //! | list all sessions, end one by its handle, for operators | [`AllSessions`], from a store or from [`SessionManager::all`] |
 //! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
@@ -144,6 +145,7 @@
 //! | `tiny-http` | the module `tiny_http`: sessions for tiny_http servers |
 //! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their orderly end |
 //! | `testing` | the module `testing`: a browser that keeps cookies, for the tests of applications |
+//! | `metrics` | `observer::MetricsObserver`, which feeds the recorder of the `metrics` crate |
 //! | `msgpack` | `MessagePack`, a codec beside [`Json`] |
 //! | `encryption` | `step::Encrypted`, a step that encrypts payloads |
 //! | `tls-rustls` | Redis over TLS, trusting the system's certificate authorities |
@@ -151,7 +153,8 @@
 //!
 //! # Logging
 //!
-//! Through the [`log`](https://docs.rs/log) crate, in records of these levels:
+//! Through the [`log`](https://docs.rs/log) crate, in records of these levels. The [guide to operating](operating#what-is-logged) lists all
+//! texts, their targets and their key-value pairs.
 //!
 //! | level | what |
 //! |---|---|
@@ -193,6 +196,7 @@ mod flash;
 mod id;
 mod jitter;
 mod manager;
+pub mod observer;
 mod operation;
 mod process;
 mod reaper;
@@ -202,6 +206,7 @@ mod session;
 pub mod step;
 pub mod store;
 mod sync;
+mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -275,6 +280,7 @@ pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
 pub use self::manager::{
     BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
 };
+pub use self::observer::Observer;
 pub use self::reaper::{ExpiredSession, Reaper, ReaperBuilder, ReaperStats};
 pub use self::reason::Reason;
 pub use self::session::Session;

@@ -2,7 +2,7 @@
 //!
 //! Applications and adapters use it. One file has one part: `builder` the settings, `load` from an id to a session, `commit`
 //! from a session to an action, `headers` from an outcome to the response, `discard` what cannot be decoded, `update` changes that
-//! are retried, `save` the optimistic loop behind both, `principals` the sessions of an owner. A clone is the same manager: the settings never change after `build`.
+//! are retried, `save` the optimistic loop behind both, `events` what observers get, `principals` the sessions of an owner. A clone is the same manager: the settings never change after `build`.
 
 // The documentation lists the methods in the order of these modules: `new` and `builder`, `open`, `commit`, and then the rest.
 mod builder;
@@ -14,6 +14,7 @@ mod commit;
 mod backoff;
 mod bounded;
 mod discard;
+mod events;
 mod headers;
 mod principals;
 mod save;
@@ -35,6 +36,7 @@ use crate::adapter::ErrorPages;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
+use crate::observer::Observers;
 use crate::store::Health;
 use crate::{Clock, Codec, Handle, RedisWarning, Result, Session, SessionStore};
 
@@ -82,6 +84,7 @@ struct Inner<T> {
     read_back: bool,
     max_per_principal: Option<u32>,
     bounded: Bounded,
+    observers: Observers,
     #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     error_pages: ErrorPages,
 }

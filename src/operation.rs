@@ -49,4 +49,5 @@ pub(crate) const SET_DEADLINE: &str = "setting a deadline";
 pub(crate) const START_REAPER: &str = "starting a reaper";
 pub(crate) const VERIFY: &str = "verifying the index";
 pub(crate) const WALK: &str = "walking all sessions";
+pub(crate) const WATCH: &str = "watching the store";
 pub(crate) const WRITE_COMPANION: &str = "writing a companion";

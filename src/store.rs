@@ -74,7 +74,7 @@ use serde::Serialize;
 pub use self::companion::Companion;
 pub use self::index::{Belonging, Ending, Entry, Expired, OnVerified, Reaped, SessionIndex, Verified, VerifyOptions};
 pub use self::walk::{EndedAll, KeyPage, KeyPages, OnProgress, Progress, SessionKey, Snapshot};
-use crate::{Error, Handle, RedisWarning, Result, SessionId, operation, serialize};
+use crate::{Error, Handle, Observer, RedisWarning, Result, SessionId, operation, serialize};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -218,6 +218,14 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// How the store is doing, without asking anybody.
     fn health(&self) -> Health {
         Health::default()
+    }
+
+    /// Reports events of connections to this observer from now on. By default, it reports none.
+    ///
+    /// A manager calls it for each of its [observers](crate::SessionManagerBuilder::observer), and measures the operations itself.
+    /// Keep a [`Weak`](std::sync::Weak) reference only, and ignore an observer that is there already.
+    fn observe(&self, observer: &Arc<dyn Observer>) {
+        let _ = observer;
     }
 }
 
@@ -532,5 +540,9 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn health(&self) -> Health {
         (**self).health()
+    }
+
+    fn observe(&self, observer: &Arc<dyn Observer>) {
+        (**self).observe(observer);
     }
 }

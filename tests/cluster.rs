@@ -400,3 +400,18 @@ fn a_session_goes_through_its_whole_life_in_a_cluster() {
     assert_eq!(sessions.end_all("ada").unwrap(), 2);
     assert!(sessions.open_id(&new).unwrap().is_none());
 }
+
+#[test]
+#[cfg(feature = "cli")]
+fn operators_tool_works_in_a_cluster() {
+    use support::tool::{Tool, check_basics};
+    let cluster = shared_cluster();
+    let deadline = Duration::from_secs(5);
+    for expiring in [true, false] {
+        let prefix = unique("tool");
+        let builder =
+            RedisSessionStore::builder().url(cluster.full_url()).prefix(&prefix).deadline(deadline).partitions(4);
+        let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
+        check_basics(&Tool::new(cluster.full_url(), prefix), &store, expiring);
+    }
+}

@@ -128,6 +128,17 @@ fn every_setting_is_in_the_guide_to_migrating() {
     }
 }
 
+#[test]
+fn every_log_target_is_in_the_guide() {
+    let is_target = |text: &&str| text.starts_with("threaded_sessions::");
+    let source = read("src/target.rs");
+    let source = source.split("const TARGETS").nth(1).unwrap().split("];").next().unwrap();
+    let targets: BTreeSet<&str> = source.split('"').filter(is_target).collect();
+    let guide = section("docs/operating.md", "What is logged");
+    let spans = code_spans(&guide);
+    assert_eq!(spans.iter().map(String::as_str).filter(is_target).collect::<BTreeSet<_>>(), targets);
+}
+
 /// The Rust that a file shows: an example as it is, and of a document or a source file the comments or the whole text.
 fn shown(path: &Path) -> Vec<String> {
     let text = read(path);

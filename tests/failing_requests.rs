@@ -23,7 +23,7 @@ static RECORDS: Mutex<Vec<(ThreadId, Level, String)>> = Mutex::new(Vec::new());
 
 impl Log for Recorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("threaded_sessions::adapter")
+        metadata.target().starts_with("threaded_sessions::http")
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::Duration;
@@ -17,13 +17,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use support::{PATIENCE, eventually, shared, texts, unique};
 use threaded_sessions::codec::{Envelope, Format, JsonFormat, SerdeCodec};
+use threaded_sessions::observer::{ConnectionEvent, Ended, ObservedSession, Operation};
 use threaded_sessions::step::{
     DeleteOperation, Deleted, Next, ReadOperation, Subject, WriteOperation, Written, on_delete, on_read, on_write,
 };
 use threaded_sessions::store::{Bind, Bytes, Created, Ending, Found, Touch, Write};
 use threaded_sessions::{
-    BoxError, Clock, Codec, Error, ErrorKind, Json, MemorySessionStore, Reason, RedisSessionStore, Result, SessionId,
-    SessionManager, SessionStore, Step, StepStore, Unreadable,
+    BoxError, Clock, Codec, Error, ErrorKind, Json, MemorySessionStore, Observer, Outcome, Reason, RedisSessionStore,
+    Result, SessionId, SessionManager, SessionStore, Step, StepStore, Unreadable,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -72,6 +73,18 @@ struct Records;
 
 static RECORDS: Mutex<Vec<(thread::ThreadId, String)>> = Mutex::new(Vec::new());
 
+/// The target and the key-value pairs of each record.
+static PAIRS: Mutex<Vec<(thread::ThreadId, String)>> = Mutex::new(Vec::new());
+
+impl<'kvs> log::kv::VisitSource<'kvs> for Pairs {
+    fn visit_pair(&mut self, key: log::kv::Key<'kvs>, value: log::kv::Value<'kvs>) -> Result<(), log::kv::Error> {
+        self.0.push_str(&format!(" {key}={value}"));
+        Ok(())
+    }
+}
+
+struct Pairs(String);
+
 impl log::Log for Records {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
@@ -79,6 +92,9 @@ impl log::Log for Records {
 
     fn log(&self, record: &log::Record<'_>) {
         RECORDS.lock().unwrap().push((thread::current().id(), record.args().to_string()));
+        let mut pairs = Pairs(record.target().to_owned());
+        record.key_values().visit(&mut pairs).unwrap();
+        PAIRS.lock().unwrap().push((thread::current().id(), pairs.0));
     }
 
     fn flush(&self) {}
@@ -583,4 +599,67 @@ fn memory_store_outlives_a_panic_in_a_handler() {
     }));
     assert!(panicked.is_err());
     assert_eq!(sessions.open_id(&id).unwrap().unwrap().pin, "1");
+}
+
+#[test]
+fn record_has_stable_target_and_pairs() {
+    keep_records();
+    let store = MemorySessionStore::new();
+    let id = store_secret(&store);
+    let codes = SessionManager::<Code>::builder(store.clone()).unreadable(Unreadable::StartFresh).build().unwrap();
+    assert!(codes.open_id(&id).unwrap().is_none());
+    let own = thread::current().id();
+    let pairs = PAIRS.lock().unwrap();
+    let pairs: Vec<_> = pairs.iter().filter(|(thread, _)| *thread == own).map(|(_, pairs)| pairs.as_str()).collect();
+    assert_eq!(pairs, [format!("threaded_sessions::session session={}", store.handle(&id))]);
+}
+
+/// An observer that panics over each event.
+struct Startled(AtomicUsize);
+
+impl Startled {
+    fn panic(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        unlucky()
+    }
+}
+
+impl Observer for Startled {
+    fn on_operation(&self, _: &Operation) {
+        self.panic()
+    }
+
+    fn on_created(&self, _: &ObservedSession<'_>) {
+        self.panic()
+    }
+
+    fn on_renewed(&self, _: &ObservedSession<'_>, _: &ObservedSession<'_>) {
+        self.panic()
+    }
+
+    fn on_ended(&self, _: &Ended<'_>) {
+        self.panic()
+    }
+
+    fn on_connection(&self, _: &ConnectionEvent<'_>) {
+        self.panic()
+    }
+}
+
+#[test]
+fn panicking_observer_changes_no_result() {
+    let store = RedisSessionStore::builder().url(shared().url()).prefix(unique("observer")).pool_size(1).expiring();
+    let startled = Arc::new(Startled(AtomicUsize::new(0)));
+    let sessions = SessionManager::<Pin>::builder(store.build().unwrap()).observer(startled.clone()).build().unwrap();
+    let mut session = sessions.fresh();
+    session.pin = "1".into();
+    session.bind("ada", "laptop");
+    let id = *sessions.commit(session).unwrap().id().unwrap();
+    let mut session = sessions.open_id(&id).unwrap().unwrap();
+    session.renew();
+    assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Stored);
+    assert_eq!(sessions.end_all("ada").unwrap(), 1);
+    // Create, created, read, rotate, renewed, end and ended.
+    assert!(startled.0.load(Ordering::Relaxed) >= 7);
+    assert!(eventually(PATIENCE, || sessions.health().connections_in_use == 0));
 }

@@ -433,3 +433,13 @@ fn sentinels_have_passwords_of_their_own() {
     replaced(&all, &all.servers[0], &all.sentinels.iter().collect::<Vec<_>>());
     assert!(eventually(PATIENCE, || create(&store).is_ok()), "and of its successor");
 }
+
+#[test]
+#[cfg(feature = "cli")]
+fn operators_tool_works_with_sentinels() {
+    use support::tool::{Tool, check_basics};
+    let _alone = alone();
+    let prefix = unique("tool");
+    let store = RedisSessionStore::builder().url(SHARED.url()).prefix(&prefix).expiring().build().unwrap();
+    check_basics(&Tool::new(SHARED.url(), prefix), &store, true);
+}

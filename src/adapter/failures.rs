@@ -23,16 +23,17 @@ struct Failures {
 
 /// Logs that a request failed. `subject` names the request, and `cause` the error. An error of the application has no kind.
 pub(super) fn failed(kind: Option<ErrorKind>, subject: &str, cause: &str) {
+    let error = kind.map_or("application", ErrorKind::name);
     match kind {
         Some(kind) if kind.is_temporary() => {}
-        Some(ErrorKind::CrossOrigin) => return fence::log!(Warn, "{subject} failed: {cause}"),
-        _ => return fence::log!(Error, "{subject} failed: {cause}"),
+        Some(ErrorKind::CrossOrigin) => return fence::log!(Warn, error = error; "{subject} failed: {cause}"),
+        _ => return fence::log!(Error, error = error; "{subject} failed: {cause}"),
     }
-    fence::log!(Debug, "{subject} failed: {cause}");
+    fence::log!(Debug, error = error; "{subject} failed: {cause}");
     FAILURES.unreported.fetch_add(1, Ordering::Relaxed);
     if let Some(count) = FAILURES.take_due(Instant::now()) {
         let requests = if count == 1 { "request" } else { "requests" };
-        fence::log!(Warn, "{count} {requests} failed since the last warning; {subject} failed: {cause}");
+        fence::log!(Warn, requests = count, error = error; "{count} {requests} failed since the last warning; {subject} failed: {cause}");
     }
 }
 
@@ -43,7 +44,7 @@ pub(super) fn succeeded() {
     }
     if let Some(count) = FAILURES.take_due(Instant::now()) {
         let requests = if count == 1 { "request" } else { "requests" };
-        fence::log!(Warn, "{count} {requests} failed since the last warning, and requests succeed again");
+        fence::log!(Warn, requests = count; "{count} {requests} failed since the last warning, and requests succeed again");
     }
 }
 

@@ -49,7 +49,7 @@ pub struct SessionInfo {
 }
 
 impl SessionInfo {
-    pub(super) fn of(snapshot: Snapshot, decoder: Option<&Decoder<'_>>, now: SystemTime) -> Self {
+    pub(crate) fn of(snapshot: Snapshot, decoder: Option<&Decoder<'_>>, now: SystemTime) -> Self {
         let head = match &snapshot.payload {
             Ok(payload) => read_head(payload).or_else(|why| decoder.and_then(|decode| decode(payload)).ok_or(why)),
             Err(error) => Err(Reason::computed(format!("{error:#}"))),
@@ -83,7 +83,7 @@ impl SessionInfo {
         }
     }
 
-    pub(super) fn key(&self) -> &SessionKey {
+    pub(crate) fn key(&self) -> &SessionKey {
         &self.key
     }
 }

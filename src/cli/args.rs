@@ -55,6 +55,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use super::host::Host;
+#[cfg(feature = "cli")]
+pub use super::operator::OperatorArgs;
 pub use super::redis::RedisArgs;
 use super::redis::RedisFlags;
 use super::values::{Limit, Unshown, cookie_domain, cookie_name, limit, same_site, time};

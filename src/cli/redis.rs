@@ -73,7 +73,7 @@ fn is_given(matches: &ArgMatches, id: &str) -> bool {
     matches!(matches.try_contains_id(id), Ok(true)) && !matches!(matches.try_get_one(id), Ok(Some(false)))
 }
 
-fn missing_url(why: &str) -> UsageError {
+pub(super) fn missing_url(why: &str) -> UsageError {
     UsageError::raw(
         ErrorKind::MissingRequiredArgument,
         format!("{why}: set '--redis-url <URL>' or the variable REDIS_URL"),

@@ -16,8 +16,9 @@ use crate::adapter::{ErrorPage, ErrorPages, Failure};
 use crate::codec::Fenced;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
+use crate::observer::{ObservedStore, Observers};
 use crate::store::MAX_TTL;
-use crate::{Clock, Codec, Error, Json, Result, SameSite, SessionStore, operation};
+use crate::{Clock, Codec, Error, Json, Observer, Result, SameSite, SessionStore, operation};
 
 /// One week, as rrss has it (604,800 seconds).
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(604_800);
@@ -206,6 +207,7 @@ impl<T: 'static> Inner<T> {
             read_back: true,
             max_per_principal: None,
             bounded: Bounded::default(),
+            observers: Observers::default(),
             #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
             error_pages: ErrorPages::default(),
         }
@@ -517,6 +519,14 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.clock = clock)
     }
 
+    /// Adds an observer, for metrics and traces. Defaults to none.
+    ///
+    /// Call it once for each observer. The observer gets the operations of the store, the sessions that begin and end, conflicts,
+    /// and events of the connections to Redis. Several managers may share an observer. Without an observer, nothing is measured.
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
+        self.with(|inner| inner.observers.add(observer))
+    }
+
     /// Builds the manager.
     ///
     /// # Errors
@@ -539,6 +549,9 @@ impl<T: 'static> SessionManagerBuilder<T> {
         let Inner { idle_timeout, anonymous_idle_timeout, remember_for, lifetime, .. } = &mut inner;
         for time in [idle_timeout, anonymous_idle_timeout, remember_for, lifetime] {
             *time = time.map(|time| time.min(MAX_TTL));
+        }
+        if !inner.observers.is_empty() {
+            inner.store = Arc::new(ObservedStore::new(inner.store, inner.observers.clone()));
         }
         Ok(SessionManager(Arc::new(inner)))
     }

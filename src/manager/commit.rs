@@ -13,6 +13,7 @@ use super::save::{Changes, Merges, Save, SaveOutcome, conflict};
 use super::{Inner, OnConflict, SessionManager};
 use crate::codec::Envelope;
 use crate::cookie::COOKIE_MAX_AGE;
+use crate::observer::EndReason;
 use crate::session::{Change, Origin};
 use crate::{BoxError, Error, ErrorKind, Handle, Result, Session, SessionId, SessionStore, operation};
 
@@ -307,8 +308,11 @@ impl<T: 'static> Inner<T> {
     /// Ends a session. If it is gone already, another request has either ended it, which is as good, or renewed it. A renewed
     /// session lives on under its new id.
     fn delete(&self, id: &SessionId) -> Result<Executed> {
-        let outcome =
-            if self.store.delete(id)? || !self.was_renewed(id)? { Outcome::Destroyed } else { Outcome::Detached };
+        let outcome = if self.delete_for(id, EndReason::Destroyed)? || !self.was_renewed(id)? {
+            Outcome::Destroyed
+        } else {
+            Outcome::Detached
+        };
         Ok((outcome, None))
     }
 
@@ -319,7 +323,7 @@ impl<T: 'static> Inner<T> {
     /// Returns an error if one may still be live, because the visitor's next request would open it.
     fn end_rivals(&self, rivals: &[SessionId]) -> Result<()> {
         for rival in rivals {
-            self.store.delete(rival).map_err(|error| {
+            self.delete_for(rival, EndReason::Superseded).map_err(|error| {
                 let kind = if error.kind().is_temporary() { ErrorKind::MayHaveHappened } else { error.kind() };
                 Error::new(kind, operation::END_RIVALS).with_source(error)
             })?;

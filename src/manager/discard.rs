@@ -4,6 +4,7 @@
 //! cannot be decoded, except a sign-in, a sign-out and the end of all sessions of a principal.
 
 use super::{Committed, Inner, Outcome, SessionManager};
+use crate::observer::EndReason;
 use crate::store::{Found, Touch};
 use crate::{ErrorKind, Result, SessionId, fence};
 
@@ -47,7 +48,7 @@ impl<T: 'static> SessionManager<T> {
         for id in inner.cookie.candidates(cookie_headers) {
             match inner.readability(&id)? {
                 Readability::Readable => is_readable = true,
-                Readability::Unreadable => discarded |= inner.store.delete(&id)?,
+                Readability::Unreadable => discarded |= inner.delete_for(&id, EndReason::Discarded)?,
                 Readability::Absent => (),
             }
         }
@@ -74,7 +75,8 @@ impl<T: 'static> Inner<T> {
         match decoded {
             Ok(()) => Ok(Readability::Readable),
             Err(error) if error.kind() == ErrorKind::Payload => {
-                fence::log!(Warn, "session {} is discarded: {error:#}", self.store.handle(id));
+                let handle = self.store.handle(id);
+                fence::log!(Warn, session:% = handle; "session {handle} is discarded: {error:#}");
                 Ok(Readability::Unreadable)
             }
             Err(error) => Err(error),

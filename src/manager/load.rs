@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::timeouts::CLOCK_TOLERANCE;
 use super::{Inner, SessionManager, Unreadable};
 use crate::codec::Envelope;
+use crate::observer::EndReason;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Stored, Touch};
 use crate::{Error, ErrorKind, Result, Session, SessionId, fence, operation};
@@ -178,15 +179,13 @@ impl<T: 'static> Inner<T> {
         if error.kind() != ErrorKind::Payload {
             return Err(error);
         }
-        match (if_unreadable, self.unreadable) {
+        let fate = match (if_unreadable, self.unreadable) {
             (IfUnreadable::AsSet, Unreadable::Fail) => return Err(error),
-            (IfUnreadable::AsSet, Unreadable::StartFresh) => {
-                fence::log!(Warn, "session {} is left to expire: {error:#}", self.store.handle(id));
-            }
-            (IfUnreadable::Replace, _) => {
-                fence::log!(Warn, "session {} can be replaced by a sign-in: {error:#}", self.store.handle(id));
-            }
-        }
+            (IfUnreadable::AsSet, Unreadable::StartFresh) => "is left to expire",
+            (IfUnreadable::Replace, _) => "can be replaced by a sign-in",
+        };
+        let handle = self.store.handle(id);
+        fence::log!(Warn, session:% = handle; "session {handle} {fate}: {error:#}");
         Ok(())
     }
 
@@ -211,8 +210,9 @@ impl<T: 'static> Inner<T> {
     /// Deletes a session whose lifetime is over. The session is absent in any case, so a failure, for example on a read-only
     /// server, does not concern the request. A later request tries again.
     fn clean_up(&self, id: &SessionId) {
-        if let Err(error) = self.store.delete(id) {
-            fence::log!(Debug, "session {} is over and could not be deleted: {error:#}", self.store.handle(id));
+        if let Err(error) = self.delete_for(id, EndReason::Lifetime) {
+            let (handle, kind) = (self.store.handle(id), error.kind().name());
+            fence::log!(Debug, session:% = handle, error = kind; "session {handle} is over and could not be deleted: {error:#}");
         }
     }
 
@@ -234,7 +234,8 @@ impl<T: 'static> Inner<T> {
                 Ok(Found::Renewed | Found::Absent) => break,
                 // The session was read. The next request moves its deadline.
                 Err(error) if error.kind().is_temporary() => {
-                    fence::log!(Debug, "session {} was not extended: {error:#}", self.store.handle(id));
+                    let (handle, kind) = (self.store.handle(id), error.kind().name());
+                    fence::log!(Debug, session:% = handle, error = kind; "session {handle} was not extended: {error:#}");
                     break;
                 }
                 Err(error) => return Err(error),

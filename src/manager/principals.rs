@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::{Inner, SessionManager};
+use crate::observer::EndReason;
 use crate::store::{Belonging, Ending, SessionIndex, Verified, VerifyOptions};
 use crate::{AllSessions, Error, Handle, Result, Session, operation, serialize};
 
@@ -87,7 +88,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call `end_all` again.
     pub fn end_all(&self, principal: &str) -> Result<u64> {
-        self.index(operation::END)?.end(principal, Ending::All)
+        self.end_for(principal, Ending::All, EndReason::EndAll)
     }
 
     /// Ends all other sessions of the principal of this session, and returns how many there were.
@@ -103,9 +104,9 @@ impl<T: 'static> SessionManager<T> {
     pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
         match (session.principal(), session.id()) {
             (Some(principal), Some(id)) if session.stored_principal.as_deref() == Some(principal) => {
-                self.index(operation::END)?.end(principal, Ending::AllExcept(id))
+                self.end_for(principal, Ending::AllExcept(id), EndReason::EndOthers)
             }
-            (Some(principal), _) => self.end_all(principal),
+            (Some(principal), _) => self.end_for(principal, Ending::All, EndReason::EndOthers),
             (None, _) => Ok(0),
         }
     }
@@ -120,7 +121,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// Returns the same errors as [`end_all`](Self::end_all).
     pub fn end(&self, principal: &str, handle: Handle) -> Result<bool> {
-        Ok(self.index(operation::END)?.end(principal, Ending::Only(handle))? > 0)
+        Ok(self.end_for(principal, Ending::Only(handle), EndReason::End)? > 0)
     }
 
     /// Ends all sessions of the store, with or without a principal, and returns how many there were. For an administrator, for
@@ -176,6 +177,13 @@ impl<T: 'static> SessionManager<T> {
     /// - Returns an error if a store operation fails. You can safely call `verify` again.
     pub fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
         self.index(operation::VERIFY)?.verify(options)
+    }
+
+    /// Ends sessions of a principal, and reports how many.
+    fn end_for(&self, principal: &str, which: Ending<'_>, reason: EndReason) -> Result<u64> {
+        let ended = self.index(operation::END)?.end(principal, which)?;
+        self.0.report_all_ended(ended, reason);
+        Ok(ended)
     }
 
     /// Returns all sessions of the store, with or without a principal: to list them, to count them, and to end one by its handle.

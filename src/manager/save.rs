@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::backoff::Backoff;
 use super::{Inner, OnConflict};
 use crate::codec::{Envelope, Head};
+use crate::observer::EndReason;
 use crate::store::{Bind, Created, Found, ReadBack, Saved, Stored, Touch, Version, Write};
 use crate::{BoxError, Error, ErrorKind, Reason, Result, Session, SessionId, operation};
 
@@ -117,17 +118,40 @@ impl<T: 'static> Inner<T> {
     pub(super) fn save_until_stored(
         &self,
         session: &mut Session<T>,
+        save: Save<'_>,
+        next_payload: impl FnMut(&mut Session<T>) -> Result<Vec<u8>>,
+    ) -> Result<SaveOutcome> {
+        let (old_id, new_id, yields) = (save.id, save.new_id, save.merges == Merges::Never);
+        let mut conflicts = 0;
+        let saved = self.retry_until_stored(session, save, next_payload, &mut conflicts);
+        if conflicts > 0 {
+            self.report_conflict(conflicts, yields, &saved);
+        }
+        if let (Some(new_id), Ok(SaveOutcome::Stored(..))) = (&new_id, &saved) {
+            self.report_renewed(&old_id, new_id);
+        }
+        saved
+    }
+
+    /// The loop of [`save_until_stored`](Self::save_until_stored), which counts the conflicts.
+    fn retry_until_stored(
+        &self,
+        session: &mut Session<T>,
         mut save: Save<'_>,
         mut next_payload: impl FnMut(&mut Session<T>) -> Result<Vec<u8>>,
+        conflicts: &mut u32,
     ) -> Result<SaveOutcome> {
         let is_blind = save.expected.is_none();
         let mut backoff = Backoff::new();
         loop {
             let theirs = match self.attempt(session, &save, is_blind)? {
                 Attempt::Done(outcome) => return Ok(outcome),
-                Attempt::Conflict(_) if save.merges == Merges::Never => return Ok(SaveOutcome::Conflict),
                 Attempt::Conflict(theirs) => theirs,
             };
+            *conflicts += 1;
+            if save.merges == Merges::Never {
+                return Ok(SaveOutcome::Conflict);
+            }
             let stored = self.decode_limited(&theirs.payload)?;
             if save.merges == Merges::Bookkeeping && !self.is_bookkeeping(session, &save, &stored) {
                 return Ok(SaveOutcome::Conflict);
@@ -170,7 +194,7 @@ impl<T: 'static> Inner<T> {
         if is_theirs_alive && theirs.created != session.envelope.created {
             return Ok(Attempt::Conflict(stored));
         }
-        self.store.delete(&save.id)?;
+        self.delete_for(&save.id, EndReason::Lifetime)?;
         Ok(Attempt::Done(SaveOutcome::Ended))
     }
 
@@ -260,7 +284,10 @@ impl<T: 'static> Inner<T> {
             return Ok(None);
         }
         match self.store.create(&id, write)? {
-            Created::Stored(version) => Ok(Some((id, version))),
+            Created::Stored(version) => {
+                self.report_created(&id);
+                Ok(Some((id, version)))
+            }
             // No two ids of 128 random bits are equal.
             Created::Taken => Err(Error::misconfigured(
                 operation::CREATE,
@@ -277,11 +304,15 @@ impl<T: 'static> Inner<T> {
         let new_id = session.next_id();
         let write = self.write(session, payload, true);
         if write.ttl.is_some_and(|ttl| ttl.is_zero()) {
-            let is_elsewhere = !self.store.delete(id)? && self.was_renewed(id)?;
+            let is_elsewhere = !self.delete_for(id, EndReason::Reset)? && self.was_renewed(id)?;
             return Ok(if is_elsewhere { SaveOutcome::Missing } else { SaveOutcome::Ended });
         }
         match self.store.rotate(id, &new_id, write, None)? {
-            Saved::Stored(version) => return Ok(SaveOutcome::Stored(new_id, version)),
+            Saved::Stored(version) => {
+                self.report_ended(id, EndReason::Reset);
+                self.report_created(&new_id);
+                return Ok(SaveOutcome::Stored(new_id, version));
+            }
             // No version is expected, so no store of this crate reports a conflict.
             Saved::Conflict(_) => return Err(conflict()),
             Saved::Missing if self.was_renewed(id)? => return Ok(SaveOutcome::Missing),

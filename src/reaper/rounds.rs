@@ -227,6 +227,7 @@ impl<T: 'static> Rounds<T> {
                 if !self.undecodable {
                     fence::log!(
                         Warn,
+                        session:% = handle;
                         "session {handle} expired and cannot be decoded; this is not said of others: {error}"
                     );
                 }
@@ -247,7 +248,7 @@ impl<T: 'static> Rounds<T> {
     /// Logs the first of several failures.
     fn report_failure(&mut self, partition: u32, error: &Error) {
         if self.failing.is_empty() {
-            fence::log!(Warn, "the reaper goes on trying: {error:#}");
+            fence::log!(Warn, partition = partition, error = error.kind().name(); "the reaper goes on trying: {error:#}");
         }
         self.failing.insert(partition);
     }

@@ -3,6 +3,8 @@
 //! Managers, reapers and adapters use it as any other store. Every operation on a single session and every payload that the inner
 //! store returns passes through all steps.
 
+use std::sync::Arc;
+
 use super::Step;
 use super::fenced::FencedStep;
 use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
@@ -10,7 +12,7 @@ use crate::store::{
     Belonging, Bytes, Created, EndedAll, Ending, Entry, Expired, Found, Health, KeyPages, OnProgress, Reaped, Saved,
     SessionIndex, SessionKey, SessionStore, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
 };
-use crate::{Error, ErrorKind, Handle, Reason, RedisWarning, Result, SessionId, fence, operation};
+use crate::{Error, ErrorKind, Handle, Observer, Reason, RedisWarning, Result, SessionId, fence, operation};
 
 /// A store with steps around it. The [module](crate::step) tells how they work.
 ///
@@ -160,6 +162,10 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
     fn health(&self) -> Health {
         self.store.health()
     }
+
+    fn observe(&self, observer: &Arc<dyn Observer>) {
+        self.store.observe(observer);
+    }
 }
 
 impl<S: SessionStore> SessionIndex for StepStore<S> {
@@ -264,5 +270,5 @@ fn misfit(operation: &'static str) -> Error {
 }
 
 fn warn(handle: Handle, what: &str, error: &Error) {
-    fence::log!(Warn, "session {handle} {what}: {error:#}");
+    fence::log!(Warn, session:% = handle; "session {handle} {what}: {error:#}");
 }

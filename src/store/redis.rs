@@ -19,6 +19,8 @@ mod scripted;
 mod single;
 mod verify;
 mod version;
+#[cfg(feature = "cli")]
+mod vitals;
 mod walk;
 
 use std::fmt;
@@ -39,14 +41,18 @@ pub use self::net::credentials::Credentials;
 use self::net::error::Effect;
 pub use self::net::pool::RedisPool;
 use self::net::pool::{Answer, To};
+#[cfg(feature = "cli")]
+pub(crate) use self::recorded::RecordedKind;
 #[cfg(feature = "clap")]
 pub(crate) use self::recorded::check_url;
 use self::script::Scripts;
+#[cfg(feature = "cli")]
+pub(crate) use self::vitals::Vitals;
 use super::{
     Bind, Created, DATA_GRACE_PERIOD, Found, Health, KeyPages, Saved, SessionIndex, SessionKey, SessionStore, Snapshot,
     Stored, Touch, Version, Write, companion,
 };
-use crate::{Error, Handle, Result, SessionId, operation};
+use crate::{Error, Handle, Observer, Result, SessionId, operation};
 
 /// Sessions in Redis 7.0 or newer, or Valkey: on one server, on a master that Sentinels name, or in a cluster; see
 /// [`topologies`](crate::topologies).
@@ -234,6 +240,10 @@ impl SessionStore for RedisSessionStore {
 
     fn health(&self) -> Health {
         self.pool.health()
+    }
+
+    fn observe(&self, observer: &Arc<dyn Observer>) {
+        self.pool.observe(observer);
     }
 }
 

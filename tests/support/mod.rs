@@ -10,11 +10,15 @@ mod monitor;
 #[cfg(feature = "clap")]
 pub mod program;
 mod proxy;
+#[cfg(feature = "cli")]
+pub mod pty;
 mod sentinel;
 mod server;
 mod signals;
 mod slow_pipe;
 mod states;
+#[cfg(feature = "cli")]
+pub mod tool;
 
 use std::error::Error;
 use std::iter;

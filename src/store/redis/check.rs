@@ -134,7 +134,7 @@ impl RedisSessionStore {
         })
     }
 
-    fn info(&self, server: To<'_>) -> Result<HashMap<String, String>> {
+    pub(super) fn info(&self, server: To<'_>) -> Result<HashMap<String, String>> {
         let answer = self.command(operation::CHECK, Effect::Reads, server, &redis::cmd("INFO"))?;
         let Ok(text) = redis::from_redis_value::<String>(answer.value) else { return Ok(HashMap::new()) };
         Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())

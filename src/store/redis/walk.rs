@@ -20,12 +20,6 @@ use super::reply::{decode, decode_ttl, unexpected_part};
 use crate::store::{Bytes, KeyPage, KeyPages, Progress, SessionKey, Snapshot};
 use crate::{Error, ErrorKind, Handle, Result, operation};
 
-/// The number of entries of an index, or of sessions, that one step looks at.
-const INDEX_STEP: usize = 250;
-
-/// The number of keys that one step over a whole server looks at. Most of them are no sessions if the server has other keys.
-const SERVER_STEP: usize = 500;
-
 /// Begins a walk.
 pub(super) fn pages(store: &RedisSessionStore) -> Result<KeyPages<'_>> {
     if store.expiring {
@@ -54,8 +48,7 @@ struct IndexPages<'a> {
 impl IndexPages<'_> {
     fn read(&mut self, partition: u32, cursor: u64) -> Result<KeyPage> {
         let (store, index) = (self.store, self.store.keys.index(partition));
-        let (next, entries) =
-            store.scan(operation::WALK, To::Key(index), &["ZSCAN", index], cursor, INDEX_STEP, &[])?;
+        let (next, entries) = store.scan(operation::WALK, To::Key(index), &["ZSCAN", index], cursor, &[])?;
         let keys = keys_of_pairs(entries);
         store.foreign_keys.look(&store.keys, partition, keys.iter().map(Vec::as_slice));
         self.open = (next != 0).then_some((partition, next));
@@ -92,7 +85,7 @@ impl ServerPages<'_> {
         let store = self.store;
         let pattern = store.keys.pattern();
         let after = ["MATCH", &pattern, "TYPE", "string"];
-        let (next, keys) = store.scan(operation::WALK, To::Server(&server), &["SCAN"], cursor, SERVER_STEP, &after)?;
+        let (next, keys) = store.scan(operation::WALK, To::Server(&server), &["SCAN"], cursor, &after)?;
         self.open = (next != 0).then_some((server, next));
         self.total = store.scanned(self.total, next, self.servers.len());
         let keys = keys.into_iter().filter_map(|key| Some(session_key(store.keys.partition_of(&key)?, key)));
@@ -121,7 +114,7 @@ pub(super) fn snapshots(store: &RedisSessionStore, keys: &[SessionKey]) -> Resul
     let mut found: Vec<Option<Snapshot>> = Vec::new();
     found.resize_with(keys.len(), || None);
     for (partition, positions) in by_partition(store, keys) {
-        for positions in positions.chunks(INDEX_STEP) {
+        for positions in positions.chunks(SCAN_STEP) {
             let some: Vec<&SessionKey> = positions.iter().map(|&position| &keys[position]).collect();
             for (position, snapshot) in positions.iter().zip(read(store, partition, &some)?) {
                 found[*position] = snapshot;
@@ -187,7 +180,7 @@ pub(super) fn end(store: &RedisSessionStore, keys: &[SessionKey]) -> Result<u64>
     }
     let mut ended = 0;
     for positions in by_partition(store, keys).values() {
-        for positions in positions.chunks(INDEX_STEP) {
+        for positions in positions.chunks(SCAN_STEP) {
             let some: Vec<&SessionKey> = positions.iter().map(|&position| &keys[position]).collect();
             ended += end_plain(store, &some)?;
         }
@@ -236,7 +229,8 @@ fn pipeline(
     key: &SessionKey,
     commands: Vec<Cmd>,
 ) -> Result<Vec<Value>> {
-    let packed: Vec<u8> = commands.iter().flat_map(Cmd::get_packed_command).collect();
+    let mut packed = Vec::new();
+    commands.iter().for_each(|command| command.write_packed_command(&mut packed));
     let send = |connection: &mut super::RedisConnection| {
         let replies = connection.req_packed_commands(&packed, 0, commands.len())?;
         let failed = replies.iter().find_map(|reply| match reply {
@@ -285,11 +279,10 @@ impl RedisSessionStore {
         to: To<'_>,
         before: &[&str],
         cursor: u64,
-        step: usize,
         after: &[&str],
     ) -> Result<(u64, Vec<Vec<u8>>)> {
         let mut scan = redis::Cmd::new();
-        scan.arg(before).arg(cursor).arg("COUNT").arg(step).arg(after);
+        scan.arg(before).arg(cursor).arg("COUNT").arg(SCAN_STEP).arg(after);
         decode(operation, self.command(operation, Effect::Reads, to, &scan)?.value)
     }
 
@@ -303,7 +296,7 @@ impl RedisSessionStore {
     ) -> Result<ControlFlow<()>> {
         let mut cursor = 0;
         loop {
-            let (next, found) = self.scan(operation, to, before, cursor, SCAN_STEP, &[])?;
+            let (next, found) = self.scan(operation, to, before, cursor, &[])?;
             if step(found, next)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -347,7 +340,7 @@ impl RedisSessionStore {
     pub(super) fn scanned(&self, so_far: Progress, cursor: u64, servers_left: usize) -> Progress {
         let done = match (cursor, servers_left) {
             (0, 0) => so_far.total,
-            _ if self.pool.is_cluster() => so_far.total.min(so_far.done + SERVER_STEP as u64),
+            _ if self.pool.is_cluster() => so_far.total.min(so_far.done + SCAN_STEP as u64),
             _ => ((u128::from(so_far.total) * u128::from(cursor.reverse_bits())) >> 64) as u64,
         };
         Progress::new(done.max(so_far.done), so_far.total)

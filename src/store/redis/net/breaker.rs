@@ -13,6 +13,7 @@
 //! Invariant: once a connection has failed, every connection of its generation is suspect. A connection is used only while its
 //! generation is the current one.
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -22,6 +23,7 @@ use redis::{RedisError, RedisResult};
 
 use super::circuit::{Circuit, Kind, State};
 use super::error::{self, Cause};
+use crate::observer::{CircuitEvent, CircuitState, CloseReason, ConnectionEvent, Watchers};
 use crate::{fence, sync};
 
 /// How long callers wait for the first probe of an unreachable server before they fail fast. If only one connection died, the
@@ -62,6 +64,7 @@ pub(crate) struct Breaker {
     /// The number of replies to commands of each kind.
     replies: [AtomicU64; 2],
     status: Mutex<Status>,
+    watchers: Watchers,
 }
 
 #[derive(Default)]
@@ -72,6 +75,8 @@ struct Status {
     circuits: [Circuit; 2],
     /// Present from the beginning of an outage to its end.
     outage: Option<Outage>,
+    /// The state that observers got last.
+    reported: CircuitState,
     last_error: Option<RedisError>,
     /// The number of open connections of the current generation.
     open: usize,
@@ -141,7 +146,17 @@ impl Breaker {
             failing: AtomicBool::new(false),
             replies: Default::default(),
             status: Mutex::default(),
+            watchers: Watchers::default(),
         }
+    }
+
+    /// Shares the observers of another server of the same pool.
+    pub(crate) fn with_watchers(self, watchers: &Watchers) -> Self {
+        Self { watchers: watchers.clone(), ..self }
+    }
+
+    pub(crate) fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     /// Returns the address of the server, for logs and `Debug`.
@@ -240,10 +255,7 @@ impl Breaker {
 
     /// Returns `true` if the outage lasts only because no caller has sent a command of the kind that failed.
     pub(crate) fn waits_for_a_caller(&self) -> bool {
-        let status = self.status();
-        status.unreachable.is_none()
-            && status.outage.is_some()
-            && status.circuits.iter().all(|circuit| circuit.state() != State::Probing)
+        self.status().circuit_state() == CircuitState::HalfOpen
     }
 
     /// Returns the last error, even if the server is reachable again.
@@ -315,11 +327,20 @@ impl Breaker {
     }
 
     /// Records that a connection of this generation was closed.
-    pub(crate) fn on_close(&self, generation: u64) {
+    pub(crate) fn on_close(&self, generation: u64, is_spoiled: bool) {
         let mut status = self.status();
-        if self.is_current(generation) {
+        let is_current = self.is_current(generation);
+        if is_current {
             status.open = status.open.saturating_sub(1);
         }
+        drop(status);
+        let reason = match is_current {
+            _ if is_spoiled => CloseReason::Spoiled,
+            false => CloseReason::Suspect,
+            true => CloseReason::Retired,
+        };
+        let event = ConnectionEvent::Closed { server: &self.address, reason };
+        self.watchers.tell(|observer| observer.on_connection(&event));
     }
 
     /// Connects, unless an attempt failed a moment ago; then it returns the error of that attempt. While the server is
@@ -368,6 +389,12 @@ impl Breaker {
             Some(error) => self.on_connect_failed(&mut status, begun, generation, error),
         }
         self.settle(status);
+        let server = &*self.address;
+        let event = match error {
+            None => ConnectionEvent::Opened { server, took: begun.elapsed() },
+            Some(_) => ConnectionEvent::Failed { server },
+        };
+        self.watchers.tell(|observer| observer.on_connection(&event));
     }
 
     fn on_connect_failed(&self, status: &mut Status, begun: Instant, generation: u64, error: &RedisError) {
@@ -387,28 +414,35 @@ impl Breaker {
         }
     }
 
-    /// Begins or ends the outage if the status says so, and logs it.
+    /// Begins or ends the outage if the status says so, and logs and reports it.
     fn settle(&self, mut status: MutexGuard<'_, Status>) {
         let line = status.settle();
         self.failing.store(status.outage.is_some(), Ordering::Release);
+        let state = status.circuit_state();
+        let is_new = mem::replace(&mut status.reported, state) != state;
         drop(status);
+        if is_new {
+            let event = CircuitEvent::new(&self.address, state);
+            self.watchers.tell(|observer| observer.on_circuit(&event));
+        }
         if let Some(line) = line {
             self.log(line);
         }
     }
 
     fn log(&self, line: Line) {
-        let address = &self.address;
+        let address = &*self.address;
         match line {
-            Line::Away(how) => fence::log!(Warn, "Redis at {address} {how}"),
+            Line::Away(how) => fence::log!(Warn, server = address; "Redis at {address} {how}"),
             Line::Back(Outage { since, failed, .. }) => {
                 let lasted = since.elapsed();
-                fence::log!(Info, "Redis at {address} is back, after {lasted:.1?}; operations that failed: {failed}");
+                fence::log!(Info, server = address, failed = failed; "Redis at {address} is back, after {lasted:.1?}; operations that failed: {failed}");
             }
             Line::StillAway { lasts, failed, over, cause } => {
                 let cause = cause.map(|cause| cause.to_string()).unwrap_or_default();
                 fence::log!(
                     Warn,
+                    server = address, failed = failed;
                     "Redis at {address} is still away, after {lasts:.0?}; operations that failed in the last {over:.0?}: \
                      {failed}; {cause}"
                 );
@@ -439,6 +473,17 @@ impl Status {
         match kind {
             Some(kind) if is_closed(kind) && !is_closed(kind.other()) => UNAFFECTED_GRACE,
             _ => FIRST_PROBE_GRACE,
+        }
+    }
+
+    /// Returns the state of the server as a whole. It is half-open if the outage lasts only because no caller has sent a command
+    /// of the kind that failed.
+    fn circuit_state(&self) -> CircuitState {
+        match self.outage {
+            None => CircuitState::Closed,
+            Some(_) if self.unreachable.is_some() => CircuitState::Open,
+            Some(_) if self.circuits.iter().any(|circuit| circuit.state() == State::Probing) => CircuitState::Open,
+            Some(_) => CircuitState::HalfOpen,
         }
     }
 

@@ -403,7 +403,7 @@ impl ConnectionLike for RedisConnection {
 
 impl Drop for RedisConnection {
     fn drop(&mut self) {
-        self.state.breaker.on_close(self.state.generation);
+        self.state.breaker.on_close(self.state.generation, self.is_spoiled());
     }
 }
 

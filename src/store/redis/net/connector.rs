@@ -144,7 +144,8 @@ impl RedisConnectionManager {
             return Err(unreachable("nodes of a cluster have no Sentinels"));
         };
         let client = Client::open(address::at(client.get_connection_info(), host.to_owned(), port))?;
-        let breaker = Arc::new(Breaker::new(client.get_connection_info().addr().to_string()));
+        let breaker = Breaker::new(client.get_connection_info().addr().to_string());
+        let breaker = Arc::new(breaker.with_watchers(self.breaker.watchers()));
         let idle_test = self.settings.idle_test();
         Ok(Self { target: Target::Fixed(Arc::new(client)), breaker, idle_test, ..self.clone() })
     }

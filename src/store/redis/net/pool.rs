@@ -22,9 +22,10 @@ use super::error::{self, Cause, Effect};
 use super::server::{Outcome, Server};
 use super::slots::slot;
 use super::threads;
+use crate::observer::effort;
 use crate::process::{self, Origin};
 use crate::store::Health;
-use crate::{Error, Result, operation};
+use crate::{Error, Observer, Result, operation};
 
 /// The default limit of connections, unless rouille starts more threads than this.
 const DEFAULT_POOL_SIZE: u32 = 64;
@@ -227,6 +228,18 @@ impl RedisPool {
         }
     }
 
+    /// Reports events of all connections to this observer, as long as it exists.
+    pub(crate) fn observe(&self, observer: &Arc<dyn Observer>) {
+        // The locks of the parent may be held for ever.
+        if self.origin.is_here() {
+            let manager = match &self.topology {
+                Topology::Single(server) => &server.manager,
+                Topology::Cluster(cluster) => cluster.manager(),
+            };
+            manager.breaker().watchers().add(observer);
+        }
+    }
+
     /// Returns the counters and the state of the pool.
     pub(crate) fn health(&self) -> Health {
         if !self.origin.is_here() {
@@ -307,6 +320,7 @@ fn call_with_retry(operation: &'static str, effect: Effect, send: impl Fn() -> R
     if !error::is_unanswered(&failed) || failed.is_timeout() {
         return Err(error::command_error(operation, effect, &failed));
     }
+    effort::on_retry();
     match send() {
         Ok(Outcome::Replied(value)) => Ok(Answer { value, repeated: true }),
         // Return the first error, because the outcome of the first attempt is still unknown.

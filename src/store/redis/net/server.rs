@@ -18,6 +18,7 @@ use super::circuit::Kind;
 use super::connection::RedisConnection;
 use super::connector::RedisConnectionManager;
 use super::{error, threads};
+use crate::observer::effort::Wait;
 use crate::process::Origin;
 use crate::{Error, ErrorKind, Result, fence};
 
@@ -181,13 +182,14 @@ impl Server {
         now: &mut Instant,
         until: Instant,
     ) -> Result<PooledConnection<RedisConnectionManager>> {
-        let mut wait = FIRST_CHECKOUT_WAIT;
+        let (mut wait, mut waiting) = (FIRST_CHECKOUT_WAIT, None);
         loop {
             while let Some(mut connection) = self.pool.try_get() {
                 if connection.is_alive(now, until) {
                     return Ok(connection);
                 }
             }
+            waiting.get_or_insert_with(Wait::begin);
             self.check(kind).map_err(|error| error::connect_error(operation, &error))?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -65,7 +65,7 @@ fn refused_connection_with_others_open_keeps_breaker_closed() {
     connect(&breaker);
     assert!(let_through(&breaker));
     assert!(breaker.failing_since().is_none());
-    breaker.on_close(0);
+    breaker.on_close(0, false);
     breaker.end(Instant::now(), breaker.begin(Instant::now() + RECONNECT_PAUSE).unwrap(), Some(&refused()));
     assert!(breaker.failing_since().is_some());
 }
@@ -95,7 +95,7 @@ fn invalidating_connection_counts_in_its_new_generation() {
         .unwrap();
     assert!(breaker.is_current(1) && !breaker.is_current(0));
     assert_eq!(breaker.status().open, 1);
-    breaker.on_close(0);
+    breaker.on_close(0, false);
     assert_eq!(breaker.status().open, 1);
 }
 
@@ -106,7 +106,7 @@ fn attempt_older_than_recovery_keeps_server_reachable() {
     breaker.on_connection_lost(generation, &timed_out());
     assert!(breaker.failing_since().is_some());
     assert_eq!(breaker.connect_or_probe(|generation| Ok(*generation)).unwrap(), 1);
-    breaker.on_close(1);
+    breaker.on_close(1, false);
     breaker.end(before, generation, Some(&timed_out()));
     assert!(breaker.failing_since().is_none(), "a later attempt succeeded");
     assert!(let_through(&breaker));

@@ -1,0 +1,220 @@
+//! The commands for operators: see and end sessions, correct the index, and watch the store.
+//!
+//! The program `threaded-sessions` and the subcommand of a host run them by [`OperatorArgs`]. Invariant: data goes to stdout, all else
+//! to stderr, and neither shows a session id.
+
+mod confirm;
+mod end;
+mod inspect;
+mod interrupt;
+mod maintain;
+mod output;
+mod payload;
+mod progress;
+mod resolve;
+mod rows;
+mod stop;
+mod table;
+mod watch;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args as Flatten, Subcommand};
+
+use self::interrupt::Interrupt;
+use self::output::Output;
+use self::stop::{Done, Stop};
+use super::args::Args;
+use super::redis::{RedisArgs, missing_url};
+use super::values::time;
+use crate::{AllSessions, Error, HandlePrefix, RedisSessionStore};
+
+/// The commands for operators, to see and end sessions.
+///
+/// Make them a subcommand of your program, and [`run`](Self::run) it. The program `threaded-sessions` has the commands at its top
+/// level. The operator's guide [shows](crate::operating#during-an-incident) them.
+///
+/// The commands read from Redis which kind of store the program uses. They never guess: if the kind is not recorded, they ask for
+/// the flags. They know nothing of steps and custom codecs, so they show less of encrypted sessions.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use clap::{Parser, Subcommand};
+/// use threaded_sessions::args::{Args, OperatorArgs};
+///
+/// #[derive(Parser)]
+/// struct Cli {
+///     #[command(flatten)]
+///     sessions: Args,
+///     #[command(subcommand)]
+///     command: Option<Command>,
+/// }
+///
+/// #[derive(Subcommand)]
+/// enum Command {
+///     /// See and end sessions
+///     Sessions(OperatorArgs),
+/// }
+///
+/// fn main() -> ExitCode {
+///     let cli = Cli::parse();
+///     if let Some(Command::Sessions(operator)) = &cli.command {
+///         return operator.run(&cli.sessions);
+///     }
+///     ExitCode::SUCCESS // serve visitors
+/// }
+/// ```
+#[derive(Clone, Debug, Flatten)]
+#[group(skip)]
+#[command(about = None, long_about = None)]
+pub struct OperatorArgs {
+    /// Print one JSON object per line
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Check that the store can work, and print warnings about settings of Redis
+    ///
+    /// Creates and deletes a session that lives for one second.
+    Check {
+        /// Exit with 1 if there is a warning
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Count the live sessions
+    Count {
+        /// Count each partition
+        #[arg(long)]
+        by_partition: bool,
+    },
+    /// List all sessions, or those of a user
+    List {
+        /// The user (principal) whose sessions to list
+        user: Option<String>,
+    },
+    /// Show one session
+    Show {
+        /// The handle, or its first 8 or more digits if no other session begins so
+        #[arg(value_name = "HANDLE")]
+        session: HandlePrefix,
+        /// Look only among the sessions of this user, which is fast
+        #[arg(long)]
+        user: Option<String>,
+        /// Show the value of the session too, which may be confidential
+        #[arg(long)]
+        data: bool,
+    },
+    /// End sessions: by handle, all of a user, or all
+    End(EndArgs),
+    /// Compare the index with the sessions, and correct it
+    Verify {
+        /// Count the findings and correct nothing; exit with 1 if there are any
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Delete the sessions that have expired
+    ///
+    /// The reaper of the application does so too. Its callback for expired sessions does not run for sessions that this command
+    /// deletes.
+    Reap,
+    /// Watch the store: sessions, round trip, memory and clients of Redis, backlog
+    ///
+    /// Quit with `q`. If stdout is no terminal, it prints one line in each interval.
+    Watch {
+        /// The time between two samples
+        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
+        interval: Duration,
+    },
+}
+
+/// Which sessions to end.
+#[derive(Clone, Debug, Flatten)]
+#[group(skip)]
+struct EndArgs {
+    /// The handles, or the first 8 or more digits of each (12 with --yes)
+    #[arg(value_name = "HANDLE", required_unless_present_any = ["user", "everybody"])]
+    sessions: Vec<HandlePrefix>,
+    /// End all sessions of this user; with handles, only those of them that are this user's
+    #[arg(long)]
+    user: Option<String>,
+    /// End the sessions of all visitors
+    #[arg(long, conflicts_with_all = ["sessions", "user"])]
+    everybody: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// All that a command works with.
+struct Context {
+    store: RedisSessionStore,
+    output: Output,
+    interrupt: Interrupt,
+}
+
+impl Context {
+    fn all(&self) -> AllSessions<'_> {
+        AllSessions::new(&self.store)
+    }
+
+    /// Returns the index, for commands that a plain store cannot run.
+    fn index(&self, operation: &'static str) -> Result<&dyn crate::store::SessionIndex, Stop> {
+        use crate::SessionStore as _;
+        let why = "a plain store has no index and knows no owners: only `check`, `count`, `list`, `show HANDLE`, `end HANDLE`, \
+                   `end --everybody` and `watch` work on it";
+        self.store.index().ok_or_else(|| Error::unsupported(operation, why).into())
+    }
+}
+
+impl OperatorArgs {
+    /// Runs the command on the store that these flags name, and returns the exit code of the program.
+    ///
+    /// The flags must have a Redis URL, because a store in memory belongs to another process. Errors are printed on stderr. The exit
+    /// code is 0 for success, 2 for a usage error, 69 if the store cannot do this at all, 75 if the failure is
+    /// [temporary](crate::ErrorKind::is_temporary), 77 if Redis denies it, 78 for a misconfiguration, 130 after Ctrl-C, and 1 for
+    /// all else.
+    pub fn run(&self, sessions: &Args) -> ExitCode {
+        match sessions.redis() {
+            Some(redis) => self.run_on(redis),
+            None => Stop::Usage(missing_url("this command needs a Redis").to_string()).report(),
+        }
+    }
+
+    /// Runs the command. A command-line tool that flattens [`RedisArgs`] calls it. Returns the exit code as [`run`](Self::run) does.
+    pub fn run_on(&self, redis: &RedisArgs) -> ExitCode {
+        match self.execute(redis) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(stop) => stop.report(),
+        }
+    }
+
+    fn execute(&self, redis: &RedisArgs) -> Done {
+        if let Command::End(end) = &self.command {
+            end.require_long_handles()?;
+        }
+        let mut context =
+            Context { interrupt: Interrupt::listen()?, store: redis.recorded_store()?, output: Output::new(self.json) };
+        let context = &mut context;
+        match &self.command {
+            Command::Check { strict } => inspect::check(context, *strict),
+            Command::Count { by_partition } => inspect::count(context, *by_partition),
+            Command::List { user: Some(user) } => inspect::list_user(context, user),
+            Command::List { user: None } => inspect::list_all(context),
+            Command::Show { session, user, data } => inspect::show(context, session, user.as_deref(), *data),
+            Command::End(end) => end.run(context),
+            Command::Verify { dry_run } => maintain::verify(context, *dry_run),
+            Command::Reap => maintain::reap(context),
+            Command::Watch { interval } => watch::run(context, *interval),
+        }?;
+        context.output.flush()
+    }
+}

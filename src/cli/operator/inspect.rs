@@ -1,0 +1,179 @@
+//! The commands that only look: `check`, `count`, `list` and `show`.
+//!
+//! [`OperatorArgs`](super::OperatorArgs) calls them. Invariant: they change no session. (`check` creates and deletes its own.)
+
+use std::ops::ControlFlow;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::output::shown;
+use super::progress::Bar;
+use super::rows::{Row, Rows, brief};
+use super::stop::{Done, Stop, say};
+use super::table::{Column, Table};
+use super::{Context, payload, resolve};
+use crate::store::{Progress, Snapshot};
+use crate::{AllSessions, HandlePrefix, RedisSessionStore, Result, SessionInfo, SessionStore};
+
+/// A store lists at most this many sessions of a user in each partition.
+const LONGEST_USER_LIST: usize = 1000;
+
+pub(super) fn check(context: &mut Context, strict: bool) -> Done {
+    let warnings = context.store.check()?;
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
+    }
+    // The check has recorded the kind, unless the user may not.
+    let kind = context.store.recorded_kind()?.map(|kind| kind.to_string());
+    let output = &mut context.output;
+    if output.is_json() {
+        output.object(&json!({ "kind": kind, "warnings": warnings }))?;
+    } else {
+        output.line(&format!("the store works: {}", kind.as_deref().unwrap_or("its kind is not recorded")))?;
+    }
+    output.flush()?;
+    match warnings.len() {
+        count if strict && count > 0 => Err(Stop::Negative(format!("failed because of {count} warning(s): --strict"))),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn count(context: &mut Context, by_partition: bool) -> Done {
+    let counts = match context.store.index() {
+        Some(index) => index.count_by_partition()?,
+        None => walked_counts(context)?,
+    };
+    let (output, sum) = (&mut context.output, counts.iter().sum::<u64>());
+    match (by_partition, output.is_json()) {
+        (false, true) => output.object(&json!({ "sessions": sum })),
+        (false, false) => output.line(&sum.to_string()),
+        (true, true) => counts.iter().enumerate().try_for_each(|(partition, sessions)| {
+            output.object(&json!({ "partition": partition, "sessions": sessions }))
+        }),
+        (true, false) => {
+            let columns = [Column::fixed("PARTITION"), Column::fixed("SESSIONS")];
+            let row = |(partition, sessions): (usize, &u64)| vec![partition.to_string(), sessions.to_string()];
+            let rows: Vec<_> = counts.iter().enumerate().map(row).collect();
+            let table = Table::new(&columns, &rows, output.width());
+            output.line(&table.header(&columns))?;
+            rows.iter().try_for_each(|row| output.line(&table.line(row)))
+        }
+    }
+}
+
+/// Counts the sessions of a plain store, which takes a walk over all keys.
+fn walked_counts(context: &Context) -> Result<Vec<u64>, Stop> {
+    let (bar, all) = (Bar::new("counting"), context.all());
+    let mut counts = vec![0_u64; context.store.partition_count() as usize];
+    let flow = all.each_page(|page| {
+        bar.set(page.progress);
+        for key in &page.keys {
+            if let Some(count) = counts.get_mut(key.partition() as usize) {
+                *count += 1;
+            }
+        }
+        context.interrupt.flow()
+    })?;
+    let looked_at = bar.clear();
+    match flow {
+        ControlFlow::Continue(()) => Ok(counts),
+        ControlFlow::Break(()) => {
+            let sum: u64 = counts.iter().sum();
+            Err(Stop::Interrupted(format!("found {sum} sessions in {looked_at} keys")))
+        }
+    }
+}
+
+pub(super) fn list_user(context: &mut Context, user: &str) -> Done {
+    let sessions = resolve::of_user(context, user)?;
+    let mut rows = Rows::new(&mut context.output);
+    for (session, _) in &sessions {
+        rows.push(session)?;
+    }
+    rows.finish()?;
+    if sessions.len() >= LONGEST_USER_LIST {
+        say("note: a list has at most 1000 sessions of each partition, so there may be more");
+    }
+    Ok(())
+}
+
+/// The number of pages that are read ahead of their output.
+const PAGES_AHEAD: usize = 4;
+
+/// A page of sessions, and how far the walk is.
+type Page = (Vec<Snapshot>, Progress);
+
+pub(super) fn list_all(context: &mut Context) -> Done {
+    let Context { store, output, interrupt } = context;
+    let (bar, mut rows) = (Bar::beside_rows("listing"), Rows::new(output));
+    let (sender, pages) = sync_channel(PAGES_AHEAD);
+    thread::scope(|scope| {
+        // Redis and the output work at the same time. A failed send ends the thread, because the receiver has ended.
+        scope.spawn(|| read_pages(store, sender));
+        for page in pages {
+            let (snapshots, progress) = page?;
+            let now = SystemTime::now();
+            for snapshot in snapshots {
+                rows.push(&SessionInfo::of(snapshot, None, now))?;
+            }
+            bar.set(progress);
+            if interrupt.came() {
+                let (looked_at, listed) = (bar.clear(), rows.count);
+                rows.finish()?;
+                return Err(Stop::Interrupted(format!("listed {listed} sessions, and looked at {looked_at}")));
+            }
+        }
+        bar.clear();
+        rows.finish()
+    })
+}
+
+/// Walks all sessions, and sends their pages until the receiver ends.
+fn read_pages(store: &RedisSessionStore, pages: SyncSender<Result<Page>>) {
+    let walked = AllSessions::new(store).each_page(|page| {
+        let read = store.snapshots(&page.keys).map(|snapshots| (snapshots, page.progress));
+        if pages.send(read).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if let Err(error) = walked {
+        let _ = pages.send(Err(error));
+    }
+}
+
+/// A session with its value, as JSON.
+#[derive(Serialize)]
+struct Details<'a> {
+    #[serde(flatten)]
+    row: Row<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
+pub(super) fn show(context: &mut Context, prefix: &HandlePrefix, user: Option<&str>, with_data: bool) -> Done {
+    let gone = || Stop::Negative(format!("no live session has the handle {prefix}"));
+    let target = resolve::find(context, prefix, user)?.ok_or_else(gone)?;
+    let data = match with_data {
+        true => Some(payload::value(&target.payload(context)?.ok_or_else(gone)?)?),
+        false => None,
+    };
+    let (session, output) = (&target.info, &mut context.output);
+    if output.is_json() {
+        return output.object(&Details { row: Row::of(session), data });
+    }
+    let details = serde_json::to_value(Row::of(session)).map_err(std::io::Error::from)?;
+    for name in ["handle", "owner", "owner_hash", "label", "created", "last_used", "expires", "unreadable"] {
+        if let Some(text) = details[name].as_str() {
+            output.line(&format!("{:<12}{}", name.replace('_', " "), shown(text)))?;
+        }
+    }
+    output.line(&format!("{:<12}{}", "expires in", expires_in(session)))?;
+    data.map_or(Ok(()), |data| output.pretty(&data))
+}
+
+fn expires_in(session: &SessionInfo) -> String {
+    session.expires_in.map_or_else(|| "never".to_owned(), brief)
+}

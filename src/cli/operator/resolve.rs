@@ -1,0 +1,101 @@
+//! Finding the session that an operator names by a handle or by its first digits.
+//!
+//! `show` and `end` use it. Invariant: a prefix names a session only if no other session begins so: in the whole store, or among the
+//! sessions of the user that the operator names.
+
+use super::Context;
+use super::progress::Bar;
+use super::rows::{owner, rfc3339};
+use super::stop::{Stop, say};
+use crate::store::{Belonging, Bytes, Ending, SessionKey, Snapshot};
+use crate::{FoundByHandle, HandlePrefix, Result, SessionInfo, SessionStore, operation};
+use std::time::SystemTime;
+
+/// A session that an operator named.
+pub(super) struct Target {
+    pub(super) info: SessionInfo,
+    /// The user and the payload, if the session was found among those of a user.
+    of_user: Option<(String, Bytes)>,
+}
+
+impl Target {
+    /// Ends the session. Returns `false` if it has ended before.
+    pub(super) fn end(&self, context: &Context) -> Result<bool, Stop> {
+        match &self.of_user {
+            Some((user, _)) => {
+                let index = context.index(operation::END)?;
+                Ok(index.end(user, Ending::Only(self.info.handle))? > 0)
+            }
+            None => Ok(context.all().end(&self.info)?),
+        }
+    }
+
+    /// Returns the payload, or `None` if the session has ended.
+    pub(super) fn payload(&self, context: &Context) -> Result<Option<Bytes>> {
+        if let Some((_, payload)) = &self.of_user {
+            return Ok(Some(payload.clone()));
+        }
+        let snapshot = context.store.snapshots(std::slice::from_ref(self.info.key()))?.pop();
+        snapshot.map(|snapshot| snapshot.payload).transpose()
+    }
+
+    /// Describes the session in one line. The question before it ends shows the line.
+    pub(super) fn line(&self) -> String {
+        let created = self.info.created.map_or_else(|| "–".to_owned(), rfc3339);
+        let label = self.info.label.as_deref().map_or_else(|| "–".to_owned(), super::output::shown);
+        format!("{}  owner {}, label {label}, created {created}", self.info.handle, owner(&self.info))
+    }
+}
+
+/// Describes the sessions of a user.
+pub(super) fn of_user(context: &Context, user: &str) -> Result<Vec<(SessionInfo, Bytes)>, Stop> {
+    let now = SystemTime::now();
+    let describe = |belonging: Belonging| {
+        let payload = belonging.payload;
+        // The list of a user has no keys. None is needed, because a user's session ends by its handle.
+        let key = SessionKey::new(belonging.handle, 0, Vec::new());
+        let mut info = SessionInfo::of(Snapshot::new(key, payload.clone(), belonging.expires_in), None, now);
+        info.owner = Some(user.to_owned());
+        (info, payload)
+    };
+    let index = context.index(operation::LIST_BY_PRINCIPAL)?;
+    Ok(index.list_by_principal(user)?.into_iter().map(describe).collect())
+}
+
+/// Finds a session. Returns `None` if no live session has the prefix.
+pub(super) fn find(context: &Context, prefix: &HandlePrefix, user: Option<&str>) -> Result<Option<Target>, Stop> {
+    let mut found = match user {
+        Some(user) => {
+            let own = of_user(context, user)?.into_iter().filter(|(info, _)| prefix.matches(info.handle));
+            own.map(|(info, payload)| Target { info, of_user: Some((user.to_owned(), payload)) }).collect()
+        }
+        None => find_in_all(context, prefix)?,
+    };
+    match (found.pop(), found.is_empty()) {
+        (target, true) => Ok(target),
+        (last, false) => {
+            for target in found.iter().chain(&last) {
+                say(&target.line());
+            }
+            Err(Stop::Negative(format!("{prefix} is the beginning of several handles: give more digits")))
+        }
+    }
+}
+
+fn find_in_all(context: &Context, prefix: &HandlePrefix) -> Result<Vec<Target>, Stop> {
+    let bar = Bar::new("searching");
+    let found = context.all().find(prefix.clone(), |progress| {
+        bar.set(progress);
+        context.interrupt.flow()
+    })?;
+    let looked_at = bar.clear();
+    let target = |info| Target { info, of_user: None };
+    match found {
+        FoundByHandle::One(info) => Ok(vec![target(*info)]),
+        FoundByHandle::NoMatch => Ok(Vec::new()),
+        FoundByHandle::Ambiguous(infos) => Ok(infos.into_iter().map(target).collect()),
+        FoundByHandle::Interrupted => {
+            Err(Stop::Interrupted(format!("looked at {looked_at}, and no session has ended")))
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The ways in which a command ends early, with their exit codes.
+//!
+//! All commands return it. Invariant: one place maps errors to exit codes, as the operator's guide lists them.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::{Error, ErrorKind};
+
+pub(super) type Done = Result<(), Stop>;
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Failed(Error),
+    Usage(String),
+    /// The command did its work, and the result is a failure. The text describes it.
+    Negative(String),
+    /// Ctrl-C or SIGTERM came; the text is how far the command got.
+    Interrupted(String),
+    /// The reader of stdout has ended.
+    ClosedPipe,
+}
+
+impl Stop {
+    /// Prints the reason, and returns the exit code.
+    pub(super) fn report(self) -> ExitCode {
+        let (code, text) = match self {
+            Self::Failed(error) => (code(error.kind()), format!("error: {error:#}")),
+            Self::Usage(text) if text.starts_with("error:") => (2, text),
+            Self::Usage(text) => (2, format!("error: {text}")),
+            Self::Negative(text) => (1, text),
+            Self::Interrupted(text) => (130, format!("interrupted: {text}")),
+            Self::ClosedPipe => return ExitCode::SUCCESS,
+        };
+        say(text.trim_end());
+        ExitCode::from(code)
+    }
+}
+
+fn code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Unsupported => 69,
+        ErrorKind::Denied => 77,
+        ErrorKind::Misconfigured => 78,
+        kind if kind.is_temporary() => 75,
+        _ => 1,
+    }
+}
+
+/// Prints a line for the operator on stderr. There is no way to report that this failed.
+pub(super) fn say(text: &str) {
+    use io::Write as _;
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Negative(format!("error: the terminal or the output failed: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_kinds_have_documented_codes() {
+        for (kind, expected) in [
+            (ErrorKind::Unsupported, 69),
+            (ErrorKind::Unavailable, 75),
+            (ErrorKind::TimedOut, 75),
+            (ErrorKind::ReadOnly, 75),
+            (ErrorKind::Denied, 77),
+            (ErrorKind::Misconfigured, 78),
+            (ErrorKind::WrongType, 1),
+            (ErrorKind::Other, 1),
+        ] {
+            assert_eq!(code(kind), expected, "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The program `threaded-sessions`: its commands, exit codes and refusals, in both forms, and on a terminal.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use support::pty::Pty;
+use support::tool::{Ran, SESSIONS_EACH, Tool, USERS, check_basics, fill};
+use support::{RedisServer, shared, slow_pipe, unique};
+use threaded_sessions::args::{Args, OperatorArgs};
+use threaded_sessions::step::{Encrypted, EncryptionKey};
+use threaded_sessions::store::Write;
+use threaded_sessions::{RedisSessionStore, RedisSessionStoreBuilder, SessionManager, SessionStore, StepStore};
+
+fn store(settings: impl FnOnce(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder) -> (Tool, RedisSessionStore) {
+    let tool = Tool::new(shared().url(), unique("cli"));
+    let builder = RedisSessionStore::builder().url(&tool.url).prefix(&tool.prefix);
+    (tool, settings(builder).build().unwrap())
+}
+
+/// Fails if an output holds an id.
+#[track_caller]
+fn assert_hidden(text: &str, stored: &[(String, threaded_sessions::Handle)]) {
+    let shown = stored.iter().find(|(id, _)| text.contains(id) || text.contains(&id.replace('-', "")));
+    assert!(shown.is_none(), "an id is in {text}");
+}
+
+#[test]
+fn commands_work_on_each_kind_of_store() {
+    let (tool, plain) = store(|builder| builder);
+    check_basics(&tool, &plain, false);
+    let (tool, hashed) = store(|builder| builder.hashed_keys().partitions(3));
+    check_basics(&tool, &hashed, false);
+    let (tool, expiring) = store(RedisSessionStoreBuilder::expiring);
+    check_basics(&tool, &expiring, true);
+    let (tool, all) = store(|builder| builder.expiring().hashed_keys().partitions(3));
+    check_basics(&tool, &all, true);
+}
+
+#[test]
+fn user_of_the_guide_may_run_all_commands() {
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md")).unwrap();
+    let line = guide.split_once("ACL SETUSER shop").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    let (user, prefix) = (unique("operator"), unique("cli"));
+    let rules = line.replace("PASSWORD", "pw").replace("~sessions:*", &format!("~{prefix}:*"));
+    shared().cmd(&[&["ACL", "SETUSER", &*user][..], &rules.split_whitespace().collect::<Vec<_>>()].concat());
+    let url = shared().url().replace("redis://", &format!("redis://{user}:pw@"));
+    for expiring in [true, false] {
+        // A prefix below that of the rules, so that the two kinds do not meet.
+        let prefix = format!("{prefix}:{expiring}");
+        let builder = RedisSessionStore::builder().url(&url).prefix(&prefix);
+        let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
+        let tool = Tool::new(&*url, prefix);
+        check_basics(&tool, &store, expiring);
+        tool.ok(&["check", "--strict"]);
+        let mut watch = tool.command(&["watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("\"clients\":") && !line.contains("\"clients\":null"), "{line}");
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+    }
+    shared().cmd(&["ACL", "DELUSER", &user]);
+}
+
+/// A program that hosts sessions, with the commands below `sessions`.
+#[derive(Parser)]
+struct Host {
+    #[command(flatten)]
+    sessions: Args,
+    #[command(subcommand)]
+    command: HostCommand,
+}
+
+#[derive(Subcommand)]
+enum HostCommand {
+    /// See and end sessions
+    Sessions(OperatorArgs),
+}
+
+#[test]
+fn host_offers_the_commands_below_a_subcommand() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    fill(&store, true);
+    let run = |args: &[&str]| {
+        let host = Host::try_parse_from([&["host"], args].concat()).unwrap_or_else(|error| panic!("{error}"));
+        let HostCommand::Sessions(operator) = host.command;
+        operator.run(&host.sessions)
+    };
+    let flags = ["--redis-url", &*tool.url, "--prefix", &*tool.prefix];
+    assert_eq!(run(&[&flags[..], &["sessions", "end", "--user", "ada", "--yes"]].concat()), ExitCode::SUCCESS);
+    assert_eq!(run(&[&["sessions", "count", "--json"], &flags[..]].concat()), ExitCode::SUCCESS);
+    assert_eq!(store.index().unwrap().count().unwrap(), 3 * SESSIONS_EACH as u64);
+    assert_eq!(run(&["sessions", "count"]), ExitCode::from(2), "a store in memory belongs to another process");
+}
+
+#[test]
+fn lists_have_both_forms_and_no_id() {
+    let (tool, store) = store(|builder| builder.expiring().partitions(2));
+    let stored = fill(&store, true);
+
+    let table = tool.ok(&["list"]);
+    assert!(table.starts_with("HANDLE "), "{table}");
+    assert_eq!(table.lines().count(), 1 + stored.len());
+    for (_, handle) in &stored {
+        assert!(table.contains(&handle.to_string()), "{table}");
+    }
+    let of_ada = tool.ok(&["list", USERS[0]]);
+    assert_eq!(of_ada.lines().count(), 1 + SESSIONS_EACH);
+    let of_eve = tool.ok(&["list", USERS[2]]);
+    assert!(of_eve.contains("eve\\u{1b}[2J\\u{202e}"), "{of_eve:?}");
+    let json = tool.ok(&["list", "--json"]);
+    for text in [&table, &of_ada, &of_eve, &json] {
+        assert_hidden(text, &stored);
+        assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text:?}");
+    }
+
+    let row = &tool.json(&["list", USERS[2]])[0];
+    assert_eq!(row["owner"], USERS[2]);
+    assert!(row["label"].as_str().unwrap().starts_with("device "), "{row}");
+    for time in ["created", "last_used", "expires"] {
+        assert!(humantime::parse_rfc3339(row[time].as_str().unwrap()).is_ok(), "{row}");
+    }
+    assert_eq!(tool.ok(&["count", "--by-partition"]).lines().count(), 3);
+    let counts = tool.json(&["count", "--by-partition"]);
+    let sum: u64 = counts.iter().map(|count| count["sessions"].as_u64().unwrap()).sum();
+    assert_eq!((counts.len(), sum), (2, stored.len() as u64));
+}
+
+#[test]
+fn handles_name_one_session() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    let handle = stored[0].1.to_string();
+
+    let shown = tool.ok(&["show", &handle[..8], "--data"]);
+    assert!(shown.contains(&handle) && shown.contains("device 0") && shown.contains("\"tea\""), "{shown}");
+    assert_hidden(&shown, &stored);
+    assert!(!tool.ok(&["show", &handle]).contains("tea"));
+    let details = &tool.json(&["show", &handle, "--user", USERS[0], "--data"])[0];
+    assert_eq!((&details["owner"], &details["data"]["cart"][1]), (&Value::from(USERS[0]), &Value::from("tea")));
+    assert_eq!(tool.run(&["show", &handle, "--user", USERS[1]]).code, 1, "another user's");
+
+    let other = stored[1].1.to_string();
+    let unknown = if handle.starts_with('0') { "100000000000" } else { "000000000000" };
+    let ran = tool.run(&["end", &other, unknown, "--yes"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.ends_with("no session has ended\n"), "{}", ran.err);
+    assert_eq!(tool.ok(&["end", &other, "--user", USERS[0], "--yes"]).trim(), other);
+    let ran = tool.run(&["end", &other, &handle, "--yes", "--json"]);
+    assert_eq!((ran.code, ran.out.lines().count()), (0, 2), "{ran:?}");
+    assert!(ran.err.contains("was gone before") && ran.out.contains("\"ended\":false"), "{ran:?}");
+    assert_eq!(tool.run(&["end", &other[..12], "--yes"]).code, 1, "a prefix without a match");
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let handle = fill(&store, true)[0].1.to_string();
+    for (args, why) in [
+        (&["end", &handle[..11], "--yes"][..], "12 digits"),
+        (&["end", &handle], "--yes"),
+        (&["end", "--everybody"], "--yes"),
+        (&["end", "--user", USERS[0]], "--yes"),
+        (&["end"], "required"),
+        (&["end", "--everybody", "--user", USERS[0]], "cannot be used with"),
+        (&["show", "abc"], "handle"),
+        (&["watch", "--interval", "soon"], "--interval"),
+        (&["list", "--partitions", "0"], "--partitions"),
+    ] {
+        let ran = tool.run(args);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}: {ran:?}");
+        assert!(ran.err.contains(why), "{args:?}: {}", ran.err);
+    }
+    let mut without_url = tool.command(&["count"]);
+    let ran = Ran::of(without_url.env_remove("REDIS_URL").output().unwrap());
+    assert!(ran.code == 2 && ran.err.contains("--redis-url"), "{ran:?}");
+    assert_eq!(tool.ok(&["count"]).trim(), (4 * SESSIONS_EACH).to_string(), "none has ended");
+}
+
+#[test]
+fn failures_have_documented_exit_codes() {
+    let (tool, plain) = store(|builder| builder);
+    let ran = tool.run(&["count"]);
+    assert_eq!(ran.code, 78, "{ran:?}");
+    for flag in ["--expiring", "--partitions", "--hashed-keys"] {
+        assert!(ran.err.contains(flag), "{}", ran.err);
+    }
+    fill(&plain, false);
+    assert_eq!(tool.run(&["count", "--expiring"]).code, 78, "contradicts the record");
+    for args in [&["list", "ada"][..], &["end", "--user", "ada", "--yes"], &["verify"], &["reap"]] {
+        let ran = tool.run(args);
+        assert!(ran.code == 69 && ran.err.contains("a plain store has no index"), "{args:?}: {ran:?}");
+    }
+    let ran = Tool::new("redis://127.0.0.1:1", "sessions").run(&["count"]);
+    assert!(ran.code == 75 && ran.err.starts_with("error: "), "{ran:?}");
+
+    let server = RedisServer::with(&["--maxmemory-policy", "allkeys-lru"]);
+    server.cmd(&["ACL", "SETUSER", "limited", "on", ">pw", "~*", "+ping", "+hello"]);
+    let denied = server.url().replace("redis://", "redis://limited:pw@");
+    assert_eq!(Tool::new(denied, "sessions").run(&["count"]).code, 77);
+    let evicting = Tool::new(server.url(), "sessions");
+    let flags = ["--expiring", "--partitions=1", "--hashed-keys=false"];
+    let ran = evicting.run(&[&["check"][..], &flags].concat());
+    assert!(ran.code == 0 && ran.err.starts_with("warning: ") && ran.out.contains("kind=expiring"), "{ran:?}");
+    assert_eq!(evicting.run(&["check", "--strict"]).code, 1);
+    assert_eq!(evicting.json(&["check"])[0]["warnings"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn verify_and_reap_correct_the_index() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    let index = format!("{}:index", tool.prefix);
+    let key = format!("{}:{}", tool.prefix, stored[0].0);
+    shared().cmd(&["ZREM", &index, &key]);
+    let ran = tool.run(&["verify", "--dry-run", "--json"]);
+    assert!(ran.code == 1 && ran.out.contains("\"added\":1"), "{ran:?}");
+    let corrected = tool.ok(&["verify"]);
+    assert!(corrected.lines().any(|line| line.split_whitespace().eq(["added", "1"])), "{corrected}");
+    assert_eq!(tool.run(&["verify", "--dry-run"]).code, 0);
+
+    let id = store.fresh_id(None);
+    let _ = store.create(&id, Write::new(b"expired", Duration::from_millis(1))).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!(tool.ok(&["reap"]).trim(), "1");
+    assert_eq!(tool.json(&["reap"])[0]["removed"], 0);
+    assert_eq!(tool.ok(&["count"]).trim(), stored.len().to_string());
+}
+
+#[test]
+fn encrypted_session_shows_no_value() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let _ = store.check().unwrap();
+    let step = Encrypted::new(EncryptionKey::from_bytes([7; 32]));
+    let sessions = SessionManager::<u32>::new(StepStore::builder(store).step(step).build().unwrap());
+    let mut session = sessions.open(None).unwrap();
+    session.bind("ada", "phone");
+    let _ = sessions.commit(session).unwrap();
+
+    let ran = tool.run(&["list", "--json"]);
+    let row: Value = serde_json::from_str(&ran.out).unwrap();
+    assert!(row["owner"].is_null() && row["owner_hash"].is_string() && row["expires"].is_string(), "{row}");
+    assert_eq!(ran.err, "note: 1 of 1 sessions could not be read: the payload is encrypted\n");
+    assert!(tool.ok(&["list"]).contains(&format!("#{}", &row["owner_hash"].as_str().unwrap()[..12])));
+    let ran = tool.run(&["show", row["handle"].as_str().unwrap(), "--data"]);
+    assert!(ran.code == 69 && ran.out.is_empty() && ran.err.contains("encrypted"), "{ran:?}");
+}
+
+#[test]
+fn watch_without_terminal_prints_lines() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    fill(&store, true);
+    let start = |args: &[&str]| {
+        let mut command = tool.command(&[&["watch", "--interval", "10ms"], args].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut child = start(&["--json"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let samples: Vec<Value> = (0..2).map(|_| serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()).collect();
+    assert!(samples[0]["change_per_second"].is_null() && samples[1]["change_per_second"].is_number(), "{samples:?}");
+    assert_eq!((&samples[1]["sessions"], &samples[1]["backlog"]), (&Value::from(4 * SESSIONS_EACH), &Value::from(0)));
+    for figure in ["round_trip_ms", "memory_bytes", "clients", "commands_per_second"] {
+        assert!(samples[1][figure].is_number(), "{figure}: {samples:?}");
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let rest = lines.count();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest} lines after the signal");
+    let mut said = String::new();
+    child.stderr.unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "interrupted: the store is no longer watched\n");
+
+    let mut child = start(&[]);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains(" sessions=16 change=–/s round_trip="), "{line}");
+    assert_eq!(child.wait().unwrap().code(), Some(0), "the pipe is closed");
+}
+
+#[test]
+fn watch_draws_resizes_and_restores_the_terminal() {
+    let (tool, store) = store(|builder| builder.expiring().partitions(2));
+    let stored = fill(&store, true);
+    let mut pty = Pty::start(tool.command(&["watch", "--interval", "50ms"]), 80, 24);
+    pty.expect("HANDLE        OWNER                LABEL                LAST USED    EXPIRES IN");
+    pty.expect("sessions   16");
+    pty.expect("kind=expiring partitions=2 keys=plain");
+    assert_hidden(&pty.raw(), &stored);
+    pty.resize(200, 24);
+    pty.expect("CREATED               LAST USED             EXPIRES IN");
+    pty.expect("backlog    0");
+    pty.keys("q");
+    assert_eq!(pty.wait().code(), Some(0));
+    assert!(pty.raw().contains("\u{1b}[?1049l"), "the screen of before is back");
+
+    let mut pty = Pty::start(tool.command(&["watch", "--interval", "50ms"]), 80, 24);
+    pty.expect("sessions   16");
+    pty.keys("\u{3}");
+    assert_eq!(pty.wait().code(), Some(0), "Ctrl-C quits");
+}
+
+#[test]
+fn end_asks_before_it_ends() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let handle = fill(&store, true)[0].1.to_string();
+    for (answer, code, left) in [("n\n", 1, 16), ("\n", 1, 16), ("y\n", 0, 15)] {
+        let mut pty = Pty::start(tool.command(&["end", &handle[..8]]), 200, 5);
+        pty.expect("owner ada, label device 0, created 2");
+        pty.expect("End these sessions? [y/N]");
+        pty.keys(answer);
+        assert_eq!(pty.wait().code(), Some(code), "{answer:?}");
+        assert_eq!(tool.ok(&["count"]).trim(), left.to_string());
+    }
+    let mut pty = Pty::start(tool.command(&["end", "--everybody"]), 80, 5);
+    pty.expect("End the sessions of all visitors, 15 in all? [y/N]");
+    pty.signal(Signal::INT);
+    assert_eq!(pty.wait().code(), Some(130));
+    assert_eq!(tool.ok(&["count"]).trim(), "15");
+}
+
+#[test]
+fn interrupted_work_shows_how_far_it_got() {
+    let (tool, store) = store(|builder| builder.expiring().partitions(16));
+    fill(&store, true);
+    // Each partition takes several round trips.
+    let slow = Tool::new(
+        format!("redis://127.0.0.1:{}", slow_pipe(shared().port(), Duration::from_millis(20))),
+        &*tool.prefix,
+    );
+    for (args, title, far) in [
+        (&["verify", "--dry-run"][..], "verifying", "looked at"),
+        (&["end", "--everybody", "--yes"], "ending", "sessions have ended, looked at"),
+    ] {
+        let mut pty = Pty::start(slow.command(args), 80, 24);
+        pty.expect(title);
+        pty.expect(" of ");
+        pty.signal(Signal::INT);
+        assert_eq!(pty.wait().code(), Some(130), "{args:?}: {:#?}", pty.screen());
+        pty.expect("interrupted: ");
+        pty.expect(far);
+    }
+    assert_ne!(tool.ok(&["count"]).trim(), "0", "most sessions are left");
+}
