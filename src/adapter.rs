@@ -1,13 +1,16 @@
 //! The work that the adapters of all frameworks share: open the session, then commit it, or drop its changes after an error.
 //!
-//! The modules [`rouille`] and [`tiny_http`] use it, and are public as `threaded_sessions::rouille` and `::tiny_http`.
+//! The modules [`http`], [`rouille`] and [`tiny_http`] use it, and are public as `threaded_sessions::http`, `::rouille` and
+//! `::tiny_http`.
 //! Invariant: after an error nothing more is stored, and a request has its session open at most once.
 
-#[cfg(feature = "clap")]
+#[cfg(all(feature = "clap", any(feature = "rouille", feature = "tiny-http")))]
 mod accept;
 mod error_page;
 mod failures;
 mod handler;
+#[cfg(feature = "http")]
+pub mod http;
 mod nesting;
 #[cfg(feature = "rouille")]
 pub mod rouille;
@@ -43,31 +46,33 @@ pub(crate) struct Open<'m, T> {
     _nesting: OpenSession,
 }
 
-/// The parts of a request that decide whether its session may be opened, and which one it is.
-pub(crate) struct Head<'r> {
-    pub(crate) method: &'r str,
-    /// The target of the request line, undecoded.
-    pub(crate) target: &'r str,
+/// The parts of a request that name its session, and those that decide whether it may be opened.
+pub(crate) struct Incoming<O, C, A> {
     pub(crate) identity: RequestIdentity,
+    /// Checks that the request comes from no other origin.
+    pub(crate) check_origin: O,
+    /// The values of the `Cookie` headers.
+    pub(crate) cookies: C,
+    /// The values of the `Authorization` headers.
+    pub(crate) authorization: A,
 }
 
-/// Opens the session that the cookies in the request headers name, or the token, unless the request comes from another origin. A
-/// browser sends no token on behalf of another origin.
+/// Opens the session that the cookies of a request name, or the token, unless the request comes from another origin. A browser
+/// sends no token on behalf of another origin.
 pub(crate) fn open<'m, 'h, T: Default + 'static>(
     sessions: &'m SessionManager<T>,
     purpose: Purpose,
-    request: Head<'_>,
-    headers: impl Iterator<Item = (&'h str, &'h str)> + Clone,
+    request: Incoming<impl FnOnce() -> Result<()>, impl Iterator<Item = &'h str>, impl Iterator<Item = &'h str>>,
 ) -> Result<Open<'m, T>> {
     if !matches!(purpose, Purpose::Bearer) {
-        sessions.check_cross_origin(request.method, request.target, headers.clone())?;
+        (request.check_origin)()?;
     }
     let nesting = OpenSession::enter(sessions.identity(), request.identity)?;
     let session = match purpose {
-        Purpose::Any => sessions.open(cookies(headers))?,
-        Purpose::SignIn => sessions.open_for_sign_in(cookies(headers))?,
-        Purpose::Peek => sessions.peek(cookies(headers))?,
-        Purpose::Bearer => sessions.open_bearer(values(headers, "Authorization"))?,
+        Purpose::Any => sessions.open(request.cookies)?,
+        Purpose::SignIn => sessions.open_for_sign_in(request.cookies)?,
+        Purpose::Peek => sessions.peek(request.cookies)?,
+        Purpose::Bearer => sessions.open_bearer(request.authorization)?,
     };
     Ok(Open { sessions, session, _nesting: nesting })
 }
@@ -100,11 +105,20 @@ impl<T: 'static> Open<'_, T> {
     }
 }
 
-/// Returns `true` if a response reports a success although the change was lost, or belongs to a request with an old token.
-pub(crate) fn is_success_lost(status: u16, committed: &Committed) -> bool {
+/// Returns a response, or the failure of a request whose response reports a success although the change was lost, or which came
+/// with an old token.
+pub(crate) fn reject_lost<'r, R>(
+    response: R,
+    status: u16,
+    committed: Committed,
+    line: impl FnOnce() -> RequestLine<'r>,
+) -> Result<R, Failure> {
     // A client with an old token must not take a 401 for the end of its session.
     let has_old_token = committed.carrier() == Carrier::Bearer && committed.outcome() == Outcome::Detached;
-    committed.outcome().is_lost() && (status < 400 || has_old_token)
+    match committed.outcome().is_lost() && (status < 400 || has_old_token) {
+        true => Err(Failure::lost(&line(), committed)),
+        false => Ok(response),
+    }
 }
 
 /// The error of a handler or of a commit, and the headers for the error page.
@@ -114,11 +128,14 @@ pub(crate) struct Ended {
 }
 
 /// Returns the values of the `Cookie` headers.
+#[cfg(any(feature = "rouille", feature = "tiny-http"))]
 pub(crate) fn cookies<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> impl Iterator<Item = &'h str> {
     values(headers, "Cookie")
 }
 
-fn values<'h>(
+/// Returns the values of the headers of this name.
+#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+pub(crate) fn values<'h>(
     headers: impl Iterator<Item = (&'h str, &'h str)>,
     wanted: &'static str,
 ) -> impl Iterator<Item = &'h str> {

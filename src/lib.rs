@@ -73,7 +73,7 @@
 //!
 //! # Imports
 //!
-//! Import the names that you use. Do not write `use threaded_sessions::*`, because the modules `rouille` and `tiny_http` and the
+//! Import the names that you use. Do not write `use threaded_sessions::*`, because the modules `http`, `rouille` and `tiny_http` and the
 //! re-exported crates `redis`, `r2d2` and `rustls` would hide the crates of the same names. Import a function of an adapter by its
 //! full path. Then `rouille` is still the crate:
 //!
@@ -97,6 +97,7 @@
 //! | to | take |
 //! |---|---|
 //! | serve with rouille or tiny_http | the modules `rouille` and `tiny_http` (features `rouille`, `tiny-http`) |
+//! | serve with oxhttp, touche, cgi, hyper or another server on the crate `http` | the module `http` (feature `http`) |
 //! | let an operator set what is an operator's business, and stop in order | the module `args` (feature `clap`) |
 //! | serve with anything else, or nothing | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
 //! | work with a session | [`Session`]; with named values instead of a type of one's own, [`Attributes`] |
@@ -123,6 +124,7 @@
 //! |---|---|
 //! | take a store, set timeouts, size pool and memory | [`choosing`] |
 //! | copy a login, forms, devices, an error page and more | [`recipes`] |
+//! | serve with the types of the crate `http` | [`servers`] |
 //! | test an application, or a store of one's own | [`testing`] |
 //! | run it: metrics, logs, keys, Redis's settings, deploys | [`operating`] |
 //! | run it on one server, Sentinel or a cluster, over TLS | [`topologies`] |
@@ -138,6 +140,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
+//! | `http` | the module `http`: sessions for servers with the types of the crate `http` |
 //! | `rouille` | the module `rouille`: sessions for rouille handlers |
 //! | `tiny-http` | the module `tiny_http`: sessions for tiny_http servers |
 //! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their orderly end |
@@ -167,7 +170,7 @@
 //! # Versions
 //!
 //! - **The crate** follows semantic versioning. `redis` and `r2d2`, which it re-exports, are part of its interface, and so are
-//!   [`Bytes`](store::Bytes) of `bytes` 1, and the `Value` of `serde_json` 1 in [`Attributes::iter`].
+//!   `http` 1 with its feature, [`Bytes`](store::Bytes) of `bytes` 1, and the `Value` of `serde_json` 1 in [`Attributes::iter`].
 //! - **Stored sessions** outlive a release. Their layout, the [`Envelope`](codec::Envelope), carries a version of its own,
 //!   now 1. A release that writes another one reads the one before, so that nobody is logged out by an upgrade. A payload of a
 //!   newer version than a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in
@@ -175,7 +178,7 @@
 //! - **Rust:** 1.88 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
 //! - **Redis:** 7.0 or newer, or Valkey.
 
-#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+#[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
 mod adapter;
 mod all;
 mod attributes;
@@ -233,6 +236,11 @@ guides! {
 #[doc = include_str!("../docs/recipes.md")]
 pub mod recipes {}
 
+// Its snippets need this feature.
+#[cfg(any(all(doc, not(doctest)), all(doctest, feature = "http")))]
+#[doc = include_str!("../docs/servers.md")]
+pub mod servers {}
+
 // With the feature `testing`, the guide is part of the page of that module.
 #[cfg(all(any(doc, doctest), not(feature = "testing")))]
 #[doc = include_str!("../docs/testing.md")]
@@ -245,13 +253,16 @@ pub use ::cookie::SameSite;
 pub use rustls;
 pub use {r2d2, redis};
 
+#[cfg(feature = "http")]
+#[doc(inline)]
+pub use self::adapter::http;
 #[cfg(feature = "rouille")]
 #[doc(inline)]
 pub use self::adapter::rouille;
 #[cfg(feature = "tiny-http")]
 #[doc(inline)]
 pub use self::adapter::tiny_http;
-#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+#[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
 pub use self::adapter::{ErrorPage, Failure, HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult};
 pub use self::all::{AllSessions, EndedByHandle, FoundByHandle, HandlePrefix, SessionInfo, Walk};
 pub use self::attributes::Attributes;

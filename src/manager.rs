@@ -35,7 +35,7 @@ pub(crate) use self::save::Changes;
 pub(crate) use self::timeouts::Timeouts;
 pub use self::update::SignIn;
 pub use self::update_all::UpdatedAll;
-#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+#[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
 use crate::adapter::ErrorPages;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
@@ -91,7 +91,7 @@ struct Inner<T> {
     on_cap: OnCap,
     bounded: Bounded,
     observers: Observers,
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     error_pages: ErrorPages,
 }
 
@@ -113,13 +113,13 @@ impl<T: 'static> SessionManager<T> {
     }
 
     /// Returns a number that only clones of this manager have, as long as one of them exists.
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
 
     /// Returns the functions of the application for failed requests.
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn error_pages(&self) -> &ErrorPages {
         &self.0.error_pages
     }

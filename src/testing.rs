@@ -16,7 +16,7 @@
 //!     .idle_timeout(Duration::from_secs(600))
 //!     .build()?;
 //!
-//! // With rouille this is `Browser::rouille`, with tiny_http `Browser::tiny_http`.
+//! // With rouille this is `Browser::rouille`, with tiny_http `Browser::tiny_http`, with the crate `http` `Browser::http`.
 //! let app = Browser::new(|request| {
 //!     let mut visits = sessions.open(request.header("Cookie")).unwrap();
 //!     *visits += 1;
@@ -41,6 +41,8 @@
 #![cfg_attr(any(doc, doctest), doc = include_str!("../docs/testing.md"))]
 
 mod exchange;
+#[cfg(feature = "http")]
+mod http;
 mod jar;
 #[cfg(feature = "rouille")]
 mod rouille;
@@ -90,7 +92,7 @@ pub struct Browser<'a> {
 impl<'a> Browser<'a> {
     /// Creates a browser for any application, as a function from a request to a page.
     ///
-    /// For rouille and tiny_http take `Browser::rouille` and `Browser::tiny_http`.
+    /// For rouille, tiny_http and the types of the crate `http` take `Browser::rouille`, `Browser::tiny_http` and `Browser::http`.
     pub fn new(app: impl Fn(&Request) -> Page + Send + Sync + 'a) -> Self {
         Self {
             app: Arc::new(app),

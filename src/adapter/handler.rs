@@ -99,12 +99,12 @@ impl<R: HandlerResponse> IntoHandlerResult for HandlerResult<R> {
 
 /// Makes responses of a framework return values of handlers.
 macro_rules! response {
-    ($response:ty $(, $body:ident)?) => {
-        impl $(<$body: std::io::Read>)? sealed::Sealed for $response {}
+    ($response:ty $(, $body:ident $(: $bound:path)?)?) => {
+        impl $(<$body $(: $bound)?>)? sealed::Sealed for $response {}
 
-        impl $(<$body: std::io::Read>)? HandlerResponse for $response {}
+        impl $(<$body $(: $bound)?>)? HandlerResponse for $response {}
 
-        impl $(<$body: std::io::Read>)? IntoHandlerResult for $response {
+        impl $(<$body $(: $bound)?>)? IntoHandlerResult for $response {
             type Response = Self;
 
             fn into_handler_result(self) -> HandlerResult<Self> {
@@ -114,7 +114,9 @@ macro_rules! response {
     };
 }
 
+#[cfg(feature = "http")]
+response!(http::Response<B>, B);
 #[cfg(feature = "rouille")]
 response!(rouille::Response);
 #[cfg(feature = "tiny-http")]
-response!(tiny_http::Response<B>, B);
+response!(tiny_http::Response<B>, B: std::io::Read);

@@ -269,9 +269,13 @@ fn handle<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Result<(Response, Committed), Failure> {
     let line = line(request);
-    let head = adapter::Head { method: request.method(), target: request.raw_url(), identity: identity(request) };
-    let mut open =
-        adapter::open(sessions, purpose, head, request.headers()).map_err(|error| Failure::new(&line, error))?;
+    let incoming = adapter::Incoming {
+        identity: identity(request),
+        check_origin: || sessions.check_cross_origin(request.method(), request.raw_url(), request.headers()),
+        cookies: adapter::cookies(request.headers()),
+        authorization: adapter::values(request.headers(), "Authorization"),
+    };
+    let mut open = adapter::open(sessions, purpose, incoming).map_err(|error| Failure::new(&line, error))?;
     let result = handler(&mut open.session).into_handler_result();
     let (mut response, committed) =
         open.finish(result).map_err(|ended| Failure::new(&line, ended.error).with_committed(ended.committed))?;
@@ -285,14 +289,11 @@ fn complete<T: 'static>(
     request: &Request,
     result: Result<(Response, Committed), Failure>,
 ) -> Response {
-    let failure = match result {
-        Ok((response, committed)) if adapter::is_success_lost(response.status_code, &committed) => {
-            Failure::lost(&line(request), committed)
-        }
-        Ok((response, _)) => return response,
-        Err(failure) => failure,
-    };
-    error_response(sessions, &failure)
+    let settled = result.and_then(|(response, committed)| {
+        let status = response.status_code;
+        adapter::reject_lost(response, status, committed, || line(request))
+    });
+    settled.unwrap_or_else(|failure| error_response(sessions, &failure))
 }
 
 fn line(request: &Request) -> RequestLine<'_> {

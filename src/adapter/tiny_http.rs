@@ -226,9 +226,15 @@ fn handle<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Respons
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> Result<(Response<R>, Committed), Failure> {
     let identity = RequestIdentity { address: ptr::from_ref(&*request).addr(), copy: None };
-    let head = adapter::Head { method: request.method().as_str(), target: request.url(), identity };
-    let mut open = adapter::open(sessions, purpose, head, headers(request.headers()))
-        .map_err(|error| Failure::new(&line(request), error))?;
+    let incoming = adapter::Incoming {
+        identity,
+        check_origin: || {
+            sessions.check_cross_origin(request.method().as_str(), request.url(), headers(request.headers()))
+        },
+        cookies: adapter::cookies(headers(request.headers())),
+        authorization: adapter::values(headers(request.headers()), "Authorization"),
+    };
+    let mut open = adapter::open(sessions, purpose, incoming).map_err(|error| Failure::new(&line(request), error))?;
     let result = handler(&mut open.session, request).into_handler_result();
     let (response, committed) = open
         .finish(result)
@@ -242,14 +248,11 @@ fn complete<T: 'static, R: Read + Send + 'static>(
     request: &Request,
     result: Result<(Response<R>, Committed), Failure>,
 ) -> ResponseBox {
-    let failure = match result {
-        Ok((response, committed)) if adapter::is_success_lost(response.status_code().0, &committed) => {
-            Failure::lost(&line(request), committed)
-        }
-        Ok((response, _)) => return response.boxed(),
-        Err(failure) => failure,
-    };
-    error_response(sessions, &failure)
+    let settled = result.and_then(|(response, committed)| {
+        let status = response.status_code().0;
+        adapter::reject_lost(response, status, committed, || line(request))
+    });
+    settled.map_or_else(|failure| error_response(sessions, &failure), Response::boxed)
 }
 
 fn line(request: &Request) -> RequestLine<'_> {

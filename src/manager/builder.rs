@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::bounded::Bounded;
 use super::{Inner, SessionManager};
-#[cfg(any(feature = "rouille", feature = "tiny-http"))]
+#[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
 use crate::adapter::{ErrorPage, ErrorPages, Failure};
 use crate::codec::Fenced;
 use crate::cookie::SessionCookie;
@@ -232,7 +232,7 @@ impl<T: 'static> Inner<T> {
             on_cap: OnCap::EndOldest,
             bounded: Bounded::default(),
             observers: Observers::default(),
-            #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+            #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
             error_pages: ErrorPages::default(),
         }
     }
@@ -569,7 +569,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// # let _ = sessions;
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub fn error_page(self, page: impl Fn(&Failure) -> ErrorPage + Send + Sync + 'static) -> Self {
         self.with(|inner| inner.error_pages.page = Some(Arc::new(page)))
     }
@@ -593,7 +593,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// # let _ = sessions;
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub fn route_name(self, name: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         self.with(|inner| inner.error_pages.route_name = Some(Arc::new(name)))
     }

@@ -156,7 +156,7 @@ impl<T: 'static> SessionManager<T> {
     /// # Errors
     ///
     /// Returns an error if another session of the request could not be ended.
-    #[cfg(any(feature = "rouille", feature = "tiny-http"))]
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn keep_stored(&self, session: &Session<T>) -> Result<Committed> {
         let inner = &*self.0;
         if session.is_renewal_stored {
