@@ -184,11 +184,13 @@ pub mod contract;
 mod cookie;
 mod cross_origin;
 mod csrf;
+mod ended;
 mod error;
 mod fence;
 mod flash;
 mod id;
 mod jitter;
+mod listener;
 mod manager;
 mod operation;
 mod process;
@@ -258,9 +260,11 @@ pub use self::clock::Clock;
 pub use self::codec::MessagePack;
 #[doc(inline)]
 pub use self::codec::{Codec, Json};
+pub use self::ended::{EndReason, Ended};
 pub use self::error::{BoxError, Error, ErrorKind, Result};
 pub use self::flash::Flash;
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
+pub use self::listener::{Listener, ListenerBuilder, Watch};
 pub use self::manager::{
     BoundSession, Committed, OnConflict, Outcome, SessionManager, SessionManagerBuilder, Unreadable,
 };

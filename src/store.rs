@@ -58,6 +58,7 @@
 //! [`RedisSessionStore`](crate::RedisSessionStore) and [`MemorySessionStore`](crate::MemorySessionStore).
 
 mod companion;
+mod feed;
 mod index;
 pub(crate) mod memory;
 pub(crate) mod redis;
@@ -72,6 +73,7 @@ pub use bytes::Bytes;
 use serde::Serialize;
 
 pub use self::companion::Companion;
+pub use self::feed::{EndFeed, EndNews};
 pub use self::index::{Belonging, Ending, Entry, Expired, OnVerified, Reaped, SessionIndex, Verified, VerifyOptions};
 pub use self::walk::{EndedAll, KeyPage, KeyPages, OnProgress, Progress, SessionKey, Snapshot};
 use crate::{Error, Handle, RedisWarning, Result, SessionId, operation, serialize};
@@ -213,6 +215,15 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the errors of [`RedisSessionStore::check`](crate::RedisSessionStore::check) if the store is in Redis.
     fn check(&self) -> Result<Vec<RedisWarning>> {
         Ok(Vec::new())
+    }
+
+    /// Opens a feed of the sessions that end from now on, in this process and in all others. A [listener](crate::Listener) uses it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store does not announce ends, which is the default.
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        Err(feed::unsupported())
     }
 
     /// How the store is doing, without asking anybody.
@@ -528,6 +539,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn check(&self) -> Result<Vec<RedisWarning>> {
         (**self).check()
+    }
+
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        (**self).end_feed()
     }
 
     fn health(&self) -> Health {

@@ -7,16 +7,19 @@ mod sessions;
 
 use std::fmt;
 use std::iter;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
+use crossbeam_channel::Receiver;
+
 use self::sessions::{Entry, Extras, Sessions};
 use super::{
-    Belonging, Bytes, Created, Ending, Found, KeyPage, KeyPages, Progress, RENEWED_FOR, Reaped, Saved, SessionIndex,
-    SessionKey, SessionStore, Snapshot, Stored, Touch, Verified, VerifyOptions, Version, Write, companion, index,
-    ttl_millis,
+    Belonging, Bytes, Created, EndFeed, EndNews, Ending, Found, KeyPage, KeyPages, Progress, RENEWED_FOR, Reaped,
+    Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Stored, Touch, Verified, VerifyOptions, Version, Write,
+    companion, index, ttl_millis,
 };
-use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
+use crate::{Clock, EndReason, Ended, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
 
 /// Sessions in the memory of this process: the default for development and tests, and enough for a program that is one
 /// process and may forget its sessions when it ends.
@@ -63,6 +66,16 @@ impl MemorySessionStore {
         let (mut sessions, now) = self.lock();
         sessions.evict(now);
         (sessions, now)
+    }
+
+    /// Ends a session, and returns whether it was live.
+    fn end_one(&self, id: &SessionId, reason: EndReason) -> bool {
+        let (mut sessions, _) = self.open();
+        let lives = matches!(sessions.entries.get(id), Some((_, Entry::Session { .. })));
+        if lives {
+            sessions.end(id, reason);
+        }
+        lives
     }
 
     /// Locks all sessions, including expired ones that are not removed yet.
@@ -141,6 +154,7 @@ impl SessionStore for MemorySessionStore {
             Some(outcome) => outcome,
             None => {
                 let extras = sessions.extras_of(old);
+                sessions.announce_renewal(old, new);
                 sessions.bury(*old, now + ttl_millis(RENEWED_FOR), self.capacity);
                 Saved::Stored(sessions.put_session(*new, write, extras, now))
             }
@@ -148,12 +162,7 @@ impl SessionStore for MemorySessionStore {
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
-        let (mut sessions, _) = self.open();
-        let lives = matches!(sessions.entries.get(id), Some((_, Entry::Session { .. })));
-        if lives {
-            sessions.take(id);
-        }
-        Ok(lives)
+        Ok(self.end_one(id, EndReason::Destroyed))
     }
 
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
@@ -193,8 +202,12 @@ impl SessionStore for MemorySessionStore {
     }
 
     fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
-        let ids = keys.iter().filter_map(id_of);
-        ids.map(|id| self.delete(&id)).try_fold(0, |ended, existed| Ok(ended + u64::from(existed?)))
+        Ok(keys.iter().filter_map(id_of).map(|id| u64::from(self.end_one(&id, EndReason::Ended))).sum())
+    }
+
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        let ends = self.lock().0.feed();
+        Ok(Box::new(Feed { store: self.clone(), ends, is_ready: false }))
     }
 }
 
@@ -256,7 +269,7 @@ impl SessionIndex for MemorySessionStore {
         }
         let ended: Vec<SessionId> = ids.into_iter().filter(ends).collect();
         for id in &ended {
-            sessions.take(id);
+            sessions.end(id, EndReason::Ended);
         }
         Ok(ended.len() as u64)
     }
@@ -265,7 +278,7 @@ impl SessionIndex for MemorySessionStore {
         let (mut sessions, _) = self.open();
         let ids = sessions.live();
         for id in &ids {
-            sessions.take(id);
+            sessions.end(id, EndReason::Ended);
         }
         Ok(ids.len() as u64)
     }
@@ -273,6 +286,26 @@ impl SessionIndex for MemorySessionStore {
     /// Finds nothing, because the index and the sessions share one table.
     fn verify(&self, _options: VerifyOptions<'_>) -> Result<Verified> {
         Ok(Verified::default())
+    }
+}
+
+/// The feed of a listener. It removes expired sessions while it waits, so their ends arrive without any other operation.
+struct Feed {
+    store: MemorySessionStore,
+    ends: Receiver<Ended>,
+    is_ready: bool,
+}
+
+impl EndFeed for Feed {
+    fn next(&mut self, wait: Duration) -> Result<EndNews> {
+        if !mem::replace(&mut self.is_ready, true) {
+            return Ok(EndNews::Ready);
+        }
+        if let Ok(ended) = self.ends.try_recv() {
+            return Ok(EndNews::Ended(ended));
+        }
+        drop(self.store.open());
+        Ok(self.ends.recv_timeout(wait).map_or(EndNews::Quiet, EndNews::Ended))
     }
 }
 

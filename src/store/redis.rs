@@ -6,6 +6,7 @@
 
 mod builder;
 mod check;
+mod feed;
 mod first;
 mod index;
 mod keys;
@@ -41,10 +42,10 @@ pub use self::net::pool::RedisPool;
 use self::net::pool::{Answer, To};
 #[cfg(feature = "clap")]
 pub(crate) use self::recorded::check_url;
-use self::script::Scripts;
+use self::script::{Ends, Scripts};
 use super::{
-    Bind, Created, DATA_GRACE_PERIOD, Found, Health, KeyPages, Saved, SessionIndex, SessionKey, SessionStore, Snapshot,
-    Stored, Touch, Version, Write, companion,
+    Bind, Created, DATA_GRACE_PERIOD, EndFeed, Found, Health, KeyPages, Saved, SessionIndex, SessionKey, SessionStore,
+    Snapshot, Stored, Touch, Version, Write, companion,
 };
 use crate::{Error, Handle, Result, SessionId, operation};
 
@@ -83,6 +84,7 @@ pub struct RedisSessionStore {
     /// The suffixes of the companions that the store keeps.
     companions: Vec<String>,
     foreign_keys: Arc<ForeignKeys>,
+    ends: Ends,
 }
 
 impl RedisSessionStore {
@@ -120,9 +122,9 @@ impl RedisSessionStore {
         self.keys.session(id)
     }
 
-    fn new(pool: RedisPool, keys: Keys, expiring: bool) -> Self {
-        let scripts = Arc::new(Scripts::new(grace(expiring), &[]));
-        Self { pool, keys, scripts, expiring, companions: Vec::new(), foreign_keys: Arc::default() }
+    fn new(pool: RedisPool, keys: Keys, expiring: bool, ends: Ends) -> Self {
+        let scripts = Arc::new(Scripts::new(grace(expiring), &[], ends));
+        Self { pool, keys, scripts, expiring, companions: Vec::new(), foreign_keys: Arc::default(), ends }
     }
 }
 
@@ -191,14 +193,17 @@ impl SessionStore for RedisSessionStore {
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
         let key = self.keys.session(id);
-        let deleted =
-            if self.single_command() { single::delete(self, &key)? } else { scripted::delete(self, id, &key)? };
+        let deleted = if self.single_command() && !self.ends.are_noted() {
+            single::delete(self, &key)?
+        } else {
+            scripted::delete(self, id, &key)?
+        };
         Ok(deleted == Value::Int(1))
     }
 
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
         companion::keep(&mut self.companions, suffixes)?;
-        self.scripts = Arc::new(Scripts::new(grace(self.expiring), &self.companions));
+        self.scripts = Arc::new(Scripts::new(grace(self.expiring), &self.companions, self.ends));
         Ok(())
     }
 
@@ -230,6 +235,10 @@ impl SessionStore for RedisSessionStore {
 
     fn check(&self) -> Result<Vec<RedisWarning>> {
         Self::check(self)
+    }
+
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        feed::open(self)
     }
 
     fn health(&self) -> Health {
@@ -298,6 +307,7 @@ impl fmt::Debug for RedisSessionStore {
             .field("keys", &self.keys)
             .field("expiring", &self.expiring)
             .field("companions", &self.companions)
+            .field("ends", &self.ends)
             .finish_non_exhaustive()
     }
 }

@@ -6,9 +6,11 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
 use super::{handle, stored};
 use crate::store::{Bind, Bytes, Companion, DATA_GRACE_PERIOD, Expired, Reaped, Saved, Version, Write};
-use crate::{SessionId, codec};
+use crate::{EndReason, Ended, SessionId, codec};
 
 /// Sessions and tombstones of renewed ids, each with its deadline in milliseconds since 1970.
 #[derive(Default)]
@@ -26,6 +28,8 @@ pub(super) struct Sessions {
     is_asked: bool,
     /// Expired sessions that wait for a reaper, the longest overdue first, each with its deadline.
     expired: VecDeque<(u64, Expired)>,
+    /// The feeds that receive each end.
+    feeds: Vec<Sender<Ended>>,
 }
 
 pub(super) enum Entry {
@@ -117,6 +121,7 @@ impl Sessions {
         {
             if let Some(Entry::Session { payload, .. }) = self.take(&id) {
                 evicted += 1;
+                self.announce(Ended::new(handle(&id), EndReason::Expired));
                 if self.keeps_expired() {
                     self.expired.push_back((deadline, Expired::new(handle(&id), payload)));
                 }
@@ -127,6 +132,29 @@ impl Sessions {
             self.expired.pop_front();
         }
         evicted
+    }
+
+    /// Opens a feed of the sessions that end from now on. It ends when the receiver is dropped.
+    pub(super) fn feed(&mut self) -> Receiver<Ended> {
+        let (feed, ends) = unbounded();
+        self.feeds.push(feed);
+        ends
+    }
+
+    fn announce(&mut self, ended: Ended) {
+        self.feeds.retain(|feed| feed.send(ended).is_ok());
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&mut self, id: &SessionId, reason: EndReason) {
+        if let Some(Entry::Session { .. }) = self.take(id) {
+            self.announce(Ended::new(handle(id), reason));
+        }
+    }
+
+    /// Announces that a session moved to a new id.
+    pub(super) fn announce_renewal(&mut self, old: &SessionId, new: &SessionId) {
+        self.announce(Ended::new(handle(old), EndReason::Renewed).with_successor(handle(new)));
     }
 
     pub(super) fn take(&mut self, id: &SessionId) -> Option<Entry> {
@@ -207,7 +235,7 @@ impl Sessions {
         let excess = sessions.len().saturating_sub(cap);
         let oldest = sessions.iter().map(|(_, id)| *id).filter(|id| id != kept);
         for id in oldest.take(excess).collect::<Vec<_>>() {
-            self.take(&id);
+            self.end(&id, EndReason::Cap);
         }
     }
 

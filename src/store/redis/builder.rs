@@ -17,6 +17,7 @@ use super::net::credentials::Credentials;
 use super::net::pool::{RedisPool, default_size};
 #[cfg(feature = "tls-rustls")]
 use super::net::tls::Trust;
+use super::script::Ends;
 use crate::{Error, Result, SessionId, operation};
 
 /// The default in a cluster: enough partitions to spread sessions evenly over some twenty nodes, and few enough for operations
@@ -52,6 +53,7 @@ pub struct RedisSessionStoreBuilder {
     mapper: KeyMapper,
     partitions: Option<u32>,
     expiring: bool,
+    announces: bool,
 }
 
 enum Source {
@@ -84,6 +86,7 @@ impl fmt::Debug for RedisSessionStoreBuilder {
             .field("mapper", &self.mapper)
             .field("partitions", &self.partitions)
             .field("expiring", &self.expiring)
+            .field("announces", &self.announces)
             .finish_non_exhaustive()
     }
 }
@@ -98,6 +101,7 @@ impl Default for RedisSessionStoreBuilder {
             mapper: KeyMapper::Plain,
             partitions: None,
             expiring: false,
+            announces: false,
         }
     }
 }
@@ -242,6 +246,20 @@ impl RedisSessionStoreBuilder {
         Self { expiring: true, ..self }
     }
 
+    /// Announces each end and each renewal of a session to the [listeners](crate::Listener) of all processes. Defaults to no
+    /// announcements, which cost nothing.
+    ///
+    /// The script that ends a session publishes its key and the reason, in the same step, on a channel such as `sessions:ended`,
+    /// which is a sharded channel in a cluster. A key that is published is dead, but contains the id. A failover that loses the
+    /// last writes can revive such a session, so use [`hashed_keys`](Self::hashed_keys) as well.
+    ///
+    /// All programs that end sessions of the store must have this setting, and their user in Redis the right to use the channel.
+    /// [`check`](RedisSessionStore::check) warns if the right is missing. A plain store does not announce that a session expired,
+    /// because Redis drops it. An expiring store announces it when the reaper removes the session.
+    pub fn announce_ends(self) -> Self {
+        Self { announces: true, ..self }
+    }
+
     /// Builds the store. Returns immediately, like [`RedisSessionStore::open`].
     ///
     /// # Errors
@@ -268,7 +286,8 @@ impl RedisSessionStoreBuilder {
         };
         let partitions = self.partitions.unwrap_or(if pool.is_cluster() { PARTITIONS_IN_CLUSTER } else { 1 });
         let keys = Keys::new(self.prefix, self.mapper, partitions, pool.is_cluster())?;
-        Ok(RedisSessionStore::new(pool, keys, self.expiring))
+        let publish = self.announces.then_some(if pool.is_cluster() { "SPUBLISH" } else { "PUBLISH" });
+        Ok(RedisSessionStore::new(pool, keys, self.expiring, Ends { publish, remember: None }))
     }
 }
 

@@ -245,6 +245,11 @@ impl Keys {
         self.index(id.partition(self.partitions))
     }
 
+    /// The channel on which scripts announce the ends of sessions of a partition. The scripts build the same name.
+    pub(super) fn channel(&self, partition: u32) -> String {
+        self.name(partition, "ended")
+    }
+
     /// The key base of the partition that a session is in.
     pub(super) fn base_of(&self, id: &SessionId) -> &str {
         self.base(id.partition(self.partitions))

@@ -11,6 +11,10 @@
 --#if companions
 --#include companions (defines companions_expire, companions_store, companions_delete)
 --#end
+--#if ends
+local reason = 'ended'
+--#include note_end (uses ARGV; defines note_end)
+--#end
 --#include principals (defines principals)
 local index, since, limit, p = KEYS[1], '(' .. ARGV[1], tonumber(ARGV[2]), principals(KEYS[1], ARGV[#ARGV])
 local keys, first, last, ended = ARGV, 3, #ARGV - 1, 0

@@ -1,0 +1,12 @@
+-- Notes that a live session has ended, for those who watch it and for those who still have its id. A script calls it right
+-- after it has deleted the session, so no failure here aborts a script. `reason` is 'destroyed', 'renewed', 'ended', 'cap' or
+-- 'expired'. `heir` is the handle of the session's new id after a renewal. The last argument of a script that uses it is the key
+-- base of the partition, from which the name of the channel follows.
+local function note_end(key, reason, heir)
+  --#if remembered
+  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
+  --#end
+  --#if announced
+  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
+  --#end
+end
