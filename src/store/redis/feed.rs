@@ -20,13 +20,23 @@ use crate::{EndReason, Ended, Error, ErrorKind, Handle, Result, jitter, operatio
 const FIRST_RESUBSCRIBE_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often the feed asks a cluster which nodes have the channels. A node that became a replica keeps its subscribers, and
+/// passes on only a part of the messages.
+const OWNER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The subscription to the channels of some partitions at their server.
+struct Line {
+    server: Arc<Server>,
+    partitions: Vec<u32>,
+    subscription: Subscription,
+}
+
 struct Feed {
     store: RedisSessionStore,
-    subscriptions: Vec<Subscription>,
-    /// The partitions of each subscription.
-    partitions: Vec<Vec<u32>>,
+    lines: Vec<Line>,
     /// The partitions that no subscription has.
     missing: Vec<u32>,
+    next_owner_check: Instant,
     next_attempt: Instant,
     pause: Duration,
     ended: VecDeque<Ended>,
@@ -41,8 +51,8 @@ pub(super) fn open(store: &RedisSessionStore) -> Result<Box<dyn EndFeed>> {
     }
     Ok(Box::new(Feed {
         store: store.clone(),
-        subscriptions: Vec::new(),
-        partitions: Vec::new(),
+        lines: Vec::new(),
+        next_owner_check: Instant::now(),
         missing: (0..store.keys.partitions()).collect(),
         next_attempt: Instant::now(),
         pause: FIRST_RESUBSCRIBE_PAUSE,
@@ -59,12 +69,14 @@ impl EndFeed for Feed {
         if !self.missing.is_empty() && Instant::now() >= self.next_attempt {
             self.subscribe()?;
         }
-        if self.subscriptions.is_empty() {
+        if self.lines.is_empty() {
             thread::sleep(wait);
         } else {
             self.receive(wait)?;
         }
-        if !self.is_ready && self.missing.is_empty() && self.subscriptions.iter().all(Subscription::is_confirmed) {
+        self.check_owners()?;
+        let is_confirmed = |line: &Line| line.subscription.is_confirmed();
+        if !self.is_ready && self.missing.is_empty() && self.lines.iter().all(is_confirmed) {
             (self.is_ready, self.pause) = (true, FIRST_RESUBSCRIBE_PAUSE);
             return Ok(EndNews::Ready);
         }
@@ -86,8 +98,7 @@ impl Feed {
             match Subscription::open(&server.manager, sharded, &channels) {
                 Ok(subscription) => {
                     self.missing.retain(|partition| !partitions.contains(partition));
-                    self.subscriptions.push(subscription);
-                    self.partitions.push(partitions);
+                    self.lines.push(Line { server, partitions, subscription });
                 }
                 Err(error) => failure = Some(connect_error(operation::LISTEN_FOR_ENDS, &error)),
             }
@@ -114,26 +125,50 @@ impl Feed {
 
     /// Receives from all subscriptions, and drops those that fail.
     fn receive(&mut self, wait: Duration) -> Result<()> {
-        let ready = subscription::wait(&self.subscriptions, wait)
+        let ready = subscription::wait(self.lines.iter().map(|line| &line.subscription), wait)
             .map_err(|error| Error::new(ErrorKind::Other, operation::LISTEN_FOR_ENDS).with_source(error))?;
         let mut failure = None;
-        let partitions = mem::take(&mut self.partitions);
-        let subscriptions = mem::take(&mut self.subscriptions);
-        for ((mut subscription, partitions), is_ready) in subscriptions.into_iter().zip(partitions).zip(ready) {
+        for (mut line, is_ready) in mem::take(&mut self.lines).into_iter().zip(ready) {
             let ended = &mut self.ended;
-            match subscription.receive(is_ready, |message| ended.extend(decode_end(&message))) {
-                Ok(()) => {
-                    self.subscriptions.push(subscription);
-                    self.partitions.push(partitions);
-                }
+            match line.subscription.receive(is_ready, |message| ended.extend(decode_end(&message))) {
+                Ok(()) => self.lines.push(line),
                 Err(error) => {
-                    self.is_ready = false;
-                    self.missing.extend(partitions);
+                    self.miss(line);
                     failure = Some(connect_error(operation::LISTEN_FOR_ENDS, &error));
                 }
             }
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Drops the subscriptions to nodes of a cluster that have no longer all of their channels.
+    fn check_owners(&mut self) -> Result<()> {
+        if !self.store.pool.is_cluster() || Instant::now() < self.next_owner_check {
+            return Ok(());
+        }
+        self.next_owner_check = Instant::now() + OWNER_CHECK_INTERVAL;
+        let mut failure = None;
+        for line in mem::take(&mut self.lines) {
+            if line.partitions.iter().all(|&partition| self.may_be_at(partition, &line.server)) {
+                self.lines.push(line);
+            } else {
+                self.miss(line);
+                let why = "another node of the cluster has the channel now";
+                failure = Some(Error::new(ErrorKind::Unavailable, operation::LISTEN_FOR_ENDS).with_source(why));
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Returns `false` if another server has the channel of this partition.
+    fn may_be_at(&self, partition: u32, server: &Arc<Server>) -> bool {
+        let owner = self.store.pool.server_of(operation::LISTEN_FOR_ENDS, &self.store.keys.channel(partition));
+        owner.map_or(true, |owner| Arc::ptr_eq(&owner, server))
+    }
+
+    fn miss(&mut self, line: Line) {
+        self.is_ready = false;
+        self.missing.extend(line.partitions);
     }
 }
 

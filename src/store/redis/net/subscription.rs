@@ -157,8 +157,8 @@ impl Subscription {
 }
 
 /// Waits until at least one of the subscriptions has something to read. Returns for each whether it has.
-pub(crate) fn wait(subscriptions: &[Subscription], wait: Duration) -> io::Result<Vec<bool>> {
-    let mut watched: Vec<_> = subscriptions.iter().map(|subscription| subscription.stream.watch()).collect();
+pub(crate) fn wait<'a>(subscriptions: impl Iterator<Item = &'a Subscription>, wait: Duration) -> io::Result<Vec<bool>> {
+    let mut watched: Vec<_> = subscriptions.map(|subscription| subscription.stream.watch()).collect();
     let timeout = Timespec::try_from(wait).map_err(io::Error::other)?;
     match poll(&mut watched, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(watched.iter().map(|watched| !watched.revents().is_empty()).collect()),

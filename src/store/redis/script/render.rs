@@ -181,7 +181,7 @@ mod tests {
 
     /// The names of the kinds of store, which are the folders of their snapshots.
     const KINDS: [&str; 6] =
-        ["plain", "plain_companions", "plain_ends", "expiring", "expiring_companions", "expiring_ends"];
+        ["plain", "plain_companions", "plain_announced", "expiring", "expiring_companions", "expiring_announced"];
 
     /// The names of the scripts that a store with or without an index runs.
     fn names(expiring: bool) -> impl Iterator<Item = &'static str> {
@@ -195,8 +195,8 @@ mod tests {
             let none = Ends::default();
             check(expiring, &Kind { grace, suffixes: &[], ends: none });
             check(&format!("{expiring}_companions"), &Kind { grace, suffixes: &suffixes, ends: none });
-            let ends = Ends { publish: Some("PUBLISH"), remember: Some(Duration::from_secs(300)) };
-            check(&format!("{expiring}_ends"), &Kind { grace, suffixes: &suffixes, ends });
+            let ends = Ends { publish: Some("PUBLISH"), ..none };
+            check(&format!("{expiring}_announced"), &Kind { grace, suffixes: &suffixes, ends });
         }
     }
 

@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -32,11 +31,6 @@ end
 
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
-end
-local reason = 'cap'
-local function note_end(key, reason, heir)
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
-  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
 end
 local function principals(index, base)
   local function clock()
@@ -155,27 +149,33 @@ local function principals(index, base)
 
   return p
 end
-local key, index, old = KEYS[1], KEYS[2], nil
-local how, expected = ARGV[3 + companions], ARGV[4 + companions]
-local owner, cap, p = ARGV[5 + companions], ARGV[6 + companions], principals(index, ARGV[7 + companions])
-local same = how == 'revision' and string.sub(redis.call('GETRANGE', key, '0', '63'), 1, #expected) == expected
-local stored = not same and redis.call('GET', key)
-if not same and not stored then return 0 end
-local left = redis.call('PTTL', key)
-if not (left == -1 or left > grace) then return 0 end
-if not same and (how == 'revision' or how == 'all' and stored ~= expected) then
-  if stored == ARGV[1] then return 1 end
-  local left = redis.call('PTTL', key)
-  return {stored, (left == -1 and -1 or left - grace)}
+local owner, dry, base, p = ARGV[1], ARGV[2] == '1', ARGV[#ARGV], principals(KEYS[1], ARGV[#ARGV])
+local owners, set, reply = base .. 'principals', p.owned .. ARGV[1], {0, {}}
+
+local function drop(from, key)
+  reply[1] = reply[1] + 1
+  if not dry then redis.call('ZREM', from, key) end
 end
-local had, since = p.before_write(key, owner, cap)
-if ARGV[2] == '' then
-  redis.call('SET', key, ARGV[1])
-else
-  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+
+local function give(key)
+  if not dry then redis.call('HSET', owners, key, owner) end
 end
-companions_store(key, old)
-local deadline = redis.pcall('PEXPIRETIME', key)
-deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf'
-redis.pcall('ZADD', index, deadline, key)
-return p.after_write(key, owner, cap, had, since) and 2 or 1
+
+for position = 3, #ARGV - 1, 2 do
+  local given, key = ARGV[position] == '1', ARGV[position + 1]
+  local since, found = redis.call('ZSCORE', set, key), p.owners_of({key})[1]
+  if since and found ~= owner then
+    if redis.call('TYPE', key).ok ~= 'string' then
+      drop(set, key)
+    elseif not found and not (given and dry) then
+      give(key)
+      table.insert(reply[2], key)
+    elseif given and found and tonumber(since) > tonumber(redis.call('ZSCORE', p.owned .. found, key) or 0) then
+      give(key)
+      drop(p.owned .. found, key)
+    else
+      drop(set, key)
+    end
+  end
+end
+return reply

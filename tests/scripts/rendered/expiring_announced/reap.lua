@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -33,16 +32,14 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local reason = ARGV[2] and ARGV[1] or 'destroyed'
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
 local function note_end(key, reason, heir)
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
   redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
 end
 local function principals(index, base)
-  local function clock()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
-  end
   local function require_acl(command, key)
     if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
   end
@@ -155,15 +152,37 @@ local function principals(index, base)
 
   return p
 end
-local key, index, owner, base = KEYS[1], KEYS[2], nil, ARGV[#ARGV]
-local kind = redis.call('TYPE', key).ok
-if kind ~= 'string' and kind ~= 'none' then return redis.call('GET', key) end
-local has_owner = owner or redis.pcall('HGET', base .. 'principals', key)
-if has_owner then return principals(index, base).end_session(key) and 1 or 0 end
-local left = redis.call('PTTL', key)
-if left ~= -2 and not (left == -1 or left > grace) then return 0 end
-local was_live = redis.call('DEL', key)
-if was_live == 1 then note_end(key, reason) end
-companions_delete(key)
-redis.pcall('ZREM', index, key)
-return was_live
+local index, limit, payloads, base = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3]
+local call, now, reply = redis.call, clock(), {0, 0}
+local due = call('ZRANGE', index, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
+if #due == 0 then return reply end
+
+local p = call('EXISTS', base .. 'principals') == 1 and principals(index, base)
+local moved, gone, overdue = {}, {}, {}
+for _, key in ipairs(due) do
+  local left = call('PTTL', key)
+  if (left == -1 or left > grace) and (left ~= -1 or call('TYPE', key).ok == 'string') then
+    moved[#moved + 1] = left == -1 and '+inf' or now + left - grace
+    moved[#moved + 1] = key
+  else
+    gone[#gone + 1] = key
+    if left >= 0 then overdue[#overdue + 1] = key end
+  end
+end
+
+if payloads and #overdue > 0 then
+  for position, payload in ipairs(call('MGET', unpack(overdue))) do
+    if payload then
+      reply[#reply + 1] = overdue[position]
+      reply[#reply + 1] = payload
+    end
+  end
+end
+if #overdue > 0 then reply[1] = call('DEL', unpack(overdue)) end
+for _, key in ipairs(overdue) do note_end(key, 'expired') end
+for _, key in ipairs(gone) do companions_delete(key) end
+call('ZREM', index, '', unpack(gone))
+if #moved > 0 then redis.pcall('ZADD', index, unpack(moved)) end
+if p and #gone > 0 then p.unbind_all(gone) end
+if #due == tonumber(limit) then reply[2] = call('ZCOUNT', index, '-inf', now) end
+return reply

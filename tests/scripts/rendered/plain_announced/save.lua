@@ -1,7 +1,6 @@
 local grace, companions = 0, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -33,15 +32,20 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local reason = ARGV[2] and ARGV[1] or 'destroyed'
-local function note_end(key, reason, heir)
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
-  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
+local key, index, old = KEYS[1], KEYS[2], nil
+local how, expected = ARGV[3 + companions], ARGV[4 + companions]
+local same = how == 'revision' and string.sub(redis.call('GETRANGE', key, '0', '63'), 1, #expected) == expected
+local stored = not same and redis.call('GET', key)
+if not same and not stored then return 0 end
+if not same and (how == 'revision' or how == 'all' and stored ~= expected) then
+  if stored == ARGV[1] then return 1 end
+  local left = redis.call('PTTL', key)
+  return {stored, (left == -1 and -1 or left - grace)}
 end
-local key, index, owner, base = KEYS[1], KEYS[2], nil, ARGV[#ARGV]
-local kind = redis.call('TYPE', key).ok
-if kind ~= 'string' and kind ~= 'none' then return redis.call('GET', key) end
-local was_live = redis.call('DEL', key)
-if was_live == 1 then note_end(key, reason) end
-companions_delete(key)
-return was_live
+if ARGV[2] == '' then
+  redis.call('SET', key, ARGV[1])
+else
+  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+end
+companions_store(key, old)
+return 1

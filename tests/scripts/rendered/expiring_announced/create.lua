@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -33,9 +32,8 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local reason = ARGV[5] ~= '' and 'cap' or 'ended'
+local reason = 'cap'
 local function note_end(key, reason, heir)
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
   redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
 end
 local function principals(index, base)
@@ -155,33 +153,29 @@ local function principals(index, base)
 
   return p
 end
-local p, owner, limit, which, key = principals(KEYS[1], ARGV[6]), ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local set, ended = p.owned .. owner, 0
-if which ~= 'all' then
-  local holder, since = p.owners_of({key})[1], redis.call('ZSCORE', set, key)
-  local is_theirs = holder == owner or not holder and since
-  if which == 'only' then
-    if not is_theirs then return {0, 0} end
-    if ARGV[5] ~= '' and tonumber(since or 0) > tonumber(ARGV[5]) then return {0, 1} end
-    return {p.end_session(key, set) and 1 or 0, 0}
-  end
+local key, index, old = KEYS[1], KEYS[2], nil
+local base, cap = ARGV[#ARGV], ARGV[4 + companions]
+local owner = cap and ARGV[3 + companions]
+local stored = redis.call('GET', key)
+if stored then
   local left = redis.call('PTTL', key)
-  if not is_theirs or not (left == -1 or left > grace) then return {-1, 0} end
+  if (left == -1 or left > grace) then return stored == ARGV[1] and 1 or 0 end
 end
-
-local keys = redis.call('ZRANGE', set, 0, limit)
-local found = p.owners_of(keys)
-for position, other in ipairs(keys) do
-  if found[position] and found[position] ~= owner then
-    redis.pcall('ZREM', set, other)
-  elseif which == 'all' or other ~= key then
-    local done, was_live = pcall(p.end_session, other, set)
-    if not done and ended == 0 then p.fail(was_live) end
-    if not done then return {ended, 1} end
-    if was_live then ended = ended + 1 end
-  end
+local has_owner = owner or redis.pcall('HGET', base .. 'principals', key)
+local p = has_owner and principals(index, base)
+local had = p and p.before_write(key, owner, cap)
+if ARGV[2] == '' then
+  redis.call('SET', key, ARGV[1])
+else
+  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
 end
-if #keys <= limit then return {ended, 0} end
-local reply = redis.pcall('ZREM', set, keys[1] ~= key and keys[1] or keys[2])
-if type(reply) ~= 'number' and ended == 0 then p.fail(reply) end
-return {ended, 1}
+companions_store(key, old)
+local deadline = redis.pcall('PEXPIRETIME', key)
+deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf'
+redis.pcall('ZADD', index, deadline, key)
+for position, suffix in ipairs(suffixes) do
+  if ARGV[2 + position] == '=' then redis.pcall('DEL', key .. ':' .. suffix) end
+end
+if p then p.unbind(key, had) end
+if p and p.after_write(key, owner, cap) then return 2 end
+return 1

@@ -1,50 +1,13 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
-
-
-local function companions_expire(key)
-  local deadline = redis.pcall('PEXPIRETIME', key)
-  for _, suffix in ipairs(suffixes) do
-    if deadline == -1 then
-      redis.pcall('PERSIST', key .. ':' .. suffix)
-    elseif type(deadline) == 'number' then
-      redis.pcall('PEXPIREAT', key .. ':' .. suffix, deadline)
-    end
-  end
-end
-
-local function companions_store(key, old)
-  for position, suffix in ipairs(suffixes) do
-    local name, value = key .. ':' .. suffix, ARGV[2 + position]
-    if value ~= '=' and ARGV[2] == '' then
-      redis.pcall('SET', name, string.sub(value, 2))
-    elseif value ~= '=' then
-      redis.pcall('SET', name, string.sub(value, 2), 'PX', ARGV[2])
-    elseif old then
-      local moved = redis.pcall('RENAME', old .. ':' .. suffix, name)
-      if moved.err then redis.pcall('DEL', name) end
-    end
-  end
-  companions_expire(key)
-end
-
-local function companions_delete(key)
-  for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
-end
-local function require_acl(command, key)
-  if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
-end
-local reason = 'cap'
-local function note_end(key, reason, heir)
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
-  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
-end
 local function principals(index, base)
   local function clock()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  local function require_acl(command, key)
+    if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
   end
   local owners, owned = base .. 'principals', base .. 'principal:'
   local p, written, now = {owned = owned}, false, nil
@@ -155,51 +118,18 @@ local function principals(index, base)
 
   return p
 end
-local old, new, tombstone, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local how, expected = ARGV[4 + companions], ARGV[5 + companions]
-local base, cap = ARGV[#ARGV], ARGV[7 + companions]
-local owner = cap and ARGV[6 + companions]
-cap = ARGV[8 + companions]
-owner = cap and ARGV[7 + companions]
-local taken = redis.call('GET', new)
-if taken then
-  local left = redis.call('PTTL', new)
-  if (left == -1 or left > grace) then return taken == ARGV[1] and 1 or -1 end
+local owner, p = ARGV[1], principals(KEYS[1], ARGV[3])
+local entries = redis.call('ZRANGE', p.owned .. owner, 0, ARGV[2] - 1, 'REV', 'WITHSCORES')
+local keys, reply = {}, {}
+for position = 1, #entries, 2 do keys[#keys + 1] = entries[position] end
+local found = p.owners_of(keys)
+for position, key in ipairs(keys) do
+  if not found[position] or found[position] == owner then
+    local payload, left = redis.call('GET', key), redis.call('PTTL', key)
+    if payload and (left == -1 or left > grace) then
+      local since = math.max(0, math.min(tonumber(entries[2 * position]), 2 ^ 53))
+      reply[#reply + 1] = {key, payload, (left == -1 and -1 or left - grace), since}
+    end
+  end
 end
-local key = old
-local same = how == 'revision' and string.sub(redis.call('GETRANGE', key, '0', '63'), 1, #expected) == expected
-local stored = not same and redis.call('GET', key)
-if not same and not stored then return 0 end
-local left = redis.call('PTTL', key)
-if not (left == -1 or left > grace) then return 0 end
-if not same and (how == 'revision' or how == 'all' and stored ~= expected) then
-  if stored == ARGV[1] then return 1 end
-  local left = redis.call('PTTL', key)
-  return {stored, (left == -1 and -1 or left - grace)}
-end
-require_acl('DEL', old)
-local owners = redis.pcall('HMGET', base .. 'principals', old, new)
-local p = (owner or owners.err or owners[1] or owners[2]) and principals(index, base)
-local had, since, replaced
-if p then
-  had, since = p.before_write(old, owner, cap)
-  replaced = p.owner_of(new)
-end
-redis.call('SET', tombstone, '', 'PX', ARGV[3 + companions])
-key = new
-if ARGV[2] == '' then
-  redis.call('SET', key, ARGV[1])
-else
-  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
-end
-companions_store(key, old)
-local deadline = redis.pcall('PEXPIRETIME', key)
-deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf'
-redis.pcall('ZADD', index, deadline, key)
-redis.call('DEL', old)
-note_end(old, 'renewed', ARGV[6 + companions])
-companions_delete(old)
-redis.pcall('ZREM', index, old)
-if p then p.unbind(new, replaced) end
-if p and p.after_write(new, owner, cap, had, since, old) then return 2 end
-return 1
+return reply

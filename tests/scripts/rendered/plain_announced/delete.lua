@@ -1,7 +1,6 @@
 local grace, companions = 0, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -33,13 +32,14 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local key, index, data_ttl = KEYS[1], KEYS[2], ARGV[1] + 0
-local left = redis.call('PTTL', key)
-if not (left == -1 or left > grace) then return nil end
-if left == -1 or left > data_ttl then
-  if ARGV[2] then return (left == -1 and -1 or left - grace) end
-  if redis.call('TYPE', key).ok ~= 'string' then return nil end
+local reason = ARGV[2] and ARGV[1] or 'destroyed'
+local function note_end(key, reason, heir)
+  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
 end
-redis.call('PEXPIRE', key, ARGV[1])
-companions_expire(key)
-return data_ttl - grace
+local key, index, owner, base = KEYS[1], KEYS[2], nil, ARGV[#ARGV]
+local kind = redis.call('TYPE', key).ok
+if kind ~= 'string' and kind ~= 'none' then return redis.call('GET', key) end
+local was_live = redis.call('DEL', key)
+if was_live == 1 then note_end(key, reason) end
+companions_delete(key)
+return was_live

@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -33,13 +32,17 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local function clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+local function require_acl(command, key)
+  if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
+end
+local reason = 'cap'
+local function note_end(key, reason, heir)
+  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
 end
 local function principals(index, base)
-  local function require_acl(command, key)
-    if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
+  local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
   end
   local owners, owned = base .. 'principals', base .. 'principal:'
   local p, written, now = {owned = owned}, false, nil
@@ -150,74 +153,51 @@ local function principals(index, base)
 
   return p
 end
-local index, aside, base, now, p = KEYS[1], ARGV[1], ARGV[#ARGV], clock(), principals(KEYS[1], ARGV[#ARGV])
-local owners, dry = base .. 'principals', ARGV[1] == ''
-local added, corrected, dropped, owners_dropped, owned_dropped, owned_added = 0, 0, 0, 0, 0, 0
-local companions_dropped, companions_corrected, tombstones, displaced = 0, 0, 0, 0
-
-local function get(...)
-  local reply = redis.pcall(...)
-  return type(reply) ~= 'table' and reply or nil
+local old, new, tombstone, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local how, expected = ARGV[4 + companions], ARGV[5 + companions]
+local base, cap = ARGV[#ARGV], ARGV[7 + companions]
+local owner = cap and ARGV[6 + companions]
+cap = ARGV[8 + companions]
+owner = cap and ARGV[7 + companions]
+local taken = redis.call('GET', new)
+if taken then
+  local left = redis.call('PTTL', new)
+  if (left == -1 or left > grace) then return taken == ARGV[1] and 1 or -1 end
 end
-
-local function displace(name, kind)
-  if kind == 'string' or kind == 'none' then return false end
-  if dry or redis.call('RENAMENX', name, name .. aside) == 1 then displaced = displaced + 1 end
-  return true
+local key = old
+local same = how == 'revision' and string.sub(redis.call('GETRANGE', key, '0', '63'), 1, #expected) == expected
+local stored = not same and redis.call('GET', key)
+if not same and not stored then return 0 end
+local left = redis.call('PTTL', key)
+if not (left == -1 or left > grace) then return 0 end
+if not same and (how == 'revision' or how == 'all' and stored ~= expected) then
+  if stored == ARGV[1] then return 1 end
+  local left = redis.call('PTTL', key)
+  return {stored, (left == -1 and -1 or left - grace)}
 end
-
-for position = 3, #ARGV - 1 do
-  local key = ARGV[position]
-  local kind, expires = redis.call('TYPE', key).ok, redis.call('PEXPIRETIME', key)
-  local entry, owner = get('ZSCORE', index, key), get('HGET', owners, key)
-  local set = owner and p.owned .. owner
-  local since = set and get('ZSCORE', set, key)
-
-  if kind ~= 'string' then
-    if entry then dropped = dropped + 1 end
-    if owner then owners_dropped = owners_dropped + 1 end
-    if since then owned_dropped = owned_dropped + 1 end
-    if not dry then
-      if entry then redis.call('ZREM', index, key) end
-      p.unbind(key, owner)
-    end
-  else
-    local deadline = expires == -1 and math.huge or expires - grace
-    if not entry then
-      added = added + 1
-    elseif math.abs(tonumber(entry) - deadline) > math.max(1000, math.abs(deadline - now) / 64) then
-      corrected = corrected + 1
-    end
-    if not dry and (not entry or tonumber(entry) ~= deadline) then
-      redis.call('ZADD', index, deadline == math.huge and '+inf' or deadline, key)
-    end
-    if owner and not since and (dry or get('ZADD', set, p.since(set), key)) then owned_added = owned_added + 1 end
-  end
-
-  for _, suffix in ipairs(suffixes) do
-    local name = key .. ':' .. suffix
-    local its_kind = redis.call('TYPE', name).ok
-    if kind == 'none' and its_kind == 'string' then
-      companions_dropped = companions_dropped + 1
-      if not dry then redis.call('DEL', name) end
-    elseif kind == 'string' and not displace(name, its_kind) and its_kind == 'string' then
-      if redis.call('PEXPIRETIME', name) ~= expires then
-        companions_corrected = companions_corrected + 1
-        if not dry and expires == -1 then redis.call('PERSIST', name) end
-        if not dry and expires ~= -1 then redis.call('PEXPIREAT', name, expires) end
-      end
-    end
-  end
-
-  local tombstone = key .. ':renewed'
-  if redis.call('PTTL', tombstone) == -1 and (kind == 'string' or kind == 'none') then
-    if not displace(tombstone, redis.call('TYPE', tombstone).ok) then
-      tombstones = tombstones + 1
-      if not dry then redis.call('PEXPIRE', tombstone, ARGV[2]) end
-    end
-  end
+require_acl('DEL', old)
+local owners = redis.pcall('HMGET', base .. 'principals', old, new)
+local p = (owner or owners.err or owners[1] or owners[2]) and principals(index, base)
+local had, since, replaced
+if p then
+  had, since = p.before_write(old, owner, cap)
+  replaced = p.owner_of(new)
 end
-return {
-  added, corrected, dropped, owners_dropped, owned_dropped, owned_added,
-  companions_dropped, companions_corrected, tombstones, displaced
-}
+redis.call('SET', tombstone, '', 'PX', ARGV[3 + companions])
+key = new
+if ARGV[2] == '' then
+  redis.call('SET', key, ARGV[1])
+else
+  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+end
+companions_store(key, old)
+local deadline = redis.pcall('PEXPIRETIME', key)
+deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf'
+redis.pcall('ZADD', index, deadline, key)
+redis.call('DEL', old)
+note_end(old, 'renewed', ARGV[6 + companions])
+companions_delete(old)
+redis.pcall('ZREM', index, old)
+if p then p.unbind(new, replaced) end
+if p and p.after_write(new, owner, cap, had, since, old) then return 2 end
+return 1

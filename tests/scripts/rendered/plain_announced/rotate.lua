@@ -1,7 +1,6 @@
 local grace, companions = 0, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -38,7 +37,6 @@ local function require_acl(command, key)
 end
 local reason = 'cap'
 local function note_end(key, reason, heir)
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
   redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
 end
 local old, new, tombstone, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

@@ -1,7 +1,6 @@
-local grace, companions = 86400000, 2
+local grace, companions = 0, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -34,16 +33,10 @@ local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
 local key, index, old = KEYS[1], KEYS[2], nil
-local how, expected = ARGV[3 + companions], ARGV[4 + companions]
-local same = how == 'revision' and string.sub(redis.call('GETRANGE', key, '0', '63'), 1, #expected) == expected
-local stored = not same and redis.call('GET', key)
-if not same and not stored then return 0 end
-local left = redis.call('PTTL', key)
-if not (left == -1 or left > grace) then return 0 end
-if not same and (how == 'revision' or how == 'all' and stored ~= expected) then
-  if stored == ARGV[1] then return 1 end
+local stored = redis.call('GET', key)
+if stored then
   local left = redis.call('PTTL', key)
-  return {stored, (left == -1 and -1 or left - grace)}
+  if (left == -1 or left > grace) then return stored == ARGV[1] and 1 or 0 end
 end
 if ARGV[2] == '' then
   redis.call('SET', key, ARGV[1])
@@ -51,7 +44,7 @@ else
   redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
 end
 companions_store(key, old)
-local deadline = redis.pcall('PEXPIRETIME', key)
-deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf'
-redis.pcall('ZADD', index, deadline, key)
+for position, suffix in ipairs(suffixes) do
+  if ARGV[2 + position] == '=' then redis.pcall('DEL', key .. ':' .. suffix) end
+end
 return 1

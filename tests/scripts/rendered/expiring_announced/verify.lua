@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -33,16 +32,11 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local reason = 'cap'
-local function note_end(key, reason, heir)
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
-  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local function principals(index, base)
-  local function clock()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
-  end
   local function require_acl(command, key)
     if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
   end
@@ -155,29 +149,74 @@ local function principals(index, base)
 
   return p
 end
-local key, index, old = KEYS[1], KEYS[2], nil
-local base, cap = ARGV[#ARGV], ARGV[4 + companions]
-local owner = cap and ARGV[3 + companions]
-local stored = redis.call('GET', key)
-if stored then
-  local left = redis.call('PTTL', key)
-  if (left == -1 or left > grace) then return stored == ARGV[1] and 1 or 0 end
+local index, aside, base, now, p = KEYS[1], ARGV[1], ARGV[#ARGV], clock(), principals(KEYS[1], ARGV[#ARGV])
+local owners, dry = base .. 'principals', ARGV[1] == ''
+local added, corrected, dropped, owners_dropped, owned_dropped, owned_added = 0, 0, 0, 0, 0, 0
+local companions_dropped, companions_corrected, tombstones, displaced = 0, 0, 0, 0
+
+local function get(...)
+  local reply = redis.pcall(...)
+  return type(reply) ~= 'table' and reply or nil
 end
-local has_owner = owner or redis.pcall('HGET', base .. 'principals', key)
-local p = has_owner and principals(index, base)
-local had = p and p.before_write(key, owner, cap)
-if ARGV[2] == '' then
-  redis.call('SET', key, ARGV[1])
-else
-  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+
+local function displace(name, kind)
+  if kind == 'string' or kind == 'none' then return false end
+  if dry or redis.call('RENAMENX', name, name .. aside) == 1 then displaced = displaced + 1 end
+  return true
 end
-companions_store(key, old)
-local deadline = redis.pcall('PEXPIRETIME', key)
-deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf'
-redis.pcall('ZADD', index, deadline, key)
-for position, suffix in ipairs(suffixes) do
-  if ARGV[2 + position] == '=' then redis.pcall('DEL', key .. ':' .. suffix) end
+
+for position = 3, #ARGV - 1 do
+  local key = ARGV[position]
+  local kind, expires = redis.call('TYPE', key).ok, redis.call('PEXPIRETIME', key)
+  local entry, owner = get('ZSCORE', index, key), get('HGET', owners, key)
+  local set = owner and p.owned .. owner
+  local since = set and get('ZSCORE', set, key)
+
+  if kind ~= 'string' then
+    if entry then dropped = dropped + 1 end
+    if owner then owners_dropped = owners_dropped + 1 end
+    if since then owned_dropped = owned_dropped + 1 end
+    if not dry then
+      if entry then redis.call('ZREM', index, key) end
+      p.unbind(key, owner)
+    end
+  else
+    local deadline = expires == -1 and math.huge or expires - grace
+    if not entry then
+      added = added + 1
+    elseif math.abs(tonumber(entry) - deadline) > math.max(1000, math.abs(deadline - now) / 64) then
+      corrected = corrected + 1
+    end
+    if not dry and (not entry or tonumber(entry) ~= deadline) then
+      redis.call('ZADD', index, deadline == math.huge and '+inf' or deadline, key)
+    end
+    if owner and not since and (dry or get('ZADD', set, p.since(set), key)) then owned_added = owned_added + 1 end
+  end
+
+  for _, suffix in ipairs(suffixes) do
+    local name = key .. ':' .. suffix
+    local its_kind = redis.call('TYPE', name).ok
+    if kind == 'none' and its_kind == 'string' then
+      companions_dropped = companions_dropped + 1
+      if not dry then redis.call('DEL', name) end
+    elseif kind == 'string' and not displace(name, its_kind) and its_kind == 'string' then
+      if redis.call('PEXPIRETIME', name) ~= expires then
+        companions_corrected = companions_corrected + 1
+        if not dry and expires == -1 then redis.call('PERSIST', name) end
+        if not dry and expires ~= -1 then redis.call('PEXPIREAT', name, expires) end
+      end
+    end
+  end
+
+  local tombstone = key .. ':renewed'
+  if redis.call('PTTL', tombstone) == -1 and (kind == 'string' or kind == 'none') then
+    if not displace(tombstone, redis.call('TYPE', tombstone).ok) then
+      tombstones = tombstones + 1
+      if not dry then redis.call('PEXPIRE', tombstone, ARGV[2]) end
+    end
+  end
 end
-if p then p.unbind(key, had) end
-if p and p.after_write(key, owner, cap) then return 2 end
-return 1
+return {
+  added, corrected, dropped, owners_dropped, owned_dropped, owned_added,
+  companions_dropped, companions_corrected, tombstones, displaced
+}

@@ -1,7 +1,41 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
+
+
+local function companions_expire(key)
+  local deadline = redis.pcall('PEXPIRETIME', key)
+  for _, suffix in ipairs(suffixes) do
+    if deadline == -1 then
+      redis.pcall('PERSIST', key .. ':' .. suffix)
+    elseif type(deadline) == 'number' then
+      redis.pcall('PEXPIREAT', key .. ':' .. suffix, deadline)
+    end
+  end
+end
+
+local function companions_store(key, old)
+  for position, suffix in ipairs(suffixes) do
+    local name, value = key .. ':' .. suffix, ARGV[2 + position]
+    if value ~= '=' and ARGV[2] == '' then
+      redis.pcall('SET', name, string.sub(value, 2))
+    elseif value ~= '=' then
+      redis.pcall('SET', name, string.sub(value, 2), 'PX', ARGV[2])
+    elseif old then
+      local moved = redis.pcall('RENAME', old .. ':' .. suffix, name)
+      if moved.err then redis.pcall('DEL', name) end
+    end
+  end
+  companions_expire(key)
+end
+
+local function companions_delete(key)
+  for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
+end
+local reason = 'ended'
+local function note_end(key, reason, heir)
+  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
+end
 local function principals(index, base)
   local function clock()
     local time = redis.call('TIME')
@@ -119,18 +153,25 @@ local function principals(index, base)
 
   return p
 end
-local owner, p = ARGV[1], principals(KEYS[1], ARGV[3])
-local entries = redis.call('ZRANGE', p.owned .. owner, 0, ARGV[2] - 1, 'REV', 'WITHSCORES')
-local keys, reply = {}, {}
-for position = 1, #entries, 2 do keys[#keys + 1] = entries[position] end
-local found = p.owners_of(keys)
-for position, key in ipairs(keys) do
-  if not found[position] or found[position] == owner then
-    local payload, left = redis.call('GET', key), redis.call('PTTL', key)
-    if payload and (left == -1 or left > grace) then
-      local since = math.max(0, math.min(tonumber(entries[2 * position]), 2 ^ 53))
-      reply[#reply + 1] = {key, payload, (left == -1 and -1 or left - grace), since}
-    end
-  end
+local index, since, limit, p = KEYS[1], '(' .. ARGV[1], tonumber(ARGV[2]), principals(KEYS[1], ARGV[#ARGV])
+local keys, first, last, ended = ARGV, 3, #ARGV - 1, 0
+if last < first then
+  keys, first = redis.call('ZRANGE', index, since, '+inf', 'BYSCORE', 'LIMIT', 0, limit), 1
+  last = #keys
 end
-return reply
+
+local function end_one(key)
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'string' or kind == 'none' then return p.end_session(key) end
+  redis.call('ZREM', index, key)
+  p.unbind(key, (p.owner_of(key)))
+  return false
+end
+
+for position = first, last do
+  local done, was_live = pcall(end_one, keys[position])
+  if not done and ended == 0 then p.fail(was_live) end
+  if not done then return {ended, -1} end
+  if was_live then ended = ended + 1 end
+end
+return {ended, last < limit and 0 or redis.call('ZCOUNT', index, since, '+inf')}

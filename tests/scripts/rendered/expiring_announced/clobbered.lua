@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 local index, base, suffix, clobbered = KEYS[1], ARGV[#ARGV], #ARGV > 1 and ARGV[1] or '', {}
 local kinds = {}
 for position = 2, #ARGV - 1 do kinds[ARGV[position]] = 'zset' end

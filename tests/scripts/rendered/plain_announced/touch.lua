@@ -1,7 +1,6 @@
 local grace, companions = 0, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -33,19 +32,13 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local key, index, old = KEYS[1], KEYS[2], nil
-local stored = redis.call('GET', key)
-if stored then
-  local left = redis.call('PTTL', key)
-  if (left == -1 or left > grace) then return stored == ARGV[1] and 1 or 0 end
+local key, index, data_ttl = KEYS[1], KEYS[2], ARGV[1] + 0
+local left = redis.call('PTTL', key)
+if not (left == -1 or left > grace) then return nil end
+if left == -1 or left > data_ttl then
+  if ARGV[2] then return (left == -1 and -1 or left - grace) end
+  if redis.call('TYPE', key).ok ~= 'string' then return nil end
 end
-if ARGV[2] == '' then
-  redis.call('SET', key, ARGV[1])
-else
-  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
-end
-companions_store(key, old)
-for position, suffix in ipairs(suffixes) do
-  if ARGV[2 + position] == '=' then redis.pcall('DEL', key .. ':' .. suffix) end
-end
-return 1
+redis.call('PEXPIRE', key, ARGV[1])
+companions_expire(key)
+return data_ttl - grace

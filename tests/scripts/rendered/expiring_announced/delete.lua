@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -32,6 +31,10 @@ end
 
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
+end
+local reason = ARGV[2] and ARGV[1] or 'destroyed'
+local function note_end(key, reason, heir)
+  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
 end
 local function principals(index, base)
   local function clock()
@@ -150,33 +153,15 @@ local function principals(index, base)
 
   return p
 end
-local owner, dry, base, p = ARGV[1], ARGV[2] == '1', ARGV[#ARGV], principals(KEYS[1], ARGV[#ARGV])
-local owners, set, reply = base .. 'principals', p.owned .. ARGV[1], {0, {}}
-
-local function drop(from, key)
-  reply[1] = reply[1] + 1
-  if not dry then redis.call('ZREM', from, key) end
-end
-
-local function give(key)
-  if not dry then redis.call('HSET', owners, key, owner) end
-end
-
-for position = 3, #ARGV - 1, 2 do
-  local given, key = ARGV[position] == '1', ARGV[position + 1]
-  local since, found = redis.call('ZSCORE', set, key), p.owners_of({key})[1]
-  if since and found ~= owner then
-    if redis.call('TYPE', key).ok ~= 'string' then
-      drop(set, key)
-    elseif not found and not (given and dry) then
-      give(key)
-      table.insert(reply[2], key)
-    elseif given and found and tonumber(since) > tonumber(redis.call('ZSCORE', p.owned .. found, key) or 0) then
-      give(key)
-      drop(p.owned .. found, key)
-    else
-      drop(set, key)
-    end
-  end
-end
-return reply
+local key, index, owner, base = KEYS[1], KEYS[2], nil, ARGV[#ARGV]
+local kind = redis.call('TYPE', key).ok
+if kind ~= 'string' and kind ~= 'none' then return redis.call('GET', key) end
+local has_owner = owner or redis.pcall('HGET', base .. 'principals', key)
+if has_owner then return principals(index, base).end_session(key) and 1 or 0 end
+local left = redis.call('PTTL', key)
+if left ~= -2 and not (left == -1 or left > grace) then return 0 end
+local was_live = redis.call('DEL', key)
+if was_live == 1 then note_end(key, reason) end
+companions_delete(key)
+redis.pcall('ZREM', index, key)
+return was_live

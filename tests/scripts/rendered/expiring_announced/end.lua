@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -33,15 +32,15 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local function clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
+local reason = ARGV[5] ~= '' and 'cap' or 'ended'
 local function note_end(key, reason, heir)
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
   redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
 end
 local function principals(index, base)
+  local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+  end
   local function require_acl(command, key)
     if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
   end
@@ -154,37 +153,33 @@ local function principals(index, base)
 
   return p
 end
-local index, limit, payloads, base = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3]
-local call, now, reply = redis.call, clock(), {0, 0}
-local due = call('ZRANGE', index, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
-if #due == 0 then return reply end
-
-local p = call('EXISTS', base .. 'principals') == 1 and principals(index, base)
-local moved, gone, overdue = {}, {}, {}
-for _, key in ipairs(due) do
-  local left = call('PTTL', key)
-  if (left == -1 or left > grace) and (left ~= -1 or call('TYPE', key).ok == 'string') then
-    moved[#moved + 1] = left == -1 and '+inf' or now + left - grace
-    moved[#moved + 1] = key
-  else
-    gone[#gone + 1] = key
-    if left >= 0 then overdue[#overdue + 1] = key end
+local p, owner, limit, which, key = principals(KEYS[1], ARGV[6]), ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local set, ended = p.owned .. owner, 0
+if which ~= 'all' then
+  local holder, since = p.owners_of({key})[1], redis.call('ZSCORE', set, key)
+  local is_theirs = holder == owner or not holder and since
+  if which == 'only' then
+    if not is_theirs then return {0, 0} end
+    if ARGV[5] ~= '' and tonumber(since or 0) > tonumber(ARGV[5]) then return {0, 1} end
+    return {p.end_session(key, set) and 1 or 0, 0}
   end
+  local left = redis.call('PTTL', key)
+  if not is_theirs or not (left == -1 or left > grace) then return {-1, 0} end
 end
 
-if payloads and #overdue > 0 then
-  for position, payload in ipairs(call('MGET', unpack(overdue))) do
-    if payload then
-      reply[#reply + 1] = overdue[position]
-      reply[#reply + 1] = payload
-    end
+local keys = redis.call('ZRANGE', set, 0, limit)
+local found = p.owners_of(keys)
+for position, other in ipairs(keys) do
+  if found[position] and found[position] ~= owner then
+    redis.pcall('ZREM', set, other)
+  elseif which == 'all' or other ~= key then
+    local done, was_live = pcall(p.end_session, other, set)
+    if not done and ended == 0 then p.fail(was_live) end
+    if not done then return {ended, 1} end
+    if was_live then ended = ended + 1 end
   end
 end
-if #overdue > 0 then reply[1] = call('DEL', unpack(overdue)) end
-for _, key in ipairs(overdue) do note_end(key, 'expired') end
-for _, key in ipairs(gone) do companions_delete(key) end
-call('ZREM', index, '', unpack(gone))
-if #moved > 0 then redis.pcall('ZADD', index, unpack(moved)) end
-if p and #gone > 0 then p.unbind_all(gone) end
-if #due == tonumber(limit) then reply[2] = call('ZCOUNT', index, '-inf', now) end
-return reply
+if #keys <= limit then return {ended, 0} end
+local reply = redis.pcall('ZREM', set, keys[1] ~= key and keys[1] or keys[2])
+if type(reply) ~= 'number' and ended == 0 then p.fail(reply) end
+return {ended, 1}

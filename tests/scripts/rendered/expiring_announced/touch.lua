@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)

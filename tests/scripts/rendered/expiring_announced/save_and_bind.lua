@@ -1,7 +1,6 @@
 local grace, companions = 86400000, 2
 local suffixes = {'device', 'seen'}
 local publish = 'PUBLISH'
-local remember = 300000
 
 
 local function companions_expire(key)
@@ -33,9 +32,8 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local reason = 'ended'
+local reason = 'cap'
 local function note_end(key, reason, heir)
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
   redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
 end
 local function principals(index, base)
@@ -155,25 +153,27 @@ local function principals(index, base)
 
   return p
 end
-local index, since, limit, p = KEYS[1], '(' .. ARGV[1], tonumber(ARGV[2]), principals(KEYS[1], ARGV[#ARGV])
-local keys, first, last, ended = ARGV, 3, #ARGV - 1, 0
-if last < first then
-  keys, first = redis.call('ZRANGE', index, since, '+inf', 'BYSCORE', 'LIMIT', 0, limit), 1
-  last = #keys
+local key, index, old = KEYS[1], KEYS[2], nil
+local how, expected = ARGV[3 + companions], ARGV[4 + companions]
+local owner, cap, p = ARGV[5 + companions], ARGV[6 + companions], principals(index, ARGV[7 + companions])
+local same = how == 'revision' and string.sub(redis.call('GETRANGE', key, '0', '63'), 1, #expected) == expected
+local stored = not same and redis.call('GET', key)
+if not same and not stored then return 0 end
+local left = redis.call('PTTL', key)
+if not (left == -1 or left > grace) then return 0 end
+if not same and (how == 'revision' or how == 'all' and stored ~= expected) then
+  if stored == ARGV[1] then return 1 end
+  local left = redis.call('PTTL', key)
+  return {stored, (left == -1 and -1 or left - grace)}
 end
-
-local function end_one(key)
-  local kind = redis.call('TYPE', key).ok
-  if kind == 'string' or kind == 'none' then return p.end_session(key) end
-  redis.call('ZREM', index, key)
-  p.unbind(key, (p.owner_of(key)))
-  return false
+local had, since = p.before_write(key, owner, cap)
+if ARGV[2] == '' then
+  redis.call('SET', key, ARGV[1])
+else
+  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
 end
-
-for position = first, last do
-  local done, was_live = pcall(end_one, keys[position])
-  if not done and ended == 0 then p.fail(was_live) end
-  if not done then return {ended, -1} end
-  if was_live then ended = ended + 1 end
-end
-return {ended, last < limit and 0 or redis.call('ZCOUNT', index, since, '+inf')}
+companions_store(key, old)
+local deadline = redis.pcall('PEXPIRETIME', key)
+deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf'
+redis.pcall('ZADD', index, deadline, key)
+return p.after_write(key, owner, cap, had, since) and 2 or 1
