@@ -355,3 +355,146 @@ fn user_of_the_guide_may_announce_in_a_cluster() {
     assert_eq!(store.check().unwrap(), []);
     announces_ends_of_any_store(&store);
 }
+
+/// Opens a session as a request with these ids does, and returns why there is none.
+fn reason_for(store: &impl SessionStore, sessions: &SessionManager<u32>, ids: &[&SessionId]) -> Option<EndReason> {
+    let name = "__Host-session";
+    let cookies: Vec<String> = ids.iter().map(|id| format!("{name}={}", id.expose())).collect();
+    let session = sessions.open(cookies.iter().map(String::as_str)).unwrap();
+    assert_eq!(session.is_detached(), session.ended() == Some(EndReason::Renewed), "{store:?}");
+    session.ended()
+}
+
+/// Stores a session of the manager, which is never renewed or changed later.
+fn commit(sessions: &SessionManager<u32>, principal: Option<&str>) -> SessionId {
+    let mut session = sessions.fresh();
+    *session = 1;
+    if let Some(principal) = principal {
+        session.bind(principal, "");
+    }
+    *sessions.commit(session).unwrap().id().unwrap()
+}
+
+/// Ends sessions in each way that the store has, and expects the reason in the next request.
+fn tells_reasons(store: &(impl SessionStore + Clone), expire: Option<&dyn Fn(&SessionId)>) {
+    let builder = SessionManager::<u32>::builder(store.clone()).idle_timeout(HOUR);
+    let builder = if store.index().is_some() { builder.max_per_principal(1) } else { builder };
+    let sessions = builder.build().unwrap();
+    let reason = |ids: &[&SessionId]| reason_for(store, &sessions, ids);
+    let (live, never) = (commit(&sessions, None), store.fresh_id(None));
+    assert_eq!((reason(&[]), reason(&[&live]), reason(&[&never])), (None, None, Some(EndReason::Unknown)), "{store:?}");
+    let destroyed = commit(&sessions, None);
+    store.delete(&destroyed).unwrap();
+    assert_eq!(reason(&[&destroyed]), Some(EndReason::Destroyed), "{store:?}");
+    // The reason of any of several ids is found, and a live one hides it.
+    assert_eq!(reason(&[&never, &destroyed]), Some(EndReason::Destroyed), "{store:?}");
+    assert_eq!(reason(&[&destroyed, &live]), None, "{store:?}");
+    let renewed = commit(&sessions, None);
+    let new = store.fresh_id(Some(&renewed));
+    let _ = store.rotate(&renewed, &new, Write::new(b"renewed", HOUR), None).unwrap();
+    assert_eq!(reason(&[&renewed]), Some(EndReason::Renewed), "{store:?}");
+    assert_eq!(reason(&[&never, &destroyed, &renewed]), Some(EndReason::Renewed), "{store:?}");
+    store.delete(&new).unwrap();
+    let ended = commit(&sessions, None);
+    let walked: Vec<_> = store.walk().unwrap().flat_map(|page| page.unwrap().keys).collect();
+    assert_eq!(store.end_keys(&walked).unwrap(), 2, "{store:?}");
+    assert_eq!(reason(&[&ended]), Some(EndReason::Ended), "{store:?}");
+
+    let Some(index) = store.index() else { return };
+    let capped = commit(&sessions, Some("ada"));
+    thread::sleep(Duration::from_millis(2));
+    let kept = commit(&sessions, Some("ada"));
+    assert_eq!(reason(&[&capped]), Some(EndReason::Cap), "{store:?}");
+    assert_eq!(sessions.end_all("ada").unwrap(), 1);
+    assert_eq!(reason(&[&kept]), Some(EndReason::Ended), "{store:?}");
+    let expired = commit(&sessions, None);
+    expire.unwrap()(&expired);
+    assert_eq!(reason(&[&expired]), Some(EndReason::Expired), "before it is reaped: {store:?}");
+    (0..index.partitions()).for_each(|partition| drop(index.reap(partition, 10, false).unwrap()));
+    assert_eq!(reason(&[&expired]), Some(EndReason::Expired), "after it is reaped: {store:?}");
+    let last = commit(&sessions, None);
+    assert_eq!(sessions.end_everybody().unwrap(), 1);
+    assert_eq!(reason(&[&last]), Some(EndReason::Ended), "{store:?}");
+}
+
+#[test]
+fn requests_learn_why_their_session_is_over() {
+    let (server, remembered) = (shared(), Duration::from_secs(300));
+    let clock = Clock::manual();
+    let memory = MemorySessionStore::new().with_clock(clock.clone()).remember_ends(remembered);
+    tells_reasons(
+        &memory,
+        Some(&|id| {
+            let _ = memory.read(id, Touch::Set(Duration::from_secs(1))).unwrap();
+            clock.advance(Duration::from_secs(1));
+        }),
+    );
+    // Without announcements: the two settings do not need each other.
+    let builder = |name| {
+        let builder = RedisSessionStore::builder().url(server.url()).prefix(unique(name)).deadline(PATIENCE / 2);
+        builder.remember_ends(remembered)
+    };
+    tells_reasons(&builder("plain").build().unwrap(), None);
+    tells_reasons(&builder("both").announce_ends().build().unwrap(), None);
+    for builder in [builder("one").hashed_keys(), builder("five").partitions(5).announce_ends()] {
+        let store = builder.expiring().build().unwrap();
+        assert_eq!(store.check().unwrap(), []);
+        let expire = |id: &SessionId| {
+            expire(server, &store, id);
+            // It expired a minute ago.
+            server.cmd(&["PEXPIRE", &store.key(id), &(86_400_000 - 60_000).to_string()]);
+        };
+        tells_reasons(&store, Some(&expire));
+    }
+}
+
+#[test]
+fn cluster_remembers_reasons() {
+    let cluster = shared_cluster();
+    let builder = RedisSessionStore::builder().url(cluster.full_url()).prefix(unique("why")).deadline(PATIENCE);
+    let store = builder.remember_ends(Duration::from_secs(300)).build().unwrap();
+    tells_reasons(&store, None);
+}
+
+#[test]
+fn reasons_are_forgotten_and_never_prolonged() {
+    let server = RedisServer::start();
+    let builder = || RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring();
+    for (seconds, allowed) in [(29, false), (30, true), (86_400, true), (86_401, false)] {
+        let built = builder().remember_ends(Duration::from_secs(seconds)).build();
+        assert_eq!(built.err().map(|error| error.kind()), (!allowed).then_some(ErrorKind::Misconfigured), "{seconds}");
+    }
+    let store = builder().remember_ends(Duration::from_secs(30)).build().unwrap();
+    let (one, expired) = (create(&store), create(&store));
+    store.delete(&one).unwrap();
+    // It expired before the time for which ends are remembered.
+    server.cmd(&["PEXPIRE", &store.key(&expired), "1000000"]);
+    assert!(matches!(store.read(&expired, Touch::No).unwrap(), Found::Absent));
+    (0..10).for_each(|_| _ = create(&store));
+    store.index().unwrap().end_everybody().unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*:ended").query(&mut server.connection()).unwrap();
+    let reason = format!("{}:ended", store.key(&one));
+    assert_eq!(keys.len(), 2, "the end of all leaves one key: {keys:?}");
+    for key in ["sessions:ended", &reason] {
+        let left: i64 = redis::cmd("PTTL").arg(key).query(&mut server.connection()).unwrap();
+        assert!((1..=30_000).contains(&left), "{key}: {left}");
+    }
+    server.cmd(&["DEL", "sessions:ended", &reason]);
+    assert!(matches!(store.read(&one, Touch::No).unwrap(), Found::Absent));
+}
+
+#[test]
+fn reasons_cost_live_sessions_no_command() {
+    let server = RedisServer::start();
+    let store = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring();
+    let store = store.remember_ends(Duration::from_secs(60)).build().unwrap();
+    let (live, dead) = (create(&store), create(&store));
+    store.delete(&dead).unwrap();
+    let monitor = Monitor::start(&server);
+    let names =
+        |monitor: &Monitor| monitor.commands().into_iter().map(|command| command[0].clone()).collect::<Vec<_>>();
+    let _ = store.read(&live, Touch::No).unwrap();
+    assert_eq!(names(&monitor), ["GET", "PTTL"]);
+    let _ = store.read(&dead, Touch::No).unwrap();
+    assert_eq!(names(&monitor), ["GET", "PTTL", "MGET", "PTTL"]);
+}

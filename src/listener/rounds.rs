@@ -217,6 +217,7 @@ impl Rounds {
         match fence::call(|| self.store.read(id, Touch::No)).unwrap_or_else(|| Err(panicked())) {
             Ok(Found::Live(_)) => Ok(None),
             Ok(Found::Renewed) => Ok(Some(EndReason::Renewed)),
+            Ok(Found::Ended(reason)) => Ok(Some(reason)),
             Ok(Found::Absent) => Ok(Some(EndReason::Unknown)),
             // A session that cannot be read back is live.
             Err(error) if error.kind() == ErrorKind::Payload => Ok(None),

@@ -68,7 +68,7 @@ impl<T: 'static> Inner<T> {
     fn readability(&self, id: &SessionId) -> Result<Readability> {
         let decoded = match self.store.read(id, Touch::No) {
             Ok(Found::Live(stored)) => self.decode(&stored.payload).map(drop),
-            Ok(Found::Renewed | Found::Absent) => return Ok(Readability::Absent),
+            Ok(Found::Renewed | Found::Ended(_) | Found::Absent) => return Ok(Readability::Absent),
             Err(error) => Err(error),
         };
         match decoded {

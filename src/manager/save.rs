@@ -163,7 +163,7 @@ impl<T: 'static> Inner<T> {
     fn end_overdue(&self, session: &Session<T>, save: &Save<'_>) -> Result<Attempt> {
         let stored = match self.store.read(&save.id, Touch::No)? {
             Found::Live(stored) => stored,
-            Found::Renewed | Found::Absent => return Ok(Attempt::Done(SaveOutcome::Missing)),
+            Found::Renewed | Found::Ended(_) | Found::Absent => return Ok(Attempt::Done(SaveOutcome::Missing)),
         };
         let theirs = self.decode_limited(&stored.payload)?;
         let is_theirs_alive = self.ttl(&theirs).is_none_or(|left| !left.is_zero());

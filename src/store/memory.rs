@@ -58,7 +58,16 @@ impl MemorySessionStore {
     /// sessions that wait for a [reaper](crate::Reaper) count too, but give way: the longest overdue ones are dropped, and the
     /// reaper does not report them. The store also remembers at most so many renewed ids.
     pub fn with_max_sessions(self, sessions: usize) -> Self {
+        sync::lock(&self.sessions).capacity = Some(sessions);
         Self { capacity: Some(sessions), ..self }
+    }
+
+    /// Remembers for this long why each session has ended, for [`Session::ended`](crate::Session::ended). Defaults to no reasons.
+    ///
+    /// It holds for all clones of the store. A bounded store remembers at most as many ends as it may have sessions.
+    pub fn remember_ends(self, time: Duration) -> Self {
+        sync::lock(&self.sessions).remember = Some(ttl_millis(time));
+        self
     }
 
     /// Locks the live sessions and returns the time in milliseconds since 1970.
@@ -70,10 +79,10 @@ impl MemorySessionStore {
 
     /// Ends a session, and returns whether it was live.
     fn end_one(&self, id: &SessionId, reason: EndReason) -> bool {
-        let (mut sessions, _) = self.open();
+        let (mut sessions, now) = self.open();
         let lives = matches!(sessions.entries.get(id), Some((_, Entry::Session { .. })));
         if lives {
-            sessions.end(id, reason);
+            sessions.end(id, reason, now);
         }
         lives
     }
@@ -117,7 +126,8 @@ impl SessionStore for MemorySessionStore {
         let (mut sessions, now) = self.open();
         let (deadline, payload) = match sessions.entries.get(id) {
             None => return Ok(Found::Absent),
-            Some((_, Entry::Renewed)) => return Ok(Found::Renewed),
+            Some((_, Entry::Over(EndReason::Renewed))) => return Ok(Found::Renewed),
+            Some((_, Entry::Over(reason))) => return Ok(Found::Ended(*reason)),
             Some((deadline, Entry::Session { payload, .. })) => (*deadline, payload.clone()),
         };
         let touched = match touch {
@@ -155,7 +165,7 @@ impl SessionStore for MemorySessionStore {
             None => {
                 let extras = sessions.extras_of(old);
                 sessions.announce_renewal(old, new);
-                sessions.bury(*old, now + ttl_millis(RENEWED_FOR), self.capacity);
+                sessions.bury(*old, EndReason::Renewed, now + ttl_millis(RENEWED_FOR));
                 Saved::Stored(sessions.put_session(*new, write, extras, now))
             }
         })
@@ -196,7 +206,7 @@ impl SessionStore for MemorySessionStore {
             (deadline, Entry::Session { payload, .. }) => {
                 Some(Snapshot::new(key.clone(), payload.clone(), stored(payload.clone(), *deadline, now).expires_in))
             }
-            (_, Entry::Renewed) => None,
+            (_, Entry::Over(_)) => None,
         };
         Ok(keys.iter().filter_map(snapshot).collect())
     }
@@ -247,7 +257,7 @@ impl SessionIndex for MemorySessionStore {
         let of = |&(since, id): &(u64, SessionId)| {
             let stored = match sessions.entries.get(&id)? {
                 (deadline, Entry::Session { payload, .. }) => stored(payload.clone(), *deadline, now),
-                (_, Entry::Renewed) => return None,
+                (_, Entry::Over(_)) => return None,
             };
             Some(Belonging::new(handle(&id), stored.payload, stored.expires_in, since))
         };
@@ -255,7 +265,7 @@ impl SessionIndex for MemorySessionStore {
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
-        let (mut sessions, _) = self.open();
+        let (mut sessions, now) = self.open();
         let ends = |id: &SessionId| match which {
             Ending::All => true,
             Ending::AllExcept(kept) => id != kept,
@@ -269,16 +279,16 @@ impl SessionIndex for MemorySessionStore {
         }
         let ended: Vec<SessionId> = ids.into_iter().filter(ends).collect();
         for id in &ended {
-            sessions.end(id, EndReason::Ended);
+            sessions.end(id, EndReason::Ended, now);
         }
         Ok(ended.len() as u64)
     }
 
     fn end_everybody(&self) -> Result<u64> {
-        let (mut sessions, _) = self.open();
+        let (mut sessions, now) = self.open();
         let ids = sessions.live();
         for id in &ids {
-            sessions.end(id, EndReason::Ended);
+            sessions.end(id, EndReason::Ended, now);
         }
         Ok(ids.len() as u64)
     }

@@ -12,6 +12,7 @@ mod index;
 mod keys;
 mod marker;
 mod net;
+mod reason;
 #[cfg(feature = "clap")]
 mod recorded;
 mod reply;
@@ -150,7 +151,7 @@ impl SessionStore for RedisSessionStore {
         let key = self.keys.session(id);
         match self.read_live(id, &key, touch)? {
             Some(stored) => Ok(Found::Live(stored)),
-            None => self.find_tombstone(&key),
+            None => self.find_tombstone(id, &key),
         }
     }
 
@@ -283,7 +284,10 @@ impl RedisSessionStore {
     }
 
     /// Finds out whether an absent session was rotated. Only a read of an absent session pays for this command.
-    fn find_tombstone(&self, key: &str) -> Result<Found> {
+    fn find_tombstone(&self, id: &SessionId, key: &str) -> Result<Found> {
+        if self.ends.remember.is_some() {
+            return reason::find(self, id, key);
+        }
         let mut exists = redis::cmd("EXISTS");
         exists.arg(self.keys.tombstone(key));
         match self.command(operation::READ, Effect::Reads, To::Key(key), &exists)?.value {

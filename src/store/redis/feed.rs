@@ -24,6 +24,9 @@ const LONGEST_RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 /// passes on only a part of the messages.
 const OWNER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A server, and the partitions whose channels it has.
+type AtServer = (Arc<Server>, Vec<u32>);
+
 /// The subscription to the channels of some partitions at their server.
 struct Line {
     server: Arc<Server>,
@@ -107,8 +110,8 @@ impl Feed {
     }
 
     /// Returns the servers of the missing channels, and the error if the server of some channel is not known.
-    fn missing_by_server(&self) -> (Vec<(Arc<Server>, Vec<u32>)>, Option<Error>) {
-        let mut groups = Vec::<(Arc<Server>, Vec<u32>)>::new();
+    fn missing_by_server(&self) -> (Vec<AtServer>, Option<Error>) {
+        let mut groups = Vec::<AtServer>::new();
         for &partition in &self.missing {
             let channel = self.store.keys.channel(partition);
             let server = match self.store.pool.server_of(operation::LISTEN_FOR_ENDS, &channel) {

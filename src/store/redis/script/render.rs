@@ -180,15 +180,23 @@ mod tests {
     ];
 
     /// The names of the kinds of store, which are the folders of their snapshots.
-    const KINDS: [&str; 6] =
-        ["plain", "plain_companions", "plain_announced", "expiring", "expiring_companions", "expiring_announced"];
+    const KINDS: [&str; 8] = [
+        "plain",
+        "plain_companions",
+        "plain_announced",
+        "plain_remembered",
+        "expiring",
+        "expiring_companions",
+        "expiring_announced",
+        "expiring_remembered",
+    ];
 
     /// The names of the scripts that a store with or without an index runs.
     fn names(expiring: bool) -> impl Iterator<Item = &'static str> {
         NAMES.iter().copied().filter(move |name| expiring || !ON_INDEX.contains(name))
     }
 
-    /// The six kinds of store, with the names of their snapshots.
+    /// The eight kinds of store, with the names of their snapshots.
     fn each_kind(mut check: impl FnMut(&str, &Kind<'_>)) {
         let suffixes = ["device".to_owned(), "seen".to_owned()];
         for (expiring, grace) in [("plain", Duration::ZERO), ("expiring", DATA_GRACE_PERIOD)] {
@@ -197,6 +205,8 @@ mod tests {
             check(&format!("{expiring}_companions"), &Kind { grace, suffixes: &suffixes, ends: none });
             let ends = Ends { publish: Some("PUBLISH"), ..none };
             check(&format!("{expiring}_announced"), &Kind { grace, suffixes: &suffixes, ends });
+            let ends = Ends { remember: Some(Duration::from_secs(300)), ..none };
+            check(&format!("{expiring}_remembered"), &Kind { grace, suffixes: &[], ends });
         }
     }
 

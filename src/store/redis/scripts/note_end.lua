@@ -4,7 +4,7 @@
 -- base of the partition, from which the name of the channel follows.
 local function note_end(key, reason, heir)
   --#if remembered
-  if not heir then redis.pcall('SET', key .. ':renewed', reason, 'PX', remember) end
+  if remember and not heir then redis.pcall('SET', key .. ':ended', reason, 'PX', remember) end
   --#end
   --#if announced
   redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
