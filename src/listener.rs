@@ -75,6 +75,7 @@ impl ListenerBuilder {
     ///
     /// - Returns [`ErrorKind::Unsupported`] if the store does not announce ends. In Redis, set
     ///   [`announce_ends`](crate::RedisSessionStoreBuilder::announce_ends).
+    /// - Returns [`ErrorKind::Misconfigured`] if the store was created before `fork`.
     /// - Returns [`ErrorKind::Other`] if the system cannot start a thread.
     pub fn start(self) -> Result<Listener> {
         let feed = self.store.end_feed()?;

@@ -2,12 +2,11 @@
 
 mod support;
 
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Cluster, Monitor, PATIENCE, RedisServer, Sentinels, alone, eventually, shared, shared_cluster, unique};
+use support::{Cluster, Monitor, PATIENCE, RedisServer, eventually, shared, unique};
 use threaded_sessions::store::{Bind, Created, Ending, Found, Touch, Write};
 use threaded_sessions::{
     Clock, EndReason, Ended, ErrorKind, Handle, Listener, MemorySessionStore, RedisSessionStore,
@@ -64,7 +63,7 @@ fn create_near(store: &dyn SessionStore, near: &SessionId) -> SessionId {
 }
 
 /// Ends a session in each way that any store has, and expects the reason.
-fn announces_ends_of_any_store(store: &(impl SessionStore + Clone + Debug)) {
+fn announces_ends_of_any_store(store: &(impl SessionStore + Clone)) {
     let heard = Heard::default();
     let listener = heard.listen(store.clone());
     let (deleted, old) = (create(store), create(store));
@@ -83,7 +82,7 @@ fn announces_ends_of_any_store(store: &(impl SessionStore + Clone + Debug)) {
 }
 
 /// Ends a session in each way that a store with an index has, and expects the reason. `expire` lets all sessions expire.
-fn announces_ends_of_index(store: &(impl SessionStore + Clone + Debug), expire: impl Fn(&SessionId)) {
+fn announces_ends_of_index(store: &(impl SessionStore + Clone), expire: impl Fn(&SessionId)) {
     let (heard, index) = (Heard::default(), store.index().unwrap());
     let _listener = heard.listen(store.clone());
     let reason_of = |id: &SessionId| heard.of(store.handle(id)).reason;
@@ -139,12 +138,17 @@ fn every_kind_of_store_announces_ends() {
     }
 }
 
+/// As the user of the guide, whose rights for a cluster are a few more.
 #[test]
 fn cluster_announces_ends_also_after_a_failover() {
-    let _alone = alone();
     let cluster = Cluster::start();
-    let store = RedisSessionStore::builder().url(cluster.full_url()).deadline(PATIENCE / 2).announce_ends();
-    let store = store.expiring().build().unwrap();
+    let rules = [&["ACL", "SETUSER", "shop"], &rights_of_the_guide(true)[..], &["+cluster|slots", "+asking"]].concat();
+    cluster.nodes.iter().for_each(|node| drop(node.cmd(&rules)));
+    let url = cluster.full_url().replace("//", "//shop:PASSWORD@");
+    let builder = || RedisSessionStore::builder().url(&*url).deadline(PATIENCE / 2).announce_ends();
+    tells_reasons(&builder().prefix("sessions:why").remember_ends(Duration::from_secs(300)).build().unwrap(), None);
+    announces_ends_of_any_store(&builder().prefix("sessions:plain").build().unwrap());
+    let store = builder().expiring().build().unwrap();
     assert_eq!(store.check().unwrap(), []);
     announces_ends_of_any_store(&store);
     announces_ends_of_index(&store, |id| expire(cluster.master_of(&store.key(id)), &store, id));
@@ -168,28 +172,6 @@ fn cluster_announces_ends_also_after_a_failover() {
         eventually(Duration::from_millis(200), || heard.0.lock().unwrap().iter().any(|ended| ended.handle == handle))
     };
     assert!(eventually(PATIENCE, arrives), "announcements of the new master arrive");
-}
-
-#[test]
-fn listener_follows_the_master_of_sentinels() {
-    let _alone = alone();
-    let all = Sentinels::start();
-    let store = RedisSessionStore::builder().url(all.url()).deadline(PATIENCE / 2).announce_ends().build().unwrap();
-    let heard = Heard::default();
-    let listener = heard.listen(store.clone());
-    let id = create(&store);
-    let watch = listener.watch(&id);
-    all.settle();
-    let _: String = all.ask(&all.sentinels[0], &["SENTINEL", "FAILOVER", Sentinels::NAME]);
-    let new = || all.named_by(&all.sentinels[0]).port() != all.servers[0].port();
-    assert!(eventually(PATIENCE, new), "another server is the master");
-    assert!(eventually(PATIENCE, || !all.is_master(&all.servers[0])), "the old master is a replica");
-    assert!(eventually(PATIENCE, || store.delete(&id).is_ok_and(|deleted| deleted)), "the session is ended");
-    assert!(watch.wait(PATIENCE).is_some(), "no end of a watched session stays unnoticed");
-    assert!(eventually(PATIENCE, || listener.is_listening()));
-    let other = create(&store);
-    assert!(store.delete(&other).unwrap());
-    assert_eq!(heard.of(store.handle(&other)).reason, EndReason::Destroyed);
 }
 
 #[test]
@@ -345,17 +327,6 @@ fn user_of_the_guide_may_announce_and_listen() {
     }
 }
 
-#[test]
-fn user_of_the_guide_may_announce_in_a_cluster() {
-    let cluster = shared_cluster();
-    let rules = [&["ACL", "SETUSER", "shop"], &rights_of_the_guide(true)[..], &["+cluster|slots", "+asking"]].concat();
-    cluster.nodes.iter().for_each(|node| drop(node.cmd(&rules)));
-    let url = cluster.full_url().replace("//", "//shop:PASSWORD@");
-    let store = RedisSessionStore::builder().url(url).announce_ends().deadline(PATIENCE).build().unwrap();
-    assert_eq!(store.check().unwrap(), []);
-    announces_ends_of_any_store(&store);
-}
-
 /// Opens a session as a request with these ids does, and returns why there is none.
 fn reason_for(store: &impl SessionStore, sessions: &SessionManager<u32>, ids: &[&SessionId]) -> Option<EndReason> {
     let name = "__Host-session";
@@ -446,14 +417,6 @@ fn requests_learn_why_their_session_is_over() {
         };
         tells_reasons(&store, Some(&expire));
     }
-}
-
-#[test]
-fn cluster_remembers_reasons() {
-    let cluster = shared_cluster();
-    let builder = RedisSessionStore::builder().url(cluster.full_url()).prefix(unique("why")).deadline(PATIENCE);
-    let store = builder.remember_ends(Duration::from_secs(300)).build().unwrap();
-    tells_reasons(&store, None);
 }
 
 #[test]

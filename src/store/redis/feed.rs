@@ -52,6 +52,7 @@ pub(super) fn open(store: &RedisSessionStore) -> Result<Box<dyn EndFeed>> {
     if store.ends.publish.is_none() {
         return Err(feed::unsupported());
     }
+    store.pool.check_process(operation::LISTEN_FOR_ENDS)?;
     Ok(Box::new(Feed {
         store: store.clone(),
         lines: Vec::new(),

@@ -215,6 +215,13 @@ impl RedisPool {
         }
     }
 
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) in a child of the process.
+    pub(crate) fn check_process(&self, operation: &'static str) -> Result<()> {
+        self.origin.check(operation)
+    }
+
     /// Returns the server that has a key or a channel now.
     pub(crate) fn server_of(&self, operation: &'static str, key: &str) -> Result<Arc<Server>> {
         self.origin.check(operation)?;
