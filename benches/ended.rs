@@ -1,4 +1,4 @@
-//! The time from sending the end of a session to the callback of a listener, beside that of a bare `PUBLISH`.
+//! The time from sending the end of a session to the callback of a listener, compared with a bare `PUBLISH`.
 //!
 //! Run it with `cargo bench --bench ended`, and with `REDIS_URL` for a server other than that at 127.0.0.1:6379. Each sample is
 //! the time from just before a command is sent to the moment at which a thread of the same process has received the message. It
@@ -70,7 +70,7 @@ fn ends(url: &str, announce: bool) -> (Vec<Duration>, Vec<Duration>) {
     let (sender, received) = mpsc::channel();
     let listener = announce.then(|| {
         let sessions = SessionManager::<u32>::new(store.clone());
-        sessions.listener().on_ended(move |_| drop(sender.send(Instant::now()))).start().unwrap()
+        sessions.listener().on_ended(move |_| sender.send(Instant::now()).unwrap_or_default()).start().unwrap()
     });
     while listener.as_ref().is_some_and(|listener| !listener.is_listening()) {
         std::thread::sleep(Duration::from_millis(1));

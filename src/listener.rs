@@ -104,8 +104,8 @@ impl fmt::Debug for ListenerBuilder {
 /// A thread that notices when sessions end, in this process or in another, for as long as this handle lives.
 ///
 /// It works with a [`MemorySessionStore`](crate::MemorySessionStore), and with a Redis store that
-/// [announces ends](crate::RedisSessionStoreBuilder::announce_ends). In Redis it has connections of its own, one to each server
-/// with channels of the store, outside the pool.
+/// [announces ends](crate::RedisSessionStoreBuilder::announce_ends). In Redis it opens separate connections, one to each
+/// server with channels of the store, outside the pool.
 ///
 /// The listener reconnects by itself. While it is not connected, announcements are lost. After it has connected, it reads each
 /// [watched](Self::watch) session once, so no end of a watched session stays unnoticed. The log has one line when the listener
@@ -120,7 +120,7 @@ pub struct Listener {
     origin: Origin,
 }
 
-/// What the thread and its handle share.
+/// The state that the thread and its handle share.
 #[derive(Debug, Default)]
 struct State {
     is_stopped: AtomicBool,
@@ -197,7 +197,7 @@ impl Watch {
         self.ended.get().copied()
     }
 
-    /// Waits until the session is over, for this long at most. Returns `None` if it is not known to be over by then.
+    /// Waits until the session is over, but no longer than `timeout`. Returns `None` if it is not known to be over by then.
     pub fn wait(&self, timeout: Duration) -> Option<Ended> {
         if let Some(ended) = self.ended() {
             return Some(ended);

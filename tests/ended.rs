@@ -1,11 +1,14 @@
 //! Ends of sessions: announcements of all kinds of stores, the listener, and its watches.
 
+#[path = "reaping/logs.rs"]
+mod logs;
 mod support;
 
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use log::Level;
 use support::{Cluster, Monitor, PATIENCE, RedisServer, eventually, shared, unique};
 use threaded_sessions::store::{Bind, Created, Ending, Found, Touch, Write};
 use threaded_sessions::{
@@ -17,13 +20,20 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The ends that a callback got.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<Ended>>>);
+struct Heard(Arc<Mutex<Vec<Ended>>>, Arc<OnceLock<ThreadId>>);
 
 impl Heard {
     fn listen(&self, store: impl SessionStore) -> Listener {
-        let heard = self.0.clone();
+        let (heard, by) = (self.0.clone(), self.1.clone());
         let sessions = SessionManager::<u32>::new(store);
-        let listener = sessions.listener().on_ended(move |ended| heard.lock().unwrap().push(ended)).start().unwrap();
+        let listener = sessions
+            .listener()
+            .on_ended(move |ended| {
+                by.get_or_init(|| thread::current().id());
+                heard.lock().unwrap().push(ended);
+            })
+            .start()
+            .unwrap();
         assert!(eventually(PATIENCE, || listener.is_listening()), "the listener connects");
         listener
     }
@@ -34,6 +44,11 @@ impl Heard {
         let find = || self.0.lock().unwrap().iter().find(|ended| ended.handle == handle).copied();
         assert!(eventually(PATIENCE, || find().is_some()), "the end arrives");
         find().unwrap()
+    }
+
+    /// The thread of the first listener, after it has called the callback.
+    fn thread(&self) -> ThreadId {
+        *self.1.get().unwrap()
     }
 
     fn count(&self) -> usize {
@@ -196,6 +211,7 @@ fn end_is_one_command_with_announcements() {
 
 #[test]
 fn watch_notices_ends_that_were_not_announced() {
+    logs::keep_logs();
     let server = RedisServer::start();
     let store = builder(&server, "sessions").build().unwrap();
     let heard = Heard::default();
@@ -221,6 +237,15 @@ fn watch_notices_ends_that_were_not_announced() {
     store.delete(&id).unwrap();
     assert_eq!(heard.of(store.handle(&id)).reason, EndReason::Destroyed);
     assert_eq!(heard.count(), 4, "each end arrives once");
+    let logged = logs::logged_by(heard.thread());
+    let begins = |(level, text): &(Level, String), expected: &str| {
+        *level == Level::Warn
+            && text.starts_with("listening for ended sessions failed, will retry: ")
+            && expected == "failed"
+            || *level == Level::Info && text == "listening for ended sessions works again" && expected == "works"
+    };
+    assert_eq!(logged.len(), 4, "{logged:?}");
+    assert!(logged.iter().zip(["failed", "works", "failed", "works"]).all(|(line, expected)| begins(line, expected)));
 }
 
 #[test]
@@ -271,12 +296,13 @@ fn stopped_listener_calls_no_callback() {
 
 #[test]
 fn callback_that_panics_is_called_again() {
+    logs::keep_logs();
     let store = MemorySessionStore::new();
     let sessions = SessionManager::<u32>::new(store.clone());
-    let calls = Arc::new(Mutex::new(0));
+    let calls = Arc::new(Mutex::new(Vec::new()));
     let counted = calls.clone();
     let listener = sessions.listener().on_ended(move |_| {
-        *counted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
+        counted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(thread::current().id());
         panic!("as a callback may");
     });
     let listener = listener.start().unwrap();
@@ -284,8 +310,12 @@ fn callback_that_panics_is_called_again() {
     for _ in 0..2 {
         store.delete(&create(&store)).unwrap();
     }
-    let count = || *calls.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    assert!(eventually(PATIENCE, || count() == 2));
+    let calls = || calls.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+    assert!(eventually(PATIENCE, || calls().len() == 2));
+    listener.stop();
+    let logged = logs::logged_by(calls()[0]);
+    let text = "the callback for ended sessions panicked; it will be called again, and this is not repeated";
+    assert_eq!(logged, [(Level::Error, text.to_owned())]);
 }
 
 /// The commands of the guide that give a user the rights for announcements.

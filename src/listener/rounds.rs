@@ -202,7 +202,7 @@ impl Rounds {
                     self.found.insert(handle, Instant::now());
                     self.report(Ended::new(handle, reason));
                 }
-                // The session stays unchecked, and the log says why the store fails.
+                // The session stays unchecked. The pool logs the outage.
                 Err(_) => {
                     self.next_check = Instant::now() + RECHECK_PAUSE;
                     return;

@@ -1,7 +1,8 @@
 //! A connection that receives what is published on channels.
 //!
 //! The feed of the store opens one for each server. It belongs to no pool, and speaks RESP2 only, so its messages are arrays of
-//! texts. Invariant: a connection that is silent for too long fails. The subscription pings the server when it hears nothing.
+//! texts. Invariant: a connection that is silent for too long fails. The subscription sends a `PING` if no message
+//! arrives.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -103,16 +104,18 @@ impl Subscription {
             self.received.truncate(length + *read.as_ref().unwrap_or(&0));
             match read {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Ok(READ_BYTES) => {}
-                Ok(_) => break,
+                Ok(read) => {
+                    (self.heard, self.pinged) = (Instant::now(), false);
+                    if read < READ_BYTES {
+                        return Ok(());
+                    }
+                }
                 Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        (self.heard, self.pinged) = (Instant::now(), false);
-        Ok(())
     }
 
     fn take(&mut self, reply: Reply, on_message: &mut impl FnMut(Vec<u8>)) -> RedisResult<()> {

@@ -1,5 +1,5 @@
--- Notes that a live session has ended, for those who watch it and for those who still have its id. A script calls it right
--- after it has deleted the session, so no failure here aborts a script. `reason` is 'destroyed', 'renewed', 'ended', 'cap' or
+-- Notes that a live session has ended: publishes it for listeners, and leaves the reason for later requests with the id. A script
+-- calls it right after it has deleted the session, so no failure here aborts a script. `reason` is 'destroyed', 'renewed', 'ended', 'cap' or
 -- 'expired'. `heir` is the handle of the session's new id after a renewal. The last argument of a script that uses it is the key
 -- base of the partition, from which the name of the channel follows.
 local function note_end(key, reason, heir)
