@@ -1,5 +1,6 @@
 //! Ends of sessions: announcements of all kinds of stores, the listener, and its watches.
 
+#[allow(unreachable_pub, reason = "another test crate exports them")]
 #[path = "reaping/logs.rs"]
 mod logs;
 mod support;
