@@ -56,6 +56,8 @@ pub(super) struct Rounds {
 /// A session and its watches.
 struct Watched {
     id: SessionId,
+    /// `true` if a read has found the session since the watch began.
+    was_live: bool,
     watches: Vec<(u64, Sender<Ended>)>,
 }
 
@@ -91,6 +93,10 @@ impl Rounds {
             let panicked = || Error::new(ErrorKind::Other, operation::LISTEN_FOR_ENDS).with_source("the feed panicked");
             match fence::call(|| feed.next(TICK)).unwrap_or_else(|| Err(panicked())) {
                 Ok(EndNews::Ended(ended)) => {
+                    // A watch that began before the end must get its reason.
+                    if !self.take_orders() {
+                        return;
+                    }
                     self.announced(ended);
                     if self.checked.elapsed() > LONGEST_CHECK_DELAY {
                         self.check_some();
@@ -109,7 +115,11 @@ impl Rounds {
             match order {
                 Order::Watch { number, id, ended } => {
                     let handle = self.store.handle(&id);
-                    let watched = self.watched.entry(handle).or_insert_with(|| Watched { id, watches: Vec::new() });
+                    let watched = self.watched.entry(handle).or_insert_with(|| Watched {
+                        id,
+                        was_live: false,
+                        watches: Vec::new(),
+                    });
                     watched.watches.push((number, ended));
                     self.numbers.insert(number, handle);
                     self.unchecked.insert(handle);
@@ -157,18 +167,23 @@ impl Rounds {
 
     fn announced(&mut self, ended: Ended) {
         if self.found.remove(&ended.handle).is_none() {
-            self.report(ended);
+            self.report_to_watches(ended);
+            self.report_to_callback(ended);
         }
     }
 
-    /// Reports an end to the watches of the session and to the callback.
-    fn report(&mut self, ended: Ended) {
-        let watches = self.forget(&ended.handle).map(|watched| watched.watches);
-        for (number, watch) in watches.unwrap_or_default() {
+    /// Reports an end to the watches of the session. Returns `true` if one of them has known the session live.
+    fn report_to_watches(&mut self, ended: Ended) -> bool {
+        let Some(watched) = self.forget(&ended.handle) else { return false };
+        for (number, watch) in watched.watches {
             self.numbers.remove(&number);
             // The receiver has room for one end, and gets one.
             let _ = watch.try_send(ended);
         }
+        watched.was_live
+    }
+
+    fn report_to_callback(&mut self, ended: Ended) {
         let Some(on_ended) = &mut self.on_ended else { return };
         if self.state.is_stopped.load(Ordering::Acquire) {
             return;
@@ -195,12 +210,17 @@ impl Rounds {
                 Ok(None) => {
                     self.unchecked.remove(&handle);
                     self.suspects.remove(&handle);
+                    self.watched.entry(handle).and_modify(|watched| watched.was_live = true);
                 }
                 Ok(Some(_)) if self.suspects.insert(handle) => {}
                 Ok(Some(reason)) => {
                     self.found.retain(|_, found| found.elapsed() < LATEST_ANNOUNCEMENT);
                     self.found.insert(handle, Instant::now());
-                    self.report(Ended::new(handle, reason));
+                    let ended = Ended::new(handle, reason);
+                    // The end of a session that was over before its watch may have been reported already.
+                    if self.report_to_watches(ended) {
+                        self.report_to_callback(ended);
+                    }
                 }
                 // The session stays unchecked. The pool logs the outage.
                 Err(_) => {
