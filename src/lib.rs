@@ -158,9 +158,9 @@
 //!
 //! | level | what |
 //! |---|---|
-//! | `error` | a request that failed for another reason than an outage, with method, path and error; a server that stops; a callback for expired sessions that panicked, once |
-//! | `warn` | a request that an adapter rejected because it comes from another origin, or whose change was lost; Redis is away, or the reaper fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused; sessions beyond a principal's cap that could not be ended yet; how many requests failed during an outage, at most every ten seconds; a server that accepts no connections |
-//! | `info` | Redis is back, the reaper works again, or connections are accepted again |
+//! | `error` | a request that failed for another reason than an outage, with method, path and error; a server that stops; a callback for expired or ended sessions that panicked, once |
+//! | `warn` | a request that an adapter rejected because it comes from another origin, or whose change was lost; Redis is away, or the reaper or a listener fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused; sessions beyond a principal's cap that could not be ended yet; how many requests failed during an outage, at most every ten seconds; a server that accepts no connections |
+//! | `info` | Redis is back, the reaper or a listener works again, or connections are accepted again |
 //! | `debug` | each request that failed during an outage; clean-up that did not succeed |
 //!
 //! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no
@@ -191,11 +191,13 @@ pub mod contract;
 mod cookie;
 mod cross_origin;
 mod csrf;
+mod ended;
 mod error;
 mod fence;
 mod flash;
 mod id;
 mod jitter;
+mod listener;
 mod manager;
 pub mod observer;
 mod operation;
@@ -276,9 +278,11 @@ pub use self::clock::Clock;
 pub use self::codec::MessagePack;
 #[doc(inline)]
 pub use self::codec::{Codec, Json};
+pub use self::ended::{EndReason, Ended};
 pub use self::error::{BoxError, Error, ErrorKind, Result};
 pub use self::flash::Flash;
 pub use self::id::{Handle, InvalidHandle, InvalidId, SessionId};
+pub use self::listener::{Listener, ListenerBuilder, Watch};
 pub use self::manager::{
     BoundSession, Committed, OnCap, OnConflict, Outcome, SessionManager, SessionManagerBuilder, SignIn, Unreadable,
     UpdatedAll,

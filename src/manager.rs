@@ -112,6 +112,10 @@ impl<T: 'static> SessionManager<T> {
         &*self.0.store
     }
 
+    pub(crate) fn shared_store(&self) -> Arc<dyn SessionStore> {
+        self.0.store.clone()
+    }
+
     /// Returns a number that only clones of this manager have, as long as one of them exists.
     #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn identity(&self) -> usize {

@@ -51,7 +51,7 @@ use std::ptr;
 use std::sync::{Arc, RwLock, Weak};
 
 pub use self::event::{
-    CircuitEvent, CircuitState, CloseReason, Conflict, ConnectionEvent, EndReason, Ended, ObservedSession, Operation,
+    CircuitEvent, CircuitState, CloseReason, Conflict, ConnectionEvent, EndCause, Ended, ObservedSession, Operation,
     OperationKind, OperationOutcome, Resolution,
 };
 pub use self::gauges::Gauges;

@@ -24,6 +24,7 @@ pub(crate) const END_ALL_SESSIONS: &str = "ending everybody's sessions";
 pub(crate) const ENFORCE_CAP: &str = "enforcing the cap";
 pub(crate) const END_RIVALS: &str = "ending the visitor's other sessions";
 pub(crate) const KEEP_COMPANIONS: &str = "preparing companions";
+pub(crate) const LISTEN_FOR_ENDS: &str = "listening for ended sessions";
 pub(crate) const LISTEN_FOR_SIGNALS: &str = "listening for signals";
 pub(crate) const LIST_BY_PRINCIPAL: &str = "listing the sessions of a principal";
 pub(crate) const MAKE_CSRF_TOKEN: &str = "making a CSRF token";

@@ -14,7 +14,7 @@ use crate::bearer::Carrier;
 use crate::codec::{Binding, Envelope, Head};
 use crate::manager::{Changes, Timeouts};
 use crate::store::Version;
-use crate::{BoxError, Codec, Error, Handle, OnConflict, Outcome, SessionId, SessionStore, csrf, operation};
+use crate::{BoxError, Codec, EndReason, Error, Handle, OnConflict, Outcome, SessionId, SessionStore, csrf, operation};
 
 /// A visitor's session, opened for one request.
 ///
@@ -90,6 +90,7 @@ pub struct Session<T> {
     pub(crate) clock_was_ahead: bool,
     /// `true` if opening the session was no use of it, and nothing was stored since. Then the commit stores only a change.
     pub(crate) is_peeked: bool,
+    pub(crate) ended: Option<EndReason>,
     pub(crate) expires_in: Option<Duration>,
 }
 
@@ -144,6 +145,43 @@ impl<T: 'static> Session<T> {
     /// Whether the visitor came without a session that lives. A session that is [detached](Self::is_detached) is not new.
     pub fn is_new(&self) -> bool {
         matches!(self.origin, Origin::New)
+    }
+
+    /// Returns why the session of the visitor is over, if the request came with the id of a session that is not live.
+    ///
+    /// `None` means that the request came without an id, so this may be a first visit, or that its session is live or cannot be
+    /// decoded. [`EndReason::Unknown`] means that the store does not know the reason. Stores know it if they
+    /// [remember ends](crate::RedisSessionStoreBuilder::remember_ends). Show a reason only to the request that sent the id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{EndReason, MemorySessionStore, SessionManager};
+    ///
+    /// let store = MemorySessionStore::new().remember_ends(Duration::from_secs(3600));
+    /// let sessions = SessionManager::<u32>::new(store);
+    /// let mut session = sessions.fresh();
+    /// assert_eq!(session.ended(), None);
+    /// *session = 1;
+    /// let id = *sessions.commit(session)?.id().expect("it is stored");
+    /// sessions.end_everybody()?;
+    ///
+    /// let cookie = format!("__Host-session={}", id.expose());
+    /// let message = match sessions.open([&*cookie])?.ended() {
+    ///     Some(EndReason::Ended) => "You were signed out.",
+    ///     Some(EndReason::Expired) => "You were away for too long.",
+    ///     _ => "Welcome.",
+    /// };
+    /// assert_eq!(message, "You were signed out.");
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    pub fn ended(&self) -> Option<EndReason> {
+        self.ended
+    }
+
+    pub(crate) fn after(self, reason: EndReason) -> Self {
+        Self { ended: Some(reason), ..self }
     }
 
     /// Whether the visitor came with an id that another request renewed less than

@@ -48,6 +48,9 @@
 //! **Renewed ids.** For [`RENEWED_FOR`] after a rotation, reading the old id answers [`Found::Renewed`] instead of
 //! [`Found::Absent`]. Nothing leads from the old id to the new one.
 //!
+//! **Ended ids.** A store may remember for some time why a session ended. Reading its id then returns [`Found::Ended`] instead of
+//! [`Found::Absent`], and otherwise it counts as absent.
+//!
 //! **Companions.** A store may keep [companions](Companion) of its sessions, with the suffixes it was
 //! [told to](SessionStore::keep_companions). A write that brings another one is refused whole, with
 //! [`Unsupported`](crate::ErrorKind::Unsupported).
@@ -58,6 +61,7 @@
 //! [`RedisSessionStore`](crate::RedisSessionStore) and [`MemorySessionStore`](crate::MemorySessionStore).
 
 mod companion;
+mod feed;
 mod index;
 pub(crate) mod memory;
 mod owned;
@@ -73,10 +77,11 @@ pub use bytes::Bytes;
 use serde::Serialize;
 
 pub use self::companion::Companion;
+pub use self::feed::{EndFeed, EndNews};
 pub use self::index::{Belonging, Ending, Entry, Expired, OnVerified, Reaped, SessionIndex, Verified, VerifyOptions};
 pub use self::owned::{Owned, OwnedPage};
 pub use self::walk::{EndedAll, KeyPage, KeyPages, OnProgress, Progress, SessionKey, Snapshot};
-use crate::{Error, Handle, Observer, RedisWarning, Result, SessionId, operation, serialize};
+use crate::{EndReason, Error, Handle, Observer, RedisWarning, Result, SessionId, operation, serialize};
 
 /// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -115,14 +120,18 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Reads the first of several ids that has a live session, and moves the deadline of that session if asked to.
     ///
     /// Returns the position of an id, and the outcome for this id: the first live session, or the error that the read of an
-    /// id failed with. If no session is live, it is [`Found::Renewed`] with a renewed id if there is one, and otherwise
-    /// [`Found::Absent`]. The default reads one id after the other. A store overrides it to save round trips.
+    /// id failed with. If no session is live, it is [`Found::Renewed`] with a renewed id if there is one, otherwise [`Found::Ended`]
+    /// if there is a reason, and otherwise [`Found::Absent`]. The default reads one id after the other. A store overrides it to save round trips.
     fn read_first(&self, ids: &[SessionId], touch: Touch) -> (usize, Result<Found>) {
         let mut dead = (0, Ok(Found::Absent));
         for (at, id) in ids.iter().enumerate() {
             match self.read(id, touch) {
                 Ok(Found::Absent) => (),
                 Ok(Found::Renewed) => dead = (at, Ok(Found::Renewed)),
+                Ok(Found::Ended(reason)) if matches!(dead.1, Ok(Found::Absent)) => {
+                    dead = (at, Ok(Found::Ended(reason)))
+                }
+                Ok(Found::Ended(_)) => (),
                 found => return (at, found),
             }
         }
@@ -229,6 +238,15 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the errors of [`RedisSessionStore::check`](crate::RedisSessionStore::check) if the store is in Redis.
     fn check(&self) -> Result<Vec<RedisWarning>> {
         Ok(Vec::new())
+    }
+
+    /// Opens a feed of the sessions that end from now on, in this process and in all others. A [listener](crate::Listener) uses it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store does not announce ends, which is the default.
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        Err(feed::unsupported())
     }
 
     /// How the store is doing, without asking anybody.
@@ -430,6 +448,8 @@ pub enum Found {
     Live(Stored),
     /// No session, but a rotation moved one away from this id less than [`RENEWED_FOR`] ago.
     Renewed,
+    /// No session, and the store remembers why it ended.
+    Ended(EndReason),
     /// No session.
     Absent,
 }
@@ -587,6 +607,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn check(&self) -> Result<Vec<RedisWarning>> {
         (**self).check()
+    }
+
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        (**self).end_feed()
     }
 
     fn health(&self) -> Health {

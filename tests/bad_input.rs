@@ -50,6 +50,6 @@ fn plant(store: &dyn SessionStore, payload: &[u8]) -> SessionId {
 fn payload(store: &dyn SessionStore, id: &SessionId) -> Option<Vec<u8>> {
     match store.read(id, Touch::No).unwrap() {
         Found::Live(stored) => Some(stored.payload.to_vec()),
-        Found::Renewed | Found::Absent => None,
+        Found::Renewed | Found::Ended(_) | Found::Absent => None,
     }
 }

@@ -248,6 +248,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// How long the operations of a test may take, in milliseconds.
 const SLACK: i64 = 600_000;
 
+/// For how long the stores remember why sessions ended.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
 /// A row of the table of keys.
 #[derive(Debug)]
 struct KeyRow {
@@ -290,6 +293,7 @@ fn bounds(ttl: &str) -> RangeInclusive<i64> {
     let up_to = |most: i64| most - SLACK..=most;
     match ttl {
         "none" => -1..=-1,
+        "as set" => up_to(REMEMBERED.as_millis() as i64),
         "time left" => up_to(idle),
         "time left + 24 h" => up_to(idle + 86_400_000),
         "30 s" => 1..=30_000,
@@ -325,6 +329,9 @@ fn leave_every_key(server: &RedisServer, store: &RedisSessionStore) {
     let with_step = SessionManager::<u32>::builder(with_step).idle_timeout(IDLE).build().unwrap();
     let without = SessionManager::<u32>::builder(store.clone()).idle_timeout(IDLE).build().unwrap();
     assert_eq!(store.check().unwrap(), []);
+    store.delete(&log_in(&without)).unwrap();
+    log_in(&without);
+    without.end_everybody().unwrap();
     let id = log_in(&without);
     if let Some(index) = store.index() {
         let key = store.key(&id);
@@ -363,6 +370,7 @@ fn design_lists_every_key_in_redis() {
     {
         let server = RedisServer::start();
         let mut builder = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).partitions(partitions);
+        builder = builder.remember_ends(REMEMBERED);
         if expiring {
             builder = builder.expiring();
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use support::{PATIENCE, RedisServer, Sentinels, alone, eventually, texts, unique};
 use threaded_sessions::redis::{self, Client};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
-use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, contract};
+use threaded_sessions::{EndReason, ErrorKind, RedisSessionStore, SessionId, SessionManager, SessionStore, contract};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const THREADS: usize = 8;
@@ -294,7 +294,11 @@ const ROUNDS: usize = 3;
 fn a_master_that_is_replaced_by_order_is_left_while_it_still_takes_writes() {
     let _alone = alone();
     let all = Sentinels::start();
-    let store = open(all.url());
+    let store = RedisSessionStore::builder().url(all.url()).announce_ends().build().unwrap();
+    let listener = SessionManager::<u32>::new(store.clone()).listener().start().unwrap();
+    let id = store.fresh_id(None);
+    let _ = store.create(&id, Write::new(b"v", HOUR)).unwrap();
+    let watch = listener.watch(&id);
     Load::run(&store, 2, |load| {
         let is_first_to_leave = || {
             load.goes_on();
@@ -320,6 +324,10 @@ fn a_master_that_is_replaced_by_order_is_left_while_it_still_takes_writes() {
         assert!((0..ROUNDS).any(|_| is_first_to_leave()), "it is left before it is told");
     });
     assert!(store.health().is_healthy());
+    // The listener follows the master, and ends arrive from the new one.
+    assert!(eventually(PATIENCE, || listener.is_listening()));
+    assert!(store.delete(&id).unwrap());
+    assert_eq!(watch.wait(PATIENCE).map(|ended| ended.reason), Some(EndReason::Destroyed));
 }
 
 #[test]

@@ -142,7 +142,7 @@ impl Slot {
     fn read(&mut self, store: &RedisSessionStore, id: SessionId, touch: Touch) -> Result<(), ErrorKind> {
         let found = match store.read(&id, touch).map_err(|error| error.kind())? {
             Found::Live(stored) => Some((id, String::from_utf8(stored.payload.to_vec()).unwrap())),
-            Found::Renewed | Found::Absent => None,
+            Found::Renewed | Found::Ended(_) | Found::Absent => None,
         };
         self.learn(&format!("read {found:?}"), |world| match &found {
             Some(_) => *world == found,

@@ -168,6 +168,8 @@ impl RedisArgs {
     /// hashed. This method reads that key and writes nothing. If the key is missing, the flags must set all three. The method never
     /// guesses, because a store of another kind finds no session, or ends sessions of the program.
     ///
+    /// The store [announces ends](RedisSessionStoreBuilder::announce_ends), in case the program listens.
+    ///
     /// # Errors
     ///
     /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the settings cannot work together, if a flag
@@ -175,7 +177,7 @@ impl RedisArgs {
     /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the program names its keys by a custom function.
     /// - Returns the error of reading the key, for example if Redis is unreachable.
     pub fn recorded_store(&self) -> Result<RedisSessionStore> {
-        let store = self.builder().build()?;
+        let store = self.builder().announce_ends().build()?;
         let Some(kind) = store.recorded_kind()? else {
             self.require_kind(&store.marker_key())?;
             return Ok(store);

@@ -56,7 +56,7 @@ pub(super) fn the_first_live_session_is_read(tested: &Tested<'_>) {
         let payload = match ok(found) {
             Found::Live(stored) => Some(stored.payload.to_vec()),
             Found::Renewed => Some(b"(renewed)".to_vec()),
-            Found::Absent => None,
+            Found::Ended(_) | Found::Absent => None,
         };
         (at, payload)
     };

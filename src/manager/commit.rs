@@ -14,7 +14,7 @@ use super::{Inner, OnConflict, SessionManager};
 use crate::bearer::Carrier;
 use crate::codec::Envelope;
 use crate::cookie::COOKIE_MAX_AGE;
-use crate::observer::EndReason;
+use crate::observer::EndCause;
 use crate::session::{Change, Origin};
 use crate::{BoxError, Error, ErrorKind, Handle, Result, Session, SessionId, SessionStore, operation};
 
@@ -328,7 +328,7 @@ impl<T: 'static> Inner<T> {
     /// Ends a session. If it is gone already, another request has either ended it, which is as good, or renewed it. A renewed
     /// session lives on under its new id.
     fn delete(&self, id: &SessionId) -> Result<Executed> {
-        let outcome = if self.delete_for(id, EndReason::Destroyed)? || !self.was_renewed(id)? {
+        let outcome = if self.delete_for(id, EndCause::Destroyed)? || !self.was_renewed(id)? {
             Outcome::Destroyed
         } else {
             Outcome::Detached
@@ -343,7 +343,7 @@ impl<T: 'static> Inner<T> {
     /// Returns an error if one may still be live, because the visitor's next request would open it.
     fn end_rivals(&self, rivals: &[SessionId]) -> Result<()> {
         for rival in rivals {
-            self.delete_for(rival, EndReason::Superseded).map_err(|error| {
+            self.delete_for(rival, EndCause::Superseded).map_err(|error| {
                 let kind = if error.kind().is_temporary() { ErrorKind::MayHaveHappened } else { error.kind() };
                 Error::new(kind, operation::END_RIVALS).with_source(error)
             })?;

@@ -4,7 +4,7 @@
 //! cannot be decoded, except a sign-in, a sign-out and the end of all sessions of a principal.
 
 use super::{Committed, Inner, Outcome, SessionManager};
-use crate::observer::EndReason;
+use crate::observer::EndCause;
 use crate::store::{Found, Touch};
 use crate::{ErrorKind, Result, SessionId, fence};
 
@@ -48,7 +48,7 @@ impl<T: 'static> SessionManager<T> {
         for id in inner.cookie.candidates(cookie_headers) {
             match inner.readability(&id)? {
                 Readability::Readable => is_readable = true,
-                Readability::Unreadable => discarded |= inner.delete_for(&id, EndReason::Discarded)?,
+                Readability::Unreadable => discarded |= inner.delete_for(&id, EndCause::Discarded)?,
                 Readability::Absent => (),
             }
         }
@@ -69,7 +69,7 @@ impl<T: 'static> Inner<T> {
     fn readability(&self, id: &SessionId) -> Result<Readability> {
         let decoded = match self.store.read(id, Touch::No) {
             Ok(Found::Live(stored)) => self.decode(&stored.payload).map(drop),
-            Ok(Found::Renewed | Found::Absent) => return Ok(Readability::Absent),
+            Ok(Found::Renewed | Found::Ended(_) | Found::Absent) => return Ok(Readability::Absent),
             Err(error) => Err(error),
         };
         match decoded {

@@ -5,7 +5,7 @@
 
 use super::Inner;
 use super::save::SaveOutcome;
-use crate::observer::{Conflict, EndReason, Ended, ObservedSession, Resolution};
+use crate::observer::{Conflict, EndCause, Ended, ObservedSession, Resolution};
 use crate::{Result, SessionId};
 
 impl<T: 'static> Inner<T> {
@@ -22,7 +22,7 @@ impl<T: 'static> Inner<T> {
     }
 
     /// Deletes a session and reports its end, unless there was none. Returns `true` if there was one.
-    pub(super) fn delete_for(&self, id: &SessionId, reason: EndReason) -> Result<bool> {
+    pub(super) fn delete_for(&self, id: &SessionId, reason: EndCause) -> Result<bool> {
         let existed = self.store.delete(id)?;
         if existed {
             self.report_ended(id, reason);
@@ -30,12 +30,12 @@ impl<T: 'static> Inner<T> {
         Ok(existed)
     }
 
-    pub(super) fn report_ended(&self, id: &SessionId, reason: EndReason) {
+    pub(super) fn report_ended(&self, id: &SessionId, reason: EndCause) {
         self.observers.tell(|observer| observer.on_ended(&Ended::new(reason, 1, Some(self.observed(id)))));
     }
 
     /// Reports the end of several sessions, unless there were none.
-    pub(super) fn report_all_ended(&self, sessions: u64, reason: EndReason) {
+    pub(super) fn report_all_ended(&self, sessions: u64, reason: EndCause) {
         if sessions > 0 {
             self.observers.tell(|observer| observer.on_ended(&Ended::new(reason, sessions, None)));
         }

@@ -13,16 +13,18 @@ use super::timeouts::CLOCK_TOLERANCE;
 use super::{Inner, SessionManager, Unreadable};
 use crate::bearer::{self, Carrier};
 use crate::codec::Envelope;
-use crate::observer::EndReason;
+use crate::observer::EndCause;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Stored, Touch};
-use crate::{Error, ErrorKind, Result, Session, SessionId, fence, operation};
+use crate::{EndReason, Error, ErrorKind, Result, Session, SessionId, fence, operation};
 
 /// The outcome of loading an id. `L` is what a live session is loaded as.
 pub(super) enum Loaded<L> {
     Live(L),
     /// Another request moved the session to a new id a moment ago.
     Renewed,
+    /// The session is over, and the reason is known.
+    Ended(EndReason),
     Absent,
 }
 
@@ -197,7 +199,7 @@ impl<T: 'static> SessionManager<T> {
     pub fn open_id(&self, id: &SessionId) -> Result<Option<Session<T>>> {
         Ok(match self.0.load(id)? {
             Loaded::Live(session) => Some(session),
-            Loaded::Renewed | Loaded::Absent => None,
+            Loaded::Renewed | Loaded::Ended(_) | Loaded::Absent => None,
         })
     }
 
@@ -219,8 +221,10 @@ impl<T: 'static> Inner<T> {
         let mut candidates = Candidates { untried: ids, unreadable: Vec::new() };
         let mut session = match self.load_first(&mut candidates, purpose)? {
             Loaded::Live(session) => session,
-            Loaded::Renewed => self.blank(Origin::Detached),
-            Loaded::Absent => self.blank(Origin::New),
+            Loaded::Renewed => self.blank(Origin::Detached).after(EndReason::Renewed),
+            Loaded::Ended(reason) => self.blank(Origin::New).after(reason),
+            Loaded::Absent if ids.is_empty() || !candidates.unreadable.is_empty() => self.blank(Origin::New),
+            Loaded::Absent => self.blank(Origin::New).after(EndReason::Unknown),
         };
         session.ends_rivals = purpose == Purpose::SignIn && !candidates.unreadable.is_empty();
         session.rivals = candidates.unreadable;
@@ -236,6 +240,7 @@ impl<T: 'static> Inner<T> {
 
     /// Loads the first live session of the candidates. The candidates after it stay untried.
     fn load_first(&self, candidates: &mut Candidates<'_>, purpose: Purpose) -> Result<Loaded<Session<T>>> {
+        let mut over = None;
         while !candidates.untried.is_empty() {
             let touch = match purpose {
                 Purpose::Use | Purpose::SignIn => self.first_touch(candidates.untried),
@@ -247,21 +252,26 @@ impl<T: 'static> Inner<T> {
                 Ok(Found::Live(stored)) => self.admit(&id, stored, touch),
                 Ok(dead) => {
                     candidates.untried = &[];
-                    return Ok(if let Found::Renewed = dead { Loaded::Renewed } else { Loaded::Absent });
+                    return Ok(match (dead, over) {
+                        (Found::Renewed, _) => Loaded::Renewed,
+                        (Found::Ended(reason), _) | (_, Some(reason)) => Loaded::Ended(reason),
+                        _ => Loaded::Absent,
+                    });
                 }
                 Err(error) => Err(error),
             };
             candidates.untried = rest;
             match session {
                 Ok(Some(session)) => return Ok(Loaded::Live(session)),
-                Ok(None) => (),
+                // Its lifetime is over.
+                Ok(None) => over = Some(EndReason::Expired),
                 Err(error) => {
                     self.pass_over(&id, error, purpose)?;
                     candidates.unreadable.push(id);
                 }
             }
         }
-        Ok(Loaded::Absent)
+        Ok(over.map_or(Loaded::Absent, Loaded::Ended))
     }
 
     /// Returns `Ok` if the error is that of a session that cannot be decoded, and the request may do without the session. The
@@ -306,7 +316,7 @@ impl<T: 'static> Inner<T> {
     /// Deletes a session whose lifetime is over. The session is absent in any case, so a failure, for example on a read-only
     /// server, does not concern the request. A later request tries again.
     fn clean_up(&self, id: &SessionId) {
-        if let Err(error) = self.delete_for(id, EndReason::Lifetime) {
+        if let Err(error) = self.delete_for(id, EndCause::Lifetime) {
             let (handle, kind) = (self.store.handle(id), error.kind().name());
             fence::log!(Debug, session:% = handle, error = kind; "session {handle} is over and could not be deleted: {error:#}");
         }
@@ -327,7 +337,7 @@ impl<T: 'static> Inner<T> {
             let Some(touch) = self.second_touch(id, &stored, &envelope, touched) else { break };
             let moved = match self.store.read(id, touch) {
                 Ok(Found::Live(moved)) => moved,
-                Ok(Found::Renewed | Found::Absent) => break,
+                Ok(Found::Renewed | Found::Ended(_) | Found::Absent) => break,
                 // The session was read. The next request moves its deadline.
                 Err(error) if error.kind().is_temporary() => {
                     let (handle, kind) = (self.store.handle(id), error.kind().name());
@@ -454,6 +464,7 @@ impl<T: 'static> Inner<T> {
             now,
             clock_was_ahead: false,
             is_peeked: false,
+            ended: None,
             expires_in,
         }
     }

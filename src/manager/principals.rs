@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::{Inner, SessionManager};
-use crate::observer::EndReason;
+use crate::observer::EndCause;
 use crate::store::{Belonging, Ending, SessionIndex, Verified, VerifyOptions};
 use crate::{AllSessions, Error, Handle, Result, Session, operation, serialize};
 
@@ -116,7 +116,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call `end_all` again.
     pub fn end_all(&self, principal: &str) -> Result<u64> {
-        self.end_for(principal, Ending::All, EndReason::EndAll)
+        self.end_for(principal, Ending::All, EndCause::EndAll)
     }
 
     /// Ends all other sessions of the principal of this session, and returns how many there were.
@@ -132,9 +132,9 @@ impl<T: 'static> SessionManager<T> {
     pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
         match (session.principal(), session.id()) {
             (Some(principal), Some(id)) if session.stored_principal.as_deref() == Some(principal) => {
-                self.end_for(principal, Ending::AllExcept(id), EndReason::EndOthers)
+                self.end_for(principal, Ending::AllExcept(id), EndCause::EndOthers)
             }
-            (Some(principal), _) => self.end_for(principal, Ending::All, EndReason::EndOthers),
+            (Some(principal), _) => self.end_for(principal, Ending::All, EndCause::EndOthers),
             (None, _) => Ok(0),
         }
     }
@@ -149,7 +149,7 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// Returns the same errors as [`end_all`](Self::end_all).
     pub fn end(&self, principal: &str, handle: Handle) -> Result<bool> {
-        Ok(self.end_for(principal, Ending::Only(handle), EndReason::End)? > 0)
+        Ok(self.end_for(principal, Ending::Only(handle), EndCause::End)? > 0)
     }
 
     /// Ends all sessions of the store, with or without a principal, and returns how many there were. For an administrator, for
@@ -208,7 +208,7 @@ impl<T: 'static> SessionManager<T> {
     }
 
     /// Ends sessions of a principal, and reports how many.
-    fn end_for(&self, principal: &str, which: Ending<'_>, reason: EndReason) -> Result<u64> {
+    fn end_for(&self, principal: &str, which: Ending<'_>, reason: EndCause) -> Result<u64> {
         let ended = self.index(operation::END)?.end(principal, which)?;
         self.0.report_all_ended(ended, reason);
         Ok(ended)

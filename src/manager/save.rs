@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::backoff::Backoff;
 use super::{Inner, OnCap, OnConflict};
 use crate::codec::{Envelope, Head};
-use crate::observer::EndReason;
+use crate::observer::EndCause;
 use crate::store::{Bind, Created, Found, ReadBack, Saved, Stored, Touch, Version, Write};
 use crate::{BoxError, Error, ErrorKind, Reason, Result, Session, SessionId, operation};
 
@@ -190,14 +190,14 @@ impl<T: 'static> Inner<T> {
     fn end_overdue(&self, session: &Session<T>, save: &Save<'_>) -> Result<Attempt> {
         let stored = match self.store.read(&save.id, Touch::No)? {
             Found::Live(stored) => stored,
-            Found::Renewed | Found::Absent => return Ok(Attempt::Done(SaveOutcome::Missing)),
+            Found::Renewed | Found::Ended(_) | Found::Absent => return Ok(Attempt::Done(SaveOutcome::Missing)),
         };
         let theirs = self.decode_limited(&stored.payload)?;
         let is_theirs_alive = self.ttl(&theirs).is_none_or(|left| !left.is_zero());
         if is_theirs_alive && theirs.created != session.envelope.created {
             return Ok(Attempt::Conflict(stored));
         }
-        self.delete_for(&save.id, EndReason::Lifetime)?;
+        self.delete_for(&save.id, EndCause::Lifetime)?;
         Ok(Attempt::Done(SaveOutcome::Ended))
     }
 
@@ -307,12 +307,12 @@ impl<T: 'static> Inner<T> {
         let new_id = session.next_id();
         let write = self.write(session, payload, true);
         if write.ttl.is_some_and(|ttl| ttl.is_zero()) {
-            let is_elsewhere = !self.delete_for(id, EndReason::Reset)? && self.was_renewed(id)?;
+            let is_elsewhere = !self.delete_for(id, EndCause::Reset)? && self.was_renewed(id)?;
             return Ok(if is_elsewhere { SaveOutcome::Missing } else { SaveOutcome::Ended });
         }
         match self.store.rotate(id, &new_id, write, None)? {
             Saved::Stored(version) => {
-                self.report_ended(id, EndReason::Reset);
+                self.report_ended(id, EndCause::Reset);
                 self.report_created(&new_id);
                 return Ok(SaveOutcome::Stored(new_id, version));
             }

@@ -44,7 +44,7 @@ impl<T: 'static> SessionManager<T> {
     pub fn update<R>(&self, id: &SessionId, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
         match self.0.load(id)? {
             Loaded::Live(mut session) => Ok(self.0.apply(&mut session, None, change)?.stored()),
-            Loaded::Renewed | Loaded::Absent => Ok(None),
+            Loaded::Renewed | Loaded::Ended(_) | Loaded::Absent => Ok(None),
         }
     }
 

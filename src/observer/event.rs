@@ -147,7 +147,7 @@ impl fmt::Debug for ObservedSession<'_> {
 #[non_exhaustive]
 pub struct Ended<'a> {
     /// The reason.
-    pub reason: EndReason,
+    pub reason: EndCause,
     /// The number of sessions that ended.
     pub sessions: u64,
     /// The session, if it is one and its id is known.
@@ -155,7 +155,7 @@ pub struct Ended<'a> {
 }
 
 impl<'a> Ended<'a> {
-    pub(crate) fn new(reason: EndReason, sessions: u64, session: Option<ObservedSession<'a>>) -> Self {
+    pub(crate) fn new(reason: EndCause, sessions: u64, session: Option<ObservedSession<'a>>) -> Self {
         Self { reason, sessions, session }
     }
 }
@@ -163,7 +163,7 @@ impl<'a> Ended<'a> {
 /// The reason why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum EndReason {
+pub enum EndCause {
     /// A request [destroyed](crate::Session::destroy) it.
     Destroyed,
     /// A request [reset](crate::Session::reset) it, which stores a new session in its place.
@@ -189,7 +189,7 @@ pub enum EndReason {
     Operator,
 }
 
-impl EndReason {
+impl EndCause {
     pub(super) const ALL: [Self; 11] = [
         Self::Destroyed,
         Self::Reset,

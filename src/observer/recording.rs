@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::metric::{self, Labels, Metric};
 use super::{
-    CircuitEvent, CircuitState, CloseReason, Conflict, ConnectionEvent, EndReason, Ended, Operation, OperationKind,
+    CircuitEvent, CircuitState, CloseReason, Conflict, ConnectionEvent, EndCause, Ended, Operation, OperationKind,
     OperationOutcome, Resolution,
 };
 use crate::ErrorKind;
@@ -90,7 +90,7 @@ impl<B: Backend> Recording<B> {
             renewed: plain(&metric::RENEWED),
             opened: plain(&metric::OPENED),
             connect_failed: plain(&metric::CONNECT_FAILED),
-            ended: by(&metric::ENDED, "reason", &EndReason::ALL.map(EndReason::as_str)),
+            ended: by(&metric::ENDED, "reason", &EndCause::ALL.map(EndCause::as_str)),
             conflicts: by(&metric::CONFLICTS, "resolution", &Resolution::ALL.map(Resolution::as_str)),
             closed: by(&metric::CLOSED, "reason", &CloseReason::ALL.map(CloseReason::as_str)),
             circuit: by(&metric::CIRCUIT, "state", &CircuitState::ALL.map(CircuitState::as_str)),
@@ -212,7 +212,7 @@ mod tests {
     /// The position of a label is that of its counter.
     #[test]
     fn every_label_is_at_its_own_position() {
-        assert!(EndReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
+        assert!(EndCause::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
         assert!(Resolution::ALL.iter().enumerate().all(|(at, resolution)| *resolution as usize == at));
         assert!(CloseReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
         assert!(CircuitState::ALL.iter().enumerate().all(|(at, state)| *state as usize == at));

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, iter};
 
-use super::{EndReason, Ended, Observers, Operation, OperationKind, OperationOutcome, effort};
+use super::{EndCause, Ended, Observers, Operation, OperationKind, OperationOutcome, effort};
 use crate::store::{
-    Belonging, Created, EndedAll, Ending, Entry, Found, Health, KeyPages, OnProgress, OwnedPage, Reaped, Saved,
-    SessionIndex, SessionKey, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
+    Belonging, Created, EndFeed, EndedAll, Ending, Entry, Found, Health, KeyPages, OnProgress, OwnedPage, Reaped,
+    Saved, SessionIndex, SessionKey, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
 };
 use crate::{Error, Handle, Observer, RedisWarning, Result, SessionId, SessionStore, operation};
 
@@ -51,7 +51,7 @@ impl ObservedStore {
     }
 
     /// Reports the end of sessions, unless there were none.
-    fn report_ended(&self, sessions: u64, reason: EndReason) {
+    fn report_ended(&self, sessions: u64, reason: EndCause) {
         if sessions > 0 {
             let ended = Ended::new(reason, sessions, None);
             self.observers.tell(|observer| observer.on_ended(&ended));
@@ -74,7 +74,7 @@ fn see_found(found: &Found) -> Seen {
     match found {
         Found::Live(stored) => (OperationOutcome::Done, Some(stored.payload.len())),
         Found::Renewed => (OperationOutcome::Renewed, None),
-        Found::Absent => (OperationOutcome::Absent, None),
+        Found::Ended(_) | Found::Absent => (OperationOutcome::Absent, None),
     }
 }
 
@@ -178,7 +178,7 @@ impl SessionStore for ObservedStore {
     fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
         let see = |_: &u64| (OperationOutcome::Done, None);
         let ended = self.measure(OperationKind::EndKeys, || self.store.end_keys(keys), see)?;
-        self.report_ended(ended, EndReason::Operator);
+        self.report_ended(ended, EndCause::Operator);
         Ok(ended)
     }
 
@@ -186,6 +186,10 @@ impl SessionStore for ObservedStore {
         let bytes = write.payload.len();
         let save = || self.store.save_key(key, write, expected);
         self.measure(OperationKind::Save, save, |saved| see_saved(saved, bytes))
+    }
+
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        self.store.end_feed()
     }
 
     fn check(&self) -> Result<Vec<RedisWarning>> {
@@ -221,7 +225,7 @@ impl SessionIndex for ObservedStore {
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
         let reap = |index: &dyn SessionIndex| index.reap(partition, limit, payloads);
         let reaped = self.measure_index(OperationKind::Reap, operation::REAP, reap)?;
-        self.report_ended(reaped.removed, EndReason::Expired);
+        self.report_ended(reaped.removed, EndCause::Expired);
         Ok(reaped)
     }
 
@@ -254,14 +258,14 @@ impl SessionIndex for ObservedStore {
     fn end_everybody(&self) -> Result<u64> {
         let end = |index: &dyn SessionIndex| index.end_everybody();
         let ended = self.measure_index(OperationKind::EndEverybody, operation::END_ALL_SESSIONS, end)?;
-        self.report_ended(ended, EndReason::EndEverybody);
+        self.report_ended(ended, EndCause::EndEverybody);
         Ok(ended)
     }
 
     fn end_everybody_with(&self, on_progress: &mut OnProgress<'_>) -> Result<EndedAll> {
         let end = |index: &dyn SessionIndex| index.end_everybody_with(on_progress);
         let all = self.measure_index(OperationKind::EndEverybody, operation::END_ALL_SESSIONS, end)?;
-        self.report_ended(all.ended, EndReason::EndEverybody);
+        self.report_ended(all.ended, EndCause::EndEverybody);
         Ok(all)
     }
 

@@ -9,8 +9,9 @@ use super::Step;
 use super::fenced::FencedStep;
 use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind, WriteOperation, Written};
 use crate::store::{
-    Belonging, Bytes, Created, EndedAll, Ending, Entry, Expired, Found, Health, KeyPages, OnProgress, Owned, OwnedPage,
-    Reaped, Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
+    Belonging, Bytes, Created, EndFeed, EndedAll, Ending, Entry, Expired, Found, Health, KeyPages, OnProgress, Owned,
+    OwnedPage, Reaped, Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Touch, Verified, VerifyOptions,
+    Version, Write,
 };
 use crate::{Error, ErrorKind, Handle, Observer, Reason, RedisWarning, Result, SessionId, fence, operation};
 
@@ -163,6 +164,10 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
 
     fn check(&self) -> Result<Vec<RedisWarning>> {
         self.store.check()
+    }
+
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        self.store.end_feed()
     }
 
     fn health(&self) -> Health {

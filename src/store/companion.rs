@@ -46,6 +46,8 @@ pub(super) fn keep(kept: &mut Vec<String>, suffixes: &[String]) -> Result<()> {
             "is not made of letters, digits, - and _"
         } else if suffix == "renewed" {
             "is reserved for the tombstone of a renewed session"
+        } else if suffix == "ended" {
+            "is reserved for the reason why a session ended"
         } else if kept.contains(suffix) {
             "is in use already"
         } else {

@@ -7,16 +7,19 @@ mod sessions;
 
 use std::fmt;
 use std::iter;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
+use crossbeam_channel::Receiver;
+
 use self::sessions::{Entry, Extras, Sessions};
 use super::{
-    Belonging, Bytes, Created, Ending, Found, KeyPage, KeyPages, Owned, OwnedPage, Progress, RENEWED_FOR, Reaped,
-    Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Stored, Touch, Verified, VerifyOptions, Version, Write,
-    companion, index, ttl_millis,
+    Belonging, Bytes, Created, EndFeed, EndNews, Ending, Found, KeyPage, KeyPages, Owned, OwnedPage, Progress,
+    RENEWED_FOR, Reaped, Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Stored, Touch, Verified,
+    VerifyOptions, Version, Write, companion, index, ttl_millis,
 };
-use crate::{Clock, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
+use crate::{Clock, EndReason, Ended, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
 
 /// Sessions in the memory of this process: the default for development and tests, and enough for a program that is one
 /// process and may forget its sessions when it ends.
@@ -55,7 +58,16 @@ impl MemorySessionStore {
     /// sessions that wait for a [reaper](crate::Reaper) count too, but give way: the longest overdue ones are dropped, and the
     /// reaper does not report them. The store also remembers at most so many renewed ids.
     pub fn with_max_sessions(self, sessions: usize) -> Self {
+        sync::lock(&self.sessions).capacity = Some(sessions);
         Self { capacity: Some(sessions), ..self }
+    }
+
+    /// Remembers for this long why each session has ended, for [`Session::ended`](crate::Session::ended). Defaults to no reasons.
+    ///
+    /// It holds for all clones of the store. A bounded store remembers at most as many ends as it may have sessions.
+    pub fn remember_ends(self, time: Duration) -> Self {
+        sync::lock(&self.sessions).remember = Some(ttl_millis(time));
+        self
     }
 
     /// Locks the live sessions and returns the time in milliseconds since 1970.
@@ -63,6 +75,16 @@ impl MemorySessionStore {
         let (mut sessions, now) = self.lock();
         sessions.evict(now);
         (sessions, now)
+    }
+
+    /// Ends a session, and returns whether it was live.
+    fn end_one(&self, id: &SessionId, reason: EndReason) -> bool {
+        let (mut sessions, now) = self.open();
+        let lives = matches!(sessions.entries.get(id), Some((_, Entry::Session { .. })));
+        if lives {
+            sessions.end(id, reason, now);
+        }
+        lives
     }
 
     /// Locks all sessions, including expired ones that are not removed yet.
@@ -107,7 +129,8 @@ impl SessionStore for MemorySessionStore {
         let (mut sessions, now) = self.open();
         let (deadline, payload) = match sessions.entries.get(id) {
             None => return Ok(Found::Absent),
-            Some((_, Entry::Renewed)) => return Ok(Found::Renewed),
+            Some((_, Entry::Over(EndReason::Renewed))) => return Ok(Found::Renewed),
+            Some((_, Entry::Over(reason))) => return Ok(Found::Ended(*reason)),
             Some((deadline, Entry::Session { payload, .. })) => (*deadline, payload.clone()),
         };
         let touched = match touch {
@@ -154,19 +177,15 @@ impl SessionStore for MemorySessionStore {
             None if sessions.is_over_cap(old, write.bind) => Saved::OverCap,
             None => {
                 let extras = sessions.extras_of(old);
-                sessions.bury(*old, now + ttl_millis(RENEWED_FOR), self.capacity);
+                sessions.announce_renewal(old, new);
+                sessions.bury(*old, EndReason::Renewed, now + ttl_millis(RENEWED_FOR));
                 Saved::Stored(sessions.put_session(*new, write, extras, now))
             }
         })
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
-        let (mut sessions, _) = self.open();
-        let lives = matches!(sessions.entries.get(id), Some((_, Entry::Session { .. })));
-        if lives {
-            sessions.take(id);
-        }
-        Ok(lives)
+        Ok(self.end_one(id, EndReason::Destroyed))
     }
 
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
@@ -200,14 +219,18 @@ impl SessionStore for MemorySessionStore {
             (deadline, Entry::Session { payload, .. }) => {
                 Some(Snapshot::new(key.clone(), payload.clone(), stored(payload.clone(), *deadline, now).expires_in))
             }
-            (_, Entry::Renewed) => None,
+            (_, Entry::Over(_)) => None,
         };
         Ok(keys.iter().filter_map(snapshot).collect())
     }
 
     fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
-        let ids = keys.iter().filter_map(id_of);
-        ids.map(|id| self.delete(&id)).try_fold(0, |ended, existed| Ok(ended + u64::from(existed?)))
+        Ok(keys.iter().filter_map(id_of).map(|id| u64::from(self.end_one(&id, EndReason::Ended))).sum())
+    }
+
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        let ends = self.lock().0.feed();
+        Ok(Box::new(Feed { store: self.clone(), ends, is_ready: false }))
     }
 
     fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
@@ -255,7 +278,7 @@ impl SessionIndex for MemorySessionStore {
         let of = |&(since, id): &(u64, SessionId)| {
             let stored = match sessions.entries.get(&id)? {
                 (deadline, Entry::Session { payload, .. }) => stored(payload.clone(), *deadline, now),
-                (_, Entry::Renewed) => return None,
+                (_, Entry::Over(_)) => return None,
             };
             Some(Belonging::new(handle(&id), stored.payload, stored.expires_in, since))
         };
@@ -273,13 +296,13 @@ impl SessionIndex for MemorySessionStore {
                 let key = SessionKey::new(handle(id), 0, id.expose());
                 Some(Owned::new(key, stored.payload, stored.version, stored.expires_in, *since))
             }
-            (_, Entry::Renewed) => None,
+            (_, Entry::Over(_)) => None,
         });
         Ok(OwnedPage::new(found.collect(), ids.last().map(|(since, _)| *since)))
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
-        let (mut sessions, _) = self.open();
+        let (mut sessions, now) = self.open();
         let ends = |id: &SessionId| match which {
             Ending::All => true,
             Ending::AllExcept(kept) => id != kept,
@@ -293,16 +316,16 @@ impl SessionIndex for MemorySessionStore {
         }
         let ended: Vec<SessionId> = ids.into_iter().filter(ends).collect();
         for id in &ended {
-            sessions.take(id);
+            sessions.end(id, EndReason::Ended, now);
         }
         Ok(ended.len() as u64)
     }
 
     fn end_everybody(&self) -> Result<u64> {
-        let (mut sessions, _) = self.open();
+        let (mut sessions, now) = self.open();
         let ids = sessions.live();
         for id in &ids {
-            sessions.take(id);
+            sessions.end(id, EndReason::Ended, now);
         }
         Ok(ids.len() as u64)
     }
@@ -310,6 +333,26 @@ impl SessionIndex for MemorySessionStore {
     /// Finds nothing, because the index and the sessions share one table.
     fn verify(&self, _options: VerifyOptions<'_>) -> Result<Verified> {
         Ok(Verified::default())
+    }
+}
+
+/// The feed of a listener. It removes expired sessions while it waits, so their ends arrive without any other operation.
+struct Feed {
+    store: MemorySessionStore,
+    ends: Receiver<Ended>,
+    is_ready: bool,
+}
+
+impl EndFeed for Feed {
+    fn next(&mut self, wait: Duration) -> Result<EndNews> {
+        if !mem::replace(&mut self.is_ready, true) {
+            return Ok(EndNews::Ready);
+        }
+        if let Ok(ended) = self.ends.try_recv() {
+            return Ok(EndNews::Ended(ended));
+        }
+        drop(self.store.open());
+        Ok(self.ends.recv_timeout(wait).map_or(EndNews::Quiet, EndNews::Ended))
     }
 }
 

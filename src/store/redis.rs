@@ -6,12 +6,14 @@
 
 mod builder;
 mod check;
+mod feed;
 mod first;
 mod index;
 mod keys;
 mod marker;
 mod net;
 mod owned;
+mod reason;
 #[cfg(feature = "clap")]
 mod recorded;
 mod reply;
@@ -46,12 +48,12 @@ use self::net::pool::{Answer, To};
 pub(crate) use self::recorded::RecordedKind;
 #[cfg(feature = "clap")]
 pub(crate) use self::recorded::check_url;
-use self::script::Scripts;
+use self::script::{Ends, Scripts};
 #[cfg(feature = "cli")]
 pub(crate) use self::vitals::Vitals;
 use super::{
-    Bind, Created, DATA_GRACE_PERIOD, Found, Health, KeyPages, Saved, SessionIndex, SessionKey, SessionStore, Snapshot,
-    Stored, Touch, Version, Write, companion,
+    Bind, Created, DATA_GRACE_PERIOD, EndFeed, Found, Health, KeyPages, Saved, SessionIndex, SessionKey, SessionStore,
+    Snapshot, Stored, Touch, Version, Write, companion,
 };
 use crate::{Error, Handle, Observer, Result, SessionId, operation};
 
@@ -90,6 +92,7 @@ pub struct RedisSessionStore {
     /// The suffixes of the companions that the store keeps.
     companions: Vec<String>,
     foreign_keys: Arc<ForeignKeys>,
+    ends: Ends,
 }
 
 impl RedisSessionStore {
@@ -127,9 +130,9 @@ impl RedisSessionStore {
         self.keys.session(id)
     }
 
-    fn new(pool: RedisPool, keys: Keys, expiring: bool) -> Self {
-        let scripts = Arc::new(Scripts::new(grace(expiring), &[]));
-        Self { pool, keys, scripts, expiring, companions: Vec::new(), foreign_keys: Arc::default() }
+    fn new(pool: RedisPool, keys: Keys, expiring: bool, ends: Ends) -> Self {
+        let scripts = Arc::new(Scripts::new(grace(expiring), &[], ends));
+        Self { pool, keys, scripts, expiring, companions: Vec::new(), foreign_keys: Arc::default(), ends }
     }
 }
 
@@ -155,7 +158,7 @@ impl SessionStore for RedisSessionStore {
         let key = self.keys.session(id);
         match self.read_live(id, &key, touch)? {
             Some(stored) => Ok(Found::Live(stored)),
-            None => self.find_tombstone(&key),
+            None => self.find_tombstone(id, &key),
         }
     }
 
@@ -198,14 +201,17 @@ impl SessionStore for RedisSessionStore {
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
         let key = self.keys.session(id);
-        let deleted =
-            if self.single_command() { single::delete(self, &key)? } else { scripted::delete(self, id, &key)? };
+        let deleted = if self.single_command() && !self.ends.are_noted() {
+            single::delete(self, &key)?
+        } else {
+            scripted::delete(self, id, &key)?
+        };
         Ok(deleted == Value::Int(1))
     }
 
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
         companion::keep(&mut self.companions, suffixes)?;
-        self.scripts = Arc::new(Scripts::new(grace(self.expiring), &self.companions));
+        self.scripts = Arc::new(Scripts::new(grace(self.expiring), &self.companions, self.ends));
         Ok(())
     }
 
@@ -245,6 +251,10 @@ impl SessionStore for RedisSessionStore {
 
     fn check(&self) -> Result<Vec<RedisWarning>> {
         Self::check(self)
+    }
+
+    fn end_feed(&self) -> Result<Box<dyn EndFeed>> {
+        feed::open(self)
     }
 
     fn health(&self) -> Health {
@@ -296,7 +306,10 @@ impl RedisSessionStore {
     }
 
     /// Finds out whether an absent session was rotated. Only a read of an absent session pays for this command.
-    fn find_tombstone(&self, key: &str) -> Result<Found> {
+    fn find_tombstone(&self, id: &SessionId, key: &str) -> Result<Found> {
+        if self.ends.remember.is_some() {
+            return reason::find(self, id, key);
+        }
         let mut exists = redis::cmd("EXISTS");
         exists.arg(self.keys.tombstone(key));
         match self.command(operation::READ, Effect::Reads, To::Key(key), &exists)?.value {
@@ -320,6 +333,7 @@ impl fmt::Debug for RedisSessionStore {
             .field("keys", &self.keys)
             .field("expiring", &self.expiring)
             .field("companions", &self.companions)
+            .field("ends", &self.ends)
             .finish_non_exhaustive()
     }
 }

@@ -115,7 +115,7 @@ impl Rig {
         let (key, found) = (self.admin.key(id), self.admin.read(id, Touch::No).unwrap());
         let payload = match &found {
             Found::Live(stored) => Some(stored.payload.to_vec()),
-            Found::Renewed | Found::Absent => None,
+            Found::Renewed | Found::Ended(_) | Found::Absent => None,
         };
         let left = self.cmd(&["PTTL", &key]);
         assert_eq!(matches!(left, Value::Int(1..)), payload.is_some(), "half a session: {found:?}, {left:?}");
@@ -175,7 +175,7 @@ impl Subject {
                 match store.read(&self.id, touch)? {
                     Found::Live(stored) => lives && *stored.payload == *self.before.as_bytes(),
                     Found::Absent => !lives,
-                    Found::Renewed => false,
+                    Found::Renewed | Found::Ended(_) => false,
                 }
             }
             Op::Create => matches!(store.create(&self.id, write)?, Created::Stored(_)),

@@ -68,8 +68,14 @@ impl Call {
             if let Some(mode) = self.mode.map(|at| &mut args[at]).filter(|mode| *mode == "revision") {
                 *mode = "mark".to_owned();
             }
-        } else if kind.expiring && !WITHOUT_BASE.contains(&self.name) {
-            args.push(base.to_owned());
+        } else {
+            let notes_ends = version == Version::New && kind.announces();
+            if let Some(mode) = self.mode.filter(|_| notes_ends && self.name == "rotate") {
+                args.insert(mode + 2, "the handle of the new session".to_owned());
+            }
+            if (kind.expiring || notes_ends) && !WITHOUT_BASE.contains(&self.name) {
+                args.push(base.to_owned());
+            }
         }
         args
     }

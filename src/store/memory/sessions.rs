@@ -6,11 +6,13 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
 use super::{handle, stored};
 use crate::store::{Bind, Bytes, Companion, DATA_GRACE_PERIOD, Expired, Reaped, Saved, Version, Write};
-use crate::{SessionId, codec};
+use crate::{EndReason, Ended, SessionId, codec};
 
-/// Sessions and tombstones of renewed ids, each with its deadline in milliseconds since 1970.
+/// Sessions and tombstones, each with its deadline in milliseconds since 1970.
 #[derive(Default)]
 pub(super) struct Sessions {
     pub(super) entries: HashMap<SessionId, (Option<u64>, Entry)>,
@@ -26,11 +28,21 @@ pub(super) struct Sessions {
     is_asked: bool,
     /// Expired sessions that wait for a reaper, the longest overdue first, each with its deadline.
     expired: VecDeque<(u64, Expired)>,
+    /// The largest number of tombstones.
+    pub(super) capacity: Option<usize>,
+    /// For how many milliseconds the reason of an end is remembered.
+    pub(super) remember: Option<u64>,
+    /// The feeds that receive each end.
+    feeds: Vec<Sender<Ended>>,
 }
 
 pub(super) enum Entry {
-    Session { payload: Bytes, extras: Extras },
-    Renewed,
+    Session {
+        payload: Bytes,
+        extras: Extras,
+    },
+    /// A tombstone: the reason why the session is over.
+    Over(EndReason),
 }
 
 /// The owner and the companions of a session, which a write without them keeps.
@@ -107,10 +119,10 @@ impl Sessions {
         true
     }
 
-    /// Leaves a tombstone under a renewed id. A bounded store keeps as many tombstones as sessions, the latest ones.
-    pub(super) fn bury(&mut self, id: SessionId, deadline: u64, capacity: Option<usize>) {
-        self.put(id, Some(deadline), Entry::Renewed);
-        while capacity.is_some_and(|capacity| self.tombstones.len() > capacity)
+    /// Leaves a tombstone under the id of a session that is over. A bounded store keeps as many tombstones as sessions, the latest ones.
+    pub(super) fn bury(&mut self, id: SessionId, reason: EndReason, deadline: u64) {
+        self.put(id, Some(deadline), Entry::Over(reason));
+        while self.capacity.is_some_and(|capacity| self.tombstones.len() > capacity)
             && let Some((_, oldest)) = self.tombstones.first().copied()
         {
             self.take(&oldest);
@@ -125,6 +137,7 @@ impl Sessions {
         {
             if let Some(Entry::Session { payload, .. }) = self.take(&id) {
                 evicted += 1;
+                self.note_end(id, EndReason::Expired, deadline);
                 if self.keeps_expired() {
                     self.expired.push_back((deadline, Expired::new(handle(&id), payload)));
                 }
@@ -135,6 +148,37 @@ impl Sessions {
             self.expired.pop_front();
         }
         evicted
+    }
+
+    /// Opens a feed of the sessions that end from now on. It ends when the receiver is dropped.
+    pub(super) fn feed(&mut self) -> Receiver<Ended> {
+        let (feed, ends) = unbounded();
+        self.feeds.push(feed);
+        ends
+    }
+
+    fn announce(&mut self, ended: Ended) {
+        self.feeds.retain(|feed| feed.send(ended).is_ok());
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&mut self, id: &SessionId, reason: EndReason, now: u64) {
+        if let Some(Entry::Session { .. }) = self.take(id) {
+            self.note_end(*id, reason, now);
+        }
+    }
+
+    /// Announces the end of a session, and leaves its reason if the store remembers ends.
+    fn note_end(&mut self, id: SessionId, reason: EndReason, at: u64) {
+        self.announce(Ended::new(handle(&id), reason));
+        if let Some(remember) = self.remember {
+            self.bury(id, reason, at + remember);
+        }
+    }
+
+    /// Announces that a session moved to a new id.
+    pub(super) fn announce_renewal(&mut self, old: &SessionId, new: &SessionId) {
+        self.announce(Ended::new(handle(old), EndReason::Renewed).with_successor(handle(new)));
     }
 
     pub(super) fn take(&mut self, id: &SessionId) -> Option<Entry> {
@@ -172,7 +216,7 @@ impl Sessions {
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
-        if let (Some(deadline), Entry::Renewed) = (deadline, &entry) {
+        if let (Some(deadline), Entry::Over(_)) = (deadline, &entry) {
             self.tombstones.insert((deadline, id));
         }
         if let Entry::Session { extras: Extras { owner: Some(owner), .. }, .. } = &entry {
@@ -196,7 +240,7 @@ impl Sessions {
         };
         self.put(id, deadline, Entry::Session { payload: payload.clone(), extras });
         if let Bind::To { principal, cap: Some(cap) } = write.bind {
-            self.enforce_cap(principal, cap as usize, &id);
+            self.enforce_cap(principal, cap as usize, &id, now);
         }
         Version(payload)
     }
@@ -226,12 +270,12 @@ impl Sessions {
     }
 
     /// Ends the oldest sessions of a principal until `cap` are left. Never ends `kept`.
-    fn enforce_cap(&mut self, principal: &str, cap: usize, kept: &SessionId) {
+    fn enforce_cap(&mut self, principal: &str, cap: usize, kept: &SessionId, now: u64) {
         let Some(sessions) = self.owned.get(principal) else { return };
         let excess = sessions.len().saturating_sub(cap);
         let oldest = sessions.iter().map(|(_, id)| *id).filter(|id| id != kept);
         for id in oldest.take(excess).collect::<Vec<_>>() {
-            self.take(&id);
+            self.end(&id, EndReason::Cap, now);
         }
     }
 
@@ -282,7 +326,7 @@ mod tests {
             for (id, (deadline, entry)) in &self.entries {
                 exact.deadlines.extend(deadline.map(|deadline| (deadline, *id)));
                 match entry {
-                    Entry::Renewed => exact.tombstones.extend(deadline.map(|deadline| (deadline, *id))),
+                    Entry::Over(_) => exact.tombstones.extend(deadline.map(|deadline| (deadline, *id))),
                     Entry::Session { extras: Extras { owner: Some(Owner { principal, since }), .. }, .. } => {
                         exact.owned.entry(principal.clone()).or_default().insert((*since, *id));
                     }

@@ -4,6 +4,7 @@
 //! waits for no connection.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,15 @@ use super::net::credentials::Credentials;
 use super::net::pool::{RedisPool, default_size};
 #[cfg(feature = "tls-rustls")]
 use super::net::tls::Trust;
+use super::script::Ends;
 use crate::{Error, Result, SessionId, operation};
 
 /// The default in a cluster: enough partitions to spread sessions evenly over some twenty nodes, and few enough for operations
 /// that visit all partitions.
 const PARTITIONS_IN_CLUSTER: u32 = 64;
+
+/// For how long a store may remember why sessions ended.
+const REMEMBERED: RangeInclusive<Duration> = Duration::from_secs(30)..=Duration::from_secs(86_400);
 
 /// Settings of a [`RedisSessionStore`].
 ///
@@ -52,6 +57,8 @@ pub struct RedisSessionStoreBuilder {
     mapper: KeyMapper,
     partitions: Option<u32>,
     expiring: bool,
+    announces: bool,
+    remember: Option<Duration>,
 }
 
 enum Source {
@@ -84,6 +91,8 @@ impl fmt::Debug for RedisSessionStoreBuilder {
             .field("mapper", &self.mapper)
             .field("partitions", &self.partitions)
             .field("expiring", &self.expiring)
+            .field("announces", &self.announces)
+            .field("remember", &self.remember)
             .finish_non_exhaustive()
     }
 }
@@ -98,6 +107,8 @@ impl Default for RedisSessionStoreBuilder {
             mapper: KeyMapper::Plain,
             partitions: None,
             expiring: false,
+            announces: false,
+            remember: None,
         }
     }
 }
@@ -242,6 +253,31 @@ impl RedisSessionStoreBuilder {
         Self { expiring: true, ..self }
     }
 
+    /// Announces each end and each renewal of a session to the [listeners](crate::Listener) of all processes. Defaults to no
+    /// announcements, which cost nothing.
+    ///
+    /// The script that ends a session publishes its key and the reason, in the same step, on a channel such as `sessions:ended`,
+    /// which is a sharded channel in a cluster. A key that is published is dead, but contains the id. A failover that loses the
+    /// last writes can revive such a session, so use [`hashed_keys`](Self::hashed_keys) as well.
+    ///
+    /// All programs that end sessions of the store must have this setting, and their user in Redis the right to use the channel.
+    /// [`check`](RedisSessionStore::check) warns if the right is missing. A plain store does not announce that a session expired,
+    /// because Redis drops it. An expiring store announces it when the reaper removes the session.
+    pub fn announce_ends(self) -> Self {
+        Self { announces: true, ..self }
+    }
+
+    /// Remembers for this long why each session has ended, from 30 seconds to 24 hours. Defaults to no reasons.
+    ///
+    /// [`Session::ended`](crate::Session::ended) then returns the reason to a request that still sends the id. Each session that
+    /// ends leaves a key of about 180 bytes, such as `sessions:ID:ended`. The end of all sessions leaves one key in each partition
+    /// of an expiring store instead, so afterwards an id that never existed has a reason too. A plain store does not know that a session expired.
+    ///
+    /// All programs that end sessions of the store should have this setting. It adds no command to a request with a live session.
+    pub fn remember_ends(self, time: Duration) -> Self {
+        Self { remember: Some(time), ..self }
+    }
+
     /// Builds the store. Returns immediately, like [`RedisSessionStore::open`].
     ///
     /// # Errors
@@ -252,7 +288,7 @@ impl RedisSessionStoreBuilder {
     ///
     /// * the URL cannot be parsed, or the URL or a client has a setting that would be ignored;
     /// * the prefix is empty;
-    /// * the deadline, the pool size or the number of partitions is out of range;
+    /// * the deadline, the pool size, the number of partitions or the time for which ends are remembered is out of range;
     /// * a ready pool is set together with a deadline, a pool size, credentials or a TLS configuration;
     /// * a client has certificates of its own, or does not verify those of the server;
     /// * a TLS configuration is set, but no URL or client requires TLS, or the reverse without the feature `tls-rustls`;
@@ -261,6 +297,10 @@ impl RedisSessionStoreBuilder {
     pub fn build(self) -> Result<RedisSessionStore> {
         let (settings, size) = (&self.connections, self.pool_size);
         settings.deadline.map_or(Ok(()), check_deadline)?;
+        if self.remember.is_some_and(|time| !REMEMBERED.contains(&time)) {
+            let why = "`remember_ends` must be from 30 seconds to 24 hours";
+            return Err(Error::misconfigured(operation::BUILD_STORE, why));
+        }
         let pool = match self.source {
             Source::Pool(pool) => ready_pool(pool, settings, size)?,
             Source::At(address) => open_pool(*address, settings, size)?,
@@ -268,7 +308,8 @@ impl RedisSessionStoreBuilder {
         };
         let partitions = self.partitions.unwrap_or(if pool.is_cluster() { PARTITIONS_IN_CLUSTER } else { 1 });
         let keys = Keys::new(self.prefix, self.mapper, partitions, pool.is_cluster())?;
-        Ok(RedisSessionStore::new(pool, keys, self.expiring))
+        let publish = self.announces.then_some(if pool.is_cluster() { "SPUBLISH" } else { "PUBLISH" });
+        Ok(RedisSessionStore::new(pool, keys, self.expiring, Ends { publish, remember: self.remember }))
     }
 }
 

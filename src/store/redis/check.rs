@@ -19,6 +19,11 @@ use super::net::server::Server;
 use crate::store::{Created, Found, Saved, SessionStore, Touch, Write};
 use crate::{Error, ErrorKind, Result, operation};
 
+/// A script that returns 1 if the user may publish and subscribe on a channel. `KEYS[1]` is a key in the slot of the channel.
+const MAY_USE_CHANNEL: &str = "\
+    local may = redis.acl_check_cmd(ARGV[1], ARGV[3], '') and redis.acl_check_cmd(ARGV[2], ARGV[3])
+    return may and 1 or 0";
+
 /// A finding about a Redis that works, but that its operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -36,6 +41,9 @@ pub enum RedisWarning {
     /// The store may not write this key, in which it records its kind. So the check cannot find out whether another kind of
     /// store uses the prefix.
     Unmarked(String),
+    /// The user may not publish on this channel, or may not subscribe to it. So [listeners](crate::Listener) miss sessions that
+    /// end.
+    Unannounced(String),
 }
 
 impl fmt::Display for RedisWarning {
@@ -53,6 +61,10 @@ impl fmt::Display for RedisWarning {
             }
             Self::Unknown => f.write_str(
                 "the server's version or eviction policy is not known: INFO is not available or not permitted",
+            ),
+            Self::Unannounced(channel) => write!(
+                f,
+                "the user may not publish or subscribe on the channel {channel:?}: listeners do not notice that sessions end"
             ),
             Self::Unmarked(key) => write!(
                 f,
@@ -97,6 +109,7 @@ impl RedisSessionStore {
         warnings.extend(self.mark()?);
         self.rehearse()?;
         warnings.extend(self.check_index()?);
+        warnings.extend(self.check_channels()?);
         // Most nodes of a cluster have the same settings, and so the same warning.
         warnings.dedup();
         Ok(warnings)
@@ -195,6 +208,23 @@ impl RedisSessionStore {
             Err(error) if error.kind() == ErrorKind::Denied => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns a warning if the user may not use the channels on which ends are announced. A script cannot report it, because a
+    /// session ends whether or not its end is announced.
+    fn check_channels(&self) -> Result<Option<RedisWarning>> {
+        let Some(publish) = self.ends.publish else { return Ok(None) };
+        let subscribe = if publish == "SPUBLISH" { "SSUBSCRIBE" } else { "SUBSCRIBE" };
+        for partition in 0..self.keys.partitions() {
+            let channel = self.keys.channel(partition);
+            let mut eval = redis::cmd("EVAL");
+            eval.arg(MAY_USE_CHANNEL).arg(1).arg(self.keys.index(partition)).arg(publish).arg(subscribe).arg(&channel);
+            let may = self.command(operation::CHECK, Effect::Touches, To::Key(self.keys.index(partition)), &eval)?;
+            if may.value != Value::Int(1) {
+                return Ok(Some(RedisWarning::Unannounced(channel)));
+            }
+        }
+        Ok(None)
     }
 
     /// Runs every operation once.

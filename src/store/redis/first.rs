@@ -5,17 +5,19 @@
 
 use redis::{Cmd, Value};
 
-use super::RedisSessionStore;
 use super::net::error::Effect;
 use super::net::pool::To;
+use super::{RedisSessionStore, reason};
 use crate::store::{Found, Touch};
-use crate::{Result, SessionId, operation};
+use crate::{EndReason, Result, SessionId, operation};
 
 /// The kind of key that Redis has for an id.
 #[derive(Clone, Copy, PartialEq)]
 enum Trace {
     Session,
     Tombstone,
+    /// A note why the session ended.
+    Reason(EndReason),
     Nothing,
 }
 
@@ -37,8 +39,16 @@ pub(super) fn after_dead(store: &RedisSessionStore, ids: &[SessionId], touch: To
     }
     match traces.iter().position(|trace| *trace == Trace::Tombstone) {
         Some(at) => (at, Ok(Found::Renewed)),
-        None => (0, Ok(Found::Absent)),
+        None => first_reason(&traces),
     }
+}
+
+fn first_reason(traces: &[Trace]) -> (usize, Result<Found>) {
+    let reasons = traces.iter().enumerate().filter_map(|(at, trace)| match trace {
+        Trace::Reason(reason) => Some((at, Ok(Found::Ended(*reason)))),
+        _ => None,
+    });
+    reasons.into_iter().next().unwrap_or((0, Ok(Found::Absent)))
 }
 
 /// Looks up what each id has, without reading or touching a session.
@@ -62,7 +72,10 @@ fn traces_in_slot(store: &RedisSessionStore, ids: &[SessionId], positions: &[usi
     let keys: Vec<String> = positions.iter().map(|&at| store.keys.session(&ids[at])).collect();
     let mut commands: Vec<Cmd> = Vec::with_capacity(2 * keys.len());
     for (at, key) in positions.iter().zip(&keys) {
-        commands.push(command("EXISTS", &store.keys.tombstone(key)));
+        commands.push(match store.ends.remember {
+            Some(_) => reason::notes(store, &ids[*at], key),
+            None => command("EXISTS", &store.keys.tombstone(key)),
+        });
         if *at > 0 {
             commands.push(command("PTTL", key));
         }
@@ -79,6 +92,11 @@ fn traces_in_slot(store: &RedisSessionStore, ids: &[SessionId], positions: &[usi
         match (tombstone, left) {
             (_, Some(Value::Int(left))) if left == -1 || left > store.grace_millis() as i64 => Trace::Session,
             (Some(Value::Int(1)), _) => Trace::Tombstone,
+            (Some(notes), _) => match reason::reason(&notes) {
+                Some(EndReason::Renewed) => Trace::Tombstone,
+                Some(reason) => Trace::Reason(reason),
+                None => Trace::Nothing,
+            },
             _ => Trace::Nothing,
         }
     });

@@ -17,6 +17,9 @@ const INDEX: &str = "index";
 /// The last part of the name of the marker. No session id has this form.
 const MARKER: &str = "store";
 
+/// The last part of the names of a channel for ends, of the reason of an end, and of the marker that all sessions have ended.
+const ENDED: &str = "ended";
+
 /// The last part of the name of a tombstone.
 const TOMBSTONE: &str = "renewed";
 
@@ -193,13 +196,23 @@ impl Keys {
         }
         let (_, suffix) = name.rsplit_once(':')?;
         let session = key[..key.len() - suffix.len() - 1].to_owned();
-        let is_part = suffix == TOMBSTONE || suffixes.iter().any(|known| known == suffix);
+        let is_part = suffix == TOMBSTONE || suffix == ENDED || suffixes.iter().any(|known| known == suffix);
         (is_part && self.partition_of(&session) == Some(partition)).then_some((partition, KeyKind::PartOf(session)))
     }
 
     /// Returns the key of the tombstone that a rotation leaves for the session under `key`.
     pub(super) fn tombstone(&self, key: &str) -> String {
         format!("{key}:{TOMBSTONE}")
+    }
+
+    /// Returns the key of the reason why the session under `key` ended. The scripts build the same key.
+    pub(super) fn reason(&self, key: &str) -> String {
+        format!("{key}:{ENDED}")
+    }
+
+    /// Returns the key that records, in the partition of an id, that all sessions have ended. The scripts build the same key.
+    pub(super) fn all_ended(&self, id: &SessionId) -> String {
+        self.name(id.partition(self.partitions), ENDED)
     }
 
     /// Returns the key of a companion of the session under `key`. The scripts build the same key.
@@ -243,6 +256,11 @@ impl Keys {
     /// The index that a session is in.
     pub(super) fn index_of(&self, id: &SessionId) -> &str {
         self.index(id.partition(self.partitions))
+    }
+
+    /// The channel on which scripts announce the ends of sessions of a partition. The scripts build the same name.
+    pub(super) fn channel(&self, partition: u32) -> String {
+        self.name(partition, ENDED)
     }
 
     /// The key base of the partition that a session is in.

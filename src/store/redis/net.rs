@@ -25,6 +25,7 @@ mod sentinel;
 pub(super) mod server;
 pub(super) mod slots;
 mod stream;
+pub(super) mod subscription;
 mod threads;
 pub(super) mod tls;
 mod wire;

@@ -59,7 +59,7 @@ impl RedisSessionStore {
     pub(crate) fn of_kind(&self, kind: RecordedKind) -> Result<Self> {
         let mapper = if kind.hashed_keys { KeyMapper::Hashed } else { KeyMapper::Plain };
         let keys = self.keys.of_kind(mapper, kind.partitions, self.pool.is_cluster())?;
-        Ok(Self::new(self.pool.clone(), keys, kind.is_expiring))
+        Ok(Self::new(self.pool.clone(), keys, kind.is_expiring, self.ends))
     }
 
     /// Returns the key that records the kind of the store.

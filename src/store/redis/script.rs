@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
+pub(super) use self::render::Ends;
 use self::render::Kind;
 use super::net::connection::RedisConnection;
 
@@ -16,7 +17,7 @@ use super::net::connection::RedisConnection;
 pub(super) struct Script {
     code: String,
     script: redis::Script,
-    /// `true` if the last argument is the key base of the partition.
+    /// `true` if the last argument is the key base of the partition, in a store that has an index or notes ends.
     takes_base: bool,
 }
 
@@ -37,8 +38,8 @@ macro_rules! scripts {
         }
 
         impl Scripts {
-            pub(super) fn new(grace: Duration, suffixes: &[String]) -> Self {
-                let kind = Kind { grace, suffixes };
+            pub(super) fn new(grace: Duration, suffixes: &[String], ends: Ends) -> Self {
+                let kind = Kind { grace, suffixes, ends };
                 Self {
                     $($based: Script::new(&kind, stringify!($based), true),)*
                     $($other: Script::new(&kind, stringify!($other), false),)*
@@ -66,7 +67,7 @@ macro_rules! scripts {
 scripts! {
     with_base: clobbered create delete end end_all list_owned owned_after reap rotate save_and_bind verify verify_owned;
     without_base: change count page save touch touch_if_due;
-    parts: clock companions expect has_owner is_live move_deadline over_cap principals require_acl write
+    parts: clock companions expect has_owner is_live move_deadline note_end over_cap principals require_acl write
 }
 
 impl Script {
@@ -75,7 +76,7 @@ impl Script {
         Self { script: redis::Script::new(&code), code, takes_base }
     }
 
-    /// Calls the script. `base` is the key base of the partition in an expiring store; a script that needs it gets it as its last
+    /// Calls the script. `base` is the key base of the partition, in a store that has an index or notes ends; a script that needs it gets it as its last
     /// argument.
     pub(super) fn call(
         &self,

@@ -18,7 +18,7 @@ use super::script::Script;
 use super::version::compare_args;
 use super::{RedisSessionStore, keys};
 use crate::store::{Bind, Created, RENEWED_FOR, Saved, Stored, Version, Write, companion, ttl_millis};
-use crate::{Error, Result, SessionId, operation};
+use crate::{Error, Handle, Result, SessionId, operation};
 
 /// The arguments of a script.
 pub(super) type Args<'a> = Vec<Cow<'a, [u8]>>;
@@ -80,6 +80,9 @@ pub(super) fn rotate(
     let mut args = write_args(store, write)?;
     args.push(RENEWED_FOR.as_millis().to_string().into_bytes().into());
     args.extend(compare_args(expected));
+    if store.ends.are_noted() {
+        args.push(Handle::of_key(keys[1].as_bytes()).to_string().into_bytes().into());
+    }
     args.extend(bind_args(store, operation::ROTATE, write.bind)?.into_iter().flatten());
     let answer = run(store, operation::ROTATE, &store.scripts.rotate, old, &keys, args)?;
     let has_new_owner = has_new_owner(&answer.value);
@@ -178,7 +181,8 @@ fn get_with_ttl(
     }
 }
 
-/// Runs a script that writes. In an expiring store, the index is the last key and the key base the last argument.
+/// Runs a script that writes. In an expiring store, the index is the last key. There, and in a store that notes ends, the key base
+/// is the last argument.
 fn run(
     store: &RedisSessionStore,
     operation: &'static str,
@@ -188,7 +192,7 @@ fn run(
     args: Args<'_>,
 ) -> Result<Answer> {
     let keys: Vec<&str> = keys.iter().copied().chain(store.index_key(id)).collect();
-    let base = store.expiring.then(|| store.keys.base_of(id));
+    let base = (store.expiring || store.ends.are_noted()).then(|| store.keys.base_of(id));
     store
         .pool
         .call(operation, Effect::Writes, To::Key(keys[0]), |connection| script.call(connection, &keys, &args, base))

@@ -175,8 +175,8 @@ fn snapshot(store: &RedisSessionStore, key: &SessionKey, payload: Value, left: V
 
 /// Ends sessions, and returns how many were live.
 pub(super) fn end(store: &RedisSessionStore, keys: &[SessionKey]) -> Result<u64> {
-    if store.expiring {
-        return keys.iter().try_fold(0, |ended, key| Ok(ended + end_indexed(store, key)?));
+    if store.expiring || store.ends.are_noted() {
+        return keys.iter().try_fold(0, |ended, key| Ok(ended + end_by_script(store, key)?));
     }
     let mut ended = 0;
     for positions in by_partition(store, keys).values() {
@@ -188,15 +188,17 @@ pub(super) fn end(store: &RedisSessionStore, keys: &[SessionKey]) -> Result<u64>
     Ok(ended)
 }
 
-/// Ends a session of an expiring store by the script that also clears index, owner and companions.
-fn end_indexed(store: &RedisSessionStore, key: &SessionKey) -> Result<u64> {
+/// Ends a session by the script that also clears index, owner and companions, and notes the end.
+fn end_by_script(store: &RedisSessionStore, key: &SessionKey) -> Result<u64> {
     let (name, partition) = (text(key)?, key.partition());
     if partition >= store.keys.partitions() {
         return Ok(0);
     }
-    let (index, base, no_args) = (store.keys.index(partition), Some(store.keys.base(partition)), [[0; 0]; 0]);
+    let (index, base) = (store.keys.index(partition), Some(store.keys.base(partition)));
+    let reason = &["ended"][..usize::from(store.ends.are_noted())];
+    let keys = &[name, index][..1 + usize::from(store.expiring)];
     let deleted = store.pool.call(operation::END, Effect::Writes, To::Key(name), |connection| {
-        store.scripts.delete.call(connection, &[name, index], &no_args, base)
+        store.scripts.delete.call(connection, keys, reason, base)
     });
     match deleted {
         Ok(deleted) => decode(operation::END, deleted.value),

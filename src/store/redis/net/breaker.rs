@@ -264,6 +264,10 @@ impl Breaker {
     }
 
     /// Returns `true` if connections of this generation may still be used.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     pub(crate) fn is_current(&self, generation: u64) -> bool {
         self.generation.load(Ordering::Acquire) == generation
     }

@@ -310,6 +310,13 @@ impl Cluster {
         }
     }
 
+    /// Returns the node that owns a slot by a map that is as new as possible.
+    pub(crate) fn latest_owner(&self, operation: &'static str, until: Instant, slot: u16) -> Result<Arc<Server>> {
+        // If no node sends its map, the known owner may still be the right one.
+        let _ = self.refresh(operation, until, None);
+        self.owner(operation, until, slot)
+    }
+
     fn known_owner(&self, slot: u16) -> Option<Arc<Server>> {
         self.map().owner(slot)
     }

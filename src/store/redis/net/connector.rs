@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, ConnectionAddr, FromRedisValue, RedisError, RedisResult, Role, Value};
+use redis::{Client, ConnectionAddr, FromRedisValue, ProtocolVersion, RedisError, RedisResult, Role, Value};
 
 use super::address::{self, Address};
 use super::breaker::Breaker;
@@ -21,6 +21,7 @@ use super::handshake;
 use super::idle::{IDLE_TIME, IdleTest};
 use super::limit::Limit;
 use super::sentinel::{Sentinel, unreachable};
+use super::stream::Stream;
 use super::tls::{self, Trust};
 use super::wire::Wire;
 use crate::{Error, Result, fence, operation};
@@ -285,6 +286,20 @@ impl RedisConnectionManager {
             }
         }
         Ok(RedisConnection::new(wire?, client.get_connection_info().redis_settings().db(), *generation, self))
+    }
+
+    /// Opens a connection for subscriptions, outside the pool, and returns the generation that it belongs to.
+    ///
+    /// It speaks RESP2 whatever the pool speaks, because replies and messages have one form then.
+    pub(crate) fn open_subscriber(&self) -> RedisResult<(Stream, u64)> {
+        let generation = self.breaker.generation();
+        let info = self.login(self.resolve()?)?.get_connection_info().clone();
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        let wire = self.verified_wire(&Client::open(info.set_redis_settings(settings))?);
+        if let (Target::Master(sentinel), Err(_)) = (&self.target, &wire) {
+            sentinel.doubt();
+        }
+        Ok((wire?.into_stream(), generation))
     }
 
     /// Connects, and returns the wire only after a reply, because only a reply shows that the server serves.

@@ -216,6 +216,24 @@ impl RedisPool {
         }
     }
 
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) in a child of the process.
+    pub(crate) fn check_process(&self, operation: &'static str) -> Result<()> {
+        self.origin.check(operation)
+    }
+
+    /// Returns the server that has a key or a channel now.
+    pub(crate) fn server_of(&self, operation: &'static str, key: &str) -> Result<Arc<Server>> {
+        self.origin.check(operation)?;
+        match &self.topology {
+            Topology::Single(server) => Ok(server.clone()),
+            Topology::Cluster(cluster) => {
+                cluster.latest_owner(operation, Instant::now() + self.deadline(), slot(key.as_bytes()))
+            }
+        }
+    }
+
     /// Returns all servers, for operations that visit each of them.
     pub(crate) fn servers(&self, operation: &'static str) -> Result<Vec<Arc<Server>>> {
         self.origin.check(operation)?;

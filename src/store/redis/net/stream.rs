@@ -41,6 +41,17 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Returns what `poll` takes to wait until there is something to read.
+    pub(crate) fn watch(&self) -> PollFd<'_> {
+        match self {
+            Self::Plain(socket) => socket.peer.watch(PollFlags::IN),
+            #[cfg(feature = "tls-rustls")]
+            Self::Tls(tls) => tls.sock.peer.watch(PollFlags::IN),
+        }
+    }
+}
+
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

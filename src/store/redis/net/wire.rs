@@ -61,6 +61,11 @@ impl Wire {
         }
     }
 
+    /// Returns the stream after an exchange that is over, to read from it in another way.
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// Sends one command and receives its reply.
     pub(crate) fn query(&mut self, command: &Cmd, limit: Limit) -> RedisResult<Value> {
         self.send(&command.get_packed_command(), limit)?;

@@ -3,7 +3,8 @@
 //! A line that begins with `--#` is a directive. Any other line that begins with `--` is a comment and is left out. Directives:
 //! - `--#include PART (NOTE)` inserts a part, unless the script has it already. The note lists the names that the part uses and
 //!   defines, and mentions that the part may return from the script.
-//! - `--#if expiring` or `--#if companions`, up to `--#end`, keeps lines only for stores that expire or have companions.
+//! - `--#if CONDITION`, up to `--#end`, keeps lines only for stores that expire (`expiring`), have companions (`companions`),
+//!   note ends in any way (`ends`, `expiring_ends`), announce them (`announced`) or remember them (`remembered`).
 //! - `--#define NAME(left) EXPRESSION` replaces `NAME(left)` in all later lines by the expression in parentheses.
 //!
 //! Rendering fails for any other directive, so a misspelt one cannot pass as a comment. `tests/scripts/rendered` has the results.
@@ -16,6 +17,23 @@ pub(super) struct Kind<'a> {
     pub(super) grace: Duration,
     /// The suffixes of the companions.
     pub(super) suffixes: &'a [String],
+    /// What the scripts note when a session ends.
+    pub(super) ends: Ends,
+}
+
+/// What the scripts of a store note when a session ends. By default, nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Ends {
+    /// The command that publishes the end.
+    pub(in super::super) publish: Option<&'static str>,
+    /// How long a tombstone keeps the reason.
+    pub(in super::super) remember: Option<Duration>,
+}
+
+impl Ends {
+    pub(in super::super) fn are_noted(self) -> bool {
+        self.publish.is_some() || self.remember.is_some()
+    }
 }
 
 impl Kind<'_> {
@@ -23,6 +41,10 @@ impl Kind<'_> {
         match condition {
             "expiring" => Some(!self.grace.is_zero()),
             "companions" => Some(!self.suffixes.is_empty()),
+            "ends" => Some(self.ends.are_noted()),
+            "expiring_ends" => Some(!self.grace.is_zero() && self.ends.are_noted()),
+            "announced" => Some(self.ends.publish.is_some()),
+            "remembered" => Some(self.ends.remember.is_some()),
             _ => None,
         }
     }
@@ -32,6 +54,12 @@ impl Kind<'_> {
         let mut constants = format!("local grace, companions = {}, {}\n", self.grace.as_millis(), self.suffixes.len());
         if !self.suffixes.is_empty() {
             constants += &format!("local suffixes = {{'{}'}}\n", self.suffixes.join("', '"));
+        }
+        if let Some(publish) = self.ends.publish {
+            constants += &format!("local publish = '{publish}'\n");
+        }
+        if let Some(remember) = self.ends.remember {
+            constants += &format!("local remember = {}\n", remember.as_millis());
         }
         constants
     }
@@ -153,22 +181,39 @@ mod tests {
         "verify_owned",
     ];
 
+    /// The names of the kinds of store, which are the folders of their snapshots.
+    const KINDS: [&str; 8] = [
+        "plain",
+        "plain_companions",
+        "plain_announced",
+        "plain_remembered",
+        "expiring",
+        "expiring_companions",
+        "expiring_announced",
+        "expiring_remembered",
+    ];
+
     /// The names of the scripts that a store with or without an index runs.
     fn names(expiring: bool) -> impl Iterator<Item = &'static str> {
         NAMES.iter().copied().filter(move |name| expiring || !ON_INDEX.contains(name))
     }
 
-    /// The four kinds of store, with the names of their snapshots.
+    /// The eight kinds of store, with the names of their snapshots.
     fn each_kind(mut check: impl FnMut(&str, &Kind<'_>)) {
         let suffixes = ["device".to_owned(), "seen".to_owned()];
         for (expiring, grace) in [("plain", Duration::ZERO), ("expiring", DATA_GRACE_PERIOD)] {
-            check(expiring, &Kind { grace, suffixes: &[] });
-            check(&format!("{expiring}_companions"), &Kind { grace, suffixes: &suffixes });
+            let none = Ends::default();
+            check(expiring, &Kind { grace, suffixes: &[], ends: none });
+            check(&format!("{expiring}_companions"), &Kind { grace, suffixes: &suffixes, ends: none });
+            let ends = Ends { publish: Some("PUBLISH"), ..none };
+            check(&format!("{expiring}_announced"), &Kind { grace, suffixes: &suffixes, ends });
+            let ends = Ends { remember: Some(Duration::from_secs(300)), ..none };
+            check(&format!("{expiring}_remembered"), &Kind { grace, suffixes: &[], ends });
         }
     }
 
     fn render_text(text: &'static str) -> Result<String, String> {
-        render(&Kind { grace: Duration::ZERO, suffixes: &[] }, "script", |name| match name {
+        render(&Kind { grace: Duration::ZERO, suffixes: &[], ends: Ends::default() }, "script", |name| match name {
             "script" => Some(text),
             "part" => Some("a = is_live(left)\n"),
             _ => None,
@@ -193,7 +238,7 @@ mod tests {
                 expected.push(path);
             }
         });
-        let mut found: Vec<PathBuf> = ["plain", "plain_companions", "expiring", "expiring_companions"]
+        let mut found: Vec<PathBuf> = KINDS
             .iter()
             .flat_map(|kind| fs::read_dir(dir.join(kind)).unwrap())
             .map(|entry| entry.unwrap().path())

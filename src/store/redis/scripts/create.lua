@@ -17,6 +17,10 @@
 --#if companions
 --#include companions (defines companions_expire, companions_store, companions_delete)
 --#end
+--#if expiring_ends
+local reason = 'cap'
+--#include note_end (uses ARGV; defines note_end)
+--#end
 --#if expiring
 --#include principals (defines principals)
 --#end

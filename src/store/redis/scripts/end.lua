@@ -15,6 +15,10 @@
 --#if companions
 --#include companions (defines companions_expire, companions_store, companions_delete)
 --#end
+--#if ends
+local reason = ARGV[5] ~= '' and 'cap' or 'ended'
+--#include note_end (uses ARGV; defines note_end)
+--#end
 --#include principals (defines principals)
 local p, owner, limit, which, key = principals(KEYS[1], ARGV[6]), ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local set, ended = p.owned .. owner, 0

@@ -11,7 +11,16 @@
 --#if companions
 --#include companions (defines companions_expire, companions_store, companions_delete)
 --#end
+--#if ends
+local reason = 'ended'
+--#include note_end (uses ARGV; defines note_end)
+--#end
 --#include principals (defines principals)
+--#if remembered
+-- One marker for the partition replaces the reasons of all sessions, because there may be very many.
+local marker_ttl = remember
+remember = nil
+--#end
 local index, since, limit, p = KEYS[1], '(' .. ARGV[1], tonumber(ARGV[2]), principals(KEYS[1], ARGV[#ARGV])
 local keys, first, last, ended = ARGV, 3, #ARGV - 1, 0
 if last < first then
@@ -34,5 +43,8 @@ for position = first, last do
   if not done and ended == 0 then p.fail(was_live) end
   if not done then return {ended, -1} end
   if was_live then ended = ended + 1 end
+  --#if remembered
+  if was_live and ended == 1 then redis.pcall('SET', ARGV[#ARGV] .. 'ended', 'ended', 'PX', marker_ttl) end
+  --#end
 end
 return {ended, last < limit and 0 or redis.call('ZCOUNT', index, since, '+inf')}

@@ -3,6 +3,7 @@
 -- `BASEprincipal:OWNER` is a sorted set: session keys by the time, in ms, at which the owner got them.
 -- Both change in the same script as the session. If they disagree, because Redis lost one of them, the hash decides. Only if the
 -- hash has no entry for a session, the set decides.
+-- In a store that notes ends, a script that ends sessions sets `reason` first, and includes `note_end`.
 -- Call `principals()` only if the session has, or gets, an owner: defining these functions costs time even if none is called.
 local function principals(index, base)
   --#include clock (defines clock)
@@ -61,6 +62,9 @@ local function principals(index, base)
     local owner = p.owner_of(key)
     local was_live = is_live(left)
     if was_live then redis.call('DEL', key) end
+    --#if ends
+    if was_live then note_end(key, reason) end
+    --#end
     if was_live or left == -2 then
       --#if companions
       companions_delete(key)

@@ -13,6 +13,9 @@
 --#include companions (defines companions_expire, companions_store, companions_delete)
 --#end
 --#include clock (defines clock)
+--#if ends
+--#include note_end (uses ARGV; defines note_end)
+--#end
 --#include principals (defines principals)
 local index, limit, payloads, base = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3]
 local call, now, reply = redis.call, clock(), {0, 0}
@@ -44,6 +47,9 @@ if payloads and #overdue > 0 then
   end
 end
 if #overdue > 0 then reply[1] = call('DEL', unpack(overdue)) end
+--#if ends
+for _, key in ipairs(overdue) do note_end(key, 'expired') end
+--#end
 --#if companions
 for _, key in ipairs(gone) do companions_delete(key) end
 --#end

@@ -11,7 +11,8 @@
 -- ARGV[5 + companions] expected revision or payload
 -- ARGV[6 + companions] owner (optional; expiring store only)
 -- ARGV[7 + companions] cap of the owner's sessions, '' = none, negative = reject this session (only with an owner)
--- ARGV[#ARGV] key base of the partition (expiring store only)
+-- In a store that notes ends, ARGV[6 + companions] is the handle of the new session, and owner and cap follow it.
+-- ARGV[#ARGV] key base of the partition (only in an expiring store, or in one that notes ends)
 -- Returns 1 = stored, now or by an earlier attempt
 -- Returns 2 = stored, and the owner did not have it before
 -- Returns 0 = the old session is not live
@@ -25,6 +26,10 @@
 --#include companions (defines companions_expire, companions_store, companions_delete)
 --#end
 --#include require_acl (defines require_acl)
+--#if ends
+local reason = 'cap'
+--#include note_end (uses ARGV; defines note_end)
+--#end
 --#if expiring
 --#include principals (defines principals)
 --#end
@@ -34,6 +39,10 @@ local how, expected = ARGV[4 + companions], ARGV[5 + companions]
 local base, cap = ARGV[#ARGV], ARGV[7 + companions]
 -- Owner and cap come together. Without them the key base stands where the owner would.
 local owner = cap and ARGV[6 + companions]
+--#end
+--#if expiring_ends
+cap = ARGV[8 + companions]
+owner = cap and ARGV[7 + companions]
 --#end
 local taken = redis.call('GET', new)
 if taken then
@@ -60,6 +69,9 @@ redis.call('SET', tombstone, '', 'PX', ARGV[3 + companions])
 key = new
 --#include write (uses key, old, index, ARGV; defines deadline)
 redis.call('DEL', old)
+--#if ends
+note_end(old, 'renewed', ARGV[6 + companions])
+--#end
 --#if companions
 companions_delete(old)
 --#end

@@ -20,6 +20,10 @@
 --#if companions
 --#include companions (defines companions_expire, companions_store, companions_delete)
 --#end
+--#if ends
+local reason = 'cap'
+--#include note_end (uses ARGV; defines note_end)
+--#end
 --#include principals (defines principals)
 local key, index, old = KEYS[1], KEYS[2], nil
 local how, expected = ARGV[3 + companions], ARGV[4 + companions]

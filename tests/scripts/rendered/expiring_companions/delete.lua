@@ -147,7 +147,7 @@ local function principals(index, base)
 
   return p
 end
-local key, index, owner, base = KEYS[1], KEYS[2], nil, ARGV[1]
+local key, index, owner, base = KEYS[1], KEYS[2], nil, ARGV[#ARGV]
 local kind = redis.call('TYPE', key).ok
 if kind ~= 'string' and kind ~= 'none' then return redis.call('GET', key) end
 local has_owner = owner or redis.pcall('HGET', base .. 'principals', key)

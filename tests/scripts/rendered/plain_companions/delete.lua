@@ -31,7 +31,7 @@ end
 local function companions_delete(key)
   for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
 end
-local key, index, owner, base = KEYS[1], KEYS[2], nil, ARGV[1]
+local key, index, owner, base = KEYS[1], KEYS[2], nil, ARGV[#ARGV]
 local kind = redis.call('TYPE', key).ok
 if kind ~= 'string' and kind ~= 'none' then return redis.call('GET', key) end
 local was_live = redis.call('DEL', key)

@@ -1,0 +1,59 @@
+//! Finding out why there is no session, in a store that remembers ends.
+//!
+//! Reads call it for an id that is dead. Invariant: it takes one round trip, as the look-up of a tombstone does in other stores.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+
+use super::RedisSessionStore;
+use super::net::error::Effect;
+use super::net::pool::To;
+use crate::store::Found;
+use crate::{EndReason, Result, SessionId, operation};
+
+/// Looks up why the session with this id and key is not live.
+pub(super) fn find(store: &RedisSessionStore, id: &SessionId, key: &str) -> Result<Found> {
+    let (notes, mut pttl) = (notes(store, id, key), redis::cmd("PTTL"));
+    pttl.arg(key);
+    let answer = store.pool.call(operation::READ, Effect::Reads, To::Key(key), |connection| {
+        connection.pipeline2(&notes, &pttl).map(|replies| Value::Array(replies.into()))
+    })?;
+    let Value::Array(replies) = answer.value else { return Ok(Found::Absent) };
+    let [notes, left] = &replies[..] else { return Ok(Found::Absent) };
+    Ok(match reason(notes) {
+        Some(EndReason::Renewed) => Found::Renewed,
+        // The end of all sessions may be remembered for an id that expired before.
+        Some(EndReason::Ended) | None if has_just_expired(store, left) => Found::Ended(EndReason::Expired),
+        Some(reason) => Found::Ended(reason),
+        None => Found::Absent,
+    })
+}
+
+/// The command that reads all notes about an id. A note of another type counts as none.
+pub(super) fn notes(store: &RedisSessionStore, id: &SessionId, key: &str) -> Cmd {
+    let keys = &store.keys;
+    let mut mget = redis::cmd("MGET");
+    mget.arg(keys.tombstone(key)).arg(keys.reason(key)).arg(keys.all_ended(id));
+    mget
+}
+
+/// Reads the reason from the reply to [`notes`].
+pub(super) fn reason(notes: &Value) -> Option<EndReason> {
+    let Value::Array(notes) = notes else { return None };
+    match &notes[..] {
+        [Value::BulkString(_), ..] => Some(EndReason::Renewed),
+        [_, Value::BulkString(reason), _] | [_, _, Value::BulkString(reason)] => Some(EndReason::of_text(reason)),
+        _ => None,
+    }
+}
+
+/// Returns `true` if the data of the session is still there, and the session expired no longer ago than ends are remembered.
+fn has_just_expired(store: &RedisSessionStore, left: &Value) -> bool {
+    let (grace, remember) =
+        (store.grace_millis(), store.ends.remember.map_or(0, |time| Duration::as_millis(&time) as u64));
+    match left {
+        Value::Int(left) => u64::try_from(*left).is_ok_and(|left| left <= grace && grace - left <= remember),
+        _ => false,
+    }
+}

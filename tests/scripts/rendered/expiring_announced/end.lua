@@ -1,0 +1,185 @@
+local grace, companions = 86400000, 2
+local suffixes = {'device', 'seen'}
+local publish = 'PUBLISH'
+
+
+local function companions_expire(key)
+  local deadline = redis.pcall('PEXPIRETIME', key)
+  for _, suffix in ipairs(suffixes) do
+    if deadline == -1 then
+      redis.pcall('PERSIST', key .. ':' .. suffix)
+    elseif type(deadline) == 'number' then
+      redis.pcall('PEXPIREAT', key .. ':' .. suffix, deadline)
+    end
+  end
+end
+
+local function companions_store(key, old)
+  for position, suffix in ipairs(suffixes) do
+    local name, value = key .. ':' .. suffix, ARGV[2 + position]
+    if value ~= '=' and ARGV[2] == '' then
+      redis.pcall('SET', name, string.sub(value, 2))
+    elseif value ~= '=' then
+      redis.pcall('SET', name, string.sub(value, 2), 'PX', ARGV[2])
+    elseif old then
+      local moved = redis.pcall('RENAME', old .. ':' .. suffix, name)
+      if moved.err then redis.pcall('DEL', name) end
+    end
+  end
+  companions_expire(key)
+end
+
+local function companions_delete(key)
+  for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
+end
+local reason = ARGV[5] ~= '' and 'cap' or 'ended'
+local function note_end(key, reason, heir)
+  redis.pcall(publish, ARGV[#ARGV] .. 'ended', reason .. ' ' .. (heir or '-') .. ' ' .. key)
+end
+local function principals(index, base)
+  local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  local function require_acl(command, key)
+    if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
+  end
+  local owners, owned = base .. 'principals', base .. 'principal:'
+  local p, written, now = {owned = owned}, false, nil
+
+  local function try(...)
+    local reply = redis.pcall(...)
+    if type(reply) ~= 'table' or not reply.err then return reply end
+    if not written and string.find(reply.err, 'non local key', 1, true) then error(reply) end
+    return nil
+  end
+
+  function p.fail(caught) error(type(caught) == 'table' and caught or {err = caught}) end
+
+  function p.owner_of(key)
+    local owner = try('HGET', owners, key)
+    if not owner then return nil end
+    return owner, try('ZSCORE', owned .. owner, key)
+  end
+
+  function p.unbind(key, owner)
+    if not owner then return end
+    redis.pcall('HDEL', owners, key)
+    redis.pcall('ZREM', owned .. owner, key)
+  end
+
+  function p.owners_of(keys)
+    local found = {}
+    for first = 1, #keys, 1000 do
+      local last = math.min(first + 999, #keys)
+      local some = try('HMGET', owners, unpack(keys, first, last))
+      for position = first, last do found[position] = some and some[position - first + 1] or false end
+    end
+    return found
+  end
+
+  function p.unbind_all(keys)
+    for position, owner in ipairs(p.owners_of(keys)) do p.unbind(keys[position], owner) end
+  end
+
+  function p.end_session(key, set)
+    local left = redis.call('PTTL', key)
+    local owner = p.owner_of(key)
+    local was_live = (left == -1 or left > grace)
+    if was_live then redis.call('DEL', key) end
+    if was_live then note_end(key, reason) end
+    if was_live or left == -2 then
+      companions_delete(key)
+      redis.pcall('ZREM', index, key)
+    end
+    p.unbind(key, owner)
+    if set then redis.pcall('ZREM', set, key) end
+    return was_live
+  end
+
+  function p.since(set)
+    local newest = try('ZRANGE', set, -1, -1, 'WITHSCORES') or {}
+    local last = tonumber(newest[2]) or 0
+    return math.max(now or clock(), last < 2 ^ 53 and last + 1 or 0)
+  end
+
+  local function enforce_cap(key, owner, set, cap)
+    local oldest = try('ZRANGE', set, 0, cap == '' and 7 or -1) or {}
+    local live, found = {}, cap ~= '' and p.owners_of(oldest) or {}
+    for position, other in ipairs(oldest) do
+      local left = try('PTTL', other)
+      if left == -2 then
+        pcall(p.end_session, other, set)
+      elseif found[position] and found[position] ~= owner then
+        redis.pcall('ZREM', set, other)
+      elseif left and other ~= key and (left == -1 or left > grace) then
+        live[#live + 1] = other
+      end
+    end
+    if cap ~= '' then
+      for position = 1, #live + 1 - cap do pcall(p.end_session, live[position], set) end
+    end
+  end
+
+  local function bind(key, owner, since, cap)
+    local set = owned .. owner
+    redis.pcall('HSET', owners, key, owner)
+    redis.pcall('ZADD', set, since or p.since(set), key)
+    enforce_cap(key, owner, set, cap)
+  end
+
+  function p.before_write(key, owner, cap)
+    if cap and cap ~= '' then require_acl('DEL', key) end
+    local had, since = p.owner_of(key)
+    if owner and owner ~= '' and owner ~= had then
+      local known = try('ZSCORE', owned .. owner, key)
+      if known and not had then had, since = owner, known end
+    end
+    if owner or had then now = clock() end
+    return had, since
+  end
+
+  function p.after_write(key, owner, cap, had, since, old)
+    written = true
+    p.unbind(old or key, had)
+    if not owner then
+      if had then bind(key, had, since, '') end
+    elseif owner ~= '' then
+      bind(key, owner, owner == had and since or nil, cap)
+      return owner ~= had
+    end
+    return false
+  end
+
+  return p
+end
+local p, owner, limit, which, key = principals(KEYS[1], ARGV[6]), ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local set, ended = p.owned .. owner, 0
+if which ~= 'all' then
+  local holder, since = p.owners_of({key})[1], redis.call('ZSCORE', set, key)
+  local is_theirs = holder == owner or not holder and since
+  if which == 'only' then
+    if not is_theirs then return {0, 0} end
+    if ARGV[5] ~= '' and tonumber(since or 0) > tonumber(ARGV[5]) then return {0, 1} end
+    return {p.end_session(key, set) and 1 or 0, 0}
+  end
+  local left = redis.call('PTTL', key)
+  if not is_theirs or not (left == -1 or left > grace) then return {-1, 0} end
+end
+
+local keys = redis.call('ZRANGE', set, 0, limit)
+local found = p.owners_of(keys)
+for position, other in ipairs(keys) do
+  if found[position] and found[position] ~= owner then
+    redis.pcall('ZREM', set, other)
+  elseif which == 'all' or other ~= key then
+    local done, was_live = pcall(p.end_session, other, set)
+    if not done and ended == 0 then p.fail(was_live) end
+    if not done then return {ended, 1} end
+    if was_live then ended = ended + 1 end
+  end
+end
+if #keys <= limit then return {ended, 0} end
+local reply = redis.pcall('ZREM', set, keys[1] ~= key and keys[1] or keys[2])
+if type(reply) ~= 'number' and ended == 0 then p.fail(reply) end
+return {ended, 1}

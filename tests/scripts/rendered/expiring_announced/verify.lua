@@ -1,0 +1,222 @@
+local grace, companions = 86400000, 2
+local suffixes = {'device', 'seen'}
+local publish = 'PUBLISH'
+
+
+local function companions_expire(key)
+  local deadline = redis.pcall('PEXPIRETIME', key)
+  for _, suffix in ipairs(suffixes) do
+    if deadline == -1 then
+      redis.pcall('PERSIST', key .. ':' .. suffix)
+    elseif type(deadline) == 'number' then
+      redis.pcall('PEXPIREAT', key .. ':' .. suffix, deadline)
+    end
+  end
+end
+
+local function companions_store(key, old)
+  for position, suffix in ipairs(suffixes) do
+    local name, value = key .. ':' .. suffix, ARGV[2 + position]
+    if value ~= '=' and ARGV[2] == '' then
+      redis.pcall('SET', name, string.sub(value, 2))
+    elseif value ~= '=' then
+      redis.pcall('SET', name, string.sub(value, 2), 'PX', ARGV[2])
+    elseif old then
+      local moved = redis.pcall('RENAME', old .. ':' .. suffix, name)
+      if moved.err then redis.pcall('DEL', name) end
+    end
+  end
+  companions_expire(key)
+end
+
+local function companions_delete(key)
+  for _, suffix in ipairs(suffixes) do redis.pcall('DEL', key .. ':' .. suffix) end
+end
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function principals(index, base)
+  local function require_acl(command, key)
+    if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
+  end
+  local owners, owned = base .. 'principals', base .. 'principal:'
+  local p, written, now = {owned = owned}, false, nil
+
+  local function try(...)
+    local reply = redis.pcall(...)
+    if type(reply) ~= 'table' or not reply.err then return reply end
+    if not written and string.find(reply.err, 'non local key', 1, true) then error(reply) end
+    return nil
+  end
+
+  function p.fail(caught) error(type(caught) == 'table' and caught or {err = caught}) end
+
+  function p.owner_of(key)
+    local owner = try('HGET', owners, key)
+    if not owner then return nil end
+    return owner, try('ZSCORE', owned .. owner, key)
+  end
+
+  function p.unbind(key, owner)
+    if not owner then return end
+    redis.pcall('HDEL', owners, key)
+    redis.pcall('ZREM', owned .. owner, key)
+  end
+
+  function p.owners_of(keys)
+    local found = {}
+    for first = 1, #keys, 1000 do
+      local last = math.min(first + 999, #keys)
+      local some = try('HMGET', owners, unpack(keys, first, last))
+      for position = first, last do found[position] = some and some[position - first + 1] or false end
+    end
+    return found
+  end
+
+  function p.unbind_all(keys)
+    for position, owner in ipairs(p.owners_of(keys)) do p.unbind(keys[position], owner) end
+  end
+
+  function p.end_session(key, set)
+    local left = redis.call('PTTL', key)
+    local owner = p.owner_of(key)
+    local was_live = (left == -1 or left > grace)
+    if was_live then redis.call('DEL', key) end
+    if was_live then note_end(key, reason) end
+    if was_live or left == -2 then
+      companions_delete(key)
+      redis.pcall('ZREM', index, key)
+    end
+    p.unbind(key, owner)
+    if set then redis.pcall('ZREM', set, key) end
+    return was_live
+  end
+
+  function p.since(set)
+    local newest = try('ZRANGE', set, -1, -1, 'WITHSCORES') or {}
+    local last = tonumber(newest[2]) or 0
+    return math.max(now or clock(), last < 2 ^ 53 and last + 1 or 0)
+  end
+
+  local function enforce_cap(key, owner, set, cap)
+    local oldest = try('ZRANGE', set, 0, cap == '' and 7 or -1) or {}
+    local live, found = {}, cap ~= '' and p.owners_of(oldest) or {}
+    for position, other in ipairs(oldest) do
+      local left = try('PTTL', other)
+      if left == -2 then
+        pcall(p.end_session, other, set)
+      elseif found[position] and found[position] ~= owner then
+        redis.pcall('ZREM', set, other)
+      elseif left and other ~= key and (left == -1 or left > grace) then
+        live[#live + 1] = other
+      end
+    end
+    if cap ~= '' then
+      for position = 1, #live + 1 - cap do pcall(p.end_session, live[position], set) end
+    end
+  end
+
+  local function bind(key, owner, since, cap)
+    local set = owned .. owner
+    redis.pcall('HSET', owners, key, owner)
+    redis.pcall('ZADD', set, since or p.since(set), key)
+    enforce_cap(key, owner, set, cap)
+  end
+
+  function p.before_write(key, owner, cap)
+    if cap and cap ~= '' then require_acl('DEL', key) end
+    local had, since = p.owner_of(key)
+    if owner and owner ~= '' and owner ~= had then
+      local known = try('ZSCORE', owned .. owner, key)
+      if known and not had then had, since = owner, known end
+    end
+    if owner or had then now = clock() end
+    return had, since
+  end
+
+  function p.after_write(key, owner, cap, had, since, old)
+    written = true
+    p.unbind(old or key, had)
+    if not owner then
+      if had then bind(key, had, since, '') end
+    elseif owner ~= '' then
+      bind(key, owner, owner == had and since or nil, cap)
+      return owner ~= had
+    end
+    return false
+  end
+
+  return p
+end
+local index, aside, base, now, p = KEYS[1], ARGV[1], ARGV[#ARGV], clock(), principals(KEYS[1], ARGV[#ARGV])
+local owners, dry = base .. 'principals', ARGV[1] == ''
+local added, corrected, dropped, owners_dropped, owned_dropped, owned_added = 0, 0, 0, 0, 0, 0
+local companions_dropped, companions_corrected, tombstones, displaced = 0, 0, 0, 0
+
+local function get(...)
+  local reply = redis.pcall(...)
+  return type(reply) ~= 'table' and reply or nil
+end
+
+local function displace(name, kind)
+  if kind == 'string' or kind == 'none' then return false end
+  if dry or redis.call('RENAMENX', name, name .. aside) == 1 then displaced = displaced + 1 end
+  return true
+end
+
+for position = 3, #ARGV - 1 do
+  local key = ARGV[position]
+  local kind, expires = redis.call('TYPE', key).ok, redis.call('PEXPIRETIME', key)
+  local entry, owner = get('ZSCORE', index, key), get('HGET', owners, key)
+  local set = owner and p.owned .. owner
+  local since = set and get('ZSCORE', set, key)
+
+  if kind ~= 'string' then
+    if entry then dropped = dropped + 1 end
+    if owner then owners_dropped = owners_dropped + 1 end
+    if since then owned_dropped = owned_dropped + 1 end
+    if not dry then
+      if entry then redis.call('ZREM', index, key) end
+      p.unbind(key, owner)
+    end
+  else
+    local deadline = expires == -1 and math.huge or expires - grace
+    if not entry then
+      added = added + 1
+    elseif math.abs(tonumber(entry) - deadline) > math.max(1000, math.abs(deadline - now) / 64) then
+      corrected = corrected + 1
+    end
+    if not dry and (not entry or tonumber(entry) ~= deadline) then
+      redis.call('ZADD', index, deadline == math.huge and '+inf' or deadline, key)
+    end
+    if owner and not since and (dry or get('ZADD', set, p.since(set), key)) then owned_added = owned_added + 1 end
+  end
+
+  for _, suffix in ipairs(suffixes) do
+    local name = key .. ':' .. suffix
+    local its_kind = redis.call('TYPE', name).ok
+    if kind == 'none' and its_kind == 'string' then
+      companions_dropped = companions_dropped + 1
+      if not dry then redis.call('DEL', name) end
+    elseif kind == 'string' and not displace(name, its_kind) and its_kind == 'string' then
+      if redis.call('PEXPIRETIME', name) ~= expires then
+        companions_corrected = companions_corrected + 1
+        if not dry and expires == -1 then redis.call('PERSIST', name) end
+        if not dry and expires ~= -1 then redis.call('PEXPIREAT', name, expires) end
+      end
+    end
+  end
+
+  local tombstone = key .. ':renewed'
+  if redis.call('PTTL', tombstone) == -1 and (kind == 'string' or kind == 'none') then
+    if not displace(tombstone, redis.call('TYPE', tombstone).ok) then
+      tombstones = tombstones + 1
+      if not dry then redis.call('PEXPIRE', tombstone, ARGV[2]) end
+    end
+  end
+end
+return {
+  added, corrected, dropped, owners_dropped, owned_dropped, owned_added,
+  companions_dropped, companions_corrected, tombstones, displaced
+}

@@ -1,0 +1,7 @@
+local grace, companions = 86400000, 0
+local remember = 300000
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+return redis.call('ZCOUNT', KEYS[1], '(' .. clock(), '+inf')

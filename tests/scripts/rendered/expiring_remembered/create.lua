@@ -1,0 +1,157 @@
+local grace, companions = 86400000, 0
+local remember = 300000
+local reason = 'cap'
+local function note_end(key, reason, heir)
+  if remember and not heir then redis.pcall('SET', key .. ':ended', reason, 'PX', remember) end
+end
+local function principals(index, base)
+  local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  local function require_acl(command, key)
+    if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
+  end
+  local owners, owned = base .. 'principals', base .. 'principal:'
+  local p, written, now = {owned = owned}, false, nil
+
+  local function try(...)
+    local reply = redis.pcall(...)
+    if type(reply) ~= 'table' or not reply.err then return reply end
+    if not written and string.find(reply.err, 'non local key', 1, true) then error(reply) end
+    return nil
+  end
+
+  function p.fail(caught) error(type(caught) == 'table' and caught or {err = caught}) end
+
+  function p.owner_of(key)
+    local owner = try('HGET', owners, key)
+    if not owner then return nil end
+    return owner, try('ZSCORE', owned .. owner, key)
+  end
+
+  function p.unbind(key, owner)
+    if not owner then return end
+    redis.pcall('HDEL', owners, key)
+    redis.pcall('ZREM', owned .. owner, key)
+  end
+
+  function p.owners_of(keys)
+    local found = {}
+    for first = 1, #keys, 1000 do
+      local last = math.min(first + 999, #keys)
+      local some = try('HMGET', owners, unpack(keys, first, last))
+      for position = first, last do found[position] = some and some[position - first + 1] or false end
+    end
+    return found
+  end
+
+  function p.unbind_all(keys)
+    for position, owner in ipairs(p.owners_of(keys)) do p.unbind(keys[position], owner) end
+  end
+
+  function p.end_session(key, set)
+    local left = redis.call('PTTL', key)
+    local owner = p.owner_of(key)
+    local was_live = (left == -1 or left > grace)
+    if was_live then redis.call('DEL', key) end
+    if was_live then note_end(key, reason) end
+    if was_live or left == -2 then
+      redis.pcall('ZREM', index, key)
+    end
+    p.unbind(key, owner)
+    if set then redis.pcall('ZREM', set, key) end
+    return was_live
+  end
+
+  function p.since(set)
+    local newest = try('ZRANGE', set, -1, -1, 'WITHSCORES') or {}
+    local last = tonumber(newest[2]) or 0
+    return math.max(now or clock(), last < 2 ^ 53 and last + 1 or 0)
+  end
+
+  local function enforce_cap(key, owner, set, cap)
+    local oldest = try('ZRANGE', set, 0, cap == '' and 7 or -1) or {}
+    local live, found = {}, cap ~= '' and p.owners_of(oldest) or {}
+    for position, other in ipairs(oldest) do
+      local left = try('PTTL', other)
+      if left == -2 then
+        pcall(p.end_session, other, set)
+      elseif found[position] and found[position] ~= owner then
+        redis.pcall('ZREM', set, other)
+      elseif left and other ~= key and (left == -1 or left > grace) then
+        live[#live + 1] = other
+      end
+    end
+    if cap ~= '' then
+      for position = 1, #live + 1 - cap do pcall(p.end_session, live[position], set) end
+    end
+  end
+
+  local function bind(key, owner, since, cap)
+    local set = owned .. owner
+    redis.pcall('HSET', owners, key, owner)
+    redis.pcall('ZADD', set, since or p.since(set), key)
+    enforce_cap(key, owner, set, cap)
+  end
+
+  function p.before_write(key, owner, cap)
+    if cap and cap ~= '' then require_acl('DEL', key) end
+    local had, since = p.owner_of(key)
+    if owner and owner ~= '' and owner ~= had then
+      local known = try('ZSCORE', owned .. owner, key)
+      if known and not had then had, since = owner, known end
+    end
+    if owner or had then now = clock() end
+    return had, since
+  end
+
+  function p.after_write(key, owner, cap, had, since, old)
+    written = true
+    p.unbind(old or key, had)
+    if not owner then
+      if had then bind(key, had, since, '') end
+    elseif owner ~= '' then
+      bind(key, owner, owner == had and since or nil, cap)
+      return owner ~= had
+    end
+    return false
+  end
+
+  return p
+end
+local key, index, old = KEYS[1], KEYS[2], nil
+local base, cap = ARGV[#ARGV], ARGV[4 + companions]
+local owner = cap and ARGV[3 + companions]
+local stored = redis.call('GET', key)
+if stored then
+  local left = redis.call('PTTL', key)
+  if (left == -1 or left > grace) then return stored == ARGV[1] and 1 or 0 end
+end
+local has_owner = owner or redis.pcall('HGET', base .. 'principals', key)
+local p = has_owner and principals(index, base)
+local had = p and p.before_write(key, owner, cap)
+local limit, others = nil, 0
+if cap and cap ~= '' and tonumber(cap) < 0 then
+  limit, cap = -cap, ''
+  local theirs = redis.pcall('ZRANGE', p.owned .. owner, 0, -1)
+  if theirs.err or owner == had then theirs = {} end
+  local holders = p.owners_of(theirs)
+  for position, other in ipairs(theirs) do
+    local left = redis.call('PTTL', other)
+    local is_theirs = not holders[position] or holders[position] == owner
+    if is_theirs and other ~= key and (left == -1 or left > grace) then others = others + 1 end
+  end
+end
+if limit and others >= limit then return -2 end
+if ARGV[2] == '' then
+  redis.call('SET', key, ARGV[1])
+else
+  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+end
+local deadline = redis.pcall('PEXPIRETIME', key)
+deadline = type(deadline) == 'number' and deadline ~= -1 and deadline - grace or '+inf'
+redis.pcall('ZADD', index, deadline, key)
+if p then p.unbind(key, had) end
+if p and p.after_write(key, owner, cap) then return 2 end
+return 1

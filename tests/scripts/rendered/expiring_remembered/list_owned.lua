@@ -1,0 +1,133 @@
+local grace, companions = 86400000, 0
+local remember = 300000
+local function principals(index, base)
+  local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  local function require_acl(command, key)
+    if not redis.acl_check_cmd(command, key) then error({err = 'NOPERM this user may not run ' .. command}) end
+  end
+  local owners, owned = base .. 'principals', base .. 'principal:'
+  local p, written, now = {owned = owned}, false, nil
+
+  local function try(...)
+    local reply = redis.pcall(...)
+    if type(reply) ~= 'table' or not reply.err then return reply end
+    if not written and string.find(reply.err, 'non local key', 1, true) then error(reply) end
+    return nil
+  end
+
+  function p.fail(caught) error(type(caught) == 'table' and caught or {err = caught}) end
+
+  function p.owner_of(key)
+    local owner = try('HGET', owners, key)
+    if not owner then return nil end
+    return owner, try('ZSCORE', owned .. owner, key)
+  end
+
+  function p.unbind(key, owner)
+    if not owner then return end
+    redis.pcall('HDEL', owners, key)
+    redis.pcall('ZREM', owned .. owner, key)
+  end
+
+  function p.owners_of(keys)
+    local found = {}
+    for first = 1, #keys, 1000 do
+      local last = math.min(first + 999, #keys)
+      local some = try('HMGET', owners, unpack(keys, first, last))
+      for position = first, last do found[position] = some and some[position - first + 1] or false end
+    end
+    return found
+  end
+
+  function p.unbind_all(keys)
+    for position, owner in ipairs(p.owners_of(keys)) do p.unbind(keys[position], owner) end
+  end
+
+  function p.end_session(key, set)
+    local left = redis.call('PTTL', key)
+    local owner = p.owner_of(key)
+    local was_live = (left == -1 or left > grace)
+    if was_live then redis.call('DEL', key) end
+    if was_live then note_end(key, reason) end
+    if was_live or left == -2 then
+      redis.pcall('ZREM', index, key)
+    end
+    p.unbind(key, owner)
+    if set then redis.pcall('ZREM', set, key) end
+    return was_live
+  end
+
+  function p.since(set)
+    local newest = try('ZRANGE', set, -1, -1, 'WITHSCORES') or {}
+    local last = tonumber(newest[2]) or 0
+    return math.max(now or clock(), last < 2 ^ 53 and last + 1 or 0)
+  end
+
+  local function enforce_cap(key, owner, set, cap)
+    local oldest = try('ZRANGE', set, 0, cap == '' and 7 or -1) or {}
+    local live, found = {}, cap ~= '' and p.owners_of(oldest) or {}
+    for position, other in ipairs(oldest) do
+      local left = try('PTTL', other)
+      if left == -2 then
+        pcall(p.end_session, other, set)
+      elseif found[position] and found[position] ~= owner then
+        redis.pcall('ZREM', set, other)
+      elseif left and other ~= key and (left == -1 or left > grace) then
+        live[#live + 1] = other
+      end
+    end
+    if cap ~= '' then
+      for position = 1, #live + 1 - cap do pcall(p.end_session, live[position], set) end
+    end
+  end
+
+  local function bind(key, owner, since, cap)
+    local set = owned .. owner
+    redis.pcall('HSET', owners, key, owner)
+    redis.pcall('ZADD', set, since or p.since(set), key)
+    enforce_cap(key, owner, set, cap)
+  end
+
+  function p.before_write(key, owner, cap)
+    if cap and cap ~= '' then require_acl('DEL', key) end
+    local had, since = p.owner_of(key)
+    if owner and owner ~= '' and owner ~= had then
+      local known = try('ZSCORE', owned .. owner, key)
+      if known and not had then had, since = owner, known end
+    end
+    if owner or had then now = clock() end
+    return had, since
+  end
+
+  function p.after_write(key, owner, cap, had, since, old)
+    written = true
+    p.unbind(old or key, had)
+    if not owner then
+      if had then bind(key, had, since, '') end
+    elseif owner ~= '' then
+      bind(key, owner, owner == had and since or nil, cap)
+      return owner ~= had
+    end
+    return false
+  end
+
+  return p
+end
+local owner, p = ARGV[1], principals(KEYS[1], ARGV[3])
+local entries = redis.call('ZRANGE', p.owned .. owner, 0, ARGV[2] - 1, 'REV', 'WITHSCORES')
+local keys, reply = {}, {}
+for position = 1, #entries, 2 do keys[#keys + 1] = entries[position] end
+local found = p.owners_of(keys)
+for position, key in ipairs(keys) do
+  if not found[position] or found[position] == owner then
+    local payload, left = redis.call('GET', key), redis.call('PTTL', key)
+    if payload and (left == -1 or left > grace) then
+      local since = math.max(0, math.min(tonumber(entries[2 * position]), 2 ^ 53))
+      reply[#reply + 1] = {key, payload, (left == -1 and -1 or left - grace), since}
+    end
+  end
+end
+return reply
