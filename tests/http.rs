@@ -4,14 +4,15 @@
 mod app;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use app::{Sessions, app};
 use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderValue, SET_COOKIE, VARY};
 use http::{Method, Request, Response, Uri};
-use threaded_sessions::http::{commit, error_response, open, session, try_session};
+use threaded_sessions::http::{bearer, commit, error_response, open, peek, session, try_session};
 use threaded_sessions::testing::{Browser, Page};
 use threaded_sessions::{
-    Error, ErrorKind, ErrorPage, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionManager,
+    Clock, Error, ErrorKind, ErrorPage, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionManager,
     SessionManagerBuilder,
 };
 
@@ -296,4 +297,41 @@ fn session_opened_by_hand_is_committed() {
             headers.insert(COOKIE, cookie.split(';').next().unwrap().parse().unwrap());
         }
     }
+}
+
+#[test]
+fn peek_sets_no_cookie_and_keeps_the_deadline() {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let builder = Sessions::builder(store).clock(clock.clone()).idle_timeout(Duration::from_secs(600));
+    let sessions = builder.build().unwrap();
+    let cookie = stored(&sessions, 7);
+    for passed in [0, 400] {
+        clock.advance(Duration::from_secs(passed));
+        let request = request("GET", "/", &[("Cookie", cookie.as_bytes())]);
+        let response: Response<Vec<u8>> = peek(&sessions, &request, |session| {
+            assert_eq!(session.expires_in(), Some(Duration::from_secs(600 - passed)));
+            Response::new(session.to_string().into_bytes())
+        });
+        assert_eq!((&**response.body(), response.headers().get(SET_COOKIE)), (&b"7"[..], None));
+    }
+}
+
+#[test]
+fn bearer_takes_the_token_and_no_cookie() {
+    let sessions = sessions(|settings| settings);
+    let cookie = stored(&sessions, 7);
+    let token = cookie.trim_start_matches("__Host-session=");
+    let authorization = format!("Bearer {token}");
+    let value = |headers: &[(&str, &[u8])]| {
+        let response: Response<Vec<u8>> = bearer(&sessions, &request("POST", "/", headers), |session| {
+            Response::new(session.to_string().into_bytes())
+        });
+        assert_eq!(response.headers().get(SET_COOKIE), None);
+        String::from_utf8(response.into_body()).unwrap()
+    };
+    // A request from another origin: a browser sends no token by itself.
+    assert_eq!(value(&[("Authorization", authorization.as_bytes()), ("Sec-Fetch-Site", b"cross-site")]), "7");
+    assert_eq!(value(&[("Cookie", cookie.as_bytes())]), "0");
+    assert_eq!(value(&[("Authorization", b"Bearer \xff")]), "0");
 }

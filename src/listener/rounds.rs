@@ -16,7 +16,7 @@ use crate::store::{EndFeed, EndNews, Found, SessionStore, Touch};
 use crate::{EndReason, Ended, Error, ErrorKind, Handle, Result, SessionId, fence, operation};
 
 /// How long the thread waits for announcements before it looks at its orders.
-const TICK: Duration = Duration::from_millis(25);
+const FEED_TICK: Duration = Duration::from_millis(25);
 
 /// The pause after a watched session could not be read.
 const RECHECK_PAUSE: Duration = Duration::from_millis(500);
@@ -91,7 +91,7 @@ impl Rounds {
         while self.take_orders() {
             let feed = &mut self.feed;
             let panicked = || Error::new(ErrorKind::Other, operation::LISTEN_FOR_ENDS).with_source("the feed panicked");
-            match fence::call(|| feed.next(TICK)).unwrap_or_else(|| Err(panicked())) {
+            match fence::call(|| feed.next(FEED_TICK)).unwrap_or_else(|| Err(panicked())) {
                 Ok(EndNews::Ended(ended)) => {
                     // A watch that began before the end must get its reason.
                     if !self.take_orders() {
@@ -162,7 +162,7 @@ impl Rounds {
             self.is_failing = true;
             fence::log!(Warn, "listening for ended sessions failed, will retry: {error:#}");
         }
-        thread::sleep(TICK);
+        thread::sleep(FEED_TICK);
     }
 
     fn announced(&mut self, ended: Ended) {

@@ -17,14 +17,16 @@ use super::stop::{Done, Stop, say};
 use super::table::{Column, Table};
 use super::{Context, payload, resolve};
 use crate::store::{Progress, Snapshot};
-use crate::{AllSessions, HandlePrefix, RedisSessionStore, Result, SessionInfo, SessionStore};
+use crate::{AllSessions, HandlePrefix, RedisSessionStore, RedisWarning, Result, SessionInfo, SessionStore};
 
 /// A store lists at most this many sessions of a user in each partition.
 const LONGEST_USER_LIST: usize = 1000;
 
 pub(super) fn check(context: &mut Context, strict: bool) -> Done {
-    let warnings = context.store.check()?;
-    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    // This tool announces ends in case the hosts listen. Only they know whether they do, and they warn at their start.
+    let concerns_tool = |warning: &RedisWarning| !matches!(warning, RedisWarning::Unannounced { .. });
+    let warnings: Vec<String> =
+        context.store.check()?.into_iter().filter(concerns_tool).map(|warning| warning.to_string()).collect();
     for warning in &warnings {
         say(&format!("warning: {warning}"));
     }
