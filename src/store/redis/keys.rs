@@ -18,7 +18,7 @@ const INDEX: &str = "index";
 const MARKER: &str = "store";
 
 /// The last part of the name of a tombstone.
-const TOMBSTONE: &str = "renewed";
+pub(super) const TOMBSTONE: &str = "renewed";
 
 /// The length of the name of a principal in keys.
 const OWNER_LEN: usize = 32;

@@ -48,7 +48,7 @@ struct IndexPages<'a> {
 impl IndexPages<'_> {
     fn read(&mut self, partition: u32, cursor: u64) -> Result<KeyPage> {
         let (store, index) = (self.store, self.store.keys.index(partition));
-        let (next, entries) = store.scan(operation::WALK, To::Key(index), &["ZSCAN", index], cursor, &[])?;
+        let (next, entries) = store.scan(operation::WALK, To::Key(index), &["ZSCAN", index], cursor, SCAN_STEP, &[])?;
         let keys = keys_of_pairs(entries);
         store.foreign_keys.look(&store.keys, partition, keys.iter().map(Vec::as_slice));
         self.open = (next != 0).then_some((partition, next));
@@ -85,7 +85,7 @@ impl ServerPages<'_> {
         let store = self.store;
         let pattern = store.keys.pattern();
         let after = ["MATCH", &pattern, "TYPE", "string"];
-        let (next, keys) = store.scan(operation::WALK, To::Server(&server), &["SCAN"], cursor, &after)?;
+        let (next, keys) = store.scan(operation::WALK, To::Server(&server), &["SCAN"], cursor, SCAN_STEP, &after)?;
         self.open = (next != 0).then_some((server, next));
         self.total = store.scanned(self.total, next, self.servers.len());
         let keys = keys.into_iter().filter_map(|key| Some(session_key(store.keys.partition_of(&key)?, key)));
@@ -145,7 +145,7 @@ fn read(store: &RedisSessionStore, partition: u32, keys: &[&SessionKey]) -> Resu
         owners.arg(keys.iter().map(|key| key.name()).collect::<Vec<_>>());
         commands.push(owners);
     }
-    let mut replies = pipeline(store, operation::WALK, Effect::Reads, keys[0], commands)?.into_iter();
+    let mut replies = pipeline(store, operation::WALK, Effect::Reads, text(keys[0])?, commands)?.into_iter();
     let read: Vec<_> = keys.iter().map(|_| (replies.next(), replies.next())).collect();
     let owners = match replies.next() {
         Some(Value::Array(owners)) => owners,
@@ -215,18 +215,18 @@ fn end_plain(store: &RedisSessionStore, keys: &[&SessionKey]) -> Result<u64> {
         del.arg(store.companions.iter().map(|suffix| store.keys.companion(name, suffix)).collect::<Vec<_>>());
         commands.extend([command("EXISTS", key.name()), del]);
     }
-    let replies = pipeline(store, operation::END, Effect::Writes, keys[0], commands)?;
+    let replies = pipeline(store, operation::END, Effect::Writes, text(keys[0])?, commands)?;
     let live = replies.iter().step_by(2).filter(|existed| **existed == Value::Int(1)).count();
     Ok(live as u64)
 }
 
 /// Sends commands about keys in one hash slot, or on the only server, in one round trip. A reply of the wrong type is
 /// among the replies; if any command fails for another reason, so does the call.
-fn pipeline(
+pub(super) fn pipeline(
     store: &RedisSessionStore,
     operation: &'static str,
     effect: Effect,
-    key: &SessionKey,
+    key: &str,
     commands: Vec<Cmd>,
 ) -> Result<Vec<Value>> {
     let mut packed = Vec::new();
@@ -239,7 +239,7 @@ fn pipeline(
         });
         failed.map_or(Ok(Value::Array(replies)), |error| Err(error.into()))
     };
-    let answer = store.pool.call(operation, effect, To::Key(text(key)?), send);
+    let answer = store.pool.call(operation, effect, To::Key(key), send);
     match answer {
         Ok(answer) => match answer.value {
             Value::Array(replies) if replies.len() == commands.len() => Ok(replies),
@@ -258,10 +258,10 @@ fn one_by_one(
     store: &RedisSessionStore,
     operation: &'static str,
     effect: Effect,
-    key: &SessionKey,
+    key: &str,
     commands: &[Cmd],
 ) -> Result<Vec<Value>> {
-    let to = To::Key(text(key)?);
+    let to = To::Key(key);
     let send = |command: &Cmd| match store.command(operation, effect, to, command) {
         Ok(answer) => Ok(answer.value),
         Err(error) if error.kind() == ErrorKind::WrongType => Ok(Value::Nil),
@@ -272,17 +272,18 @@ fn one_by_one(
 
 impl RedisSessionStore {
     /// Runs a step of a command such as `SCAN`, with the cursor between `before` and `after`. Returns the next cursor, which is 0
-    /// after the last step, and what the step found.
+    /// after the last step, and about `count` keys.
     fn scan(
         &self,
         operation: &'static str,
         to: To<'_>,
         before: &[&str],
         cursor: u64,
+        count: usize,
         after: &[&str],
     ) -> Result<(u64, Vec<Vec<u8>>)> {
         let mut scan = redis::Cmd::new();
-        scan.arg(before).arg(cursor).arg("COUNT").arg(SCAN_STEP).arg(after);
+        scan.arg(before).arg(cursor).arg("COUNT").arg(count).arg(after);
         decode(operation, self.command(operation, Effect::Reads, to, &scan)?.value)
     }
 
@@ -292,11 +293,12 @@ impl RedisSessionStore {
         operation: &'static str,
         to: To<'_>,
         before: &[&str],
+        count: usize,
         mut step: impl FnMut(Vec<Vec<u8>>, u64) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let mut cursor = 0;
         loop {
-            let (next, found) = self.scan(operation, to, before, cursor, &[])?;
+            let (next, found) = self.scan(operation, to, before, cursor, count, &[])?;
             if step(found, next)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -352,7 +354,7 @@ fn text(key: &SessionKey) -> Result<&str> {
     str::from_utf8(key.name()).map_err(|_| unexpected_part(operation::WALK))
 }
 
-fn command(name: &str, key: &[u8]) -> Cmd {
+pub(super) fn command(name: &str, key: &[u8]) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(key);
     command
