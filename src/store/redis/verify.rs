@@ -124,7 +124,7 @@ impl Verification<'_> {
         let (servers, mut scanned) = (store.pool.servers(operation::VERIFY)?, keys);
         for (position, server) in servers.iter().enumerate() {
             let left = servers.len() - position - 1;
-            let flow = store.scan_all(operation::VERIFY, To::Server(server), &["SCAN"], STEP, |keys, next| {
+            let flow = store.scan_ahead(operation::VERIFY, To::Server(server), &["SCAN"], STEP, |keys, next| {
                 if self.verify_keys(&keys)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -232,7 +232,7 @@ impl Verification<'_> {
     fn walk(&mut self, partition: u32, structure: Structure<'_>) -> Result<ControlFlow<()>> {
         let name = self.name_of(partition, structure);
         let scan = if let Structure::Owners = structure { "HSCAN" } else { "ZSCAN" };
-        self.store.scan_all(operation::VERIFY, To::Key(&name), &[scan, &name], STEP, |entries, _| {
+        self.store.scan_ahead(operation::VERIFY, To::Key(&name), &[scan, &name], STEP, |entries, _| {
             let count = entries.len() as u64 / 2;
             match structure {
                 Structure::Index => self.verify_indexed(partition, &entries)?,

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::vec;
 
 use redis::{Cmd, ConnectionLike, Value};
@@ -307,6 +308,38 @@ impl RedisSessionStore {
                 return Ok(ControlFlow::Continue(()));
             }
         }
+    }
+
+    /// Does the same as `scan_all`, but a thread reads the next page while `step` looks at a page.
+    pub(super) fn scan_ahead(
+        &self,
+        operation: &'static str,
+        to: To<'_>,
+        before: &[&str],
+        count: usize,
+        mut step: impl FnMut(Vec<Vec<u8>>, u64) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        thread::scope(|scope| {
+            let (pages, read) = mpsc::sync_channel(0);
+            let scan_on = move || {
+                // A failed send means that `step` broke, failed or panicked.
+                let _ = self
+                    .scan_all(operation, to, before, count, |found, next| {
+                        Ok(pages.send(Ok((found, next))).map_or(ControlFlow::Break(()), ControlFlow::Continue))
+                    })
+                    .map_err(|error| pages.send(Err(error)));
+            };
+            thread::Builder::new()
+                .spawn_scoped(scope, scan_on)
+                .map_err(|error| Error::new(ErrorKind::Unavailable, operation).with_source(error))?;
+            for page in read {
+                let (found, next) = page?;
+                if step(found, next)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     /// Returns a progress of 0 out of all entries of all indexes.
