@@ -245,20 +245,21 @@ impl RedisSessionStore {
         let mut ended = 0;
         // A walk finds every entry that is in the index from the beginning of the walk to its end. It can miss a session that
         // is rotated during the walk.
-        let flow = self.scan_all(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], |entries, _| {
-            for keys in keys_of_pairs(entries).chunks(SCAN_STEP) {
-                let mut left = STOPPED;
-                while left == STOPPED {
-                    let some;
-                    (some, left) = self.end_some(partition, &since, SCAN_STEP, keys)?;
-                    ended += some;
+        let flow =
+            self.scan_all(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], SCAN_STEP, |entries, _| {
+                for keys in keys_of_pairs(entries).chunks(SCAN_STEP) {
+                    let mut left = STOPPED;
+                    while left == STOPPED {
+                        let some;
+                        (some, left) = self.end_some(partition, &since, SCAN_STEP, keys)?;
+                        ended += some;
+                    }
+                    if looked_at(keys.len() as u64).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
                 }
-                if looked_at(keys.len() as u64).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
+                Ok(ControlFlow::Continue(()))
+            })?;
         if flow.is_break() {
             return Ok((ended, flow));
         }

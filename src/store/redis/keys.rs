@@ -21,7 +21,7 @@ const MARKER: &str = "store";
 const ENDED: &str = "ended";
 
 /// The last part of the name of a tombstone.
-const TOMBSTONE: &str = "renewed";
+pub(super) const TOMBSTONE: &str = "renewed";
 
 /// The length of the name of a principal in keys.
 const OWNER_LEN: usize = 32;

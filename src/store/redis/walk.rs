@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::vec;
 
 use redis::{Cmd, ConnectionLike, Value};
@@ -48,7 +49,7 @@ struct IndexPages<'a> {
 impl IndexPages<'_> {
     fn read(&mut self, partition: u32, cursor: u64) -> Result<KeyPage> {
         let (store, index) = (self.store, self.store.keys.index(partition));
-        let (next, entries) = store.scan(operation::WALK, To::Key(index), &["ZSCAN", index], cursor, &[])?;
+        let (next, entries) = store.scan(operation::WALK, To::Key(index), &["ZSCAN", index], cursor, SCAN_STEP, &[])?;
         let keys = keys_of_pairs(entries);
         store.foreign_keys.look(&store.keys, partition, keys.iter().map(Vec::as_slice));
         self.open = (next != 0).then_some((partition, next));
@@ -85,7 +86,7 @@ impl ServerPages<'_> {
         let store = self.store;
         let pattern = store.keys.pattern();
         let after = ["MATCH", &pattern, "TYPE", "string"];
-        let (next, keys) = store.scan(operation::WALK, To::Server(&server), &["SCAN"], cursor, &after)?;
+        let (next, keys) = store.scan(operation::WALK, To::Server(&server), &["SCAN"], cursor, SCAN_STEP, &after)?;
         self.open = (next != 0).then_some((server, next));
         self.total = store.scanned(self.total, next, self.servers.len());
         let keys = keys.into_iter().filter_map(|key| Some(session_key(store.keys.partition_of(&key)?, key)));
@@ -145,7 +146,7 @@ fn read(store: &RedisSessionStore, partition: u32, keys: &[&SessionKey]) -> Resu
         owners.arg(keys.iter().map(|key| key.name()).collect::<Vec<_>>());
         commands.push(owners);
     }
-    let mut replies = pipeline(store, operation::WALK, Effect::Reads, keys[0], commands)?.into_iter();
+    let mut replies = pipeline(store, operation::WALK, Effect::Reads, text(keys[0])?, commands)?.into_iter();
     let read: Vec<_> = keys.iter().map(|_| (replies.next(), replies.next())).collect();
     let owners = match replies.next() {
         Some(Value::Array(owners)) => owners,
@@ -217,18 +218,18 @@ fn end_plain(store: &RedisSessionStore, keys: &[&SessionKey]) -> Result<u64> {
         del.arg(store.companions.iter().map(|suffix| store.keys.companion(name, suffix)).collect::<Vec<_>>());
         commands.extend([command("EXISTS", key.name()), del]);
     }
-    let replies = pipeline(store, operation::END, Effect::Writes, keys[0], commands)?;
+    let replies = pipeline(store, operation::END, Effect::Writes, text(keys[0])?, commands)?;
     let live = replies.iter().step_by(2).filter(|existed| **existed == Value::Int(1)).count();
     Ok(live as u64)
 }
 
 /// Sends commands about keys in one hash slot, or on the only server, in one round trip. A reply of the wrong type is
 /// among the replies; if any command fails for another reason, so does the call.
-fn pipeline(
+pub(super) fn pipeline(
     store: &RedisSessionStore,
     operation: &'static str,
     effect: Effect,
-    key: &SessionKey,
+    key: &str,
     commands: Vec<Cmd>,
 ) -> Result<Vec<Value>> {
     let mut packed = Vec::new();
@@ -241,7 +242,7 @@ fn pipeline(
         });
         failed.map_or(Ok(Value::Array(replies)), |error| Err(error.into()))
     };
-    let answer = store.pool.call(operation, effect, To::Key(text(key)?), send);
+    let answer = store.pool.call(operation, effect, To::Key(key), send);
     match answer {
         Ok(answer) => match answer.value {
             Value::Array(replies) if replies.len() == commands.len() => Ok(replies),
@@ -260,10 +261,10 @@ fn one_by_one(
     store: &RedisSessionStore,
     operation: &'static str,
     effect: Effect,
-    key: &SessionKey,
+    key: &str,
     commands: &[Cmd],
 ) -> Result<Vec<Value>> {
-    let to = To::Key(text(key)?);
+    let to = To::Key(key);
     let send = |command: &Cmd| match store.command(operation, effect, to, command) {
         Ok(answer) => Ok(answer.value),
         Err(error) if error.kind() == ErrorKind::WrongType => Ok(Value::Nil),
@@ -274,17 +275,18 @@ fn one_by_one(
 
 impl RedisSessionStore {
     /// Runs a step of a command such as `SCAN`, with the cursor between `before` and `after`. Returns the next cursor, which is 0
-    /// after the last step, and what the step found.
+    /// after the last step, and about `count` keys.
     fn scan(
         &self,
         operation: &'static str,
         to: To<'_>,
         before: &[&str],
         cursor: u64,
+        count: usize,
         after: &[&str],
     ) -> Result<(u64, Vec<Vec<u8>>)> {
         let mut scan = redis::Cmd::new();
-        scan.arg(before).arg(cursor).arg("COUNT").arg(SCAN_STEP).arg(after);
+        scan.arg(before).arg(cursor).arg("COUNT").arg(count).arg(after);
         decode(operation, self.command(operation, Effect::Reads, to, &scan)?.value)
     }
 
@@ -294,11 +296,12 @@ impl RedisSessionStore {
         operation: &'static str,
         to: To<'_>,
         before: &[&str],
+        count: usize,
         mut step: impl FnMut(Vec<Vec<u8>>, u64) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let mut cursor = 0;
         loop {
-            let (next, found) = self.scan(operation, to, before, cursor, &[])?;
+            let (next, found) = self.scan(operation, to, before, cursor, count, &[])?;
             if step(found, next)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -307,6 +310,38 @@ impl RedisSessionStore {
                 return Ok(ControlFlow::Continue(()));
             }
         }
+    }
+
+    /// Does the same as `scan_all`, but a thread reads the next page while `step` looks at a page.
+    pub(super) fn scan_ahead(
+        &self,
+        operation: &'static str,
+        to: To<'_>,
+        before: &[&str],
+        count: usize,
+        mut step: impl FnMut(Vec<Vec<u8>>, u64) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        thread::scope(|scope| {
+            let (pages, read) = mpsc::sync_channel(0);
+            let scan_on = move || {
+                // A failed send means that `step` broke, failed or panicked.
+                let _ = self
+                    .scan_all(operation, to, before, count, |found, next| {
+                        Ok(pages.send(Ok((found, next))).map_or(ControlFlow::Break(()), ControlFlow::Continue))
+                    })
+                    .map_err(|error| pages.send(Err(error)));
+            };
+            thread::Builder::new()
+                .spawn_scoped(scope, scan_on)
+                .map_err(|error| Error::new(ErrorKind::Unavailable, operation).with_source(error))?;
+            for page in read {
+                let (found, next) = page?;
+                if step(found, next)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     /// Returns a progress of 0 out of all entries of all indexes.
@@ -354,7 +389,7 @@ pub(super) fn text(key: &SessionKey) -> Result<&str> {
     str::from_utf8(key.name()).map_err(|_| unexpected_part(operation::WALK))
 }
 
-fn command(name: &str, key: &[u8]) -> Cmd {
+pub(super) fn command(name: &str, key: &[u8]) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(key);
     command
