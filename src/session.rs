@@ -496,7 +496,6 @@ impl<T: 'static> Session<T> {
 
     /// Returns the envelope that is stored under this id, if the visitor needs a cookie for it although the changes that are not
     /// stored yet are dropped.
-    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn stored_head(&self, id: &SessionId) -> Option<Head> {
         let head = self.before.clone().unwrap_or_else(|| self.envelope.head());
         // Without a snapshot, a pending reset or logout has changed the envelope.
