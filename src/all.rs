@@ -23,8 +23,8 @@ const MAX_END_WALKS: usize = 8;
 
 /// All sessions of a store, whoever they belong to. For operators and administrators; from [`SessionManager::all`] or [`new`].
 ///
-/// It works with every store of this crate and needs no type of a session's value. With an index (the expiring Redis store, the memory
-/// store) it walks the index; on a plain Redis store it walks all keys of the database. Custom stores implement
+/// It works with every store of this crate and needs no type of a session's value. With an index (the expiring Redis store, the
+/// memory store) it walks the index; on a plain Redis store it walks all keys of the database. Custom stores implement
 /// [`walk`](SessionStore::walk), [`snapshots`](SessionStore::snapshots) and [`end_keys`](SessionStore::end_keys); without them,
 /// each method fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 ///
@@ -127,7 +127,8 @@ impl<'a> AllSessions<'a> {
         Walk::new(self)
     }
 
-    /// Counts the live sessions: by the [index](crate::store::SessionIndex::count) if there is one, otherwise by a walk over all keys.
+    /// Counts the live sessions: by the [index](crate::store::SessionIndex::count) if there is one, otherwise by a walk over
+    /// all keys.
     ///
     /// # Errors
     ///
@@ -162,8 +163,8 @@ impl<'a> AllSessions<'a> {
 
     /// Finds the session with this handle, or the only one whose handle begins with this prefix.
     ///
-    /// A handle does not reveal the name of its session, so this walks over all sessions. `on_progress` is called after each page. It
-    /// stops the search if it returns [`ControlFlow::Break`].
+    /// A handle does not reveal the name of its session, so this walks over all sessions. `on_progress` is called after each
+    /// page. It stops the search if it returns [`ControlFlow::Break`].
     ///
     /// # Errors
     ///

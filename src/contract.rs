@@ -1,9 +1,9 @@
 //! The test suite that every store must pass, including custom stores.
 //!
 //! Each check stands for one promise of the [contract](crate::store). A check that fails panics with its name, its promise and
-//! the assertion that failed. [`all`] runs all checks that need only a store. The others need more: [companions](companions()) a store
-//! that is not shared yet, [`bounded`] a store with a bound, [`read_only`] a way to make writes fail, and [`everybody`] a store
-//! with no session to keep.
+//! the assertion that failed. [`all`] runs all checks that need only a store. The others need more: [companions](companions())
+//! a store that is not shared yet, [`bounded`] a store with a bound, [`read_only`] a way to make writes fail, and [`everybody`]
+//! a store with no session to keep.
 //!
 //! ```
 //! use threaded_sessions::{Clock, MemorySessionStore, contract};

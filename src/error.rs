@@ -17,10 +17,10 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The error type of this crate.
 ///
-/// Match on [`kind`](Self::kind) to decide how to react. [`source`](StdError::source) returns the underlying cause, if there
-/// is one. `{error}` prints operation and kind, and is safe to show to a visitor. `{error:#}` adds the cause, which can name a
-/// server or a setting: use it for logs. No text of an error, nor its `Debug`, holds a session id, a payload or a password. A session that does not exist is
-/// never an error.
+/// Match on [`kind`](Self::kind) to decide how to react. [`source`](StdError::source) returns the underlying cause, if there is
+/// one. `{error}` prints operation and kind, and is safe to show to a visitor. `{error:#}` adds the cause, which can name a
+/// server or a setting: use it for logs. No text of an error, nor its `Debug`, holds a session id, a payload or a password. A
+/// session that does not exist is never an error.
 ///
 /// ```
 /// use threaded_sessions::{Error, ErrorKind};

@@ -1,7 +1,7 @@
 //! A flash value: set by one page, shown by the next one, and gone.
 //!
-//! Applications use it as a field of their session value. It is a plain value without I/O: the session that holds it is stored by the
-//! rules of every other change, so an empty flash that is taken stores nothing.
+//! Applications use it as a field of their session value. It is a plain value without I/O: the session that holds it is stored
+//! by the rules of every other change, so an empty flash that is taken stores nothing.
 
 use std::fmt;
 

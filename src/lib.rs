@@ -73,9 +73,9 @@
 //!
 //! # Imports
 //!
-//! Import the names that you use. Do not write `use threaded_sessions::*`, because the modules `http`, `rouille` and `tiny_http` and the
-//! re-exported crates `redis`, `r2d2` and `rustls` would hide the crates of the same names. Import a function of an adapter by its
-//! full path. Then `rouille` is still the crate:
+//! Import the names that you use. Do not write `use threaded_sessions::*`, because the modules `http`, `rouille` and
+//! `tiny_http` and the re-exported crates `redis`, `r2d2` and `rustls` would hide the crates of the same names. Import a
+//! function of an adapter by its full path. Then `rouille` is still the crate:
 //!
 #![cfg_attr(feature = "rouille", doc = "```")]
 #![cfg_attr(not(feature = "rouille"), doc = "```ignore")]

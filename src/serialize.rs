@@ -1,6 +1,7 @@
 //! How times are serialized for metrics and lists: whole milliseconds, and moments as milliseconds since 1970.
 //!
-//! `Health`, `ReaperStats`, `BoundSession` and `SessionInfo` use it. Envelopes store times in the same unit. A reader can rely on integers.
+//! `Health`, `ReaperStats`, `BoundSession` and `SessionInfo` use it. Envelopes store times in the same unit. A reader can rely
+//! on integers.
 
 use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -284,10 +284,11 @@ impl<T: 'static> Session<T> {
 
     /// Returns a token for the forms of this session, against cross-site request forgery (CSRF).
     ///
-    /// Put it into every form, and check it with [`verify_csrf`](Self::verify_csrf) when the form comes back. The token belongs to
-    /// the id that the session has after the commit, so the page that follows a [`renew`](Self::renew) or a [`reset`](Self::reset)
-    /// can have forms. A new session gets its id now and is stored with the commit, because its forms would be refused otherwise. Each call returns another
-    /// token, and all of them fit as long as the session keeps its id. It sends no command.
+    /// Put it into every form, and check it with [`verify_csrf`](Self::verify_csrf) when the form comes back. The token belongs
+    /// to the id that the session has after the commit, so the page that follows a [`renew`](Self::renew) or a
+    /// [`reset`](Self::reset) can have forms. A new session gets its id now and is stored with the commit, because its forms
+    /// would be refused otherwise. Each call returns another token, and all of them fit as long as the session keeps its id. It
+    /// sends no command.
     ///
     /// A page for visitors who are not signed in does not need a token: the adapters
     /// [reject](crate::SessionManager::check_cross_origin) forms of other sites. A token would store a session for each visitor.
@@ -295,8 +296,8 @@ impl<T: 'static> Session<T> {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the session is [detached](Self::is_detached), or is to be
-    /// discarded or destroyed, because no session is stored then that the token could belong to.
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the session is [detached](Self::is_detached), or is
+    /// to be discarded or destroyed, because no session is stored then that the token could belong to.
     ///
     /// # Examples
     ///

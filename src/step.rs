@@ -40,8 +40,9 @@
 //! that expired, of lists of a principal's sessions. So a step sees payloads as the steps outside it know them, wherever
 //! they come from. [`Version`](crate::store::Version)s stay those of the innermost store.
 //!
-//! The [manager](crate::SessionManagerBuilder::read_back) reads back what a step has changed: before the store gets the payload, all
-//! steps restore it and the codec decodes it. A payload that cannot be restored is rejected, and nothing is stored.
+//! The [manager](crate::SessionManagerBuilder::read_back) reads back what a step has changed: before the store gets the
+//! payload, all steps restore it and the codec decodes it. A payload that cannot be restored is rejected, and nothing is
+//! stored.
 //!
 //! # Refusing
 //!
@@ -64,9 +65,9 @@
 //! unless the source is a [`Reason`](crate::Reason) or the error comes from the store. Your program gets the source from
 //! [`Error::downcast_ref`](crate::Error::downcast_ref).
 //!
-//! A step that panics is an error as well: of kind [`Refused`](crate::ErrorKind::Refused) if the store was not asked yet, and of kind
-//! [`Other`](crate::ErrorKind::Other) afterwards, because the change is stored then. A step that panics while a list is read, or
-//! while a reaper reports what expired, costs only the session that it panicked over.
+//! A step that panics is an error as well: of kind [`Refused`](crate::ErrorKind::Refused) if the store was not asked yet, and
+//! of kind [`Other`](crate::ErrorKind::Other) afterwards, because the change is stored then. A step that panics while a list is
+//! read, or while a reaper reports what expired, costs only the session that it panicked over.
 //!
 //! # What steps do not see
 //!

@@ -119,9 +119,10 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
     /// Reads the first of several ids that has a live session, and moves the deadline of that session if asked to.
     ///
-    /// Returns the position of an id, and the outcome for this id: the first live session, or the error that the read of an
-    /// id failed with. If no session is live, it is [`Found::Renewed`] with a renewed id if there is one, otherwise [`Found::Ended`]
-    /// if there is a reason, and otherwise [`Found::Absent`]. The default reads one id after the other. A store overrides it to save round trips.
+    /// Returns the position of an id, and the outcome for this id: the first live session, or the error that the read of an id
+    /// failed with. If no session is live, it is [`Found::Renewed`] with a renewed id if there is one, otherwise
+    /// [`Found::Ended`] if there is a reason, and otherwise [`Found::Absent`]. The default reads one id after the other. A
+    /// store overrides it to save round trips.
     fn read_first(&self, ids: &[SessionId], touch: Touch) -> (usize, Result<Found>) {
         let mut dead = (0, Ok(Found::Absent));
         for (at, id) in ids.iter().enumerate() {

@@ -97,9 +97,9 @@ impl RequestHead for (&Method, &Uri, &HeaderMap) {
 
 /// Runs a handler with the session of the request, commits the session, and puts the session's headers onto the response.
 ///
-/// The handler returns a response, or a [`HandlerResult`](crate::HandlerResult) of one, so `?` works with all errors. The session is
-/// committed whatever the status of the response is. Read the body of the request before you call this function, so that a slow
-/// client does not keep the session open.
+/// The handler returns a response, or a [`HandlerResult`](crate::HandlerResult) of one, so `?` works with all errors. The
+/// session is committed whatever the status of the response is. Read the body of the request before you call this function, so
+/// that a slow client does not keep the session open.
 ///
 /// In these cases the response is that of [`error_response`]:
 ///
@@ -209,8 +209,9 @@ pub fn try_peek<T: Default + 'static, B, H: IntoHandlerResult<Response = Respons
 /// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.
 ///
 /// [`SessionManager::open_bearer`] explains the rules. The response sets no cookie. A new token is in the header
-/// [`TOKEN_HEADER`](crate::TOKEN_HEADER). If another request renewed the session a moment ago, the status is 409, whatever the handler
-/// responds, and the client should use its newest token. A handler that [signs in](SessionManager::sign_in) begins a new session.
+/// [`TOKEN_HEADER`](crate::TOKEN_HEADER). If another request renewed the session a moment ago, the status is 409, whatever the
+/// handler responds, and the client should use its newest token. A handler that [signs in](SessionManager::sign_in) begins a
+/// new session.
 pub fn bearer<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Response = Response<B>>>(
     sessions: &SessionManager<T>,
     request: &impl RequestHead,
@@ -412,7 +413,8 @@ pub fn error_response<T: 'static, B: From<Vec<u8>>>(sessions: &SessionManager<T>
     response
 }
 
-/// Logs an error of this crate, and returns a line of text as the response. It is an alternative to a handler that returns the error.
+/// Logs an error of this crate, and returns a line of text as the response. It is an alternative to a handler that returns the
+/// error.
 ///
 /// The status is 503 with `Retry-After` if the error is [temporary](crate::ErrorKind::is_temporary), 409 after a
 /// [conflict](crate::ErrorKind::Conflict), 403 for a request from [another origin](crate::ErrorKind::CrossOrigin), and otherwise

@@ -62,8 +62,8 @@ pub fn answer<R: Read>(mut request: Request, handler: impl FnOnce(&mut Request) 
 
 /// Runs a handler with the session of the request, commits the session, and puts the session's headers onto the response.
 ///
-/// The handler returns a response, or a [`HandlerResult`](crate::HandlerResult) of one, so `?` works with all errors. The session is
-/// committed whatever the status of the response is.
+/// The handler returns a response, or a [`HandlerResult`](crate::HandlerResult) of one, so `?` works with all errors. The
+/// session is committed whatever the status of the response is.
 ///
 /// In these cases the response is that of [`error_response`]:
 ///
@@ -176,8 +176,9 @@ pub fn try_peek<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = R
 /// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.
 ///
 /// [`SessionManager::open_bearer`] explains the rules. The response sets no cookie. A new token is in the header
-/// [`TOKEN_HEADER`](crate::TOKEN_HEADER). If another request renewed the session a moment ago, the status is 409, whatever the handler
-/// responds, and the client should use its newest token. A handler that [signs in](SessionManager::sign_in) begins a new session.
+/// [`TOKEN_HEADER`](crate::TOKEN_HEADER). If another request renewed the session a moment ago, the status is 409, whatever the
+/// handler responds, and the client should use its newest token. A handler that [signs in](SessionManager::sign_in) begins a
+/// new session.
 pub fn bearer<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResult<Response = Response<R>>>(
     sessions: &SessionManager<T>,
     request: &mut Request,
@@ -290,7 +291,8 @@ pub fn error_response<T: 'static>(sessions: &SessionManager<T>, failure: &Failur
     }
 }
 
-/// Logs an error of this crate, and returns a line of text as the response. It is an alternative to a handler that returns the error.
+/// Logs an error of this crate, and returns a line of text as the response. It is an alternative to a handler that returns the
+/// error.
 ///
 /// The status is 503 with `Retry-After` if the error is [temporary](crate::ErrorKind::is_temporary), 409 after a
 /// [conflict](crate::ErrorKind::Conflict), 403 for a request from [another origin](crate::ErrorKind::CrossOrigin), and otherwise

@@ -1,7 +1,7 @@
 //! [`SessionInfo`], what operators see of a session.
 //!
-//! [`AllSessions`](super::AllSessions) makes it of a snapshot. The invariant: it holds nothing of the value, and what it cannot know is
-//! `None`, never a guess.
+//! [`AllSessions`](super::AllSessions) makes it of a snapshot. The invariant: it holds nothing of the value, and what it cannot
+//! know is `None`, never a guess.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -36,9 +36,9 @@ pub struct SessionInfo {
     #[serde(serialize_with = "serialize::optional_moment")]
     pub created: Option<SystemTime>,
     /// When it was last used, to within a 64th of the time that it lives when idle, or to within
-    /// [`touch_every`](crate::SessionManagerBuilder::touch_every) if [`SessionManager::all`](crate::SessionManager::all) found it. `None` if it cannot be known: for a session
-    /// without an owner, if the payload is unreadable, if the session does not expire by idling, if its lifetime ends before its
-    /// idle timeout, or if a manager with another idle timeout used it.
+    /// [`touch_every`](crate::SessionManagerBuilder::touch_every) if [`SessionManager::all`](crate::SessionManager::all) found
+    /// it. `None` if it cannot be known: for a session without an owner, if the payload is unreadable, if the session does not
+    /// expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
     #[serde(serialize_with = "serialize::optional_moment")]
     pub last_used: Option<SystemTime>,
     /// How long it lives if it is not used, with the additional time of `touch_every`. `None`: it does not expire.
@@ -50,7 +50,13 @@ pub struct SessionInfo {
 }
 
 impl SessionInfo {
-    pub(crate) fn of(
+    /// Describes a session without the codec and the settings of its manager.
+    #[cfg(feature = "cli")]
+    pub(crate) fn without_manager(snapshot: Snapshot, now: SystemTime) -> Self {
+        Self::of(snapshot, None, Duration::ZERO, now)
+    }
+
+    pub(super) fn of(
         snapshot: Snapshot,
         decoder: Option<&Decoder<'_>>,
         touch_every: Duration,

@@ -1,7 +1,7 @@
 //! [`HandlePrefix`], the beginning of a handle.
 //!
-//! Operators type it instead of 64 digits; [`AllSessions`](super::AllSessions) finds the session. The invariant: a prefix has as many
-//! digits as make a chance match unlikely.
+//! Operators type it instead of 64 digits; [`AllSessions`](super::AllSessions) finds the session. The invariant: a prefix has
+//! as many digits as make a chance match unlikely.
 
 use std::fmt;
 use std::str::FromStr;

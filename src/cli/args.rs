@@ -115,7 +115,8 @@ struct Flags {
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     insecure_cookies: Option<bool>,
 
-    /// Another origin whose pages may send requests, such as https://admin.example.com; repeat it for more, or separate them by commas
+    /// Another origin whose pages may send requests, such as https://admin.example.com; repeat it for more, or separate them by
+    /// commas
     #[arg(long, global = true, env = "SESSION_TRUSTED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = Unshown::origin())]
     trusted_origin: Vec<String>,
 }

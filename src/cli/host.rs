@@ -1,7 +1,7 @@
 //! [`Host`]: the reaper and the signal handlers of a program that hosts sessions.
 //!
-//! [`Args::host`](super::args::Args::host) or [`Host::start`] creates it; programs keep it until their server has stopped. Invariant: once the
-//! host is dropped its flag is set, so that a signal which arrives later ends the program.
+//! [`Args::host`](super::args::Args::host) or [`Host::start`] creates it; programs keep it until their server has stopped.
+//! Invariant: once the host is dropped its flag is set, so that a signal which arrives later ends the program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,8 @@ const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The background work of a program that hosts sessions.
 ///
-/// [`Args::host`](super::args::Args::host) or [`start`](Self::start) creates a host. The first Ctrl-C or SIGTERM asks the program to end. A second
-/// signal ends the program at once, and so does a signal after the host was stopped or dropped.
+/// [`Args::host`](super::args::Args::host) or [`start`](Self::start) creates a host. The first Ctrl-C or SIGTERM asks the
+/// program to end. A second signal ends the program at once, and so does a signal after the host was stopped or dropped.
 #[derive(Debug)]
 #[must_use = "the reaper stops when the host is dropped"]
 pub struct Host {

@@ -1,7 +1,7 @@
 //! The commands for operators: see and end sessions, correct the index, and watch the store.
 //!
-//! The program `threaded-sessions` and the subcommand of a host run them by [`OperatorArgs`]. Invariant: data goes to stdout, all else
-//! to stderr, and neither shows a session id.
+//! The program `threaded-sessions` and the subcommand of a host run them by [`OperatorArgs`]. Invariant: data goes to stdout,
+//! all else to stderr, and neither shows a session id.
 
 mod confirm;
 mod end;
@@ -178,10 +178,10 @@ impl Context {
 impl OperatorArgs {
     /// Runs the command on the store that these flags name, and returns the exit code of the program.
     ///
-    /// The flags must have a Redis URL, because a store in memory belongs to another process. Errors are printed on stderr. The exit
-    /// code is 0 for success, 2 for a usage error, 69 if the store cannot do this at all, 75 if the failure is
-    /// [temporary](crate::ErrorKind::is_temporary), 77 if Redis denies it, 78 for a misconfiguration, 130 after Ctrl-C, and 1 for
-    /// all else.
+    /// The flags must have a Redis URL, because a store in memory belongs to another process. Errors are printed on stderr. The
+    /// exit code is 0 for success, 2 for a usage error, 69 if the store cannot do this at all, 75 if the failure is
+    /// [temporary](crate::ErrorKind::is_temporary), 77 if Redis denies it, 78 for a misconfiguration, 130 after Ctrl-C, and 1
+    /// for all else.
     pub fn run(&self, sessions: &Args) -> ExitCode {
         match sessions.redis() {
             Some(redis) => self.run_on(redis),
@@ -189,7 +189,8 @@ impl OperatorArgs {
         }
     }
 
-    /// Runs the command. A command-line tool that flattens [`RedisArgs`] calls it. Returns the exit code as [`run`](Self::run) does.
+    /// Runs the command. A command-line tool that flattens [`RedisArgs`] calls it. Returns the exit code as [`run`](Self::run)
+    /// does.
     pub fn run_on(&self, redis: &RedisArgs) -> ExitCode {
         match self.execute(redis) {
             Ok(()) => ExitCode::SUCCESS,

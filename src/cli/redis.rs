@@ -1,7 +1,7 @@
 //! [`RedisArgs`]: the flags of a store in Redis.
 //!
-//! [`Args`](super::args::Args) contains them; command-line tools flatten [`RedisArgs`] alone. Invariant: the password in the URL never
-//! reaches the help text, an error or `Debug`, and a [`RedisArgs`] always has a URL.
+//! [`Args`](super::args::Args) contains them; command-line tools flatten [`RedisArgs`] alone. Invariant: the password in the
+//! URL never reaches the help text, an error or `Debug`, and a [`RedisArgs`] always has a URL.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Reading an envelope without the type of its value, and the time of a session's last use.
 //!
-//! Lists of sessions use it: an operator's tool knows no `T`. The invariant: no text quotes a payload, and no payload makes the reader
-//! panic.
+//! Lists of sessions use it: an operator's tool knows no `T`. The invariant: no text quotes a payload, and no payload makes the
+//! reader panic.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,8 +1,8 @@
 //! Finding the field that makes a payload unreadable, after decoding has failed.
 //!
-//! The formats call [`locate`] for their error texts. It decodes the payload once more, with every deserialiser and visitor wrapped,
-//! and follows the path. The invariant: a description holds only names that are in the program, never a value or a key of
-//! a map, which come from the payload.
+//! The formats call [`locate`] for their error texts. It decodes the payload once more, with every deserialiser and visitor
+//! wrapped, and follows the path. The invariant: a description holds only names that are in the program, never a value or a key
+//! of a map, which come from the payload.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -36,14 +36,14 @@ pub enum OnCap {
     /// The login is rejected, and nothing is stored.
     ///
     /// [`SessionManager::sign_in`] returns [`SignIn::Refused`](crate::SignIn::Refused) before the page is rendered. A
-    /// [`bind`](crate::Session::bind) that is stored with the commit has the outcome
-    /// [`Refused`](crate::Outcome::Refused): the session keeps its id, and the adapters respond with 409. A session that the principal has
-    /// already, under whatever id, is never rejected.
+    /// [`bind`](crate::Session::bind) that is stored with the commit has the outcome [`Refused`](crate::Outcome::Refused): the
+    /// session keeps its id, and the adapters respond with 409. A session that the principal has already, under whatever id, is
+    /// never rejected.
     ///
     /// A principal who loses a device waits until its session expires, unless another device ends it. The memory store, and a
-    /// Redis store with one partition, keep the cap exactly. With several partitions, and so by default in a cluster, the store counts first, with a command for
-    /// each partition. Logins that count before any of them is stored are all admitted, so there can be as many sessions
-    /// beyond the cap as other logins of the principal run at that moment.
+    /// Redis store with one partition, keep the cap exactly. With several partitions, and so by default in a cluster, the store
+    /// counts first, with a command for each partition. Logins that count before any of them is stored are all admitted, so
+    /// there can be as many sessions beyond the cap as other logins of the principal run at that moment.
     Refuse,
 }
 
@@ -402,12 +402,12 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// All other reads write nothing, neither to the append-only file of Redis nor to its replicas. A session still
     /// lives at least its idle timeout after its last use, and at most this much longer. Its lifetime still bounds it.
     ///
-    /// [`Session::expires_in`](crate::Session::expires_in) is the time that is certain, without the additional time. So it is shorter
-    /// than the idle timeout by up to this time, also in a request that counts as use.
+    /// [`Session::expires_in`](crate::Session::expires_in) is the time that is certain, without the additional time. So it is
+    /// shorter than the idle timeout by up to this time, also in a request that counts as use.
     ///
-    /// A read takes one round trip as before, but it runs a script, also on a plain Redis store. The read of a remembered or an owned
-    /// session with a longer idle timeout takes a second round trip, about once in this time. Managers with and without this
-    /// setting may share a store. It must not be longer than the shortest idle timeout.
+    /// A read takes one round trip as before, but it runs a script, also on a plain Redis store. The read of a remembered or an
+    /// owned session with a longer idle timeout takes a second round trip, about once in this time. Managers with and without
+    /// this setting may share a store. It must not be longer than the shortest idle timeout.
     ///
     /// # Examples
     ///
@@ -450,10 +450,10 @@ impl<T: 'static> SessionManagerBuilder<T> {
 
     /// Sets whether each payload is decoded before it is stored. Defaults to `true`.
     ///
-    /// serde can write [some values](crate::codec#values-that-serde-cannot-read-back) that it cannot read. With `true`, such a change
-    /// is rejected with [`ErrorKind::Payload`](crate::ErrorKind::Payload), and the stored session stays as it was. With `false`, it is
-    /// stored, and every later request of the visitor fails. Reading back proves that a value can be read, not that it comes back
-    /// equal.
+    /// serde can write [some values](crate::codec#values-that-serde-cannot-read-back) that it cannot read. With `true`, such a
+    /// change is rejected with [`ErrorKind::Payload`](crate::ErrorKind::Payload), and the stored session stays as it was. With
+    /// `false`, it is stored, and every later request of the visitor fails. Reading back proves that a value can be read, not
+    /// that it comes back equal.
     ///
     /// Reading back costs what decoding costs. A session that did not change is not encoded, and costs nothing. With JSON, a commit
     /// of a value of 200 B takes 0.5 µs longer, of 4 KiB 9 µs, and of 64 KiB 140 µs; with MessagePack 0.3, 6 and 150 µs. (The bench
@@ -550,10 +550,10 @@ impl<T: 'static> SessionManagerBuilder<T> {
 
     /// Sets the function that makes the response to a request that failed. Defaults to a line of text.
     ///
-    /// The adapters call it if a handler returns an error, if the session cannot be opened or committed, if the change of a handler
-    /// was lost, and if a request comes from another origin. It runs in the thread of the request. The response also gets
-    /// `Cache-Control: no-store`, `Retry-After` with status 503, and the headers of the session. If the function panics, the response is
-    /// the default one.
+    /// The adapters call it if a handler returns an error, if the session cannot be opened or committed, if the change of a
+    /// handler was lost, and if a request comes from another origin. It runs in the thread of the request. The response also
+    /// gets `Cache-Control: no-store`, `Retry-After` with status 503, and the headers of the session. If the function panics,
+    /// the response is the default one.
     ///
     /// # Examples
     ///
@@ -576,8 +576,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
 
     /// Sets the function that names the route of a path in the log. Defaults to the path itself.
     ///
-    /// The adapters log failed requests with method and path, without the query. Set it if a path can hold a secret, such as the token
-    /// for a new password. It gets the path undecoded. If the function panics, the log shows `?`.
+    /// The adapters log failed requests with method and path, without the query. Set it if a path can hold a secret, such as
+    /// the token for a new password. It gets the path undecoded. If the function panics, the log shows `?`.
     ///
     /// # Examples
     ///

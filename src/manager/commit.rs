@@ -91,9 +91,9 @@ impl Committed {
     /// Returns the headers for a response without other headers about cookies and caches, as names and values.
     ///
     /// They are `Set-Cookie` if the cookie changed, and always `Cache-Control: no-store` and `Vary: Cookie`, because a page
-    /// that only reads the session is personal too. If the session was opened [by a token](SessionManager::open_bearer), they are
-    /// [`TOKEN_HEADER`](crate::TOKEN_HEADER) and `Vary: Authorization` instead. If the handler may have set `Vary`, or headers that allow caches to store
-    /// the response, use [`merge_into`](Self::merge_into), as the adapters do.
+    /// that only reads the session is personal too. If the session was opened [by a token](SessionManager::open_bearer), they
+    /// are [`TOKEN_HEADER`](crate::TOKEN_HEADER) and `Vary: Authorization` instead. If the handler may have set `Vary`, or
+    /// headers that allow caches to store the response, use [`merge_into`](Self::merge_into), as the adapters do.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let credential = self.credential.as_deref().map(|value| (self.carrier.header(), value));
         [("Cache-Control", "no-store"), ("Vary", self.carrier.vary())].into_iter().chain(credential)

@@ -80,8 +80,8 @@ impl<T: 'static> SessionManager<T> {
     /// whose visitor is gone. [`Session::expires_in`] is known on every store, so a page can show how long the session still
     /// lives. In all other respects it works like `open`, and opening costs one round trip.
     ///
-    /// If the session is changed, its commit counts as use as always. The commit of an unchanged session sends no command and sets no
-    /// cookie, even if the cookie of a [remembered](Session::remember) session is due.
+    /// If the session is changed, its commit counts as use as always. The commit of an unchanged session sends no command and
+    /// sets no cookie, even if the cookie of a [remembered](Session::remember) session is due.
     ///
     /// # Examples
     ///
@@ -152,9 +152,9 @@ impl<T: 'static> SessionManager<T> {
     /// [check of the origin](Self::check_cross_origin) is needed. A request without a token, with a malformed one or with several
     /// `Authorization` headers gets a new session and costs no command.
     ///
-    /// Commit the session as any other. The response then sets no cookie, and varies with `Authorization`. A client gets a new token,
-    /// after the first store and after each renewal, in the header [`TOKEN_HEADER`](crate::TOKEN_HEADER). The token is the id of the
-    /// session, so a session can be reached by cookie and by token.
+    /// Commit the session as any other. The response then sets no cookie, and varies with `Authorization`. A client gets a new
+    /// token, after the first store and after each renewal, in the header [`TOKEN_HEADER`](crate::TOKEN_HEADER). The token is
+    /// the id of the session, so a session can be reached by cookie and by token.
     ///
     /// If another request renewed the session a moment ago, the session is [detached](Session::is_detached), and the outcome of the
     /// commit is [`Detached`](crate::Outcome::Detached) even if nothing changed. Respond with 409, as the adapters do, so
@@ -323,8 +323,8 @@ impl<T: 'static> Inner<T> {
     }
 
     /// Moves the deadline to where it should be, if the read could not do it. Only the payload shows that a session is
-    /// remembered or has an owner, or that its lifetime ends before its idle timeout. A second read does it, and a third one if another request
-    /// changed the session in between.
+    /// remembered or has an owner, or that its lifetime ends before its idle timeout. A second read does it, and a third one if
+    /// another request changed the session in between.
     fn move_deadline(
         &self,
         id: &SessionId,
@@ -389,8 +389,8 @@ impl<T: 'static> Inner<T> {
         if may_be_bounded && ids.iter().any(|id| self.is_known_as_bounded(id)) { Touch::No } else { touch }
     }
 
-    /// Returns `true` if no use moves the deadline of the session any more. With `touch_every` the lifetime bounds the TTL even before
-    /// it bounds the idle timeout. Until then, a manager without the setting may make the TTL shorter.
+    /// Returns `true` if no use moves the deadline of the session any more. With `touch_every` the lifetime bounds the TTL even
+    /// before it bounds the idle timeout. Until then, a manager without the setting may make the TTL shorter.
     fn is_known_as_bounded(&self, id: &SessionId) -> bool {
         let idle = self.timeouts().shortest_idle_timeout().filter(|_| self.touch_every.is_some());
         let end = self.bounded.end(id);

@@ -1,7 +1,7 @@
 //! The sessions of a principal, and all sessions of a store: list, end, count and verify them.
 //!
-//! Applications use it for "where you are signed in" and "sign out everywhere", operators for the rest. It needs a store with an index. A session that
-//! was ended stays ended, even if a request still holds it.
+//! Applications use it for "where you are signed in" and "sign out everywhere", operators for the rest. It needs a store with
+//! an index. A session that was ended stays ended, even if a request still holds it.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
@@ -49,9 +49,9 @@ impl BoundSession {
 
 /// The sessions of a principal: "where you are signed in".
 ///
-/// All methods but `all` and `end_everybody` need a store with an index, and fail with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on another
-/// store. A session that was ended is absent for every request that begins after the call returned, and no request that still
-/// holds it stores it again.
+/// All methods but `all` and `end_everybody` need a store with an index, and fail with
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on another store. A session that was ended is absent for every
+/// request that begins after the call returned, and no request that still holds it stores it again.
 ///
 /// ```
 /// use threaded_sessions::{MemorySessionStore, SessionManager};
@@ -236,7 +236,8 @@ impl<T: 'static> SessionManager<T> {
 }
 
 impl<T: 'static> Inner<T> {
-    /// Describes a session of a principal, and returns its value too. Returns `None` if the session cannot be decoded or its lifetime is over.
+    /// Describes a session of a principal, and returns its value too. Returns `None` if the session cannot be decoded or its
+    /// lifetime is over.
     fn bound_session(&self, belonging: Belonging, now: SystemTime) -> Option<(BoundSession, T)> {
         let mut envelope = self.decode(&belonging.payload).ok()?;
         envelope.limit_times(now);

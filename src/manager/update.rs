@@ -51,15 +51,15 @@ impl<T: 'static> SessionManager<T> {
     /// Changes an open session so that no update is lost, and stores it at once.
     ///
     /// For use within a handler. Earlier changes of the request in this session are stored with it, and the session then has
-    /// the value that was stored. A new session gets its id now, and so does a session with a pending
-    /// [renewal](Session::renew) or [reset](Session::reset), whose old id is dead when the call returns. The visitor gets the cookie at the commit. It sends
-    /// one command if no other request interferes.
+    /// the value that was stored. A new session gets its id now, and so does a session with a pending [renewal](Session::renew)
+    /// or [reset](Session::reset), whose old id is dead when the call returns. The visitor gets the cookie at the commit. It
+    /// sends one command if no other request interferes.
     ///
     /// Returns `None`, and stores nothing, if the session was destroyed or renewed by another request, is
     /// [detached](Session::is_detached), or is to be discarded or destroyed, if its lifetime is over, or if
-    /// [`OnCap::Refuse`](crate::OnCap::Refuse) rejects a pending [`bind`](Session::bind). In these cases, after an
-    /// error, and if `change` panics, the session keeps the value that it had. Otherwise it has the value as it is decoded: a part of `T` that is not stored, for example
-    /// with `#[serde(skip)]`, starts from its default.
+    /// [`OnCap::Refuse`](crate::OnCap::Refuse) rejects a pending [`bind`](Session::bind). In these cases, after an error, and
+    /// if `change` panics, the session keeps the value that it had. Otherwise it has the value as it is decoded: a part of `T`
+    /// that is not stored, for example with `#[serde(skip)]`, starts from its default.
     ///
     /// If another request changed the session, the earlier changes of this request are merged, or rejected with
     /// [`OnConflict::Fail`](crate::OnConflict::Fail).
@@ -87,9 +87,9 @@ impl<T: 'static> SessionManager<T> {
 
     /// Signs a visitor in at once, so that the handler knows the result before it renders the page.
     ///
-    /// It [renews](Session::renew) the session, [restarts its lifetime](Session::restart_lifetime), [binds](Session::bind) it, and
-    /// stores it with the earlier changes of the request, as [`update_in`](Self::update_in) does. The visitor gets the cookie at the
-    /// commit. Without it, a `bind` is stored with the commit, when the page is rendered already.
+    /// It [renews](Session::renew) the session, [restarts its lifetime](Session::restart_lifetime), [binds](Session::bind) it,
+    /// and stores it with the earlier changes of the request, as [`update_in`](Self::update_in) does. The visitor gets the
+    /// cookie at the commit. Without it, a `bind` is stored with the commit, when the page is rendered already.
     ///
     /// Unless the result is [`SignIn::Done`], and also after an error, nothing is stored, and the session is as it was before the
     /// call. With [`OnCap::Refuse`](crate::OnCap::Refuse) a login that would be one too many is
@@ -146,8 +146,8 @@ pub enum SignIn {
     Done,
     /// The principal has as many sessions as [`OnCap::Refuse`](crate::OnCap::Refuse) allows.
     Refused,
-    /// Another request renewed or ended the session in the meantime, or this request is to discard or destroy it. The visitor should
-    /// try again.
+    /// Another request renewed or ended the session in the meantime, or this request is to discard or destroy it. The visitor
+    /// should try again.
     Lost,
 }
 

@@ -185,7 +185,8 @@ pub enum EndCause {
     EndAll,
     /// [`SessionManager::end_everybody`](crate::SessionManager::end_everybody), on a store with an index.
     EndEverybody,
-    /// An operator ended it through [`AllSessions`](crate::AllSessions): by its handle, or with all sessions of a plain Redis store.
+    /// An operator ended it through [`AllSessions`](crate::AllSessions): by its handle, or with all sessions of a plain Redis
+    /// store.
     Operator,
 }
 

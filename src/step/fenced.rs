@@ -1,7 +1,7 @@
 //! [`FencedStep`], a step of the application as the chain calls it.
 //!
-//! [`StepStore`](crate::StepStore) wraps every step once, when it is built. The invariant: no panic of a step passes, and no text of
-//! its errors.
+//! [`StepStore`](crate::StepStore) wraps every step once, when it is built. The invariant: no panic of a step passes, and no
+//! text of its errors.
 
 use std::any::type_name;
 use std::fmt;

@@ -119,8 +119,8 @@ pub trait SessionIndex {
     /// As for [`reap`](Self::reap); some may have ended then. Call it again.
     fn end_everybody(&self) -> Result<u64>;
 
-    /// Ends all sessions as [`end_everybody`](Self::end_everybody) does, and reports its progress between two steps. If the callback
-    /// stops it, some sessions have ended and the others live. The default reports once, at the end.
+    /// Ends all sessions as [`end_everybody`](Self::end_everybody) does, and reports its progress between two steps. If the
+    /// callback stops it, some sessions have ended and the others live. The default reports once, at the end.
     ///
     /// # Errors
     ///
@@ -134,11 +134,11 @@ pub trait SessionIndex {
     /// Compares the sessions with everything that follows from them, in small steps between the requests, and corrects it: the
     /// index, the owners of sessions and their lists, companions, and tombstones of renewed ids.
     ///
-    /// Call it after Redis lost keys, or after another program wrote over keys of the store. The reaper corrects everyday drift.
-    /// The result has a count for each kind of finding. Afterwards each key without a TTL has a reason, and the lists of owners
-    /// agree. Where they disagree, the session belongs to the principal that the hash of owners names; if the hash lost the session,
-    /// to the principal that got it last. If hash and list of a session are both lost, the session lives without an owner in Redis
-    /// until it is renewed, which restores both.
+    /// Call it after Redis lost keys, or after another program wrote over keys of the store. The reaper corrects everyday
+    /// drift. The result has a count for each kind of finding. Afterwards each key without a TTL has a reason, and the lists of
+    /// owners agree. Where they disagree, the session belongs to the principal that the hash of owners names; if the hash lost
+    /// the session, to the principal that got it last. If hash and list of a session are both lost, the session lives without
+    /// an owner in Redis until it is renewed, which restores both.
     ///
     /// Keys of a custom [key mapper](crate::RedisSessionStoreBuilder::key_mapper) are recognised only by an entry in the index or
     /// among the owners. Without one, such a session stays out of the index until it is used.

@@ -54,9 +54,9 @@ impl MemorySessionStore {
 
     /// Bounds the store to this many sessions. Defaults to no bound.
     ///
-    /// If so many sessions live, [`create`](SessionStore::create) fails with [`ErrorKind::OutOfMemory`], and no session ends. Expired
-    /// sessions that wait for a [reaper](crate::Reaper) count too, but give way: the longest overdue ones are dropped, and the
-    /// reaper does not report them. The store also remembers at most so many renewed ids.
+    /// If so many sessions live, [`create`](SessionStore::create) fails with [`ErrorKind::OutOfMemory`], and no session ends.
+    /// Expired sessions that wait for a [reaper](crate::Reaper) count too, but give way: the longest overdue ones are dropped,
+    /// and the reaper does not report them. The store also remembers at most so many renewed ids.
     pub fn with_max_sessions(self, sessions: usize) -> Self {
         sync::lock(&self.sessions).capacity = Some(sessions);
         Self { capacity: Some(sessions), ..self }

@@ -1,7 +1,7 @@
 //! The command `end`: sessions by handle, all of a user, or all.
 //!
-//! [`OperatorArgs`](super::OperatorArgs) calls it. Invariant: no session ends unless all handles were found and the operator consents,
-//! by `--yes` or after a question that names the sessions.
+//! [`OperatorArgs`](super::OperatorArgs) calls it. Invariant: no session ends unless all handles were found and the operator
+//! consents, by `--yes` or after a question that names the sessions.
 
 use serde_json::json;
 

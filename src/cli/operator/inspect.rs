@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -17,7 +17,10 @@ use super::stop::{Done, Stop, say};
 use super::table::{Column, Table};
 use super::{Context, payload, resolve};
 use crate::store::{Progress, Snapshot};
-use crate::{AllSessions, HandlePrefix, RedisSessionStore, RedisWarning, Result, SessionInfo, SessionStore};
+use crate::{
+    AllSessions, Error, ErrorKind, HandlePrefix, RedisSessionStore, RedisWarning, Result, SessionInfo, SessionStore,
+    operation,
+};
 
 /// A store lists at most this many sessions of a user in each partition.
 const LONGEST_USER_LIST: usize = 1000;
@@ -116,12 +119,14 @@ pub(super) fn list_all(context: &mut Context) -> Done {
     let (sender, pages) = sync_channel(PAGES_AHEAD);
     thread::scope(|scope| {
         // Redis and the output work at the same time. A failed send ends the thread, because the receiver has ended.
-        scope.spawn(|| read_pages(store, sender));
+        thread::Builder::new()
+            .spawn_scoped(scope, || read_pages(store, sender))
+            .map_err(|error| Error::new(ErrorKind::Other, operation::WALK).with_source(error))?;
         for page in pages {
             let (snapshots, progress) = page?;
             let now = SystemTime::now();
             for snapshot in snapshots {
-                rows.push(&SessionInfo::of(snapshot, None, Duration::ZERO, now))?;
+                rows.push(&SessionInfo::without_manager(snapshot, now))?;
             }
             bar.set(progress);
             if interrupt.came() {

@@ -1,7 +1,7 @@
 //! Finding the session that an operator names by a handle or by its first digits.
 //!
-//! `show` and `end` use it. Invariant: a prefix names a session only if no other session begins so: in the whole store, or among the
-//! sessions of the user that the operator names.
+//! `show` and `end` use it. Invariant: a prefix names a session only if no other session begins so: in the whole store, or
+//! among the sessions of the user that the operator names.
 
 use super::Context;
 use super::progress::Bar;
@@ -9,7 +9,7 @@ use super::rows::{owner, rfc3339};
 use super::stop::{Stop, say};
 use crate::store::{Belonging, Bytes, Ending, SessionKey, Snapshot};
 use crate::{FoundByHandle, HandlePrefix, Result, SessionInfo, SessionStore, operation};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// A session that an operator named.
 pub(super) struct Target {
@@ -54,8 +54,7 @@ pub(super) fn of_user(context: &Context, user: &str) -> Result<Vec<(SessionInfo,
         let payload = belonging.payload;
         // The list of a user has no keys. None is needed, because a user's session ends by its handle.
         let key = SessionKey::new(belonging.handle, 0, Vec::new());
-        let mut info =
-            SessionInfo::of(Snapshot::new(key, payload.clone(), belonging.expires_in), None, Duration::ZERO, now);
+        let mut info = SessionInfo::without_manager(Snapshot::new(key, payload.clone(), belonging.expires_in), now);
         info.owner = Some(user.to_owned());
         (info, payload)
     };

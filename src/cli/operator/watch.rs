@@ -1,7 +1,7 @@
 //! The command `watch`: samples of the store, on a screen or as lines.
 //!
-//! [`OperatorArgs`](super::OperatorArgs) calls it. `screen` draws. Invariant: samples are taken on a thread of their own, so keys work
-//! while Redis hangs, and the terminal is restored however the command ends.
+//! [`OperatorArgs`](super::OperatorArgs) calls it. `screen` draws. Invariant: samples are taken on a thread of their own, so
+//! keys work while Redis hangs, and the terminal is restored however the command ends.
 
 mod screen;
 
@@ -49,8 +49,7 @@ fn samples(store: RedisSessionStore, interval: Duration, recent: usize) -> io::R
             let mut vitals = store.vitals(recent);
             let snapshots = vitals.as_mut().map(|vitals| mem::take(&mut vitals.recent)).unwrap_or_default();
             let time = SystemTime::now();
-            let recent =
-                snapshots.into_iter().map(|snapshot| SessionInfo::of(snapshot, None, Duration::ZERO, time)).collect();
+            let recent = snapshots.into_iter().map(|snapshot| SessionInfo::without_manager(snapshot, time)).collect();
             let sessions = vitals.as_ref().ok().and_then(|vitals| vitals.sessions);
             let change = before.zip(sessions).map(|((then, count), sessions)| {
                 (sessions as f64 - count as f64) / at.duration_since(then).as_secs_f64().max(0.001)

@@ -119,7 +119,8 @@ impl Sessions {
         true
     }
 
-    /// Leaves a tombstone under the id of a session that is over. A bounded store keeps as many tombstones as sessions, the latest ones.
+    /// Leaves a tombstone under the id of a session that is over. A bounded store keeps as many tombstones as sessions, the
+    /// latest ones.
     pub(super) fn bury(&mut self, id: SessionId, reason: EndReason, deadline: u64) {
         self.put(id, Some(deadline), Entry::Over(reason));
         while self.capacity.is_some_and(|capacity| self.tombstones.len() > capacity)

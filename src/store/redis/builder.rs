@@ -269,9 +269,10 @@ impl RedisSessionStoreBuilder {
 
     /// Remembers for this long why each session has ended, from 30 seconds to 24 hours. Defaults to no reasons.
     ///
-    /// [`Session::ended`](crate::Session::ended) then returns the reason to a request that still sends the id. Each session that
-    /// ends leaves a key of about 180 bytes, such as `sessions:ID:ended`. The end of all sessions leaves one key in each partition
-    /// of an expiring store instead, so afterwards an id that never existed has a reason too. A plain store does not know that a session expired.
+    /// [`Session::ended`](crate::Session::ended) then returns the reason to a request that still sends the id. Each session
+    /// that ends leaves a key of about 180 bytes, such as `sessions:ID:ended`. The end of all sessions leaves one key in each
+    /// partition of an expiring store instead, so afterwards an id that never existed has a reason too. A plain store does not
+    /// know that a session expired.
     ///
     /// All programs that end sessions of the store should have this setting. It adds no command to a request with a live session.
     pub fn remember_ends(self, time: Duration) -> Self {

@@ -156,8 +156,9 @@ impl RedisSessionStore {
         }
     }
 
-    /// Returns `true` if a write must not bind the session under `key`, because the principal has as many others as the write allows.
-    /// With one partition the scripts find out. With several, a login of the same moment is not counted if it is stored later.
+    /// Returns `true` if a write must not bind the session under `key`, because the principal has as many others as the write
+    /// allows. With one partition the scripts find out. With several, a login of the same moment is not counted if it is stored
+    /// later.
     pub(super) fn is_over_cap_across_partitions(&self, key: &str, bind: Bind<'_>) -> Result<bool> {
         let Bind::WithinCap { principal, cap } = bind else { return Ok(false) };
         if !self.expiring || self.keys.partitions() == 1 {
@@ -266,8 +267,8 @@ impl RedisSessionStore {
         Ok((ended + self.end_later_ones(partition, &since)?, flow))
     }
 
-    /// Ends the sessions of one partition whose deadline is later than `since`, until none is left: a session written since the walk
-    /// began has such a deadline.
+    /// Ends the sessions of one partition whose deadline is later than `since`, until none is left: a session written since the
+    /// walk began has such a deadline.
     fn end_later_ones(&self, partition: u32, since: &str) -> Result<u64> {
         let (mut ended, mut limit, mut before) = (0, SCAN_STEP, i64::MAX);
         loop {

@@ -1,7 +1,7 @@
 //! The sessions of a principal, read in pages, and changed from outside.
 //!
-//! The store and its index call it for [`update_all`](crate::SessionManager::update_all). The invariant: a page is one script in one
-//! hash slot, and a change moves neither the deadline nor the owner of a session.
+//! The store and its index call it for [`update_all`](crate::SessionManager::update_all). The invariant: a page is one script
+//! in one hash slot, and a change moves neither the deadline nor the owner of a session.
 
 use super::RedisSessionStore;
 use super::keys;

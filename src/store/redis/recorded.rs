@@ -1,7 +1,7 @@
 //! Opening a store of the kind that another program has recorded.
 //!
-//! Command-line tools use it, because they do not know how the program built its store. The invariant: it writes nothing, and a store
-//! that it returns finds the sessions of every store with that record.
+//! Command-line tools use it, because they do not know how the program built its store. The invariant: it writes nothing, and a
+//! store that it returns finds the sessions of every store with that record.
 
 use std::fmt;
 

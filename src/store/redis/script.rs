@@ -76,8 +76,8 @@ impl Script {
         Self { script: redis::Script::new(&code), code, takes_base }
     }
 
-    /// Calls the script. `base` is the key base of the partition, in a store that has an index or notes ends; a script that needs it gets it as its last
-    /// argument.
+    /// Calls the script. `base` is the key base of the partition, in a store that has an index or notes ends; a script that
+    /// needs it gets it as its last argument.
     pub(super) fn call(
         &self,
         connection: &mut RedisConnection,

@@ -1,7 +1,7 @@
 //! The figures that operators watch: sessions, backlog, round trip, and what Redis reports of itself.
 //!
-//! The command `watch` of the command line takes a sample in each interval. The invariant: a sample only reads, and looks at a fixed
-//! number of sessions.
+//! The command `watch` of the command line takes a sample in each interval. The invariant: a sample only reads, and looks at a
+//! fixed number of sessions.
 
 use std::time::{Duration, Instant};
 

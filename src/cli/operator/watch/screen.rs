@@ -1,7 +1,7 @@
 //! The screen of `watch`.
 //!
-//! The parent draws it after each sample, key and change of the size. Invariant: it fits any terminal, and shows an error in place of
-//! figures that would be old.
+//! The parent draws it after each sample, key and change of the size. Invariant: it fits any terminal, and shows an error in
+//! place of figures that would be old.
 
 use std::time::SystemTime;
 

@@ -102,8 +102,8 @@ impl RedisConnectionManager {
     /// # Errors
     ///
     /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the client has certificates of its own, which
-    /// only `with_tls_config` takes, if it does not verify certificates, or if it requires TLS and the
-    /// feature `tls-rustls` is not enabled, or if the client has a user name without a password, because such a name would be ignored.
+    /// only `with_tls_config` takes, if it does not verify certificates, or if it requires TLS and the feature `tls-rustls` is
+    /// not enabled, or if the client has a user name without a password, because such a name would be ignored.
     pub fn new(client: Client) -> Result<Self> {
         address::check_login(client.get_connection_info().redis_settings())?;
         check_address(client.get_connection_info().addr())?;

@@ -1,7 +1,8 @@
 //! The reads of `verify`: sessions, companions, tombstones, and the structures that follow from them.
 //!
-//! Only `verify` uses this. The invariant: nothing here changes anything or calls a script. Each function reads with short commands,
-//! in one round trip (in a cluster, one for each partition), and returns one result for each item that it got, in their order.
+//! Only `verify` uses this. The invariant: nothing here changes anything or calls a script. Each function reads with short
+//! commands, in one round trip (in a cluster, one for each partition), and returns one result for each item that it got, in
+//! their order.
 
 use std::collections::BTreeMap;
 
