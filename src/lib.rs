@@ -213,38 +213,33 @@ mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-/// The guides: pages of the documentation, and nothing of the compiled crate.
+/// Makes each guide a page of the documentation, and nothing of the compiled crate. Its snippets are tested if the features are on.
+/// The links in `guides.md` lead to items of the crate, and those at the end of a guide, which come second, work on GitHub.
 macro_rules! guides {
-    ($($name:ident: $text:literal,)*) => {$(
-        #[cfg(any(doc, doctest))]
+    ($($name:ident [$($feature:literal),*] $text:literal)*) => {$(
+        #[cfg(any(all(doc, not(doctest)), all(doctest $(, feature = $feature)*)))]
+        #[doc = include_str!("guides.md")]
         #[doc = include_str!($text)]
         pub mod $name {}
     )*};
 }
 
 guides! {
-    choosing: "../docs/choosing.md",
-    comparison: "../docs/comparison.md",
-    design: "../docs/design.md",
-    migrating: "../docs/migrating.md",
-    operating: "../docs/operating.md",
-    outages: "../docs/outages.md",
-    security: "../docs/security.md",
-    topologies: "../docs/topologies.md",
+    choosing ["rouille"] "../docs/choosing.md"
+    comparison [] "../docs/comparison.md"
+    design [] "../docs/design.md"
+    migrating [] "../docs/migrating.md"
+    operating [] "../docs/operating.md"
+    outages [] "../docs/outages.md"
+    recipes ["clap", "rouille", "testing"] "../docs/recipes.md"
+    security [] "../docs/security.md"
+    servers ["http"] "../docs/servers.md"
+    topologies ["tls-rustls"] "../docs/topologies.md"
 }
 
-// Its snippets need these features to run.
-#[cfg(any(all(doc, not(doctest)), all(doctest, feature = "clap", feature = "rouille", feature = "testing")))]
-#[doc = include_str!("../docs/recipes.md")]
-pub mod recipes {}
-
-// Its snippets need this feature.
-#[cfg(any(all(doc, not(doctest)), all(doctest, feature = "http")))]
-#[doc = include_str!("../docs/servers.md")]
-pub mod servers {}
-
 // With the feature `testing`, the guide is part of the page of that module.
-#[cfg(all(any(doc, doctest), not(feature = "testing")))]
+#[cfg(all(doc, not(feature = "testing")))]
+#[doc = include_str!("guides.md")]
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
 

@@ -36,9 +36,8 @@
 //!
 //! Invariant: a cookie reaches the application only if a browser would send it, and no value of a cookie is in a `Debug` text.
 //!
-//! # Guide
-//!
-#![cfg_attr(any(doc, doctest), doc = include_str!("../docs/testing.md"))]
+#![cfg_attr(any(all(doc, not(doctest)), all(doctest, feature = "rouille", feature = "tiny-http")), doc = include_str!("guides.md"))]
+#![cfg_attr(any(all(doc, not(doctest)), all(doctest, feature = "rouille", feature = "tiny-http")), doc = include_str!("../docs/testing.md"))]
 
 mod exchange;
 #[cfg(feature = "http")]

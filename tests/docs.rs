@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -100,6 +100,109 @@ fn every_file_that_a_document_leads_to_is_there() {
     }
 }
 
+/// The guides by name, without the documents at the root.
+fn guides() -> Vec<(String, String)> {
+    let name = |path: &PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
+    documents()
+        .iter()
+        .filter(|path| path.starts_with(root().join("docs")))
+        .map(|path| (name(path), read(path)))
+        .collect()
+}
+
+/// The link definitions in a text, by label.
+fn definitions<'a>(text: &'a str) -> BTreeMap<&'a str, &'a str> {
+    let definition =
+        |line: &'a str| line.strip_prefix('[')?.split_once("]: ").filter(|(label, _)| !label.contains(']'));
+    text.lines().filter_map(definition).collect()
+}
+
+/// Returns the address on docs.rs, or the guide, that an item of the crate has.
+fn address(item: &str, sources: &str) -> String {
+    const DOCS: &str = "https://docs.rs/threaded-sessions/latest/threaded_sessions/";
+    let (path, anchor) = item.split_once('#').map_or((item, None), |(path, anchor)| (path, Some(anchor)));
+    let anchored = |address: String| anchor.map_or(address.clone(), |anchor| format!("{address}#{anchor}"));
+    let path = path.strip_prefix("crate::").unwrap_or("");
+    let file = format!("{}.md", path.replace('_', "-"));
+    if root().join("docs").join(&file).exists() {
+        return anchored(file);
+    }
+    if let Some((module, function)) = path.strip_suffix("()").and_then(|path| path.split_once("::")) {
+        return format!("{DOCS}{module}/fn.{function}.html");
+    }
+    let is_module = |part: &&str| part.starts_with(char::is_lowercase);
+    let parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
+    let modules: String = parts.iter().copied().take_while(is_module).map(|module| format!("{module}/")).collect();
+    let mut rest = parts.iter().copied().skip_while(is_module);
+    let Some(name) = rest.next() else { return anchored(format!("{DOCS}{modules}index.html")) };
+    let is_kind = |kind: &&str| sources.contains(&format!("pub {kind} {name}"));
+    let kind = ["struct", "enum", "trait"].into_iter().find(is_kind).unwrap_or_else(|| panic!("no type {name}"));
+    let page = format!("{DOCS}{modules}{kind}.{name}.html");
+    let (_, body) = sources.split_once(&format!("pub {kind} {name}")).unwrap();
+    let (body, _) = body.split_once("\n}").unwrap();
+    match rest.next() {
+        None => page,
+        Some(variant) if variant.starts_with(char::is_uppercase) => format!("{page}#variant.{variant}"),
+        Some(field) if body.contains(&format!("    pub {field}: ")) => {
+            format!("{page}#structfield.{field}")
+        }
+        Some(method) if kind == "trait" && !body.contains(&format!("    fn {method}(&self) -> Health {{")) => {
+            format!("{page}#tymethod.{method}")
+        }
+        Some(method) => format!("{page}#method.{method}"),
+    }
+}
+
+/// GitHub follows the definition at the end of a guide, rustdoc the one in `src/guides.md`, because it comes first.
+#[test]
+fn links_of_guides_work_on_github_and_in_rustdoc() {
+    let sources: String =
+        files_below(&root().join("src"), "src/").iter().filter(|file| file.ends_with(".rs")).map(read).collect();
+    let (map, mut used) = (read("src/guides.md"), BTreeSet::new());
+    let items = definitions(&map);
+    for (name, text) in guides() {
+        let labels: BTreeSet<&str> = text
+            .split("][")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(']'))
+            .map(|(label, _)| label)
+            .filter(|label| !label.contains(' '))
+            .collect();
+        let defined = definitions(&text);
+        assert_eq!(
+            labels,
+            defined.keys().copied().collect(),
+            "{name}: the labels that are used, and those that are defined"
+        );
+        for (label, target) in defined {
+            let item = items.get(label).unwrap_or_else(|| panic!("src/guides.md lacks {label} of {name}"));
+            assert_eq!(target, address(item, &sources), "{name}: {label}");
+            used.insert(label.to_owned());
+        }
+        assert!(!text.contains("](crate"), "{name}: GitHub cannot follow a link to an item of the crate");
+    }
+    assert_eq!(used, items.keys().map(|label| (*label).to_owned()).collect(), "the labels of src/guides.md");
+}
+
+#[test]
+fn guides_read_well_on_github() {
+    for (name, text) in guides() {
+        assert!(text.starts_with("# "), "{name} has no title");
+        let mut in_block = false;
+        for line in text.lines() {
+            if let Some(language) = line.strip_prefix("```") {
+                assert!(in_block || !language.is_empty(), "{name}: a code block without a language");
+                in_block = !in_block;
+            }
+            assert!(
+                !in_block || !(line == "#" || line.starts_with("# ")),
+                "{name}: GitHub shows the hidden line {line:?}"
+            );
+            assert!(in_block || !line.starts_with("# ") || text.starts_with(line), "{name}: a second title, {line:?}");
+        }
+    }
+}
+
 /// The settings of a builder: its methods that take it by value.
 fn settings(source: &str, builder: &str) -> BTreeSet<String> {
     let source = read(source);
@@ -185,8 +288,8 @@ fn the_picture_is_small_and_its_words_are_text() {
 /// The lines of a guide from this heading to the next one of the same level.
 fn section(guide: &str, heading: &str) -> String {
     let text = read(guide);
-    let lines = text.lines().skip_while(|line| *line != format!("# {heading}")).skip(1);
-    let lines: Vec<&str> = lines.take_while(|line| !line.starts_with("# ")).collect();
+    let lines = text.lines().skip_while(|line| *line != format!("## {heading}")).skip(1);
+    let lines: Vec<&str> = lines.take_while(|line| !line.starts_with("## ")).collect();
     assert!(!lines.is_empty(), "{guide} has no section {heading:?}");
     lines.join("\n")
 }
