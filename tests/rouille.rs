@@ -3,6 +3,8 @@
 
 #[path = "rouille/bearer.rs"]
 mod bearer;
+#[path = "rouille/streams.rs"]
+mod streams;
 mod support;
 
 use std::io::Read;
