@@ -10,7 +10,7 @@ use crate::{Error, Result, operation};
 
 /// A value that is stored with a session but not in its payload, such as the time of its last write.
 ///
-/// The store keeps it under a key of its own: the key of the session, a colon, and the suffix. The same command changes both,
+/// The store keeps it under a separate key: the key of the session, a colon, and the suffix. The same command changes both,
 /// so the companion is written with the session, gets the session's deadline at every touch, moves with the session to a new
 /// id, and ends with the session, whatever ends it. [`SessionStore::companion`](crate::SessionStore::companion) reads it.
 ///
@@ -19,7 +19,7 @@ use crate::{Error, Result, operation};
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Companion {
-    /// The suffix that tells the companions of a session apart.
+    /// The suffix that distinguishes the companions of a session.
     pub suffix: Cow<'static, str>,
     /// The value.
     pub value: Vec<u8>,

@@ -115,7 +115,7 @@ pub trait SessionIndex {
     /// - Returns another error if the store cannot be reached. Some sessions may have ended then.
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64>;
 
-    /// Ends all sessions, and returns how many were live; for an administrator, for example after a breach.
+    /// Ends all sessions, and returns how many were live. Use it as an administrator, for example after a breach.
     ///
     /// When the call returns, all sessions that began before it have ended, including those that were renewed during the call.
     /// A session that begins during the call may end or stay live. The store works in small atomic steps between other
