@@ -237,11 +237,13 @@ guides! {
 
 // Its snippets need these features to run.
 #[cfg(any(all(doc, not(doctest)), all(doctest, feature = "clap", feature = "rouille", feature = "testing")))]
+#[cfg_attr(docsrs, doc(auto_cfg = false))]
 #[doc = include_str!("../docs/recipes.md")]
 pub mod recipes {}
 
 // Its snippets need this feature.
 #[cfg(any(all(doc, not(doctest)), all(doctest, feature = "http")))]
+#[cfg_attr(docsrs, doc(auto_cfg = false))]
 #[doc = include_str!("../docs/servers.md")]
 pub mod servers {}
 
