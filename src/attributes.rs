@@ -13,8 +13,11 @@ use serde_json::Value;
 use crate::codec::{Check, NO_FORM, locate};
 use crate::{Error, ErrorKind, Reason, Result, operation};
 
-/// A session value for those who want keys instead of a type of their own, as `SessionManager<Attributes>`: names with
-/// JSON values.
+/// A session value with named JSON values, for applications without a type of their own.
+///
+/// Use it as `SessionManager<Attributes>`.
+///
+/// # Examples
 ///
 /// ```
 /// use threaded_sessions::Attributes;
@@ -37,11 +40,23 @@ use crate::{Error, ErrorKind, Reason, Result, operation};
 pub struct Attributes(BTreeMap<String, Value>);
 
 impl Attributes {
-    /// The value of an attribute as a `V`; `None` if there is no such attribute.
+    /// Returns the value of an attribute as a `V`; `None` if there is no such attribute.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Payload`] if the value is not a `V`.
+    /// Returns [`ErrorKind::Payload`] if the value is not a `V`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{Attributes, ErrorKind};
+    ///
+    /// let mut attributes = Attributes::default();
+    /// attributes.insert("visits", 3)?;
+    /// assert_eq!(attributes.get::<u32>("visits")?, Some(3));
+    /// assert_eq!(attributes.get::<String>("visits").unwrap_err().kind(), ErrorKind::Payload);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn get<V: DeserializeOwned>(&self, name: &str) -> Result<Option<V>> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         // The error of serde_json quotes the value, so it is dropped.
@@ -52,11 +67,23 @@ impl Attributes {
         })
     }
 
-    /// The same, and removes the attribute (scs `Pop`).
+    /// Returns the value of an attribute as a `V`, and removes the attribute (scs `Pop`).
     ///
     /// # Errors
     ///
-    /// As for [`get`](Self::get). The attribute stays then.
+    /// Returns [`ErrorKind::Payload`] if the value is not a `V`. The attribute then stays.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::Attributes;
+    ///
+    /// let mut attributes = Attributes::default();
+    /// attributes.insert("flash", "Saved.")?;
+    /// assert_eq!(attributes.take::<String>("flash")?.as_deref(), Some("Saved."));
+    /// assert!(attributes.is_empty());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     #[doc(alias = "Pop")]
     pub fn take<V: DeserializeOwned>(&mut self, name: &str) -> Result<Option<V>> {
         let value = self.get(name)?;
@@ -66,13 +93,25 @@ impl Attributes {
 
     /// Sets an attribute.
     ///
-    /// An attribute cannot make the session unreadable. Whether [`get`](Self::get) can read it as the type of `value` depends on
-    /// that type: serde cannot read back [some shapes](crate::codec#values-that-serde-cannot-read-back).
+    /// An attribute cannot make the session unreadable. It depends on the type of `value` whether [`get`](Self::get) can read
+    /// it back as that type: serde cannot read back [some shapes](crate::codec#values-that-serde-cannot-read-back).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Payload`] if [JSON](crate::Json) has no form for the value, or it holds an integer of more than 64 bits.
-    /// The attribute is as before then.
+    /// Returns [`ErrorKind::Payload`] if [JSON](crate::Json) has no form for the value, or if the value has an integer of more
+    /// than 64 bits. The attribute then stays as it was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::Attributes;
+    ///
+    /// let mut attributes = Attributes::default();
+    /// attributes.insert("cart", ["tea", "milk"])?;
+    /// assert!(attributes.insert("user", 1_u128 << 70).is_err());
+    /// assert_eq!(attributes.names().collect::<Vec<_>>(), ["cart"]);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<()> {
         Check::json(&value).map_err(not_settable)?;
         let value = serde_json::to_value(value).map_err(|_| not_settable(Reason::new(NO_FORM)))?;
@@ -80,7 +119,7 @@ impl Attributes {
         Ok(())
     }
 
-    /// Removes an attribute; whether there was one.
+    /// Removes an attribute, and returns `true` if it existed.
     pub fn remove(&mut self, name: &str) -> bool {
         self.0.remove(name).is_some()
     }
@@ -90,27 +129,27 @@ impl Attributes {
         self.0.clear();
     }
 
-    /// Whether there is such an attribute.
+    /// Returns `true` if there is an attribute of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// How many attributes there are.
+    /// Returns the number of attributes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no attributes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The names of the attributes, in alphabetical order.
+    /// Returns the names of the attributes, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// The attributes, names with JSON values, in alphabetical order.
+    /// Returns the names and the JSON values of the attributes, in alphabetical order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (&**name, value))
     }
@@ -120,7 +159,7 @@ fn not_settable(why: Reason) -> Error {
     Error::new(ErrorKind::Payload, operation::SET_ATTRIBUTE).with_source(why)
 }
 
-/// Shows the names only: values are the user's secrets.
+/// Shows only the names, because the values are secrets of the user.
 impl fmt::Debug for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()

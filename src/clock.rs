@@ -7,10 +7,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Where the time comes from: the system, unless a test brings its own.
+/// A source of the current time: the system, or a clock that a test moves.
 ///
-/// The manager reads it for creation times and lifetimes, the memory store for its deadlines. Deadlines in Redis are on
-/// the server's clock and not affected.
+/// The manager reads it for creation times and lifetimes, the memory store for its deadlines. Deadlines in Redis are on the
+/// server's clock and not affected.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,17 +27,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Clock(Option<Arc<Mutex<SystemTime>>>);
 
 impl Clock {
-    /// The system's clock, the default.
+    /// Creates the system's clock, which is the default.
     pub fn system() -> Self {
         Self(None)
     }
 
-    /// A clock that stands still, except when it is [advanced](Self::advance). Clones share the time.
+    /// Creates a clock that stands still until it is [advanced](Self::advance). Clones share the time.
     pub fn manual() -> Self {
         Self(Some(Arc::new(Mutex::new(Self::system().now()))))
     }
 
-    /// The time in whole milliseconds, as it is stored: what is read back is what it was.
+    /// Returns the time in whole milliseconds. Sessions are stored with this precision, so a stored time is read back
+    /// unchanged.
     pub fn now(&self) -> SystemTime {
         let now = match &self.0 {
             None => SystemTime::now(),
@@ -49,7 +52,7 @@ impl Clock {
     ///
     /// # Panics
     ///
-    /// On the system's clock, which nobody can move.
+    /// Panics on the system's clock, which cannot be moved.
     pub fn advance(&self, by: Duration) {
         let time = self.0.as_ref().expect("only a manual clock can be advanced");
         *sync::lock(time) += by;

@@ -1,13 +1,13 @@
-//! How a session becomes a payload, and back.
+//! The codecs that convert a session to a payload and back.
 //!
-//! A payload is an [`Envelope`] around the user's own value, as a [`Codec`] encodes it. [`Json`] is the default; `MessagePack`
-//! comes with the feature `msgpack`. Both are a [`SerdeCodec`], which also reads what was stored before a deploy changed the
-//! value ([`migrate`](SerdeCodec::migrate)), and puts the changes of two requests together.
+//! A payload is an [`Envelope`] around your value, as a [`Codec`] encodes it. [`Json`] is the default; `MessagePack` needs the
+//! feature `msgpack`. Both are a [`SerdeCodec`]. It can read payloads from before a deploy changed the value
+//! ([`migrate`](SerdeCodec::migrate)), and merges the changes of two requests.
 //!
-//! | for | implement |
+//! | to use | implement |
 //! |---|---|
-//! | another serde format | [`Format`], and take `SerdeCodec<YourFormat, T>` |
-//! | compressing, or a `T` that is no serde type | [`Codec`] |
+//! | another serde format | [`Format`], and use `SerdeCodec<YourFormat, T>` |
+//! | compression, or a `T` that is not a serde type | [`Codec`] |
 //!
 //! # Values that serde cannot read back
 //!
@@ -26,8 +26,11 @@
 //! Enums without these attributes, or with `tag` and `content`, have none of these problems.
 //!
 //! Reading back proves that a session can be opened. It does not prove that the value is equal. These values are stored and come
-//! back different: a field that `skip_serializing_if` leaves out and that has another `default`; a variant of an `untagged`
-//! enum that an earlier variant can read; `Some(None)`, which comes back as `None`.
+//! back different:
+//!
+//! - a field that `skip_serializing_if` leaves out, with another `default`;
+//! - a variant of an `untagged` enum, if an earlier variant can read the value;
+//! - `Some(None)`, which comes back as `None`.
 //!
 //! # Texts of errors
 //!
@@ -70,16 +73,19 @@ pub use self::msgpack::{MessagePack, MessagePackFormat};
 use crate::BoxError;
 use crate::reason::shown;
 
-/// How a session becomes a payload and back (ring-redis-session `:read-handler`, `:write-handler`).
+/// A converter from a session to a payload and back (ring-redis-session `:read-handler`, `:write-handler`).
 ///
-/// The [module](crate::codec) says which there are. [`Json`] and `MessagePack` take values that nest up to about 120 deep.
+/// The [module](crate::codec) lists the codecs of this crate. [`Json`] and `MessagePack` accept values that nest up to about
+/// 120 deep.
+///
+/// # Examples
 ///
 /// ```
 /// use serde::{Serialize, de::DeserializeOwned};
 /// use threaded_sessions::codec::Envelope;
 /// use threaded_sessions::{BoxError, Codec, Json, MemorySessionStore, SessionManager};
 ///
-/// /// Turns every bit of a JSON payload around, as another would compress it.
+/// /// Inverts every bit of a JSON payload, in the place where another codec would compress the payload.
 /// struct Inverted<T>(Json<T>);
 ///
 /// impl<T: Serialize + DeserializeOwned + 'static> Codec<T> for Inverted<T> {
@@ -98,36 +104,44 @@ use crate::reason::shown;
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 pub trait Codec<T>: Send + Sync + 'static {
-    /// Encodes a session. Envelopes that differ, if only in their revision, must be encoded differently. The same envelope
-    /// should be encoded alike each time, for a session counts as changed when its encoding has.
+    /// Encodes a session.
+    ///
+    /// Encode different envelopes differently, even if only their revisions differ. Encode the same envelope to the same bytes
+    /// each time, because a session counts as changed when its encoding has changed.
     ///
     /// # Errors
     ///
     /// Returns an error if the value cannot be encoded. The manager hides its text, unless it is a [`Reason`](crate::Reason).
     fn encode(&self, envelope: &Envelope<&T>) -> Result<Vec<u8>, BoxError>;
 
-    /// Decodes what [`encode`](Self::encode) made, perhaps long ago, by another version of the program.
+    /// Decodes a payload of [`encode`](Self::encode), which an earlier version of the program may have written long ago.
     ///
     /// # Errors
     ///
     /// Returns an error if the payload cannot be decoded. The manager hides its text, unless it is a [`Reason`](crate::Reason).
     fn decode(&self, payload: &[u8]) -> Result<Envelope<T>, BoxError>;
 
-    /// Puts what changed from `base` to `mine` onto `theirs`, all three encoded, and encodes it with a new revision.
-    /// `None` if this codec or this value has no parts to tell apart: then it is a conflict. That is the default.
+    /// Applies the changes from `base` to `mine` to `theirs`, and encodes the result with a new revision.
+    ///
+    /// All three are payloads. `None` is a conflict: this codec, or this value, has no parts that can be merged. The default
+    /// returns `None`.
     fn merge(&self, base: &[u8], mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
         let _ = (base, mine, theirs);
         None
     }
 
-    /// Returns `true` if two payloads hold equal values, whatever the rest of their envelopes. A map in another order is equal.
-    /// Defaults to comparing the payloads.
+    /// Returns `true` if two payloads hold equal values, whatever the rest of their envelopes. Defaults to comparing the
+    /// payloads.
+    ///
+    /// A map in another order is equal.
     fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
         one == other
     }
 
-    /// Returns `true` if a payload, decoded and encoded again, would lose fields, because another version of the program wrote it.
-    /// Such a session is not merged with. Defaults to `false`.
+    /// Returns `true` if a payload, decoded and encoded again, would lose fields of another version of the program. Defaults to
+    /// `false`.
+    ///
+    /// The manager does not merge with such a session.
     fn loses(&self, payload: &[u8]) -> bool {
         let _ = payload;
         false
@@ -137,23 +151,24 @@ pub trait Codec<T>: Send + Sync + 'static {
 /// The initial capacity of an encoding. An ordinary payload fits, so the buffer does not grow.
 const PAYLOAD_CAPACITY_BYTES: usize = 1024;
 
-/// A serde format, to make a [`Codec`] of with [`SerdeCodec`].
+/// A serde format that [`SerdeCodec`] makes a [`Codec`] of.
 pub trait Format: Send + Sync + 'static {
-    /// Any value of the format as it stands, for merging: what an untouched field is copied as. Equal values of two
-    /// encodings of the same thing must compare equal.
+    /// Any value of the format, in an unchanged form, by which a merge copies an untouched field.
+    ///
+    /// If two encodings hold equal data, their values must compare equal.
     type Value: Serialize + DeserializeOwned + PartialEq;
 
     /// The name of the format, for `Debug`.
     const NAME: &'static str;
 
-    /// Serialises.
+    /// Serializes data.
     ///
     /// # Errors
     ///
     /// Returns an error if the data cannot be written. [`SerdeCodec`] hides its text, unless it is a [`Reason`](crate::Reason).
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError>;
 
-    /// Deserialises.
+    /// Deserializes data.
     ///
     /// # Errors
     ///
@@ -161,7 +176,7 @@ pub trait Format: Send + Sync + 'static {
     fn from_slice<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, BoxError>;
 }
 
-/// The [`Codec`] of a serde [`Format`]; [`Json`] is one.
+/// A [`Codec`] of a serde [`Format`], such as [`Json`].
 pub struct SerdeCodec<F, T> {
     migrations: Vec<Box<Migration<T>>>,
     format: PhantomData<fn() -> F>,
@@ -170,21 +185,35 @@ pub struct SerdeCodec<F, T> {
 type Migration<T> = dyn Fn(&[u8]) -> Option<Result<Envelope<T>, BoxError>> + Send + Sync;
 
 impl<F: Format, T> SerdeCodec<F, T> {
-    /// The codec, without migrations.
+    /// Creates a codec without migrations.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::codec::Envelope;
+    /// use threaded_sessions::{Codec, Json};
+    ///
+    /// let codec = Json::<u32>::new();
+    /// let payload = codec.encode(&Envelope::new(&7))?;
+    /// assert_eq!(codec.decode(&payload)?.data, 7);
+    /// # Ok::<_, threaded_sessions::BoxError>(())
+    /// ```
     pub fn new() -> Self {
         Self { migrations: Vec::new(), format: PhantomData }
     }
 
-    /// Reads payloads that are not (any more) a `T` as an `Old` and makes a `T` of it: what keeps people signed in after a
-    /// deploy that changed `T`. Several migrations are tried in the order they were added; the first one whose `Old` can
-    /// be decoded decides, also if it fails. A session that was migrated is stored in its new form when it next changes. A
-    /// payload whose envelope is of a newer version is refused without asking.
+    /// Adds a migration, which converts payloads of an earlier type `Old`, so that visitors stay signed in after a deploy.
     ///
-    /// A `T` whose every field has a serde default decodes from anything with the right outline, and no migration is
-    /// asked.
+    /// If a payload cannot be decoded as a `T`, the codec tries the migrations in the order in which you added them. The first
+    /// one whose `Old` can be decoded decides, even if it fails. A migrated session is stored in its new form when it next
+    /// changes. If the envelope of a payload has a newer version, the payload is rejected and no migration is tried.
     ///
-    /// The text of an error that a migration returns is hidden, because it could quote the old value, unless it is
-    /// a [`Reason`](crate::Reason). A migration that panics is an error of kind [`Payload`](crate::ErrorKind::Payload).
+    /// If every field of `T` has a serde default, `T` decodes from any payload of the right outline, and no migration is tried.
+    ///
+    /// The text of an error that a migration returns is hidden, because it could quote the old value, unless it is a
+    /// [`Reason`](crate::Reason). If a migration panics, the operation fails with [`Payload`](crate::ErrorKind::Payload).
+    ///
+    /// # Examples
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};
@@ -241,11 +270,16 @@ impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCod
         })
     }
 
-    /// The fields of the outermost struct or map are the parts. A field that is the same in `base` and `mine` is taken
-    /// from `theirs`, which is decoded and encoded first, so that migrations run. It returns `None` for a value without fields; if
-    /// the merged fields are not those of a value; if `theirs` has fields that `T` does not know; if one request changed
-    /// the variant of an enum, or fields of a type with `flatten` that depend on each other; and if both requests changed a field
-    /// that may be a set.
+    /// Merges the fields of the outermost struct or map.
+    ///
+    /// A field that is the same in `base` and `mine` is taken from `theirs`, which is decoded and encoded first, so that
+    /// migrations run. The result is `None` in each of these cases:
+    ///
+    /// - The value has no fields.
+    /// - The merged fields are not those of a value.
+    /// - `theirs` has fields that `T` does not know.
+    /// - One request changed the variant of an enum, or fields of a type with `flatten` that depend on each other.
+    /// - Both requests changed a field that may be a set.
     fn merge(&self, base: &[u8], mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
         Merger(self).merge(base, mine, theirs)
     }

@@ -21,7 +21,7 @@
 //! Except during [`everybody`], other threads may use the store and have sessions in it. No other reaper may run, and no other
 //! process may run the suite on the same store, because the suite
 //! [keeps expired sessions](crate::store::SessionIndex::keep_expired), reaps everything that is overdue, and expects a report of
-//! its own sessions. The suite leaves sessions behind. Some live for hours, and some never expire.
+//! exactly its sessions. The suite leaves sessions behind. Some live for hours, and some never expire.
 
 mod checks;
 mod companions;
@@ -90,8 +90,10 @@ pub fn companions(store: &mut dyn SessionStore, wait: impl Fn(Duration)) {
     run(Part::Companions, &tested);
 }
 
-/// Checks that [`end_everybody`](crate::store::SessionIndex::end_everybody) ends all live sessions, and that
-/// [`AllSessions`](crate::AllSessions) does. Does nothing if the store has no index and cannot walk.
+/// Checks that [`end_everybody`](crate::store::SessionIndex::end_everybody) ends all live sessions.
+///
+/// It checks the [method](crate::AllSessions::end_everybody) of [`AllSessions`](crate::AllSessions) too. It does nothing if the
+/// store has no index and cannot walk.
 ///
 /// [`all`] does not include this check, because it ends every session in the store. Pass a store that no other code uses, with
 /// sessions that you no longer need.

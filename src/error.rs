@@ -22,6 +22,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// server or a setting: use it for logs. No text of an error, nor its `Debug`, holds a session id, a payload or a password. A
 /// session that does not exist is never an error.
 ///
+/// # Examples
+///
 /// ```
 /// use threaded_sessions::{Error, ErrorKind};
 ///
@@ -44,9 +46,19 @@ pub struct Error {
 }
 
 impl Error {
-    /// Creates an error of this kind in an operation such as "reading a session".
+    /// Creates an error of this kind in an operation such as "reading a session", for custom stores.
     ///
-    /// For custom stores. Neither `operation` nor the source may hold a secret.
+    /// Neither `operation` nor the source may hold a secret.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::Unavailable, "reading a session").with_source("the disk is full");
+    /// assert_eq!(error.to_string(), "reading a session: the store is unavailable");
+    /// assert_eq!(format!("{error:#}"), "reading a session: the store is unavailable: the disk is full");
+    /// ```
     pub fn new(kind: ErrorKind, operation: &'static str) -> Self {
         Self { kind, operation, source: None, is_vouched: false }
     }
@@ -108,7 +120,7 @@ impl Error {
         }
     }
 
-    /// An error about a setting or a call that cannot work, with the rule that it breaks.
+    /// Returns an error about a setting or a call that cannot work, with the rule that it breaks.
     pub(crate) fn misconfigured(operation: &'static str, why: impl Into<BoxError>) -> Self {
         Self::new(ErrorKind::Misconfigured, operation).with_source(why)
     }
@@ -124,7 +136,7 @@ impl Error {
         }
     }
 
-    /// An error about something that this store, or this server, cannot do.
+    /// Returns an error about an operation that this store, or this server, does not support.
     pub(crate) fn unsupported(operation: &'static str, why: impl Into<BoxError>) -> Self {
         Self::new(ErrorKind::Unsupported, operation).with_source(why)
     }
@@ -170,45 +182,48 @@ impl StdError for Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The store cannot be reached, or cannot serve: down, refusing, loading its data, failing over. Nothing happened; try
-    /// later.
+    /// The store cannot be reached, or cannot serve: it is down, rejects connections, loads its data or fails over. Nothing was
+    /// changed. Retry later.
     Unavailable,
-    /// No answer within the deadline. Nothing was changed.
+    /// The deadline passed without a reply. Nothing was changed.
     TimedOut,
-    /// A change was sent, and the connection was lost or the deadline passed before the answer came: it happened, whole, or
-    /// not at all, or it will in a moment when a server that hung goes on. Read the session to find out.
+    /// The outcome of a change is unknown, because the connection was lost or the deadline passed before the reply came.
+    ///
+    /// The change happened completely or not at all, or will happen when a server that hung continues. Read the session to find
+    /// out.
     MayHaveHappened,
-    /// The server takes no writes: a replica, a primary that was demoted, one that cannot write to its disk or has too few
-    /// replicas.
+    /// The server accepts no writes: it is a replica or a demoted primary, cannot write to its disk, or has too few replicas.
     ReadOnly,
     /// The store is full: Redis at `maxmemory`, or a bounded memory store.
     OutOfMemory,
-    /// The server wants other credentials, or this user may not run the command.
+    /// The server requires other credentials, or this user may not run the command.
     Denied,
-    /// Something that is not a session is stored under a key of this store. It was left alone. (Only deleting from a plain
-    /// store removes whatever is there, without looking.)
+    /// A key of this store holds something that is not a session. It was not changed. (Only a deletion from a plain store
+    /// removes any value, without a check.)
     WrongType,
-    /// The settings cannot work, or not with this server; the source says why.
+    /// The settings are invalid, or this server cannot work with them. The source has the reason.
     Misconfigured,
-    /// A payload could not be encoded or decoded, or is over the size limit. What is stored was left alone.
+    /// A payload cannot be encoded or decoded, or exceeds the size limit. The stored session was not changed.
     Payload,
-    /// Somebody else changed the session since it was read, and the two changes were not to be merged. Nothing was stored.
+    /// Another request changed the session since it was read, and the settings do not allow a merge. Nothing was stored.
     Conflict,
     /// A page of another origin made a browser send the request; see
     /// [`SessionManager::check_cross_origin`](crate::SessionManager::check_cross_origin). The adapters respond with 403.
     CrossOrigin,
-    /// A [step](crate::step) refused the operation, or panicked before it was executed. [`Error::downcast_ref`] returns the error
-    /// of the step. The adapters respond with 500.
+    /// A [step](crate::step) rejected the operation, or panicked before it was executed. [`Error::downcast_ref`] returns the
+    /// error of the step. The adapters respond with 500.
     Refused,
-    /// The store cannot do this at all, such as reaping without an index.
+    /// The store does not support the operation, such as reaping without an index.
     Unsupported,
-    /// Something else went wrong; the source says what.
+    /// Another failure. The source has the reason.
     Other,
 }
 
 impl ErrorKind {
-    /// Whether the same call may succeed a little later with nobody doing anything about it. The adapters answer 503 then;
-    /// to a [`Conflict`](Self::Conflict) they answer 409, to [`CrossOrigin`](Self::CrossOrigin) 403, to the rest 500.
+    /// Returns `true` if the same call may succeed a little later without an intervention.
+    ///
+    /// The adapters then respond with 503. They respond with 409 to a [`Conflict`](Self::Conflict), with 403 to
+    /// [`CrossOrigin`](Self::CrossOrigin), and with 500 to all other kinds.
     pub fn is_temporary(self) -> bool {
         matches!(self, Self::Unavailable | Self::TimedOut | Self::MayHaveHappened | Self::ReadOnly | Self::OutOfMemory)
     }
@@ -240,18 +255,18 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unavailable => "the store is unavailable",
-            Self::TimedOut => "no answer within the deadline",
-            Self::MayHaveHappened => "no answer to a change that was sent, it may have happened",
-            Self::ReadOnly => "the server takes no writes",
+            Self::TimedOut => "no reply within the deadline",
+            Self::MayHaveHappened => "no reply to a change, which may have happened",
+            Self::ReadOnly => "the server accepts no writes",
             Self::OutOfMemory => "the store is full",
             Self::Denied => "not permitted with these credentials",
             Self::WrongType => "the key holds something that is not a session",
             Self::Misconfigured => "the configuration cannot work",
             Self::Payload => "the payload cannot be used",
-            Self::Conflict => "the session was changed by somebody else meanwhile",
+            Self::Conflict => "another request changed the session",
             Self::CrossOrigin => "the request comes from another origin",
-            Self::Refused => "refused by a step",
-            Self::Unsupported => "this store cannot do that",
+            Self::Refused => "a step rejected the operation",
+            Self::Unsupported => "this store does not support the operation",
             Self::Other => "failed",
         })
     }

@@ -70,7 +70,7 @@ use serde::{Deserialize, Serialize};
 pub struct Flash<V>(Option<V>);
 
 impl<V> Flash<V> {
-    /// Sets the value, in the place of one that was not taken.
+    /// Sets the value. It replaces a value that was not taken.
     #[doc(alias("Put", "add_message"))]
     pub fn set(&mut self, value: V) {
         self.0 = Some(value);

@@ -30,19 +30,22 @@ use uuid::Uuid;
 pub struct SessionId(Uuid);
 
 impl SessionId {
-    /// A fresh id. A store makes ids with [`SessionStore::fresh_id`](crate::SessionStore::fresh_id), which also picks their
-    /// partition.
+    /// Creates a random id.
+    ///
+    /// A store creates ids with [`SessionStore::fresh_id`](crate::SessionStore::fresh_id), which also picks their partition.
     ///
     /// # Panics
     ///
-    /// If the operating system has no random numbers to give.
+    /// Panics if the random number generator of the operating system fails.
     pub fn random() -> Self {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the operating system's random number generator works");
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// The secret in its one textual form. It belongs into a cookie and into a store, and nowhere else.
+    /// Returns the secret in its only textual form.
+    ///
+    /// Put it into a cookie or into a store, and nowhere else.
     pub fn expose(&self) -> String {
         self.expose_in(&mut [0; 36]).to_owned()
     }
@@ -57,7 +60,7 @@ impl SessionId {
         (self.0.as_u128() % u128::from(count.max(1))) as u32
     }
 
-    /// A fresh id in the same one of `count` partitions as `near`.
+    /// Creates a random id in the same partition, of `count`, as `near`.
     pub(crate) fn random_near(near: &Self, count: u32) -> Self {
         let (random, count) = (Self::random().0.as_u128(), u128::from(count.max(1)));
         let floor = random - random % count;
@@ -81,7 +84,7 @@ impl FromStr for SessionId {
     }
 }
 
-/// The text is not a [`SessionId`]. It does not say what the text was.
+/// The error for a text that is not a [`SessionId`]. It does not hold the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidId;
 
@@ -93,20 +96,20 @@ impl fmt::Display for InvalidId {
 
 impl std::error::Error for InvalidId {}
 
-/// Names a session without giving it away: the SHA-256 of its key in the store, 64 hexadecimal digits.
+/// A public name of a session that does not give access to it: the SHA-256 of its key in the store, 64 hexadecimal digits.
 ///
-/// For logs, lists and pages. Who has a handle can recognise the session, and an application can end it by its handle, but
-/// nobody can use it as a cookie.
+/// Use it in logs, lists and pages. A handle identifies the session, and an application can end the session by it. It cannot be
+/// used as a cookie.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle([u8; 32]);
 
 impl Handle {
-    /// The handle of the session that lives under this key.
+    /// Creates the handle of the session with this key.
     pub fn of_key(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
 
-    /// The hash itself.
+    /// Returns the hash.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -142,7 +145,7 @@ impl FromStr for Handle {
     }
 }
 
-/// The text is not a [`Handle`].
+/// The error for a text that is not a [`Handle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidHandle;
 

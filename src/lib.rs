@@ -1,16 +1,16 @@
 //! Server-side HTTP sessions for blocking, threaded servers: typed data, kept in Redis, without an async runtime.
 //!
-//! A request handler gets a [`Session<T>`](Session), which dereferences to a value of your own serde type `T`. When the
-//! handler is done, a [`SessionManager<T>`](SessionManager) stores what changed, in Redis with a [`RedisSessionStore`] or in
-//! this process with a [`MemorySessionStore`], and says which headers the response needs. All settings have defaults that
-//! are safe to go online with.
+//! A request handler gets a [`Session<T>`](Session), which dereferences to a value of your serde type `T`. After the handler, a
+//! [`SessionManager<T>`](SessionManager) stores the changes, and returns the headers that the response needs. Sessions are kept in
+//! Redis by a [`RedisSessionStore`], or in this process by a [`MemorySessionStore`]. The defaults of all settings are safe for
+//! production.
 //!
-//! The README has a page to copy for rouille. The names here follow those of Clojure's rrss and ring-redis-session, which
-//! this crate ports.
+//! The README has a page to copy for rouille. The names follow those of Clojure's rrss and ring-redis-session, which this crate
+//! ports.
 //!
 //! # Example
 //!
-//! What an adapter such as `threaded_sessions::rouille` does around a handler, by hand:
+//! This program calls the manager itself. An adapter such as `threaded_sessions::rouille` does the same around a handler:
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@
 //!     cart: Vec<String>,
 //! }
 //!
-//! /// Takes a request's `Cookie` header, and answers the page and the response's `Set-Cookie` header.
+//! /// Takes the `Cookie` header of a request, and returns the page and the `Set-Cookie` header of the response.
 //! fn handle(sessions: &SessionManager<Visit>, cookie: Option<&str>) -> Result<(String, Option<String>)> {
 //!     let mut visit = sessions.open(cookie)?;
 //!     visit.pages += 1;
@@ -40,7 +40,7 @@
 //! let set_cookie = set_cookie.expect("the visitor has a session now");
 //! assert!(set_cookie.ends_with("; HttpOnly; SameSite=Lax; Secure; Path=/"));
 //!
-//! // What a browser sends back is what is in front of the first semicolon: __Host-session=ID
+//! // A browser sends back the part before the first semicolon: __Host-session=ID
 //! let (page, set_cookie) = handle(&sessions, set_cookie.split(';').next())?;
 //! assert_eq!(page, "page 2 of this visit");
 //! assert_eq!(set_cookie, None); // the browser has the cookie already
@@ -49,27 +49,27 @@
 //!
 //! # The life of a session
 //!
-//! 1. **A visitor comes without a cookie,** or with one that no store made. The session is [new](Session::is_new) and holds
-//!    `T::default()`. Nothing is stored and no cookie is set, so crawlers leave nothing behind.
-//! 2. **The handler changes the value.** At [`commit`](SessionManager::commit) the session gets a [`SessionId`] of 128 random
-//!    bits and is stored, and the response carries the cookie. Changed means that the value is encoded differently than
-//!    before; a handler that panics changes nothing.
-//! 3. **The visitor comes back.** [`open`](SessionManager::open) reads the session, and *touches* it in the same round trip:
-//!    its [idle timeout](SessionManagerBuilder::idle_timeout) begins anew. A session that is only read is not stored again. What
-//!    [happens](OnConflict) when two requests change it at once is a setting, and
-//!    [`update`](SessionManager::update) loses nothing whatever the setting is.
-//! 4. **The visitor signs in.** [`renew`](Session::renew) moves the session to a new id. The old one is dead: whoever knew it
-//!    has nothing. A request that is still under way with it gets a [detached](Session::is_detached) session, which stores
-//!    nothing and leaves the new cookie alone. [`bind`](Session::bind) says whose session it is.
-//! 5. **The visitor wants to be remembered.** [`remember`](Session::remember) makes the cookie outlive the browser, and the
-//!    session live for [`remember_for`](SessionManagerBuilder::remember_for).
-//! 6. **It ends:** the visitor signs out, here ([`destroy`](Session::destroy)) or everywhere
-//!    ([`end_all`](SessionManager::end_all)), does not come back before the idle timeout, or the session reaches its
-//!    [lifetime](SessionManagerBuilder::lifetime). From that moment on it is absent for everybody, and a request that still
-//!    holds it brings nothing back.
-//! 7. **It is removed.** Redis drops the session of a *plain* store by itself. An
-//!    [*expiring*](RedisSessionStoreBuilder::expiring) store and the memory store have an index: a [`Reaper`] removes what has
-//!    expired, and can [tell](ReaperBuilder::on_expired) the application.
+//! 1. **A visitor sends no cookie,** or a cookie that no store made. The session is [new](Session::is_new) and holds
+//!    `T::default()`. Nothing is stored and no cookie is set, so crawlers leave no sessions behind.
+//! 2. **The handler changes the value.** At [`commit`](SessionManager::commit), the session gets a [`SessionId`] of 128 random bits
+//!    and is stored, and the response sets the cookie. A value has changed if it is encoded differently than before. A handler that
+//!    panics changes nothing.
+//! 3. **The visitor returns.** [`open`](SessionManager::open) reads the session, and *touches* it in the same round trip: its
+//!    [idle timeout](SessionManagerBuilder::idle_timeout) starts again. A session that is only read is not stored again. The setting
+//!    [`OnConflict`] decides what happens if two requests change a session at once. With every setting,
+//!    [`update`](SessionManager::update) loses no change.
+//! 4. **The visitor signs in.** [`renew`](Session::renew) moves the session to a new id. The old id is invalid from then on, so an
+//!    attacker who knew it has no access. A concurrent request with the old id gets a [detached](Session::is_detached) session,
+//!    which stores nothing and does not overwrite the new cookie. [`bind`](Session::bind) records the principal that owns the session.
+//! 5. **The visitor wants to be remembered.** [`remember`](Session::remember) sets a cookie that outlives the browser, and the
+//!    session lives for [`remember_for`](SessionManagerBuilder::remember_for).
+//! 6. **The session ends.** The visitor signs out, here ([`destroy`](Session::destroy)) or everywhere
+//!    ([`end_all`](SessionManager::end_all)), or does not return before the idle timeout, or the session reaches its
+//!    [lifetime](SessionManagerBuilder::lifetime). From then on, the session is absent for all requests. A request that still holds
+//!    it cannot restore it.
+//! 7. **The session is removed.** Redis removes the sessions of a *plain* store by itself. An
+//!    [*expiring*](RedisSessionStoreBuilder::expiring) store and the memory store have an index. A [`Reaper`] removes their expired
+//!    sessions, and can [notify](ReaperBuilder::on_expired) the application.
 //!
 //! # Imports
 //!
@@ -92,47 +92,47 @@
 //! assert_eq!(page(&sessions, &request).status_code, 200);
 //! ```
 //!
-//! # What is where
+//! # Where to find things
 //!
-//! | to | take |
+//! | to | use |
 //! |---|---|
 //! | serve with rouille or tiny_http | the modules `rouille` and `tiny_http` (features `rouille`, `tiny-http`) |
 //! | serve with oxhttp, touche, cgi, hyper or another server on the crate `http` | the module `http` (feature `http`) |
-//! | let an operator set what is an operator's business, and stop in order | the module `args` (feature `clap`) |
-//! | serve with anything else, or nothing | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
-//! | work with a session | [`Session`]; with named values instead of a type of one's own, [`Attributes`] |
+//! | let an operator configure the program, and shut down cleanly | the module `args` (feature `clap`) |
+//! | serve with another server, or without HTTP | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
+//! | work with a session | [`Session`]; with named values instead of a custom type, [`Attributes`] |
 //! | leave a message for the next page | [`Flash`], a field of your value; after a logout, [`Session::reset`] |
 //! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
 //! | test an application without sockets | the module `testing` (feature `testing`) |
-//! | keep them in the process, and test | [`MemorySessionStore`] with a [`Clock`] that tests can move |
-//! | keep them elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
-//! | encode them otherwise, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`](codec::SerdeCodec::migrate): the page of [`codec`] |
-//! | remove what expired, and hear of it | [`Reaper`], from [`SessionManager::reaper`] |
-//! | act around every operation, note the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
+//! | keep sessions in the process, and in tests | [`MemorySessionStore`] with a [`Clock`] that tests can move |
+//! | keep sessions elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
+//! | encode sessions in another way, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`](codec::SerdeCodec::migrate): the page of [`codec`] |
+//! | remove expired sessions, and be notified | [`Reaper`], from [`SessionManager::reaper`] |
+//! | run code around every operation, record the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count sessions, correct an index | [`SessionManager::count`], [`SessionManager::verify`]; more in [`SessionIndex`](store::SessionIndex) |
 //! | measure operations, sessions and connections | [`Observer`], [`PrometheusText`](observer::PrometheusText): the page of [`observer`] |
-//! | see how Redis is doing | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
+//! | monitor Redis | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
 //! | list all sessions, end one by its handle, for operators | [`AllSessions`], from a store or from [`SessionManager::all`] |
-//! | list and end the sessions of a user, or end everybody's | [`Session::bind`], [`SessionManager::list`] and what is beside it |
-//! | know what failed | [`Error`] and its [`ErrorKind`] |
+//! | list and end the sessions of a user, or end all sessions | [`Session::bind`], [`SessionManager::list`] and the methods next to it |
+//! | react to errors | [`Error`] and its [`ErrorKind`] |
 //! | let handlers fail, and make error pages | `HandlerResult`, and `SessionManagerBuilder::error_page` |
-//! | name a session in logs and on pages | [`Handle`], which gives nobody the session |
+//! | name a session in logs and on pages | [`Handle`], which gives no access to the session |
 //!
 //! # Guides
 //!
 //! | to | read |
 //! |---|---|
-//! | take a store, set timeouts, size pool and memory | [`choosing`] |
+//! | choose a store, set timeouts, size pool and memory | [`choosing`] |
 //! | copy a login, forms, devices, an error page and more | [`recipes`] |
 //! | serve with the types of the crate `http` | [`servers`] |
-//! | test an application, or a store of one's own | [`testing`] |
-//! | run it: metrics, logs, keys, Redis's settings, deploys | [`operating`] |
-//! | run it on one server, Sentinel or a cluster, over TLS | [`topologies`] |
-//! | know what happens when Redis is slow, away, restarted or demoted | [`outages`] |
-//! | see it measured by OWASP, requirement by requirement | [`security`] |
+//! | test an application, or a custom store | [`testing`] |
+//! | operate a program: metrics, logs, keys, Redis's settings, deploys | [`operating`] |
+//! | use one server, Sentinel or a cluster, with or without TLS | [`topologies`] |
+//! | learn what happens when Redis is slow, unreachable, restarted or demoted | [`outages`] |
+//! | check the requirements of OWASP one by one | [`security`] |
 //! | move from rrss or ring-redis-session | [`migrating`] |
-//! | know what others can that this crate cannot, and the reverse | [`comparison`] |
-//! | know how it works inside, and which file does what | [`design`] |
+//! | compare this crate with others | [`comparison`] |
+//! | learn how it works inside, and which file does what | [`design`] |
 //!
 //! # Features
 //!
@@ -143,40 +143,42 @@
 //! | `http` | the module `http`: sessions for servers with the types of the crate `http` |
 //! | `rouille` | the module `rouille`: sessions for rouille handlers |
 //! | `tiny-http` | the module `tiny_http`: sessions for tiny_http servers |
-//! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their orderly end |
+//! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their clean shutdown |
 //! | `testing` | the module `testing`: a browser that keeps cookies, for the tests of applications |
 //! | `metrics` | `observer::MetricsObserver`, which feeds the recorder of the `metrics` crate |
-//! | `msgpack` | `MessagePack`, a codec beside [`Json`] |
+//! | `msgpack` | `MessagePack`, a codec in addition to [`Json`] |
 //! | `encryption` | `step::Encrypted`, a step that encrypts payloads |
 //! | `tls-rustls` | Redis over TLS, trusting the system's certificate authorities |
 //! | `tls-rustls-webpki-roots` | the same, trusting Mozilla's |
 //!
 //! # Logging
 //!
-//! Through the [`log`](https://docs.rs/log) crate, in records of these levels. The [guide to operating](operating#what-is-logged) lists all
-//! texts, their targets and their key-value pairs.
+//! The crate logs through the [`log`](https://docs.rs/log) crate, at these levels. The
+//! [guide to operating](operating#what-is-logged) lists all texts, their targets and their key-value pairs.
 //!
-//! | level | what |
+//! | level | records |
 //! |---|---|
 //! | `error` | a request that failed for another reason than an outage, with method, path and error; a server that stops; a callback for expired or ended sessions that panicked, once |
-//! | `warn` | a request that an adapter rejected because it comes from another origin, or whose change was lost; Redis is away, or the reaper or a listener fails: once, when it begins; what [`check`](RedisSessionStore::check) of a Redis says at the start of a host, and that one keeps sessions in memory; a session whose payload cannot be read and that is passed over, by its handle, and one whose removal a step refused; sessions beyond a principal's cap that could not be ended yet; how many requests failed during an outage, at most every ten seconds; a server that accepts no connections |
-//! | `info` | Redis is back, the reaper or a listener works again, or connections are accepted again |
-//! | `debug` | each request that failed during an outage; clean-up that did not succeed |
+//! | `warn` | a request that an adapter rejected because it comes from another origin, or whose change was lost; an outage of Redis, or a failure of the reaper or a listener, once when it begins; the warnings of [`check`](RedisSessionStore::check) at the start of a host, and that a host keeps sessions in memory; a session that is left out because its payload cannot be read, by its handle, and one whose removal a step rejected; sessions beyond a principal's cap that could not be ended yet; how many requests failed during an outage, at most every ten seconds; a server that accepts no connections |
+//! | `info` | the end of an outage of Redis, of a failure of the reaper or a listener, or of a server that accepted no connections |
+//! | `debug` | each request that failed during an outage; a cleanup that failed |
 //!
-//! Nothing is logged for an operation that succeeds. Session ids, payloads, values and passwords are in no record, in no
-//! [`Error`] and in no `Debug` text, and nor are principals. Handles, addresses of servers, the origin of a rejected
-//! request, the path of a failed one, the errors of its handler and what Redis says of a failure may be.
+//! Operations that succeed are not logged. No record, no [`Error`] and no `Debug` text holds a session id, a payload, a value, a
+//! password or a principal. They may hold handles, addresses of servers, the origin of a rejected request, the path of a failed
+//! request, the errors of its handler, and error replies of Redis.
 //!
 //! # Versions
 //!
 //! - **The crate** follows semantic versioning. `redis` and `r2d2`, which it re-exports, are part of its interface, and so are
 //!   `http` 1 with its feature, [`Bytes`](store::Bytes) of `bytes` 1, and the `Value` of `serde_json` 1 in [`Attributes::iter`].
-//! - **Stored sessions** outlive a release. Their layout, the [`Envelope`](codec::Envelope), carries a version of its own,
-//!   now 1. A release that writes another one reads the one before, so that nobody is logged out by an upgrade. A payload of a
-//!   newer version than a program knows is refused with [`ErrorKind::Payload`] and left as it is. Names of keys change in
-//!   breaking releases only.
-//! - **Rust:** 1.88 or newer. A release that needs a newer one is a minor release, never a patch, and the changelog says so.
+//! - **Stored sessions** outlive a release. Their layout, the [`Envelope`](codec::Envelope), has a separate version, now 1. A release
+//!   with another layout still reads the previous one, so that an upgrade logs no visitor out. A payload of a newer version than a
+//!   program knows is rejected with [`ErrorKind::Payload`] and left unchanged. Names of keys change in breaking releases only.
+//! - **Rust:** 1.88 or newer. A release that needs a newer Rust is a minor release, never a patch, and the changelog mentions it.
 //! - **Redis:** 7.0 or newer, or Valkey.
+
+// docs.rs builds with nightly, which then shows the feature that each item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
 mod adapter;
@@ -218,6 +220,7 @@ pub mod testing;
 macro_rules! guides {
     ($($name:ident [$($feature:literal),*] $text:literal)*) => {$(
         #[cfg(any(all(doc, not(doctest)), all(doctest $(, feature = $feature)*)))]
+        #[cfg_attr(docsrs, doc(auto_cfg = false))]
         #[doc = include_str!("guides.md")]
         #[doc = include_str!($text)]
         pub mod $name {}
@@ -243,7 +246,7 @@ guides! {
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
 
-/// Whether requests from other sites carry the cookie; for [`SessionManagerBuilder::same_site`].
+/// A policy for the cookie in requests from other sites; for [`SessionManagerBuilder::same_site`].
 ///
 pub use ::cookie::SameSite;
 #[cfg(feature = "tls-rustls")]

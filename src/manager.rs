@@ -1,9 +1,19 @@
 //! The session manager: all policy about sessions, on top of a store that only keeps payloads.
 //!
-//! Applications and adapters use it. One file has one part: `builder` the settings, `load` from an id to a session, `commit`
-//! from a session to an action, `headers` from an outcome to the response, `discard` what cannot be decoded, `update` changes that
-//! are retried, `save` the optimistic loop behind both, `events` what observers get, `principals` the sessions of an owner,
-//! `update_all` their change from outside. A clone is the same manager: the settings never change after `build`.
+//! Applications and adapters use it. Each file has one part:
+//!
+//! - `builder`: the settings;
+//! - `load`: from an id to a session;
+//! - `commit`: from a session to an action;
+//! - `headers`: from an outcome to the response;
+//! - `discard`: sessions that cannot be decoded;
+//! - `update`: changes that are retried;
+//! - `save`: the optimistic loop behind `commit` and `update`;
+//! - `events`: the events for observers;
+//! - `principals`: the sessions of an owner;
+//! - `update_all`: a change of these sessions from outside.
+//!
+//! A clone is the same manager: the settings never change after `build`.
 
 // The documentation lists the methods in the order of these modules: `new` and `builder`, `open`, `commit`, and then the rest.
 mod builder;
@@ -46,11 +56,15 @@ use crate::observer::Observers;
 use crate::store::Health;
 use crate::{Clock, Codec, Handle, RedisWarning, Result, Session, SessionStore};
 
-/// Opens and commits sessions with values of type `T`, by the settings of the application.
+/// A manager that opens and commits sessions with values of type `T`, by the settings of the application.
 ///
 /// Create one with [`new`](Self::new) or [`builder`](Self::builder) when the program starts. It is cheap to clone, and clones
-/// are the same manager. A request [`open`](Self::open)s its session and [`commit`](Self::commit)s it, which an adapter such as
-/// `threaded_sessions::rouille` does around a handler. By hand, or without HTTP:
+/// are the same manager. A request [`open`](Self::open)s its session and [`commit`](Self::commit)s it. An adapter such as
+/// `threaded_sessions::rouille` does both around a handler.
+///
+/// # Examples
+///
+/// Without an adapter, or without HTTP:
 ///
 /// ```
 /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
@@ -66,8 +80,8 @@ use crate::{Clock, Codec, Handle, RedisWarning, Result, Session, SessionStore};
 /// #   let _ = (name, value);
 /// }
 ///
-/// let id = committed.id().expect("it was stored");
-/// assert_eq!(*sessions.open_id(id)?.expect("it lives"), 1);
+/// let id = committed.id().expect("the session is stored");
+/// assert_eq!(*sessions.open_id(id)?.expect("the session is live"), 1);
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 pub struct SessionManager<T>(Arc<Inner<T>>);

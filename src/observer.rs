@@ -1,7 +1,7 @@
-//! Observers: what happens to operations, sessions and connections, for metrics and traces.
+//! Observers of operations, sessions and connections, for metrics and traces.
 //!
-//! Applications set an [`Observer`] with [`SessionManagerBuilder::observer`](crate::SessionManagerBuilder::observer), or take
-//! one of the two of this module. [`PrometheusText`] renders what it counted as text, without any dependency.
+//! Applications set an [`Observer`] with [`SessionManagerBuilder::observer`](crate::SessionManagerBuilder::observer). The module
+//! has two observers. [`PrometheusText`] renders its counters as text, without any dependency.
 //! `MetricsObserver` (feature `metrics`) feeds the recorder of the `metrics` crate. Both use the same names, which the
 //! [guide to operating](crate::operating#metrics) lists.
 //!
@@ -63,25 +63,25 @@ use crate::{fence, sync};
 
 /// A receiver of events. Each method does nothing unless it is implemented.
 ///
-/// The methods run in the thread of the event: of a request, of the reaper, or of the pool. So they must not block. If a
-/// method panics, the event is lost and nothing else happens.
+/// The methods run in the thread of the event: of a request, of the reaper, or of the pool. So they must not block. If a method
+/// panics, the event is lost, and the operation continues.
 pub trait Observer: Send + Sync + 'static {
-    /// Called after each operation of the store.
+    /// Receives an operation of the store that has ended.
     fn on_operation(&self, operation: &Operation) {
         let _ = operation;
     }
 
-    /// Called after a new session was stored.
+    /// Receives a new session, after it was stored.
     fn on_created(&self, session: &ObservedSession<'_>) {
         let _ = session;
     }
 
-    /// Called after a session moved to a new id.
+    /// Receives a session that moved to a new id.
     fn on_renewed(&self, from: &ObservedSession<'_>, to: &ObservedSession<'_>) {
         let _ = (from, to);
     }
 
-    /// Called after one or several sessions ended.
+    /// Receives the end of one or several sessions.
     ///
     /// Two ends are not reported: an end by the cap on the sessions of a principal, which happens in the store, and an end by
     /// [`SessionStore::delete`](crate::SessionStore::delete), which is an operation.
@@ -89,17 +89,17 @@ pub trait Observer: Send + Sync + 'static {
         let _ = ended;
     }
 
-    /// Called after a save met the change of another request.
+    /// Receives a save that met the change of another request.
     fn on_conflict(&self, conflict: &Conflict) {
         let _ = conflict;
     }
 
-    /// Called after a connection to Redis was opened or closed, or could not be opened.
+    /// Receives a connection to Redis that was opened or closed, or could not be opened.
     fn on_connection(&self, event: &ConnectionEvent<'_>) {
         let _ = event;
     }
 
-    /// Called after the circuit breaker of a Redis server changed its state.
+    /// Receives a change of the circuit breaker of a Redis server.
     fn on_circuit(&self, event: &CircuitEvent<'_>) {
         let _ = event;
     }

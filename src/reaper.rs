@@ -31,7 +31,7 @@ const DEFAULT_BATCH_SESSIONS: usize = 50;
 const ALLOWED_BATCH_SESSIONS: RangeInclusive<usize> = 1..=1000;
 
 const NO_INDEX: &str =
-    "the store has no index: a plain Redis store needs no reaper, for Redis drops what has expired by itself";
+    "the store has no index: a plain Redis store needs no reaper, because Redis removes expired sessions by itself";
 
 /// The longest time that [`Reaper::stop`] waits for a script or a callback that still runs.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
@@ -52,15 +52,15 @@ type OnExpired<T> = Box<dyn FnMut(ExpiredSession<T>) + Send>;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ExpiredSession<T> {
-    /// The handle it had, by which logs and pages knew it.
+    /// The handle of the session, as in logs and on pages.
     pub handle: Handle,
-    /// When it [began](crate::Session::created).
+    /// The time when the session [began](crate::Session::created).
     pub created: SystemTime,
-    /// Whom it belonged to, if anybody.
+    /// The principal that owned the session; `None` if it had no owner.
     pub principal: Option<String>,
-    /// What [`bind`](crate::Session::bind) called it, if it belonged to anybody.
+    /// The label that [`bind`](crate::Session::bind) set; `None` if the session had no owner.
     pub label: Option<String>,
-    /// Its value, as it was stored last.
+    /// The value, as it was stored last.
     pub data: T,
 }
 
@@ -71,7 +71,7 @@ impl<T> ExpiredSession<T> {
     }
 }
 
-/// Shows neither the value nor whom it belonged to.
+/// Hides the value, the principal and the label.
 impl<T> fmt::Debug for ExpiredSession<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExpiredSession")
@@ -82,7 +82,9 @@ impl<T> fmt::Debug for ExpiredSession<T> {
 }
 
 impl<T: 'static> SessionManager<T> {
-    /// A background thread that deletes sessions which were idle for too long; see [`Reaper`].
+    /// Returns a builder for a background thread that deletes expired sessions; see [`Reaper`].
+    ///
+    /// # Examples
     ///
     /// ```
     /// use std::time::Duration;
@@ -111,54 +113,88 @@ impl<T: 'static> SessionManager<T> {
 }
 
 impl<T: 'static> ReaperBuilder<T> {
-    /// How often the reaper comes by (rrss `:resolution`). Defaults to 600 seconds, as in rrss; at least a millisecond, and
-    /// what is over 100 years counts as 100 years. It is how late an expired session is removed, and its callback called;
-    /// nobody can read it in between.
+    /// Sets the time between two rounds of the reaper. Defaults to 600 seconds, as in rrss.
+    ///
+    /// It is at least 1 ms; more than 100 years count as 100 years. The reaper removes an expired session, and calls the
+    /// callback, up to this time after the session expired. No caller can read the session in between. (rrss `:resolution`.)
     pub fn resolution(self, resolution: Duration) -> Self {
         Self { resolution: resolution.min(MAX_TTL), ..self }
     }
 
-    /// How many sessions one atomic batch looks at, from 1 to 1000. Defaults to 50; Redis serves nobody else for about 2 µs
-    /// a session.
+    /// Sets how many sessions one atomic batch looks at, from 1 to 1000. Defaults to 50.
+    ///
+    /// A batch blocks Redis for about 2 µs for each session.
     pub fn batch(self, sessions: usize) -> Self {
         Self { batch: sessions, ..self }
     }
 
-    /// Whether to pause between batches, so that traffic goes on beside a large backlog. Defaults to true. With `false` two
-    /// batches are under way at a time, over two connections.
+    /// Sets whether the reaper pauses between batches, so that it does not slow down other traffic. Defaults to `true`.
+    ///
+    /// With `false`, two batches run at a time over two connections, which removes a large backlog faster.
     pub fn gentle(self, gentle: bool) -> Self {
         Self { gentle, ..self }
     }
 
-    /// What to call with each session that expired, after it was removed, so that the application can release what the
-    /// session held, or tell whose it was. It is called on the reaper's thread; if it panics, that is logged and the reaper
-    /// goes on.
+    /// Sets a function that is called with each session that expired, after it was removed. Defaults to none.
     ///
-    /// At most one reaper gets each session, however many processes run one, so give all of them the callback. It is at
-    /// most once: a session is lost to the callback if the process ends, or the answer of Redis gets lost, between the
-    /// removal and the call; if its payload cannot be decoded; if no reaper came by for 24 hours, or Redis lost the index
-    /// and neither traffic nor [`verify`](crate::store::SessionIndex::verify) had put the session back. Only a Redis that
-    /// forgets the removal, in a crash or a failover, has a session told twice. A session that was destroyed did not
-    /// expire, nor did one that a visitor came back to after its [lifetime](crate::SessionManagerBuilder::lifetime).
+    /// Use it to release what the session held, or to notify its owner. The function runs on the reaper's thread. If it panics,
+    /// the panic is logged and the reaper continues.
+    ///
+    /// At most one reaper gets each session, however many processes run one, so set the callback in all of them. The callback
+    /// is called at most once for each session. It misses a session if
+    ///
+    /// - the process ends, or the reply of Redis is lost, between the removal and the call;
+    /// - the payload cannot be decoded;
+    /// - no reaper ran for 24 hours;
+    /// - Redis lost the index, and neither traffic nor [`verify`](crate::store::SessionIndex::verify) restored the session
+    ///   there.
+    ///
+    /// It gets a session twice only if Redis loses the removal, in a crash or a failover. A session that was destroyed did not
+    /// expire. Neither did a session that a visitor opened after the end of its
+    /// [lifetime](crate::SessionManagerBuilder::lifetime).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    /// use threaded_sessions::{Clock, MemorySessionStore, SessionManager};
+    ///
+    /// let clock = Clock::manual();
+    /// let store = MemorySessionStore::new().with_clock(clock.clone());
+    /// let sessions = SessionManager::<u32>::builder(store).clock(clock.clone()).build()?;
+    /// let (expired, inbox) = mpsc::channel();
+    /// let reaper = sessions.reaper().on_expired(move |session| expired.send(session.data).unwrap()).start()?;
+    ///
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// sessions.commit(session)?;
+    /// clock.advance(Duration::from_secs(8 * 86_400)); // longer than the idle timeout of a week
+    /// assert_eq!(reaper.reap_now()?, 1);
+    /// assert_eq!(inbox.recv(), Ok(7));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn on_expired(self, callback: impl FnMut(ExpiredSession<T>) + Send + 'static) -> Self {
         Self { on_expired: Some(Box::new(callback)), ..self }
     }
 
-    /// Starts the thread. Its first round comes after a random part of the resolution, so that processes that start
-    /// together do not reap together.
+    /// Starts the thread.
+    ///
+    /// Its first round begins after a random part of the resolution, so that processes that start together do not reap
+    /// together.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`], with the reason as its source, for a resolution or a batch out of range;
-    /// [`ErrorKind::Unsupported`] if the store has no index, as the plain Redis store, which needs no reaper; and if the
-    /// system has no thread to give.
+    /// - Returns [`ErrorKind::Misconfigured`], with the rule as its source, if the resolution or the batch is out of range.
+    /// - Returns [`ErrorKind::Unsupported`] if the store has no index. The plain Redis store has none, and needs no reaper.
+    /// - Returns [`ErrorKind::Other`] if the system cannot create a thread.
     pub fn start(self) -> Result<Reaper> {
         let refuse = |why: &'static str| Err(Error::misconfigured(operation::START_REAPER, why));
         if self.resolution < Duration::from_millis(1) {
-            return refuse("the resolution is at least a millisecond");
+            return refuse("`resolution` must be at least 1 ms");
         }
         if !ALLOWED_BATCH_SESSIONS.contains(&self.batch) {
-            return refuse("a batch is from 1 to 1000 sessions");
+            return refuse("`batch` must be between 1 and 1000");
         }
         let Some(index) = self.sessions.store().index() else {
             return Err(Error::unsupported(operation::START_REAPER, NO_INDEX));
@@ -202,16 +238,13 @@ impl<T> fmt::Debug for ReaperBuilder<T> {
     }
 }
 
-/// The thread that deletes sessions whose idle timeout has passed (rrss `expiring-redis-store`), for as long as this
-/// handle lives.
+/// A thread that deletes expired sessions, for as long as this handle lives (rrss `expiring-redis-store`).
 ///
-/// It needs a store with an index. Any number of processes can run one beside each other; one is enough. It is not what
-/// makes sessions expire: a session whose time has passed is absent at once. It frees the memory, and tells the
-/// application.
+/// It needs a store with an index. Any number of processes can run a reaper at the same time; one is enough. The reaper does
+/// not make sessions expire: an expired session is absent at once. The reaper frees the memory, and notifies the application.
 ///
-/// It survives whatever fails: Redis, the callback, a store of one's own. After a failure it tries again in a second, then
-/// in two, in four and so on, but never less than once a resolution. It says so in the log once, and once more when all
-/// works again.
+/// It survives failures of Redis, of the callback and of a custom store. After a failure it retries in 1 second, then in 2, 4
+/// and so on, but at least once in each resolution. It logs the first failure once, and its recovery once.
 #[derive(Debug)]
 #[must_use = "the reaper stops when it is dropped"]
 pub struct Reaper {
@@ -222,25 +255,27 @@ pub struct Reaper {
     origin: Origin,
 }
 
-/// What a [`Reaper`] has done so far.
+/// The counters of a [`Reaper`].
 ///
-/// It serializes the fields under their names, with `last_round` in milliseconds since 1970 and `last_duration` in milliseconds.
+/// It serializes the fields under their names, with `last_round` in milliseconds since 1970 and `last_duration` in
+/// milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ReaperStats {
-    /// Rounds that were completed. With partitions each has its rounds.
+    /// The number of completed rounds. In a store with partitions, each partition has its own rounds.
     pub rounds: u64,
-    /// Sessions that were removed.
+    /// The number of sessions that were removed.
     pub removed: u64,
-    /// Rounds that failed.
+    /// The number of rounds that failed.
     pub errors: u64,
-    /// When the last round began.
+    /// The time when the last round began.
     #[serde(serialize_with = "serialize::optional_moment")]
     pub last_round: Option<SystemTime>,
-    /// How long the last round took.
+    /// The duration of the last round.
     #[serde(serialize_with = "serialize::duration")]
     pub last_duration: Duration,
-    /// Entries of the index that were due and not looked at yet, when that was last known, of the partition it was at.
+    /// The number of index entries that were due and not yet processed in the partition of the last batch, when it was last
+    /// known.
     pub backlog: u64,
 }
 
@@ -250,12 +285,33 @@ enum Order {
 }
 
 impl Reaper {
-    /// Reaps everything that is due now, and answers how many sessions that were.
+    /// Reaps all sessions that are due now, and returns how many there were.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked. [`ErrorKind::Unsupported`] when called by the callback, which would wait for
-    /// itself.
+    /// - Returns [`ErrorKind::Unsupported`] if the callback calls it, because it would wait for itself, or if the reaper has
+    ///   ended.
+    /// - Returns another error if a store operation fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{Clock, MemorySessionStore, SessionManager};
+    ///
+    /// let clock = Clock::manual();
+    /// let store = MemorySessionStore::new().with_clock(clock.clone());
+    /// let sessions = SessionManager::<u32>::builder(store).clock(clock.clone()).build()?;
+    /// let reaper = sessions.reaper().start()?;
+    ///
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// sessions.commit(session)?;
+    /// clock.advance(Duration::from_secs(8 * 86_400)); // longer than the idle timeout of a week
+    /// assert_eq!(reaper.reap_now()?, 1);
+    /// assert_eq!(reaper.stats().removed, 1);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn reap_now(&self) -> Result<u64> {
         self.origin.check(operation::REAP)?;
         let refuse = |why: &'static str| Error::unsupported(operation::REAP, why);
@@ -268,7 +324,7 @@ impl Reaper {
         answered.recv().map_err(|_| ended())?
     }
 
-    /// What it has done so far.
+    /// Returns the counters of the reaper.
     pub fn stats(&self) -> ReaperStats {
         // The lock of the parent may be held for ever.
         if !self.origin.is_here() {
@@ -277,9 +333,10 @@ impl Reaper {
         lock(&self.stats).clone()
     }
 
-    /// Stops the thread: at once while it waits or has a backlog. A script that is in flight and a callback that runs get
-    /// 50 ms; after that the thread is left to finish by itself, with the callbacks for what is removed already. Dropping
-    /// the reaper does the same.
+    /// Stops the thread, immediately if it waits or has a backlog.
+    ///
+    /// A script or a callback that runs gets 50 ms. After that, the thread finishes by itself, and still calls the callback for
+    /// the sessions that are already removed. Dropping the reaper does the same.
     pub fn stop(self) {}
 }
 

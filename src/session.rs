@@ -1,7 +1,7 @@
 //! A session as a request handler holds it, and the record of what the handler does to it.
 //!
-//! Handlers change it, and the manager opens and commits it. It does no I/O. Every change passes through `record_change`,
-//! which takes a snapshot before the first one, so that a commit can tell whether the value really changed.
+//! Handlers change it, and the manager opens and commits it. It does no I/O. Every change passes through `record_change`. Before
+//! the first change it takes a snapshot, so that a commit can compare the value with it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,6 +24,8 @@ use crate::{BoxError, Codec, EndReason, Error, Handle, OnConflict, Outcome, Sess
 /// A session that was only read is not stored again, and a new session that did not change is not stored at all. A session has
 /// changed if its value was borrowed mutably and is encoded differently afterwards. A change behind a shared reference, in a
 /// `Cell` or a `Mutex` of `T`, is not noticed.
+///
+/// # Examples
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -54,7 +56,7 @@ use crate::{BoxError, Codec, EndReason, Error, Handle, OnConflict, Outcome, Sess
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 ///
-/// If `T` has methods of the same names, those of the session hide them; `(*session).renew()` reaches `T`'s.
+/// A method of the session hides a method of `T` with the same name. To call that of `T`, write `(*session).renew()`.
 pub struct Session<T> {
     pub(crate) envelope: Envelope<T>,
     /// The id in the visitor's cookie, if that session is live, and when that cookie was sent if it is persistent.
@@ -66,9 +68,9 @@ pub struct Session<T> {
     /// The ids of the other sessions that the request's cookies name and that may be live. The browser keeps sending them, so
     /// one of them would be opened once this session has another id, or none.
     pub(crate) rivals: Vec<SessionId>,
-    /// Whether the commit ends the rivals, if it changes the id of the session.
+    /// `true` if the commit ends the rivals when it changes the id of the session.
     pub(crate) ends_rivals: bool,
-    /// Whether this request has stored a renewal or a reset before the commit.
+    /// `true` if this request has stored a renewal or a reset before the commit.
     pub(crate) is_renewal_stored: bool,
     pub(crate) change: Change,
     pub(crate) on_conflict: OnConflict,
@@ -94,7 +96,7 @@ pub struct Session<T> {
     pub(crate) expires_in: Option<Duration>,
 }
 
-/// Where a session comes from.
+/// The origin of a session.
 #[derive(Debug)]
 pub(crate) enum Origin {
     /// The request: the session is not stored yet.
@@ -118,7 +120,7 @@ pub(crate) enum Change {
     Destroy,
 }
 
-/// What a sign-in changes of a session.
+/// The parts of a session that a sign-in changes.
 pub(crate) struct Pending {
     bound: Option<Binding>,
     created: SystemTime,
@@ -130,6 +132,22 @@ pub(crate) struct Pending {
 
 impl<T: 'static> Session<T> {
     /// Returns the id; `None` if the session is not stored. A new session gets its id when it is committed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open(None)?;
+    /// assert!(session.id().is_none());
+    /// *session += 1;
+    /// let id = *sessions.commit(session)?.id().expect("the session is stored");
+    ///
+    /// let session = sessions.open_id(&id)?.expect("the session is live");
+    /// assert_eq!(session.id(), Some(&id));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn id(&self) -> Option<&SessionId> {
         match &self.origin {
             Origin::Stored { id, .. } => Some(id),
@@ -142,7 +160,9 @@ impl<T: 'static> Session<T> {
         self.id().map(|id| self.store.handle(id))
     }
 
-    /// Whether the visitor came without a session that lives. A session that is [detached](Self::is_detached) is not new.
+    /// Returns `true` if the visitor came without a live session.
+    ///
+    /// A [detached](Self::is_detached) session is not new.
     pub fn is_new(&self) -> bool {
         matches!(self.origin, Origin::New)
     }
@@ -184,16 +204,18 @@ impl<T: 'static> Session<T> {
         Self { ended: Some(reason), ..self }
     }
 
-    /// Whether the visitor came with an id that another request renewed less than
-    /// [30 seconds](crate::store::RENEWED_FOR) ago. Such a session holds `T::default()`, and changes to it are not stored:
-    /// the response must not disturb the new id that the visitor has, or is about to get. Only [`renew`](Self::renew) starts a
-    /// session of its own, so that a login whose answer got lost can be repeated.
+    /// Returns `true` if another request renewed the id of this request less than [30 seconds](crate::store::RENEWED_FOR) ago.
+    ///
+    /// A detached session holds `T::default()`, and changes to it are not stored. The response must not overwrite the new
+    /// cookie that the visitor has or is about to get. Only [`renew`](Self::renew) turns it into a new session, so that a
+    /// visitor can repeat a login whose response was lost.
     pub fn is_detached(&self) -> bool {
         matches!(self.origin, Origin::Detached)
     }
 
-    /// When the session began, or [began anew](Self::restart_lifetime), on the clock of the application that began it. Survives
-    /// a renewal.
+    /// Returns when the session began, or [began anew](Self::restart_lifetime).
+    ///
+    /// The time is that of the clock of the application that created the session. A renewal keeps it.
     pub fn created(&self) -> SystemTime {
         self.envelope.created
     }
@@ -207,64 +229,122 @@ impl<T: 'static> Session<T> {
         self.expires_in
     }
 
-    /// Whether the session is remembered.
+    /// Returns `true` if the session is [remembered](Self::remember).
     pub fn is_remembered(&self) -> bool {
         self.envelope.remembered.is_some()
     }
 
-    /// Remembers the visitor, or no longer: a persistent cookie instead of one that goes with the browser, and the idle
-    /// timeout of [`remember_for`](crate::SessionManagerBuilder::remember_for). The cookie lasts as long as the session would,
-    /// but for 400 days at most, as browsers have it; it is sent again when half its time is over.
+    /// Sets whether the visitor is remembered after the browser is closed. Defaults to `false`.
+    ///
+    /// A remembered session has a persistent cookie, and the idle timeout of
+    /// [`remember_for`](crate::SessionManagerBuilder::remember_for). The cookie lasts as long as the session would, but at most
+    /// 400 days, the limit of browsers. It is sent again when half its time has passed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let month = Duration::from_secs(30 * 86_400);
+    /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new()).remember_for(month).build()?;
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// session.remember(true);
+    /// let committed = sessions.commit(session)?;
+    /// assert!(committed.headers().any(|(_, value)| value.contains("Max-Age=2592000")));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn remember(&mut self, remember: bool) {
         self.record_change(Change::Value);
         let since = self.envelope.remembered.unwrap_or(self.now);
         self.envelope.remembered = remember.then_some(since);
     }
 
-    /// Says whom the session belongs to, typically at login, and calls it something for the list of their sessions: a device,
-    /// an address. From the commit on the session is among those of the principal
-    /// ([`SessionManager::list`](crate::SessionManager::list)), whatever id it has, until it ends.
+    /// Sets the principal that owns the session, and a label for lists of sessions; typically at login.
     ///
-    /// It takes a store with an index, the expiring Redis store or the memory store; with another the commit answers
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    /// The label describes the session to its owner, such as a device or an address. From the commit on,
+    /// [`SessionManager::list`](crate::SessionManager::list) lists the session for the principal, under whatever id, until it
+    /// ends.
+    ///
+    /// The store must have an index, as the expiring Redis store and the memory store do. With another store, the commit fails
+    /// with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open(None)?;
+    /// session.renew(); // at every login
+    /// session.bind("ada", "laptop");
+    /// sessions.commit(session)?;
+    ///
+    /// let devices = sessions.list("ada")?;
+    /// assert_eq!(devices[0].label, "laptop");
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn bind(&mut self, principal: impl Into<String>, label: impl Into<String>) {
         self.record_change(Change::Value);
         self.envelope.bound = Some(Binding::new(principal, label));
     }
 
-    /// The session belongs to nobody any more.
+    /// Removes the principal, so that the session has no owner.
     pub fn unbind(&mut self) {
         self.record_change(Change::Value);
         self.envelope.bound = None;
     }
 
-    /// Whom the session belongs to.
+    /// Returns the principal that owns the session; `None` if it has no owner.
     pub fn principal(&self) -> Option<&str> {
         self.envelope.bound.as_ref().map(|bound| &*bound.principal)
     }
 
-    /// What [`bind`](Self::bind) called the session, if it belongs to anybody.
+    /// Returns the label that [`bind`](Self::bind) set; `None` if the session has no owner.
     pub fn label(&self) -> Option<&str> {
         self.envelope.bound.as_ref().map(|bound| &*bound.label)
     }
 
     /// Replaces the session id on commit and invalidates the old id.
     ///
-    /// Call this whenever privileges change, above all at login, to prevent session fixation. The value, the
-    /// [creation time](Self::created) and the principal stay the same. A new session is stored even if its value did not
-    /// change. To restart the lifetime as well, call [`restart_lifetime`](Self::restart_lifetime). (OWASP Session Management
-    /// Cheat Sheet; Ring's `:recreate`.)
+    /// Call this whenever privileges change, above all at login, to prevent session fixation. The value, the [creation
+    /// time](Self::created) and the principal stay the same. A new session is stored even if its value did not change. To
+    /// restart the lifetime as well, call [`restart_lifetime`](Self::restart_lifetime). (OWASP Session Management Cheat Sheet;
+    /// Ring's `:recreate`.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// let old = *sessions.commit(session)?.id().expect("the session is stored");
+    ///
+    /// let mut session = sessions.open_id(&old)?.expect("the session is live");
+    /// session.renew();
+    /// let new = *sessions.commit(session)?.id().expect("the session is stored");
+    /// assert!(sessions.open_id(&old)?.is_none());
+    /// assert_eq!(*sessions.open_id(&new)?.expect("the session is live"), 7);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     #[doc(alias("RenewToken", "cycle_id", "regenerate"))]
     pub fn renew(&mut self) {
         self.record_change(Change::Renew);
     }
 
-    /// Begins the [lifetime](crate::SessionManagerBuilder::lifetime) anew with this request, when the session is committed;
-    /// [`created`](Self::created) tells so. For a login, together with [`renew`](Self::renew): otherwise the lifetime counts
-    /// from when the visitor came, and who looked around for hours before signing in is signed out the sooner. (OWASP's
-    /// absolute timeout counts from the login; scs's `RenewToken` does both at once.) It counts as a change of the value.
+    /// Restarts the [lifetime](crate::SessionManagerBuilder::lifetime) with this request, when the session is committed.
     ///
-    /// At a login only: called at every request it would leave no lifetime at all.
+    /// Call it at a login, together with [`renew`](Self::renew). Otherwise the lifetime counts from the first visit, and a
+    /// visitor who looked around for hours before the login is signed out earlier. Call it at a login only: a session that
+    /// restarts its lifetime at every request never reaches its end.
+    ///
+    /// [`created`](Self::created) returns the new start. The restart counts as a change of the value. (OWASP's absolute timeout
+    /// counts from the login; scs's `RenewToken` does both at once.)
+    ///
+    /// # Examples
     ///
     /// ```
     /// use threaded_sessions::Session;
@@ -331,32 +411,84 @@ impl<T: 'static> Session<T> {
         Err(Error::unsupported(operation::MAKE_CSRF_TOKEN, why))
     }
 
-    /// Returns `true` if the token is one of this session. Call it before the request [renews](Self::renew) the session.
+    /// Returns `true` if the token belongs to this session. Call it before the request [renews](Self::renew) the session.
     ///
-    /// It is `false` for a session that is new or [detached](Self::is_detached), stores nothing and sends no command.
+    /// It returns `false` for a session that is new or [detached](Self::is_detached). It stores nothing and sends no command.
+    ///
+    /// For an example, see [`csrf_token`](Self::csrf_token).
     pub fn verify_csrf(&self, token: &str) -> bool {
         self.id().is_some_and(|id| csrf::verify(id, token))
     }
 
-    /// What happens if another request changed the session meanwhile, for this one only. Defaults to what the
-    /// [manager](crate::SessionManagerBuilder::on_conflict) was told.
+    /// Sets what the commit does if another request changed the session. Defaults to the [manager's
+    /// setting](crate::SessionManagerBuilder::on_conflict).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{ErrorKind, MemorySessionStore, OnConflict, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open(None)?;
+    /// *session = 1;
+    /// let id = *sessions.commit(session)?.id().expect("the session is stored");
+    ///
+    /// let mut mine = sessions.open_id(&id)?.expect("the session is live");
+    /// let mut theirs = sessions.open_id(&id)?.expect("the session is live");
+    /// *theirs = 2;
+    /// sessions.commit(theirs)?;
+    /// *mine = 3;
+    /// mine.on_conflict(OnConflict::Fail);
+    /// assert_eq!(sessions.commit(mine).unwrap_err().kind(), ErrorKind::Conflict);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn on_conflict(&mut self, policy: OnConflict) {
         self.on_conflict = policy;
     }
 
-    /// Drops all changes of this request, also those that are still to come, except for [`reset`](Self::reset) and
+    /// Drops all changes of this request, including later ones, except for [`reset`](Self::reset) and
     /// [`destroy`](Self::destroy).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// session.discard();
+    /// assert!(sessions.commit(session)?.id().is_none());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn discard(&mut self) {
         self.record_change(Change::Discard);
     }
 
-    /// Ends the session when it is committed, and clears the visitor's cookie; for logout. Changes of this request, also
-    /// those that are still to come, are dropped.
+    /// Ends the session on commit, and clears the visitor's cookie; for logout.
     ///
-    /// To begin another session in the same request, call [`reset`](Self::reset).
+    /// All changes of this request, including later ones, are dropped. To begin another session in the same request, call
+    /// [`reset`](Self::reset).
     ///
-    /// From outside the visitor's request, [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's
-    /// sessions by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) any session by its id.
+    /// Outside of the visitor's request, use [`SessionManager::end`](crate::SessionManager::end) to end a session of a
+    /// principal by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) to end any session by its id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// let id = *sessions.commit(session)?.id().expect("the session is stored");
+    ///
+    /// let mut session = sessions.open_id(&id)?.expect("the session is live");
+    /// session.destroy();
+    /// assert_eq!(sessions.commit(session)?.outcome(), Outcome::Destroyed);
+    /// assert!(sessions.open_id(&id)?.is_none());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     #[doc(alias("flush", "invalidate", "logout"))]
     pub fn destroy(&mut self) {
         self.record_change(Change::Destroy);

@@ -1,12 +1,12 @@
 //! Phases around every operation of a store (rrss *steps*).
 //!
-//! A [`Step`] sees an operation, may change it, passes it on, and acts on the way back. [`StepStore`] runs a chain of steps
-//! around another store, and is a store itself: managers, reapers and adapters work on it as on any other.
+//! A [`Step`] sees an operation, may change it, passes it on, and sees its outcome. [`StepStore`] runs a chain of steps around
+//! another store. It is a store itself, so managers, reapers and adapters use it as any other.
 //!
 //! # The order
 //!
-//! **The last step is the outermost**, as in rrss: it sees an operation first, and its answer last. What it leaves in an
-//! operation, the steps inside it see; what they leave there, it sees afterwards.
+//! **The last step is the outermost**, as in rrss: it sees an operation first, and its outcome last. The steps inside it see the
+//! changes that it makes to the operation before it passes it on. It sees their changes afterwards.
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
@@ -36,17 +36,17 @@
 //! # Payloads
 //!
 //! A step that stores payloads in another form changes them in [`write`](Step::write) and changes them back in
-//! [`restore`](Step::restore). Every payload that leaves the store goes through that: of reads, of conflicts, of sessions
-//! that expired, of lists of a principal's sessions. So a step sees payloads as the steps outside it know them, wherever
-//! they come from. [`Version`](crate::store::Version)s stay those of the innermost store.
+//! [`restore`](Step::restore). Every payload that the store returns passes through `restore`: those of reads, of conflicts, of
+//! expired sessions, and of the sessions of a principal. So a step sees each payload in the form that the steps outside it wrote.
+//! [`Version`](crate::store::Version)s stay those of the innermost store.
 //!
-//! The [manager](crate::SessionManagerBuilder::read_back) reads back what a step has changed: before the store gets the
+//! The [manager](crate::SessionManagerBuilder::read_back) reads back a payload that a step has changed: before the store gets the
 //! payload, all steps restore it and the codec decodes it. A payload that cannot be restored is rejected, and nothing is
 //! stored.
 //!
-//! # Refusing
+//! # Rejecting
 //!
-//! A step that returns an error instead of passing the operation on refuses it, and nothing is done:
+//! To reject an operation, return an error instead of passing the operation on. The store then does nothing:
 //!
 //! ```
 //! use threaded_sessions::step::on_write;
@@ -65,15 +65,16 @@
 //! unless the source is a [`Reason`](crate::Reason) or the error comes from the store. Your program gets the source from
 //! [`Error::downcast_ref`](crate::Error::downcast_ref).
 //!
-//! A step that panics is an error as well: of kind [`Refused`](crate::ErrorKind::Refused) if the store was not asked yet, and
-//! of kind [`Other`](crate::ErrorKind::Other) afterwards, because the change is stored then. A step that panics while a list is
-//! read, or while a reaper reports what expired, costs only the session that it panicked over.
+//! If a step panics before the store executes the operation, the operation fails with [`Refused`](crate::ErrorKind::Refused). After
+//! that, it fails with [`Other`](crate::ErrorKind::Other), because the change is stored. If a step panics while a list is read, or
+//! while a reaper reports expired sessions, only the session of that call is left out.
 //!
 //! # What steps do not see
 //!
-//! Sessions that end because their principal has too many of them, or ends them, or because everybody's end: there the
-//! store finds out by itself which they are. Counting and listing, except that payloads are [restored](Step::restore). Everything
-//! else of the index is the store's own, too.
+//! - Ends of sessions because their principal has too many of them or ends them, or because all sessions end. The store finds these
+//!   sessions by itself.
+//! - Counts and lists, except that payloads are [restored](Step::restore).
+//! - All other operations of the index.
 
 mod closure;
 #[cfg(feature = "encryption")]
@@ -96,53 +97,59 @@ pub use self::written_at::WrittenAt;
 use crate::Result;
 use crate::store::{Bytes, Found};
 
-/// A phase around every operation of a store. Each method passes on unless it is implemented. See the
-/// [module](crate::step) for the order; [`WrittenAt`] and `Encrypted` (feature `encryption`) are examples to copy.
+/// A phase around every operation of a store. Each method passes the operation on, unless it is implemented.
+///
+/// The [module](crate::step) describes the order. [`WrittenAt`] and `Encrypted` (feature `encryption`) are examples to copy.
 pub trait Step: fmt::Debug + Send + Sync + 'static {
-    /// Around a read: [`next.read`](Next::read) runs the rest.
+    /// Wraps a read; [`next.read`](Next::read) runs the rest of the chain.
     ///
     /// # Errors
     ///
-    /// Those of the rest, or the step's own, which refuse the operation: of the kind
-    /// [`Refused`](crate::ErrorKind::Refused) unless another says more. This goes for all operations.
+    /// Returns the errors of the rest of the chain, or a custom error to reject the operation. The kind of a custom error is
+    /// [`Refused`](crate::ErrorKind::Refused), unless another kind is more precise. The other operations return the same
+    /// errors.
     fn read(&self, operation: &mut ReadOperation<'_>, next: Next<'_>) -> Result<Found> {
         next.read(operation)
     }
 
-    /// Around a creation, a save or a rotation: [`next.write`](Next::write) runs the rest.
+    /// Wraps a creation, a save, a rotation or a change from outside; [`next.write`](Next::write) runs the rest of the chain.
     ///
     /// # Errors
     ///
-    /// As for [`read`](Self::read).
+    /// Returns the errors of [`read`](Self::read).
     fn write(&self, operation: &mut WriteOperation<'_>, next: Next<'_>) -> Result<Written> {
         next.write(operation)
     }
 
-    /// Around a delete, and around the news that a reaper removed an expired session: [`next.delete`](Next::delete) runs
-    /// the rest. A reaped session is gone already; refusing then keeps nothing but the news from the application, and is
+    /// Wraps a delete, and the report of a session that a reaper removed; [`next.delete`](Next::delete) runs the rest of the
+    /// chain.
+    ///
+    /// A reaped session is already removed. If a step rejects it, the application does not get the report, and a warning is
     /// logged.
     ///
     /// # Errors
     ///
-    /// As for [`read`](Self::read).
+    /// Returns the errors of [`read`](Self::read).
     fn delete(&self, operation: &mut DeleteOperation<'_>, next: Next<'_>) -> Result<Deleted> {
         next.delete(operation)
     }
 
-    /// Undoes what [`write`](Self::write) did to a payload. Without a copy, `payload.slice(4..)` is what stands behind a
-    /// prefix, and `Bytes::from` takes a `Vec`.
+    /// Reverts the change of [`write`](Self::write) to a payload.
+    ///
+    /// To avoid a copy, `payload.slice(4..)` returns the bytes after a prefix, and `Bytes::from` takes a `Vec`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) for a payload that the step did not write. A read or a save that
-    /// met with it fails and changes nothing; a list leaves the session out.
+    /// Returns [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the step did not write the payload. A read or a save of
+    /// this session then fails and changes nothing; a list leaves the session out.
     fn restore(&self, session: &Subject<'_>, payload: Bytes) -> Result<Bytes> {
         let _ = session;
         Ok(payload)
     }
 
-    /// The suffixes of the [companions](crate::store::Companion) that this step writes, of letters, digits, `-` and `_`.
-    /// Asked once, when the store is built.
+    /// Returns the suffixes of the [companions](crate::store::Companion) that this step writes.
+    ///
+    /// A suffix has letters, digits, `-` and `_`. The method is called once, when the store is built.
     fn companions(&self) -> Vec<String> {
         Vec::new()
     }

@@ -1,33 +1,33 @@
-//! Where payloads live.
+//! The stores that keep sessions, and the contract that they share.
 //!
 //! # The contract of a store
 //!
-//! A store keeps *payloads*, bytes it never looks into, each under a [`SessionId`] and with a time to live. It is
-//! mechanism only; all policy is the [`SessionManager`](crate::SessionManager)'s.
+//! A store keeps *payloads*: bytes whose contents it does not interpret, each under a [`SessionId`] and with a TTL. It is only a
+//! mechanism. The [`SessionManager`](crate::SessionManager) has all policy.
 //!
-//! **Ids.** The caller brings the id, made by [`fresh_id`](SessionStore::fresh_id), so that an operation that is tried again
-//! can recognise its own earlier success. For the same reason no two payloads that are written are ever equal: the
-//! [envelope](crate::codec::Envelope) carries a random revision. A store may therefore take "the payload I am to write is
-//! there already" for "I wrote it before", and where a payload begins with a revision, as JSON and MessagePack of this crate
-//! do, it may take the revision for the whole.
+//! **Ids.** The caller passes the id, which [`fresh_id`](SessionStore::fresh_id) made, so that a retried operation can recognise
+//! its own earlier success. For the same reason, no two payloads that are written are equal: the
+//! [envelope](crate::codec::Envelope) has a random revision. If the stored payload equals the payload to write, a store may
+//! conclude that it wrote this payload before. If payloads begin with a revision, as the JSON and MessagePack of this crate do, a
+//! store may compare the revisions only.
 //!
-//! **Absent is an outcome.** A session that never was, was deleted, was renewed or has expired is an answer, not an error.
-//! That the store cannot be asked is an error, and never looks like an absent session.
+//! **Absent is an outcome.** A session that never existed, was deleted, was renewed or has expired is an outcome, not an error. If
+//! the store cannot be reached, the operation fails with an error. An unreachable store never looks like an absent session.
 //!
-//! **Expiry is exact.** A session whose time to live has passed is absent for every operation, whether or not anything
-//! came by to delete it. Times to live count in milliseconds, at least one; one of more than [`MAX_TTL`] counts as
-//! [`MAX_TTL`], and `None` means that the session does not expire.
+//! **Expiry is exact.** An expired session is absent for every operation, even if no cleanup has deleted it yet. A TTL has a
+//! resolution of 1 ms, and is at least 1 ms and at most [`MAX_TTL`]: other values are raised or lowered to these bounds. `None`
+//! means that the session does not expire.
 //!
-//! **Operations.** Each is atomic: it happens whole or not at all, also beside others on the same session.
+//! **Operations.** Each operation is atomic: it happens completely or not at all, even if others use the same session at that time.
 //!
 //! | operation | does | never |
 //! |---|---|---|
-//! | [`create`](SessionStore::create) | stores a new session | overwrites one that lives |
-//! | [`read`](SessionStore::read) | answers the payload, and with a [`Touch`] moves the deadline | answers an expired session |
-//! | [`read_first`](SessionStore::read_first) | reads the first live session of several ids | touches another one |
-//! | [`save`](SessionStore::save) | replaces payload and deadline of a session that lives | brings back one that does not |
-//! | [`rotate`](SessionStore::rotate) | moves a session that lives to a new id | leaves both ids alive, or neither |
-//! | [`delete`](SessionStore::delete) | ends a session | fails because there was none |
+//! | [`create`](SessionStore::create) | stores a new session | overwrites a live session |
+//! | [`read`](SessionStore::read) | returns the payload, and with a [`Touch`] moves the deadline | returns an expired session |
+//! | [`read_first`](SessionStore::read_first) | reads the first live session of several ids | touches another session |
+//! | [`save`](SessionStore::save) | replaces payload and deadline of a live session | restores a session that has ended |
+//! | [`rotate`](SessionStore::rotate) | moves a live session to a new id | leaves both ids live, or neither |
+//! | [`delete`](SessionStore::delete) | ends a session | fails because the session does not exist |
 //!
 //! **Versions.** A [`Version`] names what one write stored. [`save`](SessionStore::save) and [`rotate`](SessionStore::rotate) take
 //! the version that the caller expects. If another one is stored, they change nothing and return what is stored. Without
@@ -38,26 +38,25 @@
 //! - Two payloads with one revision may count as one version or as two. No manager writes them. Both stores of this crate count
 //!   one: they compare the beginning of the payload up to the revision, if it has one.
 //!
-//! **Reads need no write.** A read without a touch succeeds while writes fail, also of a session that has expired or that there
-//! would be something to clean up about.
+//! **Reads need no write.** A read without a touch succeeds while writes fail, even if the session has expired or needs a cleanup.
 //!
-//! **Bounds.** A store that is bounded to a number of sessions rejects a new one with
-//! [`OutOfMemory`](crate::ErrorKind::OutOfMemory) and never ends a live one for it. Expired sessions that wait for a reaper count,
-//! and give way.
+//! **Bounds.** If a store is bounded to a number of sessions and is full, it rejects a new session with
+//! [`OutOfMemory`](crate::ErrorKind::OutOfMemory). It never ends a live session to make room. Expired sessions that wait for a
+//! reaper count, but the store drops them to make room.
 //!
-//! **Renewed ids.** For [`RENEWED_FOR`] after a rotation, reading the old id answers [`Found::Renewed`] instead of
-//! [`Found::Absent`]. Nothing leads from the old id to the new one.
+//! **Renewed ids.** For [`RENEWED_FOR`] after a rotation, reading the old id returns [`Found::Renewed`] instead of
+//! [`Found::Absent`]. The old id does not lead to the new id.
 //!
 //! **Ended ids.** A store may remember for some time why a session ended. Reading its id then returns [`Found::Ended`] instead of
 //! [`Found::Absent`], and otherwise it counts as absent.
 //!
-//! **Companions.** A store may keep [companions](Companion) of its sessions, with the suffixes it was
-//! [told to](SessionStore::keep_companions). A write that brings another one is refused whole, with
-//! [`Unsupported`](crate::ErrorKind::Unsupported).
+//! **Companions.** A store may keep [companions](Companion) of its sessions, with the suffixes that were
+//! [declared](SessionStore::keep_companions). It rejects a write with any other companion with
+//! [`Unsupported`](crate::ErrorKind::Unsupported), and stores nothing of the write.
 //!
-//! **The index** is what else a store may have; [`SessionIndex`] says what it promises.
+//! **The index.** A store may have an index. [`SessionIndex`] describes its promises.
 //!
-//! The suite in [`contract`](crate::contract) checks all this on any store. Those that come with the crate are
+//! The suite in [`contract`](crate::contract) checks these rules on any store. The crate has two stores,
 //! [`RedisSessionStore`](crate::RedisSessionStore) and [`MemorySessionStore`](crate::MemorySessionStore).
 
 mod companion;
@@ -72,7 +71,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What payloads are handed around in, of the crate [`bytes`]: clones share the bytes, and a `Vec` becomes one without a copy.
+/// The type of payloads, from the crate [`bytes`]. Clones share the bytes, and a `Vec` converts without a copy.
 pub use bytes::Bytes;
 use serde::Serialize;
 
@@ -83,41 +82,42 @@ pub use self::owned::{Owned, OwnedPage};
 pub use self::walk::{EndedAll, KeyPage, KeyPages, OnProgress, Progress, SessionKey, Snapshot};
 use crate::{EndReason, Error, Handle, Observer, RedisWarning, Result, SessionId, operation, serialize};
 
-/// The longest time to live a store takes, 100 years of 365 days; a longer one counts as this.
+/// The longest TTL that a store takes, 100 years of 365 days. A longer TTL counts as this one.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// How long an id that was renewed is known as renewed: 30 seconds.
+/// The time for which a store recognises an id as renewed, 30 seconds.
 pub const RENEWED_FOR: Duration = Duration::from_secs(30);
 
-/// How long a store with an index keeps the data of an expired session: 24 hours. The session is absent during this time; a reaper
-/// still gets its payload.
+/// The time for which a store with an index keeps the data of an expired session, 24 hours. The session is absent during this
+/// time, but a reaper still gets its payload.
 const DATA_GRACE_PERIOD: Duration = Duration::from_secs(86_400);
 
-/// Where payloads live. The [module](crate::store) tells the contract.
+/// A place that keeps the payloads of sessions; the [module](crate::store) describes the contract.
 pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
-    /// An id nobody has, in the partition of `near` if the store has partitions: the new id of a rotation must be near the
-    /// old one.
+    /// Creates an id that no session has.
+    ///
+    /// If the store has partitions, the id is in the partition of `near`, because a rotation needs both ids in one partition.
     fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
         let _ = near;
         SessionId::random()
     }
 
-    /// The handle under which this session can be shown.
+    /// Returns the handle of a session, for logs and pages.
     fn handle(&self, id: &SessionId) -> Handle {
         Handle::of_key(id.expose().as_bytes())
     }
 
-    /// Stores a new session, unless one lives under this id.
+    /// Stores a new session, unless a live session has this id.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked, or could not do it. This goes for all operations.
+    /// This and every other operation return an error if the store cannot be reached, or cannot perform the operation.
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created>;
 
-    /// Reads a session, and moves its deadline if asked to.
+    /// Reads a session, and moves its deadline if `touch` requests it.
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found>;
 
-    /// Reads the first of several ids that has a live session, and moves the deadline of that session if asked to.
+    /// Reads the first of several ids that has a live session, and moves the deadline of that session if `touch` requests it.
     ///
     /// Returns the position of an id, and the outcome for this id: the first live session, or the error that the read of an id
     /// failed with. If no session is live, it is [`Found::Renewed`] with a renewed id if there is one, otherwise
@@ -139,19 +139,21 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         dead
     }
 
-    /// Replaces payload and deadline of a session that lives and, if a version is expected, has that version.
+    /// Replaces payload and deadline of a live session, if it has the expected version or no version is expected.
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
 
-    /// Moves a session that lives, and has the expected version, from `old` to `new`, with this payload and deadline.
+    /// Moves a live session with the expected version from `old` to `new`, and replaces its payload and deadline.
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
 
-    /// From now on keeps companions with these suffixes, besides those it keeps already; see [`Companion`]. For who puts a
-    /// store together, before it is used: [`StepStore`](crate::StepStore) does it for its steps.
+    /// Declares suffixes of companions that the store keeps from now on, in addition to earlier ones; see [`Companion`].
+    ///
+    /// Code that assembles a store calls it before the store is used: [`StepStore`](crate::StepStore) does so for its steps.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store keeps none, which is the default;
-    /// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) for a suffix it cannot have, or has already.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store keeps no companions, which is the
+    ///   default.
+    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if a suffix is invalid, or was declared before.
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
         match suffixes {
             [] => Ok(()),
@@ -159,19 +161,26 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Reads a companion of a session that lives: one round trip. `None` if there is no such session, or no such companion.
+    /// Reads a companion of a live session in one round trip; `None` if there is no such session or companion.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store keeps no companions, which is the
+    /// default.
     fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
         let _ = (id, suffix);
         Err(companion::unsupported(operation::READ_COMPANION))
     }
 
-    /// Ends a session. Answers whether there was one; after a connection was lost on the way, whether there was one *then*.
+    /// Ends a session, and returns `true` if it existed.
     ///
-    /// This is for who has the id and no request; a visitor signs out with [`Session::destroy`](crate::Session::destroy), and
-    /// [`SessionManager::end`](crate::SessionManager::end) ends one of a principal's sessions by its handle.
+    /// If the connection was lost, the store retries. It then returns whether the session existed at the first attempt.
+    ///
+    /// Use it if you have an id and no request. To sign a visitor out, call [`Session::destroy`](crate::Session::destroy). To
+    /// end a session of a principal by its handle, call [`SessionManager::end`](crate::SessionManager::end).
     fn delete(&self, id: &SessionId) -> Result<bool>;
 
-    /// The index of the store, if it has one.
+    /// Returns the index of the store, if the store has one.
     fn index(&self) -> Option<&dyn SessionIndex> {
         None
     }
@@ -250,7 +259,7 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         Err(feed::unsupported())
     }
 
-    /// How the store is doing, without asking anybody.
+    /// Returns the state of the store, without a command to the server.
     fn health(&self) -> Health {
         Health::default()
     }
@@ -264,11 +273,10 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// How a store is doing: whether it can be reached, and what it has done so far. A store that lives in the process is
-/// always healthy.
+/// The state and the counters of a store. A store in the process is always healthy.
 ///
-/// It serializes the fields under their names, with `failing_for` in milliseconds. `last_error` can name a server, so show it to
-/// operators only.
+/// It serializes the fields under their names, with `failing_for` in milliseconds. `last_error` can name a server, so show it
+/// to operators only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
@@ -279,19 +287,19 @@ pub struct Health {
     /// operation of the kind that got no reply (a read, or any other) decides whether the store works. Without operations this
     /// state lasts.
     pub half_open: bool,
-    /// What the last failure was, of an operation or of connecting, also when all is well again.
+    /// The error of the last operation or connection that failed. It stays after the store works again.
     pub last_error: Option<String>,
-    /// Connections that an operation is using now.
+    /// The number of connections that operations use now.
     pub connections_in_use: u32,
-    /// Connections that are open and not in use.
+    /// The number of open connections that no operation uses.
     pub connections_idle: u32,
-    /// How many connections there may be.
+    /// The maximum number of connections.
     pub connections_max: u32,
-    /// Operations that were answered.
+    /// The number of operations that succeeded at the first attempt.
     pub answered: u64,
-    /// Operations that were answered at the second attempt, after a connection died.
+    /// The number of operations that succeeded at the second attempt, after a connection was lost.
     pub repeated: u64,
-    /// Operations that failed.
+    /// The number of operations that failed.
     pub failed: u64,
 }
 
@@ -305,17 +313,17 @@ impl Health {
     }
 }
 
-/// What [`create`](SessionStore::create), [`save`](SessionStore::save) and [`rotate`](SessionStore::rotate) put there.
+/// The input of [`create`](SessionStore::create), [`save`](SessionStore::save) and [`rotate`](SessionStore::rotate).
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Write<'a> {
     /// The encoded session.
     pub payload: &'a [u8],
-    /// How long it lives from now on, unless touched or saved again. `None`: it does not expire.
+    /// The time that the session lives from now on, unless it is touched or saved again. `None`: it does not expire.
     pub ttl: Option<Duration>,
-    /// Whom the session belongs to.
+    /// The change of the session's principal.
     pub bind: Bind<'a>,
-    /// The companions to write with it. Others that the session has stay.
+    /// The companions to write with the session. Other companions of the session stay.
     pub companions: &'a [Companion],
     /// The manager, if it reads payloads back. A store that changes payloads passes it what a read would return.
     pub(crate) read_back: Option<&'a dyn ReadBack>,
@@ -327,37 +335,39 @@ pub(crate) trait ReadBack: Sync {
     fn read_back(&self, payload: &[u8]) -> Result<()>;
 }
 
-/// What a write does to the principal that a session belongs to. Only stores with an index know principals; others answer
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) to `To`.
+/// A change of the principal that a session belongs to.
+///
+/// Only stores with an index know principals. Other stores reject [`To`](Self::To) with
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bind<'a> {
-    /// Nothing: a session that belongs to somebody goes on belonging to them, also under a new id.
+    /// No change: the session keeps its principal, also under a new id.
     #[default]
     Keep,
-    /// The session belongs to this principal: from now on, unless it did before. If they have more than `cap` sessions then,
-    /// the oldest of them end; with several partitions, soon after.
+    /// The session belongs to this principal from now on, unless it did before. If the principal then has more than `cap`
+    /// sessions, the oldest of them end. In a store with several partitions, they end soon after.
     To {
         /// The principal: a user name or number, of any length.
         principal: &'a str,
-        /// How many sessions they may have. `None`: any number.
+        /// The maximum number of sessions of the principal. `None`: any number.
         cap: Option<u32>,
     },
-    /// The session belongs to this principal from now on, if they have fewer than `cap` other sessions or it is theirs already.
-    /// Otherwise nothing is stored, and the outcome is `OverCap`.
+    /// The session belongs to this principal from now on, if the principal has fewer than `cap` other sessions or owns the
+    /// session already. Otherwise nothing is stored, and the outcome is `OverCap`.
     ///
-    /// With one partition it is exact. With several, the store counts first, so logins of the same moment may all be admitted.
+    /// With one partition, the cap is exact. With several, the store counts first, so simultaneous logins may all be admitted.
     WithinCap {
         /// The principal: a user name or number, of any length.
         principal: &'a str,
-        /// How many sessions they may have.
+        /// The maximum number of sessions of the principal.
         cap: u32,
     },
-    /// The session belongs to nobody from now on.
+    /// The session has no principal from now on.
     Nobody,
 }
 
-/// Principals are people.
+/// Hides the principal, which is personal data.
 impl fmt::Debug for Bind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -370,17 +380,17 @@ impl fmt::Debug for Bind<'_> {
 }
 
 impl<'a> Write<'a> {
-    /// This payload, with this time to live.
+    /// Creates a write of this payload with this TTL.
     pub fn new(payload: &'a [u8], ttl: impl Into<Option<Duration>>) -> Self {
         Self { payload, ttl: ttl.into(), bind: Bind::Keep, companions: &[], read_back: None }
     }
 
-    /// The same, with this done to the principal.
+    /// Sets the change of the principal. Defaults to [`Bind::Keep`].
     pub fn with_bind(self, bind: Bind<'a>) -> Self {
         Self { bind, ..self }
     }
 
-    /// The same, with these companions.
+    /// Sets the companions to write. Defaults to none.
     pub fn with_companions(self, companions: &'a [Companion]) -> Self {
         Self { companions, ..self }
     }
@@ -389,7 +399,7 @@ impl<'a> Write<'a> {
         Self { read_back: Some(read_back), ..self }
     }
 
-    /// The time to live in milliseconds, within the bounds of the contract.
+    /// Returns the TTL in milliseconds, within the bounds of the contract.
     pub fn ttl_millis(&self) -> Option<u64> {
         self.ttl.map(ttl_millis)
     }
@@ -406,24 +416,24 @@ impl fmt::Debug for Write<'_> {
     }
 }
 
-/// Milliseconds of a time to live, within the bounds of the contract: at least one, at most [`MAX_TTL`].
+/// Returns a TTL in milliseconds, within the bounds of the contract: at least 1 ms, at most [`MAX_TTL`].
 pub(crate) fn ttl_millis(ttl: Duration) -> u64 {
     (ttl.min(MAX_TTL).as_millis() as u64).max(1)
 }
 
-/// What a read does to the deadline.
+/// The effect of a read on the deadline of the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Touch {
-    /// Nothing.
+    /// Leaves the deadline unchanged.
     #[default]
     No,
-    /// Nothing, and every store returns the time left. With `No`, the plain Redis store saves the command for it.
+    /// Leaves the deadline unchanged, and makes every store return the time left. With `No`, the plain Redis store saves the
+    /// command that reads it.
     Peek,
-    /// The session now lives this long, longer or shorter than before. A session that does not expire, now does.
+    /// Sets the time left, whether the session had more or less before. A session that did not expire now does.
     Set(Duration),
-    /// The session now lives at least this long: a deadline that is further away stays, and a session that does not expire
-    /// goes on not expiring.
+    /// Raises the time left to at least this value. A later deadline stays, and a session that does not expire still does not.
     Extend(Duration),
     /// Like `Set(ttl)`, but nothing is written if the session has more than `enough` left, and not more than `ttl`.
     SetIfDue {
@@ -441,13 +451,13 @@ pub enum Touch {
     },
 }
 
-/// What a [`read`](SessionStore::read) found.
+/// The outcome of a [`read`](SessionStore::read).
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Found {
-    /// A session that lives.
+    /// A live session.
     Live(Stored),
-    /// No session, but a rotation moved one away from this id less than [`RENEWED_FOR`] ago.
+    /// No session, but a rotation moved a session away from this id less than [`RENEWED_FOR`] ago.
     Renewed,
     /// No session, and the store remembers why it ended.
     Ended(EndReason),
@@ -455,47 +465,47 @@ pub enum Found {
     Absent,
 }
 
-/// What became of a [`create`](SessionStore::create).
+/// The outcome of a [`create`](SessionStore::create).
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Created {
     /// The session is stored.
     Stored(Version),
-    /// Another session lives under this id, and was left alone.
+    /// Another live session has this id, and was not changed.
     Taken,
     /// The principal has as many sessions as [`Bind::WithinCap`] allows. Nothing was stored.
     OverCap,
 }
 
-/// What became of a [`save`](SessionStore::save) or [`rotate`](SessionStore::rotate).
+/// The outcome of a [`save`](SessionStore::save) or [`rotate`](SessionStore::rotate).
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Saved {
-    /// The session is stored, and this is its version now.
+    /// The session is stored, with this new version.
     Stored(Version),
-    /// No session lives under this id. Nothing was stored.
+    /// No live session has this id. Nothing was stored.
     Missing,
-    /// The session does not have the expected version but this. Nothing was stored.
+    /// The session has another version than expected, and this is the stored session. Nothing was stored.
     Conflict(Stored),
     /// The principal has as many sessions as [`Bind::WithinCap`] allows. Nothing was stored.
     OverCap,
 }
 
-/// A session as a store has it.
+/// A session as the store keeps it.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Stored {
     /// The encoded session.
     pub payload: Bytes,
-    /// What to expect in a later `save` that must not overwrite somebody else's change.
+    /// The version to expect in a later `save`, so that the save does not overwrite a change of another request.
     pub version: Version,
-    /// How long the session lives if nothing moves its deadline. `None` if it does not expire, and also where the store
-    /// would need another command to know: the plain Redis store, if the read had [`Touch::No`].
+    /// The time left if nothing moves the deadline. `None` if the session does not expire, or if the store would need another
+    /// command to know: the plain Redis store, if the read had [`Touch::No`].
     pub expires_in: Option<Duration>,
 }
 
 impl Stored {
-    /// A payload with its version and the time it has left.
+    /// Creates a stored session with its version and the time it has left.
     pub fn new(payload: impl Into<Bytes>, version: Version, expires_in: Option<Duration>) -> Self {
         Self { payload: payload.into(), version, expires_in }
     }
@@ -510,18 +520,22 @@ impl fmt::Debug for Stored {
     }
 }
 
-/// What a store calls the payload it handed out. Opaque: only the store that made it knows what is in it.
+/// An opaque version of a stored session, for optimistic concurrency.
+///
+/// Pass it to [`save`](SessionStore::save) or [`rotate`](SessionStore::rotate) to write only if the session is unchanged. Only
+/// the store that created a version can interpret it.
 #[derive(Clone)]
 pub struct Version(Bytes);
 
 impl Version {
-    /// For stores of one's own: a version that is a copy of these bytes. They need not be the payload: a number that goes up
-    /// with every write will do.
+    /// Creates a version that is a copy of these bytes, for custom stores.
+    ///
+    /// The bytes need not be the payload. A number that increases with every write is enough.
     pub fn new(bytes: impl AsRef<[u8]>) -> Self {
         Self(Bytes::copy_from_slice(bytes.as_ref()))
     }
 
-    /// For stores of one's own: the bytes it was made from.
+    /// Returns the bytes that the version was made from, for custom stores.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -562,13 +576,13 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         (**self).rotate(old, new, write, expected)
     }
 
-    /// Only while nobody else has it.
+    /// Fails with [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the store has other owners.
     fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
         match (Self::get_mut(self), suffixes) {
             (Some(store), _) => store.keep_companions(suffixes),
             (None, []) => Ok(()),
             (None, _) => {
-                let why = "the store is shared already; put steps around it first";
+                let why = "the store is already shared; add the steps before you share it";
                 Err(Error::misconfigured(operation::KEEP_COMPANIONS, why))
             }
         }

@@ -284,7 +284,7 @@ fn step_error_shows_no_value() {
     clock.advance(HOUR * 24 * 8);
     assert_eq!(store.index().unwrap().reap(0, 10, true).unwrap().removed, 1);
     assert!(records().contains("is left out of a list"), "{}", records());
-    assert!(records().contains("expired, and a step refused it"), "{}", records());
+    assert!(records().contains("expired, and a step rejected the report"), "{}", records());
     assert!(!records().contains("secret"), "{}", records());
 }
 

@@ -1,7 +1,10 @@
 //! Checks that the source files keep the layout rules of the crate: a header in each file, short functions, shallow blocks, no
-//! nested results, and one meaning for each constant.
+//! nested results, one meaning for each constant, and plain summaries in the documentation.
 //!
 //! The checks read lines as rustfmt writes them. Each check lists all places that break its rule.
+
+#[path = "layout/rustdoc.rs"]
+mod rustdoc;
 
 use std::collections::BTreeMap;
 use std::fs;

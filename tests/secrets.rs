@@ -288,8 +288,8 @@ fn a_reaper_tells_no_secret_of_what_expired() {
     log.tell((&reaper, reaper.stats()));
     log.shown.push(texts.recv().unwrap());
     log.check(&[
-        "expired and cannot be decoded",
-        "the callback for expired sessions panicked",
+        "cannot be decoded, so `on_expired` was not called",
+        "the codec or `on_expired` panicked",
         &format!("ExpiredSession {{ handle: {:?}, created: ", store.handle(&log.ids[1])),
     ]);
 }

@@ -266,7 +266,7 @@ fn refusal_reaches_caller_and_nothing_is_done() {
     for (result, why) in refused {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
-        assert_eq!(error.to_string(), "minding the rules: refused by a step");
+        assert_eq!(error.to_string(), "minding the rules: a step rejected the operation");
         assert_eq!(error.downcast_ref(), Some(&Reason(why)));
         assert!(!texts(&error).contains(why), "{error:?}");
     }

@@ -1,7 +1,7 @@
 //! The envelope that every format stores around the value of the application, and the revision prefix of a payload.
 //!
-//! Codecs encode it, the manager fills it in, and the Redis store compares the revision prefix. Every stored encoding has a
-//! revision of its own, so no two payloads are equal.
+//! Codecs encode it, the manager fills it in, and the Redis store compares the revision prefix. Every stored encoding has a new
+//! random revision, so no two payloads are equal.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,42 +13,45 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::Format;
 use crate::{BoxError, Clock, Reason};
 
-/// What is stored of a session besides the user's own value: `{"v":1,"rev":…,"created":…,"data":…}` in JSON.
+/// The stored form of a session around your value: `{"v":1,"rev":…,"created":…,"data":…}` in JSON.
 ///
-/// `v` is the version of this layout, 1. A payload of a newer version is refused.
+/// `v` is the version of this layout, 1. A payload of a newer version is rejected.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Envelope<D> {
     #[serde(rename = "v")]
     version: LayoutVersion,
-    /// Random, and new with every encoding that is stored, so that no two are equal and an operation that is tried again
-    /// knows its own success from somebody else's.
+    /// A random number that is new with every stored encoding, so that no two payloads are equal.
+    ///
+    /// By the revision, a retried operation distinguishes its own earlier success from the change of another request.
     #[serde(rename = "rev")]
     pub revision: u64,
-    /// When the session began, or [began anew](crate::Session::restart_lifetime), on the clock of the application; it survives
-    /// renewals. Stored in whole milliseconds since 1970.
+    /// The time when the session began, or [began anew](crate::Session::restart_lifetime), on the clock of the application.
+    ///
+    /// A renewal keeps it. It is stored in whole milliseconds since 1970.
     #[serde(with = "millis")]
     pub created: SystemTime,
-    /// When the cookie of a remembered session was last sent. `None` for a session that is not remembered.
+    /// The time when the cookie of a remembered session was last sent. `None` for a session that is not remembered.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub remembered: Option<SystemTime>,
-    /// Whom the session belongs to.
+    /// The principal that owns the session, with the label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Binding>,
-    /// The idle timeout with which a session that has an owner was stored, so that any manager can tell when it was last used.
+    /// The idle timeout with which a session with an owner was stored. From it, any manager computes when the session was last
+    /// used.
     #[serde(default, rename = "idle", skip_serializing_if = "Option::is_none", with = "optional_duration")]
     pub idle_timeout: Option<Duration>,
-    /// The end of the lifetime with which a session that has an owner was stored.
+    /// The end of the lifetime with which a session with an owner was stored.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub ends: Option<SystemTime>,
-    /// The user's own value.
+    /// The value of the application.
     pub data: D,
 }
 
 /// An envelope without the value.
 pub(crate) type Head = Envelope<()>;
 
-/// Whom a session belongs to, and what the application calls it.
+/// The principal that owns a session, and the label of the session.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Binding {
@@ -59,7 +62,7 @@ pub struct Binding {
 }
 
 impl Binding {
-    /// This principal, with this label.
+    /// Creates a binding to this principal with this label.
     pub fn new(principal: impl Into<String>, label: impl Into<String>) -> Self {
         Self { principal: principal.into(), label: label.into() }
     }
@@ -73,7 +76,7 @@ impl fmt::Debug for Binding {
 }
 
 impl<D> Envelope<D> {
-    /// A session that begins now, with a fresh revision.
+    /// Creates the envelope of a session that begins now, with a new revision.
     pub fn new(data: D) -> Self {
         Self {
             version: LayoutVersion,
@@ -87,17 +90,17 @@ impl<D> Envelope<D> {
         }
     }
 
-    /// An envelope around a reference to the value.
+    /// Returns an envelope around a reference to the value.
     pub(crate) fn by_ref(&self) -> Envelope<&D> {
         self.with_data(&self.data)
     }
 
-    /// The envelope without the value.
+    /// Returns the envelope without the value.
     pub(crate) fn head(&self) -> Head {
         self.with_data(())
     }
 
-    /// The same envelope around another value.
+    /// Returns this envelope around another value.
     pub(crate) fn with_data<E>(&self, data: E) -> Envelope<E> {
         Envelope {
             version: LayoutVersion,
@@ -116,8 +119,10 @@ impl<D> Envelope<D> {
         Ok(head.with_data(map(self.data)?))
     }
 
-    /// Takes over what changed from `before` to `after`, except for the value. A later time of the cookie makes no visitor
-    /// remembered, and another label signs no principal in who signed out.
+    /// Applies the changes from `before` to `after`, except those of the value.
+    ///
+    /// A later time of the cookie does not make a visitor remembered, and a new label does not sign in a principal who signed
+    /// out.
     pub(crate) fn apply_head(&mut self, before: &Head, after: &Head) {
         if after.created != before.created {
             self.created = after.created;

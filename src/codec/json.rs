@@ -16,13 +16,13 @@ use super::locate::locate;
 use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
 use crate::{BoxError, Reason};
 
-/// Payloads as JSON, the default: what is in Redis can be read and searched by anybody who may.
+/// A codec that stores sessions as JSON, which operators can read and search in Redis. It is the default.
 ///
-/// JSON has no keys but strings, so a map with other keys than strings, numbers or unit variants cannot be stored; nor can
-/// a float that is infinite or not a number, which JSON would write as `null` and nobody could read again. MessagePack
-/// takes both. The [module](crate::codec#values-that-serde-cannot-read-back) lists more values that cannot be read back. Committing
-/// such a value is an error of kind [`ErrorKind::Payload`](crate::ErrorKind::Payload), and what is
-/// stored stays. `Some(None)` and `Some(())` come back as `None`.
+/// In JSON, all keys are strings. So a map with other keys than strings, numbers or unit variants cannot be stored. Neither can
+/// a float that is infinite or not a number, because JSON would write it as `null`, which cannot be read back. MessagePack
+/// takes both. The [module](crate::codec#values-that-serde-cannot-read-back) lists more values that cannot be read back. The
+/// commit of such a value fails with [`ErrorKind::Payload`](crate::ErrorKind::Payload), and the stored session stays.
+/// `Some(None)` and `Some(())` come back as `None`.
 pub type Json<T> = SerdeCodec<JsonFormat, T>;
 
 /// The serde format of [`Json`].
@@ -51,7 +51,7 @@ impl Format for JsonFormat {
 /// The error of a value that JSON cannot express. It replaces the text of serde_json, which may quote the value.
 pub(crate) const NO_FORM: &str = "JSON has no form for the value, a key of a map perhaps";
 
-/// A JSON value as its text: copied without loss, whatever its numbers are.
+/// A JSON value in its textual form, which is copied without loss, whatever its numbers are.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Raw(Box<RawValue>);

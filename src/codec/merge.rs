@@ -1,7 +1,8 @@
 //! Merging: the changes of one request, put onto the session that another request stored.
 //!
-//! [`SerdeCodec`](super::SerdeCodec) uses it. A merge is refused unless its result is a value that encodes to exactly the merged
-//! fields, so no merge makes a value that neither request meant, and none drops a field that this program does not know.
+//! [`SerdeCodec`](super::SerdeCodec) uses it. The result of a merge must be a value that encodes to exactly
+//! the merged fields; otherwise the merge is rejected. So a merge never makes a value that neither request meant, and never drops an
+//! unknown field.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -13,7 +13,9 @@ use super::locate::locate;
 use super::{Format, PAYLOAD_CAPACITY_BYTES, SerdeCodec};
 use crate::{BoxError, Reason};
 
-/// Payloads as MessagePack with field names: somewhat smaller than JSON, quicker to decode, and almost any serde type. The
+/// A codec that stores sessions as MessagePack with field names.
+///
+/// It is somewhat smaller than JSON, faster to decode, and takes almost any serde type. The
 /// [module](crate::codec#values-that-serde-cannot-read-back) lists the values that cannot be read back.
 pub type MessagePack<T> = SerdeCodec<MessagePackFormat, T>;
 
@@ -48,7 +50,7 @@ const NO_FORM: &str = "the value cannot be written as MessagePack";
 
 const NOT_MESSAGE_PACK: &str = "the payload is not MessagePack of the right shape";
 
-/// Describes why a payload could not be decoded, and the field if it can be told. The text of rmp_serde quotes the payload, so it
+/// Describes why a payload could not be decoded, and the field if it is known. The text of rmp_serde quotes the payload, so it
 /// is not used.
 fn describe<D: DeserializeOwned>(payload: &[u8]) -> BoxError {
     let is_message_pack = IgnoredAny::deserialize(&mut rmp_serde::Deserializer::from_read_ref(payload)).is_ok();
@@ -72,7 +74,7 @@ fn look_through(bytes: &[u8]) -> Result<(), rmp_serde::decode::Error> {
     IgnoredAny::deserialize(&mut whole).map(drop)
 }
 
-/// A MessagePack value as it stands.
+/// A MessagePack value in an unchanged form.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Packed(rmpv::Value);

@@ -1,6 +1,6 @@
 //! The outline of a type, as its `Deserialize` shows it, and the outline of a value, whatever its format.
 //!
-//! Merging uses both: the type says whether fields stand for themselves, and the value says what would be lost. No value leaves
+//! Merging uses both: the type shows if its fields are independent, and the value shows which fields would be lost. No value leaves
 //! this module.
 
 use std::cell::Cell;
@@ -38,7 +38,7 @@ impl Probe<'_> {
     }
 }
 
-/// Returns how a visitor describes its type: derived code says "struct Name", the standard library "a map".
+/// Returns how a visitor describes its type: "struct Name" in derived code, "a map" in the standard library.
 fn description<'de>(visitor: &impl Visitor<'de>) -> String {
     let expected: &dyn Expected = visitor;
     expected.to_string()

@@ -36,7 +36,7 @@ pub(super) fn companions_are_unsupported(tested: &Tested<'_>) {
 }
 
 pub(super) fn suffixes_are_not_shared(tested: &Tested<'_>) {
-    let error = tested.given_twice().as_ref().expect_err("the suffix is given away twice");
+    let error = tested.given_twice().as_ref().expect_err("the suffix is accepted twice");
     assert_eq!(error.kind(), ErrorKind::Misconfigured);
 }
 
@@ -165,7 +165,7 @@ pub(super) fn companions_end_with_their_session(tested: &Tested<'_>) {
     for (id, why) in gone {
         assert_eq!(read(store, &id, suffixes), [None, None], "its session {why}");
         assert_created(store.create(&id, Write::new(b"another", HOUR)));
-        assert_eq!(read(store, &id, suffixes), [None, None], "a session whose id is that of one that {why}");
+        assert_eq!(read(store, &id, suffixes), [None, None], "a session under the id of a session that {why}");
     }
 }
 
@@ -199,6 +199,6 @@ fn bind(store: &dyn SessionStore, id: &SessionId, principal: &str) {
 
 #[track_caller]
 fn assert_unsupported<O: Debug>(result: Result<O, Error>) {
-    let error = result.expect_err("it should be refused");
+    let error = result.expect_err("the call should be rejected");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
 }

@@ -117,9 +117,9 @@ pub(super) fn reaping_tells_what_expired_once(tested: &Tested<'_>) {
     let ids = [idle, saved, new, old, deleted, lives, for_ever];
     let mut first = told(store, &first, &ids);
     first.sort_unstable();
-    assert_eq!(first, [(0, own(&idle)), (1, again(&saved)), (2, own(&new))], "what expired is told");
+    assert_eq!(first, [(0, own(&idle)), (1, again(&saved)), (2, own(&new))], "each expired session is reported");
     assert!(removed >= 3, "{removed} of 3 are counted as removed");
-    assert_eq!(told(store, &second, &ids), [], "it is told once");
+    assert_eq!(told(store, &second, &ids), [], "each session is reported once");
     for lives in [lives, for_ever] {
         let _ = live(store, &lives, Touch::No);
     }
@@ -140,7 +140,7 @@ pub(super) fn reaping_keeps_its_limit(tested: &Tested<'_>) {
     wait(SHORT * 2);
     let (_, expired) = reap(index, 2, true);
     let told: Vec<usize> = told(store, &expired, &ids).into_iter().map(|(position, _)| position).collect();
-    assert_eq!(told, [0, 1, 2, 3, 4], "all are told, the longest overdue first");
+    assert_eq!(told, [0, 1, 2, 3, 4], "all are reported, the longest overdue first");
 }
 
 pub(super) fn reaping_tells_who_asks(tested: &Tested<'_>) {
@@ -208,7 +208,7 @@ pub(super) fn a_reused_id_keeps_no_owner(tested: &Tested<'_>) {
     for id in &ids {
         let _ = live(store, id, Touch::No);
     }
-    comes_to(Verified::default(), "there is nothing to mend", || ok(index.verify(VerifyOptions::new())));
+    comes_to(Verified::default(), "there is nothing to correct", || ok(index.verify(VerifyOptions::new())));
 }
 
 pub(super) fn keeping_can_be_taken_back(tested: &Tested<'_>) {
@@ -276,7 +276,7 @@ pub(super) fn a_session_is_used_or_reaped(tested: &Tested<'_>) {
     let mut told: Vec<usize> = told(store, &expired, &ids).into_iter().map(|(position, _)| position).collect();
     told.sort_unstable();
     let absent: Vec<usize> = (0..ids.len()).filter(|&position| !used[position]).collect();
-    assert_eq!(told, absent, "what was absent is told, and nothing else");
+    assert_eq!(told, absent, "the absent sessions are reported, and no others");
     for (id, _) in ids.iter().zip(used).filter(|(_, used)| *used) {
         let _ = live(store, id, Touch::No);
     }
@@ -291,7 +291,7 @@ pub(super) fn one_of_many_reapers_is_told(tested: &Tested<'_>) {
     let expired = at_once(4, |_| reap(index_of(store), 3, true).1).concat();
     let mut told: Vec<usize> = told(store, &expired, &ids).into_iter().map(|(position, _)| position).collect();
     told.sort_unstable();
-    assert_eq!(told, (0..ids.len()).collect::<Vec<_>>(), "each session is told to one");
+    assert_eq!(told, (0..ids.len()).collect::<Vec<_>>(), "each session is reported to one reaper");
 }
 
 pub(super) fn verifying_leaves_a_healthy_index_alone(tested: &Tested<'_>) {
@@ -303,13 +303,17 @@ pub(super) fn verifying_leaves_a_healthy_index_alone(tested: &Tested<'_>) {
         (create_for(store, &ada, None), create(store, b"v", None), create_own(store, None, HOUR));
     expire(store, &[expired], wait);
     // The first call may mend what other runs left.
-    comes_to(Verified::default(), "there is nothing to mend", || ok(index.verify(VerifyOptions::new())));
+    comes_to(Verified::default(), "there is nothing to correct", || ok(index.verify(VerifyOptions::new())));
     assert_eq!(handles(index, &ada), [store.handle(&hers)]);
     for id in [&hers, &for_ever] {
         let _ = live(store, id, Touch::No);
     }
     let ids = [expired, hers, for_ever];
-    assert_eq!(told(store, &reap(index, 1000, true).1, &ids), [(0, own(&expired))], "it still waits for a reaper");
+    assert_eq!(
+        told(store, &reap(index, 1000, true).1, &ids),
+        [(0, own(&expired))],
+        "the expired session still waits for a reaper"
+    );
 }
 
 pub(super) fn ending_all_ends_what_lives(tested: &Tested<'_>) {
@@ -331,8 +335,8 @@ pub(super) fn ending_all_ends_what_lives(tested: &Tested<'_>) {
     assert_eq!(handles(index, &ada), [], "the sessions of a principal end as well");
     assert_eq!(ok(index.end_everybody()), 0, "no session is left to end");
     let told = told(store, &reap(index, 1000, true).1, &ids);
-    assert_eq!(told, [(0, own(&expired))], "what has expired is left to the reaper, and what was ended is not");
-    assert!(is_live(store, &create_for(store, &ada, None), Touch::No), "what begins later lives");
+    assert_eq!(told, [(0, own(&expired))], "expired sessions are left to the reaper, and ended ones are not");
+    assert!(is_live(store, &create_for(store, &ada, None), Touch::No), "a session that begins later is live");
 }
 
 /// A payload that identifies its session.
@@ -368,7 +372,7 @@ fn reap(index: &dyn SessionIndex, limit: usize, payloads: bool) -> (u64, Vec<Exp
             if reaped.backlog == 0 {
                 break;
             }
-            assert!(batch < 100_000, "a backlog without end");
+            assert!(batch < 100_000, "the backlog never ends");
         }
     }
     (removed, told)

@@ -1,8 +1,8 @@
 //! The sessions whose TTL ends with their lifetime, as far as this manager knows.
 //!
 //! Loading uses it. A read moves the idle deadline before it knows the payload, so near the end of a lifetime the deadline has to
-//! be moved back. The manager notes for which sessions it did so, and reads them without a touch from then on. That saves the
-//! second command of all further reads.
+//! be moved back. The manager notes for which sessions it did so, and reads them without a touch from then on. This saves
+//! the second command of all further reads.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

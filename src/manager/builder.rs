@@ -47,15 +47,15 @@ pub enum OnCap {
     Refuse,
 }
 
-/// What happens when another request changed the session since this one read it.
+/// A policy for a save of a session that another request changed since this request read it.
 ///
-/// As long as nobody else changed anything it costs a save nothing more than comparing versions, in the same command. If
-/// somebody did, merging costs decoding and encoding, and another command.
+/// Without a conflict, a save costs only the comparison of the versions, in the same command. With one, a merge costs decoding,
+/// encoding and another command.
 ///
 /// # Right and wrong
 ///
-/// Whatever the policy is, [`SessionManager::update`] and [`update_in`](SessionManager::update_in) get counters and lists
-/// right. What the policies make of the changes of two requests:
+/// With every policy, [`SessionManager::update`] and [`update_in`](SessionManager::update_in) keep counters and lists exact.
+/// The policies treat the changes of two requests like this:
 ///
 /// ```
 /// use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -85,9 +85,9 @@ pub enum OnCap {
 /// {
 ///     let sessions = SessionManager::<T>::builder(MemorySessionStore::new()).on_conflict(policy).build()?;
 ///     let mut session = sessions.fresh();
-///     session.renew(); // stored, though it is as it began
-///     let id = *sessions.commit(session)?.id().expect("it is stored");
-///     let open = || sessions.open_id(&id).map(|session| session.expect("it lives"));
+///     session.renew(); // is stored although its value did not change
+///     let id = *sessions.commit(session)?.id().expect("the session is stored");
+///     let open = || sessions.open_id(&id).map(|session| session.expect("the session is live"));
 ///     let (mut one, mut other) = (open()?, open()?);
 ///     first(&mut one);
 ///     second(&mut other);
@@ -102,7 +102,7 @@ pub enum OnCap {
 /// let tea: fn(&mut Shop) = |shop| shop.cart.push("tea".into());
 /// let pay: fn(&mut Shop) = |shop| shop.order = Order::Paid;
 ///
-/// // Merge, right: they change different fields, a counter, a list or an enum beside something else.
+/// // Merge, right: they change different fields, one of them a counter, a list or an enum.
 /// assert_eq!(race(OnConflict::Merge, dark, hit)?, Shop { theme: "dark".into(), hits: 1, ..Shop::default() });
 /// assert_eq!(race(OnConflict::Merge, dark, tea)?, Shop { theme: "dark".into(), cart: vec!["tea".into()], ..Shop::default() });
 /// assert_eq!(race(OnConflict::Merge, dark, pay)?, Shop { theme: "dark".into(), order: Order::Paid, ..Shop::default() });
@@ -137,7 +137,7 @@ pub enum OnCap {
 /// assert_eq!(race(OnConflict::LastWriteWins, dark, light)?.theme, "light");
 /// assert_eq!(race(OnConflict::LastWriteWins, dark, tea)?.theme, "");
 ///
-/// // Fail, right: only one of them may happen. Wrong: they had nothing to do with each other.
+/// // Fail, right: only one of them may happen. Wrong: the changes were independent.
 /// assert_eq!(race(OnConflict::Fail, pay, cancel).map(drop).unwrap_err().kind(), ErrorKind::Conflict);
 /// assert_eq!(race(OnConflict::Fail, dark, tea).map(drop).unwrap_err().kind(), ErrorKind::Conflict);
 /// # Ok::<_, threaded_sessions::Error>(())
@@ -176,7 +176,7 @@ pub enum OnConflict {
     Fail,
 }
 
-/// What happens to a session whose payload neither the codec nor a migration can read.
+/// A policy for a session whose payload neither the codec nor a migration can read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unreadable {
@@ -189,7 +189,9 @@ pub enum Unreadable {
     StartFresh,
 }
 
-/// Settings of a [`SessionManager`]; from [`SessionManager::builder`].
+/// The settings of a [`SessionManager`]; from [`SessionManager::builder`].
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
@@ -244,10 +246,10 @@ impl<T: 'static> Inner<T> {
         let shortest_idle = self.timeouts().shortest_idle_timeout();
         let outlives = |limit: Option<Duration>| self.remember_for.zip(limit).is_some_and(|(time, limit)| time > limit);
         let rules = [
-            (is_too_short, "idle timeouts, lifetime and remember_for are at least a millisecond, or not set"),
+            (is_too_short, "idle timeouts, `lifetime` and `remember_for` must be at least 1 ms, or not set"),
             (
                 self.remember_for.is_some() && !outlives(self.idle_timeout),
-                "remember_for is to be longer than the idle timeout",
+                "`remember_for` must be longer than `idle_timeout`",
             ),
             (
                 self.anonymous_idle_timeout.zip(self.idle_timeout).is_some_and(|(anonymous, idle)| anonymous > idle),
@@ -259,7 +261,7 @@ impl<T: 'static> Inner<T> {
             ),
             (
                 self.touch_every.is_some_and(|every| every < Duration::from_millis(1)),
-                "`touch_every` must be at least a millisecond, or not set",
+                "`touch_every` must be at least 1 ms, or not set",
             ),
             (
                 self.touch_every.is_some() && !self.touch_on_read,
@@ -273,17 +275,17 @@ impl<T: 'static> Inner<T> {
                 self.touch_every.zip(shortest_idle).is_some_and(|(every, idle)| every > idle),
                 "`touch_every` must not be longer than `idle_timeout` or `anonymous_idle_timeout`",
             ),
-            (outlives(self.lifetime), "nobody is remembered for longer than the lifetime"),
-            (self.max_per_principal == Some(0), "a principal may have at least one session"),
+            (outlives(self.lifetime), "`remember_for` must not be longer than `lifetime`"),
+            (self.max_per_principal == Some(0), "`max_per_principal` must be at least 1"),
             (
                 self.max_per_principal.is_some() && self.store.index().is_none(),
-                "only a store with an index counts the sessions of a principal",
+                "`max_per_principal` needs a store with an index, because other stores keep no owners",
             ),
             (
                 self.on_cap == OnCap::Refuse && self.max_per_principal.is_none(),
-                "`on_cap` refuses logins only with a cap: set `max_per_principal`",
+                "`on_cap` can reject logins only with a cap: set `max_per_principal`",
             ),
-            (self.max_payload == 0, "no session fits into a payload of no bytes"),
+            (self.max_payload == 0, "`max_payload` must be greater than 0"),
         ];
         Error::first_broken(operation::BUILD_MANAGER, rules)
     }
@@ -291,11 +293,34 @@ impl<T: 'static> Inner<T> {
 
 impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
     /// Creates a manager with the default settings of [`SessionManagerBuilder`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// assert_eq!(*sessions.open(None)?, 0);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn new(store: impl SessionStore) -> Self {
         Self::builder(store).build().expect("the default settings are valid")
     }
 
     /// Returns a builder for a manager with other settings. The codec defaults to [`Json`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new())
+    ///     .idle_timeout(Duration::from_secs(1800))
+    ///     .build()?;
+    /// # let _ = sessions;
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
         Self::builder_with_codec(store, Json::new())
     }
@@ -311,14 +336,32 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// How a session becomes a payload. Defaults to [`Json`](crate::Json).
+    /// Sets the codec, which converts a session to a payload and back. Defaults to [`Json`](crate::Json).
     pub fn codec(self, codec: impl Codec<T>) -> Self {
         self.with(|inner| inner.codec = Arc::new(Fenced(codec)))
     }
 
-    /// A session dies this long after its last use. Defaults to one week, as in rrss (`:duration`; ring-redis-session
-    /// `:expire-secs`). `None`: it does not expire by idling. At least a millisecond; what is over 100 years counts as 100
-    /// years.
+    /// Sets the idle timeout: a session expires this long after its last use. Defaults to one week.
+    ///
+    /// With `None`, a session does not expire by idling. The timeout is at least 1 ms; more than 100 years count as 100 years.
+    /// (rrss `:duration`, also one week; ring-redis-session `:expire-secs`.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new())
+    ///     .idle_timeout(Duration::from_secs(1800))
+    ///     .build()?;
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// let id = *sessions.commit(session)?.id().expect("the session is stored");
+    /// let session = sessions.open_id(&id)?.expect("the session is live");
+    /// assert!(session.expires_in().is_some_and(|left| left <= Duration::from_secs(1800)));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn idle_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
         self.with(|inner| inner.idle_timeout = timeout)
@@ -370,27 +413,55 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.anonymous_idle_timeout = timeout)
     }
 
-    /// A session dies this long after it was created, however busy it is (OWASP's absolute timeout), remembered or not. A
-    /// [renewal](crate::Session::renew) does not begin it anew; [`restart_lifetime`](crate::Session::restart_lifetime) does, for
-    /// a lifetime that counts from the login. Defaults to `None`: it does not. At least a millisecond. Measured on the
-    /// application's [clock](Self::clock), which should not differ much between its processes.
+    /// Sets the absolute timeout: a session ends this long after it was created, however often it is used. Defaults to `None`.
+    ///
+    /// It also limits [remembered](crate::Session::remember) sessions. A [renewal](crate::Session::renew) does not restart it,
+    /// but [`restart_lifetime`](crate::Session::restart_lifetime) does, so that the lifetime can count from the login. It is at
+    /// least 1 ms. It is measured on the [clock](Self::clock) of the application, so the clocks of its processes should not
+    /// differ much. (OWASP's absolute timeout.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{Clock, MemorySessionStore, SessionManager};
+    ///
+    /// let (clock, hour) = (Clock::manual(), Duration::from_secs(3600));
+    /// let store = MemorySessionStore::new().with_clock(clock.clone());
+    /// let sessions = SessionManager::<u32>::builder(store).clock(clock.clone()).lifetime(hour * 8).build()?;
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// let id = *sessions.commit(session)?.id().expect("the session is stored");
+    ///
+    /// clock.advance(hour * 7);
+    /// assert!(sessions.open_id(&id)?.is_some());
+    /// clock.advance(hour);
+    /// assert!(sessions.open_id(&id)?.is_none());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn lifetime(self, lifetime: impl Into<Option<Duration>>) -> Self {
         let lifetime = lifetime.into();
         self.with(|inner| inner.lifetime = lifetime)
     }
 
-    /// The idle timeout of sessions that are [remembered](crate::Session::remember), and how long their cookie lasts.
-    /// Defaults to `None`: the usual idle timeout. Otherwise it must be longer than that.
+    /// Sets the idle timeout and the cookie's age for [remembered](crate::Session::remember) sessions. Defaults to `None`: the
+    /// [`idle_timeout`](Self::idle_timeout).
     ///
-    /// With it the plain Redis store reads by `GET` and a script in one go instead of by `GETEX`, which would cut remembered
-    /// sessions short; and reading a remembered session takes a second round trip, about once in a 64th of this time.
+    /// It must be longer than `idle_timeout`.
+    ///
+    /// With this setting, the plain Redis store reads by a `GET` and a script in one round trip, because `GETEX` would shorten
+    /// remembered sessions. The read of a remembered session takes a second round trip, about once in a 64th of this time.
+    ///
+    /// For an example, see [`Session::remember`](crate::Session::remember).
     pub fn remember_for(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
         self.with(|inner| inner.remember_for = timeout)
     }
 
-    /// Whether opening a session counts as using it (ring-redis-session `:reset-on-read`), and so moves its idle deadline, in
-    /// the round trip that reads it. Defaults to true. With `false` only changes count, as in rrss.
+    /// Sets whether opening a session counts as use, and so moves its idle deadline. Defaults to `true`.
+    ///
+    /// The same round trip reads the session and moves the deadline. With `false`, only changes count as use, as in rrss.
+    /// (ring-redis-session `:reset-on-read`.)
     pub fn touch_on_read(self, touch: bool) -> Self {
         self.with(|inner| inner.touch_on_read = touch)
     }
@@ -429,21 +500,34 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.touch_every = time)
     }
 
-    /// What happens when two requests change a session at once. Defaults to [`OnConflict::Merge`]. For one session
-    /// [`Session::on_conflict`](crate::Session::on_conflict) decides otherwise.
+    /// Sets the policy for two requests that change a session at once. Defaults to [`OnConflict::Merge`].
+    ///
+    /// [`Session::on_conflict`](crate::Session::on_conflict) overrides it for one session.
     pub fn on_conflict(self, policy: OnConflict) -> Self {
         self.with(|settings| settings.on_conflict = policy)
     }
 
-    /// What happens to a session that cannot be decoded. Defaults to [`Unreadable::Fail`].
+    /// Sets the policy for a session that cannot be decoded. Defaults to [`Unreadable::Fail`].
     pub fn unreadable(self, policy: Unreadable) -> Self {
         self.with(|settings| settings.unreadable = policy)
     }
 
     /// Sets the size of the largest payload to store, in bytes. Defaults to 1 MiB.
     ///
-    /// Committing a larger one fails with [`ErrorKind::Payload`](crate::ErrorKind::Payload), and what is stored stays. A
-    /// stored payload is read whatever its size.
+    /// The commit of a larger payload fails with [`ErrorKind::Payload`](crate::ErrorKind::Payload), and the stored session
+    /// stays. A stored payload is read whatever its size.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{ErrorKind, MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<String>::builder(MemorySessionStore::new()).max_payload(1024).build()?;
+    /// let mut session = sessions.open(None)?;
+    /// session.push_str(&"x".repeat(2000));
+    /// assert_eq!(sessions.commit(session).unwrap_err().kind(), ErrorKind::Payload);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn max_payload(self, bytes: usize) -> Self {
         self.with(|inner| inner.max_payload = bytes)
     }
@@ -463,58 +547,109 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.read_back = read_back)
     }
 
-    /// How many sessions a principal may have, at least 1; one more [`bind`](crate::Session::bind) ends the oldest. Defaults
-    /// to no limit. It says nothing on a store without an index, where nothing can be bound.
+    /// Sets the maximum number of sessions of a principal, at least 1. Defaults to `None`: no limit.
+    ///
+    /// A further [`bind`](crate::Session::bind) ends the oldest session of the principal, unless [`on_cap`](Self::on_cap)
+    /// rejects it. It needs a store with an index.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new()).max_per_principal(2).build()?;
+    /// for device in ["laptop", "phone", "tablet"] {
+    ///     let mut session = sessions.fresh();
+    ///     session.bind("ada", device);
+    ///     sessions.commit(session)?;
+    /// }
+    /// assert_eq!(sessions.list("ada")?.len(), 2);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn max_per_principal(self, sessions: impl Into<Option<u32>>) -> Self {
         let sessions = sessions.into();
         self.with(|inner| inner.max_per_principal = sessions)
     }
 
-    /// Sets the policy for a login of a principal who has [`max_per_principal`](Self::max_per_principal) sessions. Defaults to
+    /// Sets the policy for a login of a principal with [`max_per_principal`](Self::max_per_principal) sessions. Defaults to
     /// [`OnCap::EndOldest`].
+    ///
+    /// For an example, see [`SessionManager::sign_in`].
     pub fn on_cap(self, on_cap: OnCap) -> Self {
         self.with(|inner| inner.on_cap = on_cap)
     }
 
-    /// The name of the cookie. Defaults to `__Host-session` where browsers allow it: `Secure`, with the path `/` and no
-    /// domain; to `__Secure-session` if only `Secure`; otherwise to `session`.
+    /// Sets the name of the cookie. Defaults to `__Host-session` where browsers allow that prefix.
+    ///
+    /// They allow it for a `Secure` cookie with the path `/` and no domain. Any other `Secure` cookie is named
+    /// `__Secure-session`, and a cookie without `Secure` is named `session`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new()).cookie_name("__Host-shop").build()?;
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// let committed = sessions.commit(session)?;
+    /// assert!(committed.headers().any(|(_, value)| value.starts_with("__Host-shop=")));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.with(|inner| inner.cookie.name = Some(name))
     }
 
-    /// The path of the cookie (Ring's `:root`): browsers send it for what is below. Defaults to `/`.
+    /// Sets the path of the cookie: browsers send the cookie with requests below it. Defaults to `/`. (Ring's `:root`.)
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
         let path = path.into();
         self.with(|inner| inner.cookie.path = path)
     }
 
-    /// The domain of the cookie, which then goes to its subdomains as well. Defaults to none: this host only.
+    /// Sets the domain of the cookie, whose subdomains then get the cookie as well. Defaults to none: this host only.
     pub fn cookie_domain(self, domain: impl Into<String>) -> Self {
         let domain = domain.into();
         self.with(|inner| inner.cookie.domain = Some(domain))
     }
 
-    /// Whether the cookie goes over HTTPS only. Defaults to true. `false` is for development over plain HTTP, where browsers
-    /// drop such a cookie; behind a proxy that speaks HTTPS to the visitors, leave it.
+    /// Sets whether browsers send the cookie over HTTPS only. Defaults to `true`.
+    ///
+    /// Set `false` for development over plain HTTP, where browsers drop a `Secure` cookie. Behind a proxy that speaks HTTPS to
+    /// the visitors, keep the default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder(MemorySessionStore::new()).secure(false).build()?;
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// let committed = sessions.commit(session)?;
+    /// assert!(committed.headers().all(|(_, value)| !value.contains("Secure")));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn secure(self, secure: bool) -> Self {
         self.with(|inner| inner.cookie.secure = secure)
     }
 
-    /// Whether scripts in the page cannot see the cookie. Defaults to true.
+    /// Sets whether the cookie is hidden from scripts in the page. Defaults to `true`.
     pub fn http_only(self, http_only: bool) -> Self {
         self.with(|inner| inner.cookie.http_only = http_only)
     }
 
-    /// Whether requests from other sites carry the cookie. Defaults to [`SameSite::Lax`]: only when a visitor follows a link.
-    /// `SameSite::None` goes with [`secure`](Self::secure) only.
+    /// Sets whether browsers send the cookie with requests from other sites. Defaults to [`SameSite::Lax`].
+    ///
+    /// With `Lax`, browsers send it only when a visitor follows a link. `SameSite::None` needs [`secure`](Self::secure).
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.with(|inner| inner.cookie.same_site = same_site)
     }
 
-    /// Whether browsers keep a cookie of its own for each site that embeds this one (`Partitioned`, CHIPS), so that no two of
-    /// them see the same session. Defaults to false. For pages in frames of other sites, together with `SameSite::None`; it
-    /// goes with [`secure`](Self::secure) only.
+    /// Sets whether browsers keep a separate cookie for each site that embeds this one. Defaults to `false`.
+    ///
+    /// The attribute is `Partitioned` (CHIPS). With it, two embedding sites never see the same session. Use it for pages in
+    /// frames of other sites, together with `SameSite::None`. It needs [`secure`](Self::secure).
     pub fn partitioned(self, partitioned: bool) -> Self {
         self.with(|inner| inner.cookie.partitioned = partitioned)
     }
@@ -598,8 +733,10 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.error_pages.route_name = Some(Arc::new(name)))
     }
 
-    /// The clock for creation times and lifetimes. Defaults to the system's. The store has one of its own: a test that moves
-    /// the time gives the same to [`MemorySessionStore::with_clock`](crate::MemorySessionStore::with_clock).
+    /// Sets the clock for creation times and lifetimes. Defaults to the system's.
+    ///
+    /// The store has a separate clock. A test that moves the time passes the same clock to
+    /// [`MemorySessionStore::with_clock`](crate::MemorySessionStore::with_clock).
     pub fn clock(self, clock: Clock) -> Self {
         self.with(|inner| inner.clock = clock)
     }
@@ -608,6 +745,20 @@ impl<T: 'static> SessionManagerBuilder<T> {
     ///
     /// Call it once for each observer. The observer gets the operations of the store, the sessions that begin and end, conflicts,
     /// and events of the connections to Redis. Several managers may share an observer. Without an observer, nothing is measured.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use threaded_sessions::observer::PrometheusText;
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let metrics = Arc::new(PrometheusText::new());
+    /// let sessions =
+    ///     SessionManager::<u32>::builder(MemorySessionStore::new()).observer(metrics.clone()).build()?;
+    /// # let _ = sessions;
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
         self.with(|inner| inner.observers.add(observer))
     }

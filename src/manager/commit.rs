@@ -20,7 +20,7 @@ use crate::{BoxError, Error, ErrorKind, Handle, Result, Session, SessionId, Sess
 
 /// The outcome of a commit, and the headers for the response.
 #[derive(Clone)]
-#[must_use = "the response needs the headers, and the outcome tells whether the change was kept"]
+#[must_use = "the response needs the headers, and the outcome shows if the change was kept"]
 pub struct Committed {
     outcome: Outcome,
     id: Option<SessionId>,
@@ -169,7 +169,7 @@ impl<T: 'static> SessionManager<T> {
     }
 }
 
-/// What a commit does with a session.
+/// The action of a commit on a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     /// Stores nothing, because there is nothing to store.
@@ -190,7 +190,7 @@ enum Action {
     Delete(SessionId),
 }
 
-/// An action, and what deciding on it brought to light.
+/// An action, and the findings of the decision.
 struct Plan {
     action: Action,
     /// The session, encoded. Empty if it cannot have changed, because encoding costs time.
@@ -198,7 +198,7 @@ struct Plan {
     cookie_is_due: bool,
 }
 
-/// What became of a session, and the id under which it is stored now.
+/// The outcome for a session, and the id under which it is stored now.
 type Executed = (Outcome, Option<SessionId>);
 
 impl<T: 'static> Inner<T> {

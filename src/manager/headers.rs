@@ -45,7 +45,7 @@ impl Committed {
     ///   addition to what the handler set.
     /// - If the handler set no `Cache-Control`, it is `no-store`, because a page that only reads the session is personal too.
     /// - If the response has a new token, or a `Set-Cookie` from the session or from the handler, no shared cache may store it: a
-    ///   `Cache-Control` of the handler stays only if it says `no-store` or `private`, and neither `public`, `s-maxage` nor
+    ///   `Cache-Control` of the handler stays only if it has `no-store` or `private`, and none of `public`, `s-maxage` and
     ///   `must-understand`. Otherwise it becomes `no-store`. `Expires` and headers such as `CDN-Cache-Control`,
     ///   `Surrogate-Control` and `X-Accel-Expires` are removed.
     /// - All other headers of the handler stay.

@@ -13,29 +13,31 @@ use crate::observer::EndCause;
 use crate::store::{Belonging, Ending, SessionIndex, Verified, VerifyOptions};
 use crate::{AllSessions, Error, Handle, Result, Session, operation, serialize};
 
-/// A session that belongs to a principal, as one would show it to them; from [`SessionManager::list`].
+/// A session that belongs to a principal, in a form that you can show to the principal; from [`SessionManager::list`].
 ///
 /// It serializes the fields under their names: the handle as its text, `expires_in` in milliseconds, and the other times in
 /// milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BoundSession {
-    /// Names the session without giving it away; safe to show, and to take back from a form.
+    /// The handle of the session. It is safe to show, and to accept from a form, because it does not give access to the
+    /// session.
     pub handle: Handle,
-    /// What [`bind`](Session::bind) called it.
+    /// The label that [`bind`](Session::bind) set.
     pub label: String,
-    /// When it [began](Session::created).
+    /// The time when the session [began](Session::created).
     #[serde(serialize_with = "serialize::moment")]
     pub created: SystemTime,
-    /// When it was last used: opened, or changed if opening does not count. To within a 64th of
-    /// [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is remembered, or of the idle timeout if
-    /// [`anonymous_idle_timeout`](crate::SessionManagerBuilder::anonymous_idle_timeout) is set, and to within
-    /// [`touch_every`](crate::SessionManagerBuilder::touch_every). It follows from the idle timeout
-    /// that the session was stored with, whatever the settings of the manager that lists. `None` if it is unknown: if the session
-    /// does not expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
+    /// The time when the session was last used: opened, or changed if opening does not count as use. `None` if it is unknown.
+    ///
+    /// It is exact to within a 64th of [`remember_for`](crate::SessionManagerBuilder::remember_for) if the session is
+    /// remembered, or of the idle timeout if [`anonymous_idle_timeout`](crate::SessionManagerBuilder::anonymous_idle_timeout)
+    /// is set, and to within [`touch_every`](crate::SessionManagerBuilder::touch_every). It follows from the idle timeout that
+    /// the session was stored with, whatever the settings of the manager that lists. It is unknown if the session does not
+    /// expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
     #[serde(serialize_with = "serialize::optional_moment")]
     pub last_used: Option<SystemTime>,
-    /// How long it lives if it is not used. `None`: it does not expire.
+    /// The time left if the session is not used. `None`: it does not expire.
     #[serde(serialize_with = "serialize::optional_duration")]
     pub expires_in: Option<Duration>,
 }
@@ -50,8 +52,10 @@ impl BoundSession {
 /// The sessions of a principal: "where you are signed in".
 ///
 /// All methods but `all` and `end_everybody` need a store with an index, and fail with
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on another store. A session that was ended is absent for every
-/// request that begins after the call returned, and no request that still holds it stores it again.
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on another store. After the call returned, every new request finds an
+/// ended session absent. A request that still holds the session cannot store it again.
+///
+/// # Examples
 ///
 /// ```
 /// use threaded_sessions::{MemorySessionStore, SessionManager};
@@ -75,6 +79,22 @@ impl<T: 'static> SessionManager<T> {
     /// # Errors
     ///
     /// Returns an error if a store operation fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// for device in ["laptop", "phone"] {
+    ///     let mut session = sessions.fresh();
+    ///     session.bind("ada", device);
+    ///     sessions.commit(session)?;
+    /// }
+    /// let labels: Vec<String> = sessions.list("ada")?.into_iter().map(|session| session.label).collect();
+    /// assert_eq!(labels, ["phone", "laptop"]);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     #[doc(alias = "find_by_principal_name")]
     pub fn list(&self, principal: &str) -> Result<Vec<BoundSession>> {
         let (inner, now) = (&*self.0, self.0.clock.now());
@@ -83,8 +103,15 @@ impl<T: 'static> SessionManager<T> {
         Ok(shown.map(|(session, _)| session).collect())
     }
 
-    /// Returns the live sessions of a principal with their values, the newest first. It has the limits of [`list`](Self::list),
-    /// and does not count as use.
+    /// Returns the live sessions of a principal with their values, the newest first.
+    ///
+    /// It has the limits of [`list`](Self::list), and does not count as use.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a store operation fails.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use threaded_sessions::{MemorySessionStore, SessionManager};
@@ -99,22 +126,33 @@ impl<T: 'static> SessionManager<T> {
     /// }
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if a store operation fails.
     pub fn list_with_data(&self, principal: &str) -> Result<Vec<(BoundSession, T)>> {
         let (inner, now) = (&*self.0, self.0.clock.now());
         let stored = self.index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
         Ok(stored.into_iter().filter_map(|belonging| inner.bound_session(belonging, now)).collect())
     }
 
-    /// Ends all sessions of a principal, and returns how many there were. For "sign out everywhere", and after a change of
-    /// password.
+    /// Ends all sessions of a principal, and returns how many there were.
+    ///
+    /// Use it for "sign out everywhere", and after a change of the password.
     ///
     /// # Errors
     ///
     /// Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call `end_all` again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.fresh();
+    /// session.bind("ada", "laptop");
+    /// sessions.commit(session)?;
+    /// assert_eq!(sessions.end_all("ada")?, 1);
+    /// assert_eq!(sessions.end_all("ada")?, 0);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn end_all(&self, principal: &str) -> Result<u64> {
         self.end_for(principal, Ending::All, EndCause::EndAll)
     }
@@ -127,8 +165,26 @@ impl<T: 'static> SessionManager<T> {
     /// # Errors
     ///
     /// - Returns the same errors as [`end_all`](Self::end_all).
-    /// - Returns [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if the session was renewed, ended or bound to another
-    ///   principal by another request. Then no session has ended, because this one, under its new id, might be among them.
+    /// - Returns [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if another request renewed or ended the session, or bound
+    ///   it to another principal. Then no session has ended, because the session, under its new id, might be among them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut ids = Vec::new();
+    /// for device in ["laptop", "phone"] {
+    ///     let mut session = sessions.fresh();
+    ///     session.bind("ada", device);
+    ///     ids.extend(sessions.commit(session)?.id().copied());
+    /// }
+    /// let phone = sessions.open_id(&ids[1])?.expect("the session is live");
+    /// assert_eq!(sessions.end_others(&phone)?, 1);
+    /// assert!(sessions.open_id(&ids[0])?.is_none());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn end_others(&self, session: &Session<T>) -> Result<u64> {
         match (session.principal(), session.id()) {
             (Some(principal), Some(id)) if session.stored_principal.as_deref() == Some(principal) => {
@@ -139,7 +195,7 @@ impl<T: 'static> SessionManager<T> {
         }
     }
 
-    /// Ends the session with this handle if it belongs to this principal, and returns whether there was one.
+    /// Ends the session with this handle if it belongs to this principal, and returns `true` if there was one.
     ///
     /// Because the principal must match, no visitor can end the session of another with a forged form. The method is for the
     /// list of a principal's sessions. Within a request [`Session::destroy`] ends the visitor's session and clears the cookie,
@@ -148,20 +204,45 @@ impl<T: 'static> SessionManager<T> {
     /// # Errors
     ///
     /// Returns the same errors as [`end_all`](Self::end_all).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.fresh();
+    /// session.bind("ada", "laptop");
+    /// sessions.commit(session)?;
+    ///
+    /// let handle = sessions.list("ada")?[0].handle;
+    /// assert!(!sessions.end("eve", handle)?);
+    /// assert!(sessions.end("ada", handle)?);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn end(&self, principal: &str, handle: Handle) -> Result<bool> {
         Ok(self.end_for(principal, Ending::Only(handle), EndCause::End)? > 0)
     }
 
-    /// Ends all sessions of the store, with or without a principal, and returns how many there were. For an administrator, for
-    /// example after a breach.
+    /// Ends all sessions of the store, with or without a principal, and returns how many there were.
     ///
-    /// If you call it within a request, the session of that request ends too. When it returns, all sessions that began before
-    /// the call have ended, including those that were renewed during the call; sessions that begin during the call may live.
+    /// It is for an administrator, for example after a breach. If you call it within a request, the session of that request
+    /// ends too. When it returns, all sessions that began before the call have ended, including those that were renewed during
+    /// the call. Sessions that begin during the call may live.
+    ///
     /// Sessions that a Redis store lost from its index are not found: call [`verify`](SessionIndex::verify) first.
     /// [`on_expired`](crate::ReaperBuilder::on_expired) is called for none of them.
     ///
     /// On a plain Redis store it walks all keys of the database. To see how far it is, or to stop it, call
     /// [`AllSessions::end_everybody`], which also has the limits of the plain store.
+    ///
+    /// # Errors
+    ///
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has neither an index nor a walk, or is
+    ///   a plain Redis store with a custom key mapper.
+    /// - Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call it again.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use threaded_sessions::{MemorySessionStore, Outcome, SessionManager};
@@ -169,30 +250,37 @@ impl<T: 'static> SessionManager<T> {
     /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
     /// let mut session = sessions.open(None)?;
     /// *session += 1;
-    /// let id = *sessions.commit(session)?.id().expect("it is stored");
-    /// let mut late = sessions.open_id(&id)?.expect("it lives");
+    /// let id = *sessions.commit(session)?.id().expect("the session is stored");
+    /// let mut late = sessions.open_id(&id)?.expect("the session is live");
     ///
     /// assert_eq!(sessions.end_everybody()?, 1);
     /// *late += 1;
     /// assert_eq!(sessions.commit(late)?.outcome(), Outcome::Dropped);
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
-    ///
-    /// # Errors
-    ///
-    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has neither an index nor a walk, or is a
-    ///   plain Redis store with a custom key mapper.
-    /// - Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call it again.
     pub fn end_everybody(&self) -> Result<u64> {
         Ok(self.all().end_everybody(|_| ControlFlow::Continue(()))?.ended)
     }
 
-    /// Returns how many sessions live, as the [index](SessionIndex::count) has it.
+    /// Counts the live sessions, by the [index](SessionIndex::count).
     ///
     /// # Errors
     ///
     /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index.
     /// - Returns an error if a store operation fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let mut session = sessions.open(None)?;
+    /// *session += 1;
+    /// sessions.commit(session)?;
+    /// assert_eq!(sessions.count()?, 1);
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn count(&self) -> Result<u64> {
         self.index(operation::COUNT)?.count()
     }

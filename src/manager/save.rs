@@ -1,7 +1,7 @@
 //! Saving: the one optimistic loop, and what it writes.
 //!
-//! `commit` and `update` store every session through this file. A change goes on top of the version that it was made on: if
-//! another request stored a version in between, the loop merges and retries, or reports the conflict. Only
+//! `commit` and `update` store every session through this file. A change is applied to the version that it was made from. If
+//! another request stored another version, the loop merges and retries, or reports the conflict. Only
 //! [`OnConflict::LastWriteWins`] overwrites a version that this request has not read.
 
 use std::borrow::Cow;
@@ -364,8 +364,8 @@ impl<T: 'static> Inner<T> {
     }
 }
 
-/// The manager decodes what is about to be stored, so that no session is stored that cannot be opened again. It does so once before
-/// the store has the payload, and once more if steps have changed it.
+/// Decodes a payload before it is stored, so that every stored session can be opened again. The manager decodes once before the
+/// store has the payload, and once more if steps have changed it.
 impl<T: 'static> ReadBack for Inner<T> {
     fn read_back(&self, payload: &[u8]) -> Result<()> {
         if self.read_back {

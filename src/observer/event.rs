@@ -227,7 +227,7 @@ impl EndCause {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Conflict {
-    /// What became of the save.
+    /// The resolution of the conflict.
     pub resolution: Resolution,
     /// The number of conflicts that this save met, at least 1.
     pub attempts: u32,
@@ -267,7 +267,7 @@ impl Resolution {
     }
 }
 
-/// What happened to a connection of the pool to Redis. A server is named as in the log.
+/// An event of a connection of the pool to Redis. The server is named as in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionEvent<'a> {

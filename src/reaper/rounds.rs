@@ -228,7 +228,7 @@ impl<T: 'static> Rounds<T> {
                     fence::log!(
                         Warn,
                         session:% = handle;
-                        "session {handle} expired and cannot be decoded; this is not said of others: {error}"
+                        "expired session {handle} cannot be decoded, so `on_expired` was not called; further cases are not logged: {error}"
                     );
                 }
                 self.undecodable = true;
@@ -237,7 +237,7 @@ impl<T: 'static> Rounds<T> {
                 if !self.panicked {
                     fence::log!(
                         Error,
-                        "the codec or the callback for expired sessions panicked; the reaper goes on, and will not say so again"
+                        "the codec or `on_expired` panicked; the reaper continues, and further panics are not logged"
                     );
                 }
                 self.panicked = true;
@@ -248,7 +248,7 @@ impl<T: 'static> Rounds<T> {
     /// Logs the first of several failures.
     fn report_failure(&mut self, partition: u32, error: &Error) {
         if self.failing.is_empty() {
-            fence::log!(Warn, partition = partition, error = error.kind().name(); "the reaper goes on trying: {error:#}");
+            fence::log!(Warn, partition = partition, error = error.kind().name(); "reaping failed, will retry: {error:#}");
         }
         self.failing.insert(partition);
     }

@@ -6,7 +6,23 @@ use super::{DeleteOperation, Deleted, Next, ReadOperation, Step, WriteOperation,
 use crate::Result;
 use crate::store::Found;
 
-/// A step around reads.
+/// Creates a step around reads from a closure.
+///
+/// # Examples
+///
+/// ```
+/// use threaded_sessions::step::on_read;
+/// use threaded_sessions::{MemorySessionStore, StepStore};
+///
+/// let log = on_read(|operation, next| {
+///     let found = next.read(operation);
+///     println!("read {}: {}", operation.handle(), found.is_ok());
+///     found
+/// });
+/// let store = StepStore::builder(MemorySessionStore::new()).step(log).build()?;
+/// # let _ = store;
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
 pub fn on_read<F>(step: F) -> OnRead<F>
 where
     F: Fn(&mut ReadOperation<'_>, Next<'_>) -> Result<Found> + Send + Sync + 'static,
@@ -14,7 +30,25 @@ where
     OnRead(step)
 }
 
-/// A step around creations, saves and rotations.
+/// Creates a step around creations, saves, rotations and changes from outside, from a closure.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use threaded_sessions::step::on_write;
+/// use threaded_sessions::{MemorySessionStore, SessionManager, StepStore};
+///
+/// let hour = Duration::from_secs(3600);
+/// let shorten = on_write(move |operation, next| {
+///     operation.set_ttl(hour);
+///     next.write(operation)
+/// });
+/// let store = StepStore::builder(MemorySessionStore::new()).step(shorten).build()?;
+/// let sessions = SessionManager::<u32>::new(store);
+/// # let _ = sessions;
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
 pub fn on_write<F>(step: F) -> OnWrite<F>
 where
     F: Fn(&mut WriteOperation<'_>, Next<'_>) -> Result<Written> + Send + Sync + 'static,
@@ -22,7 +56,22 @@ where
     OnWrite(step)
 }
 
-/// A step around deletes, and around the news that a session was reaped.
+/// Creates a step around deletes, and around the reports of reaped sessions, from a closure.
+///
+/// # Examples
+///
+/// ```
+/// use threaded_sessions::step::on_delete;
+/// use threaded_sessions::{MemorySessionStore, StepStore};
+///
+/// let log = on_delete(|operation, next| {
+///     println!("{} {}", operation.handle(), if operation.is_reaped() { "expired" } else { "ended" });
+///     next.delete(operation)
+/// });
+/// let store = StepStore::builder(MemorySessionStore::new()).step(log).build()?;
+/// # let _ = store;
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
 pub fn on_delete<F>(step: F) -> OnDelete<F>
 where
     F: Fn(&mut DeleteOperation<'_>, Next<'_>) -> Result<Deleted> + Send + Sync + 'static,
@@ -30,15 +79,15 @@ where
     OnDelete(step)
 }
 
-/// From [`on_read`].
+/// A step around reads; from [`on_read`].
 #[derive(Clone, Copy)]
 pub struct OnRead<F>(F);
 
-/// From [`on_write`].
+/// A step around writes; from [`on_write`].
 #[derive(Clone, Copy)]
 pub struct OnWrite<F>(F);
 
-/// From [`on_delete`].
+/// A step around deletes; from [`on_delete`].
 #[derive(Clone, Copy)]
 pub struct OnDelete<F>(F);
 

@@ -19,17 +19,23 @@ const FORMAT_VERSION: u8 = codec::ENCRYPTED;
 const KEY_ID_BYTES: usize = 4;
 const NONCE_BYTES: usize = 24;
 
-/// Encrypts payloads with XChaCha20-Poly1305, so that a copy of the database tells nobody what is in the sessions.
+/// A step that encrypts payloads with XChaCha20-Poly1305, so that a copy of the database does not reveal the sessions.
 ///
-/// An encrypted payload is bound to the key that its session is stored under: one that was altered, or moved to another
-/// session, is refused with [`ErrorKind::Payload`], and so is one whose key is not here. What is stored is left alone then,
-/// and can be read again as soon as the right key is back. Not hidden are the size of a payload, the time it has left,
-/// companions, and with keys that are not [hashed](crate::RedisSessionStoreBuilder::hashed_keys) the id itself, with which one
-/// *has* the session; so combine the two. Who can write to the database can bring back an old payload of the same session.
+/// An encrypted payload is bound to the key under which its session is stored. [`ErrorKind::Payload`] rejects a payload that
+/// was altered or moved to another session, or whose encryption key is missing. The stored payload is not changed, and can be
+/// read as soon as the right key is back.
 ///
-/// To change the key, put the new one first and keep the old one with [`with_old`](Self::with_old) until the sessions that
-/// it encrypted have been written again or have expired. With several processes deploy the new key as an old one
-/// everywhere first, so that each can read what any of them writes.
+/// The size of a payload, the time it has left, and companions are not hidden. Neither is the id, which gives access to the
+/// session, unless keys are [hashed](crate::RedisSessionStoreBuilder::hashed_keys); so combine the two. An attacker who can
+/// write to the database can restore an old payload of the same session.
+///
+/// # Changing the key
+///
+/// Put the new key first, and keep the old one with [`with_old`](Self::with_old) until the sessions that it encrypted have been
+/// written again or have expired. With several processes, first deploy the new key as an old one everywhere, so that each
+/// process can read what the others write.
+///
+/// # Examples
 ///
 /// ```
 /// use threaded_sessions::step::{Encrypted, EncryptionKey};
@@ -49,12 +55,21 @@ pub struct Encrypted {
 }
 
 impl Encrypted {
-    /// Encrypts with this key.
+    /// Creates a step that encrypts with this key.
     pub fn new(key: EncryptionKey) -> Self {
         Self { newest: key, old: Vec::new() }
     }
 
-    /// Also decrypts what was encrypted with this key.
+    /// Adds a key that is only used to decrypt. Defaults to none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::step::{Encrypted, EncryptionKey};
+    ///
+    /// let step = Encrypted::new(EncryptionKey::from_bytes([2; 32])).with_old(EncryptionKey::from_bytes([1; 32]));
+    /// # let _ = step;
+    /// ```
     pub fn with_old(mut self, key: EncryptionKey) -> Self {
         self.old.push(key);
         self
@@ -80,7 +95,7 @@ impl Step for Encrypted {
     }
 }
 
-/// A key of 256 bits for [`Encrypted`]. `Debug` shows nothing of it but the short id that payloads carry.
+/// A key of 256 bits for [`Encrypted`]. Its `Debug` shows only the short id that payloads carry.
 #[derive(Clone)]
 pub struct EncryptionKey {
     id: [u8; KEY_ID_BYTES],
@@ -89,7 +104,7 @@ pub struct EncryptionKey {
 }
 
 impl EncryptionKey {
-    /// The key of these bytes, which are to be random: `openssl rand -hex 32` makes some.
+    /// Creates a key of these bytes, which must be random, such as those of `openssl rand -hex 32`.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         // Derive one key for each purpose, so that no key reveals anything about the others.
         let part = |name: &[u8]| -> [u8; 32] { mac(&hmac(&bytes), &[b"threaded-sessions ", name]) };
@@ -101,15 +116,15 @@ impl EncryptionKey {
         }
     }
 
-    /// The key of 64 hexadecimal digits, as a setting would have it.
+    /// Creates a key of 64 hexadecimal digits, as in a setting.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misconfigured`] if they are not.
+    /// Returns [`ErrorKind::Misconfigured`] if the text has another form.
     pub fn from_hex(digits: &str) -> Result<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(digits, &mut bytes).map(|()| Self::from_bytes(bytes)).map_err(|_| {
-            let why = "an encryption key is 64 hexadecimal digits";
+            let why = "an encryption key must be 64 hexadecimal digits";
             Error::misconfigured(operation::READ_ENCRYPTION_KEY, why)
         })
     }

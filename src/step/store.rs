@@ -15,7 +15,9 @@ use crate::store::{
 };
 use crate::{Error, ErrorKind, Handle, Observer, Reason, RedisWarning, Result, SessionId, fence, operation};
 
-/// A store with steps around it. The [module](crate::step) tells how they work.
+/// A store with steps around it; the [module](crate::step) describes how they work.
+///
+/// # Examples
 ///
 /// ```
 /// use threaded_sessions::step::{WrittenAt, on_read};
@@ -39,18 +41,18 @@ pub struct StepStore<S> {
     steps: Vec<FencedStep>,
 }
 
-/// The steps of a [`StepStore`], from the inside out.
+/// The steps of a [`StepStore`], from the innermost to the outermost.
 #[derive(Debug)]
 #[must_use]
 pub struct StepStoreBuilder<S>(StepStore<S>);
 
 impl<S: SessionStore> StepStore<S> {
-    /// Steps around this store.
+    /// Returns a builder for steps around this store.
     pub fn builder(store: S) -> StepStoreBuilder<S> {
         StepStoreBuilder(Self { store, steps: Vec::new() })
     }
 
-    /// The store within.
+    /// Returns the inner store.
     pub fn inner(&self) -> &S {
         &self.store
     }
@@ -65,18 +67,20 @@ impl<S: SessionStore> StepStore<S> {
 }
 
 impl<S: SessionStore> StepStoreBuilder<S> {
-    /// Puts a step around the store and the steps before it.
+    /// Adds a step around the store and the steps before it.
     pub fn step(mut self, step: impl Step) -> Self {
         self.0.steps.push(FencedStep::new(step));
         self
     }
 
-    /// The store.
+    /// Builds the store.
     ///
     /// # Errors
     ///
-    /// If a step has [companions](Step::companions): [`ErrorKind::Unsupported`] if the store keeps none,
-    /// [`ErrorKind::Misconfigured`] if the store is shared already, or for a suffix it cannot have or has.
+    /// Both errors concern steps with [companions](Step::companions):
+    ///
+    /// - Returns [`ErrorKind::Unsupported`] if the store keeps no companions.
+    /// - Returns [`ErrorKind::Misconfigured`] if the store is already shared, or if a suffix is invalid or was declared before.
     pub fn build(self) -> Result<StepStore<S>> {
         let mut built = self.0;
         let companions: Vec<String> = built.steps.iter().flat_map(|step| step.companions()).collect();
@@ -204,7 +208,7 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
             match self.chain().delete(&mut operation) {
                 Ok(deleted) => deleted.payload.map(|payload| Expired::new(expired.handle, payload)),
                 Err(error) => {
-                    warn(expired.handle, "expired, and a step refused it", &error);
+                    warn(expired.handle, "expired, and a step rejected the report", &error);
                     None
                 }
             }

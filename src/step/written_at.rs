@@ -11,8 +11,12 @@ use crate::{Clock, Error, ErrorKind, Result, SessionId, SessionStore, operation}
 /// The suffix of the companion, as in rrss.
 const COMPANION_SUFFIX: &str = "written-at";
 
-/// Keeps the time of the last write of each session (rrss `time-sessions-step`) in a companion `written-at`: milliseconds
-/// since 1970, as text. It costs no command, and goes with the session, however that ends.
+/// A step that keeps the time of the last write of each session (rrss `time-sessions-step`).
+///
+/// The time is a companion `written-at`: milliseconds since 1970, as text. It costs no command, and ends with the session,
+/// whatever ends the session.
+///
+/// # Examples
 ///
 /// ```
 /// use threaded_sessions::step::WrittenAt;
@@ -24,7 +28,7 @@ const COMPANION_SUFFIX: &str = "written-at";
 /// *session += 1;
 /// let committed = sessions.commit(session)?;
 ///
-/// let id = committed.id().expect("it was stored");
+/// let id = committed.id().expect("the session is stored");
 /// assert!(WrittenAt::of(sessions.store(), id)?.is_some());
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
@@ -34,30 +38,33 @@ pub struct WrittenAt {
 }
 
 impl WrittenAt {
-    /// The step, on the system's clock.
+    /// Creates the step, on the system's clock.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The step on this clock. Defaults to the system's.
+    /// Sets the clock. Defaults to the system's.
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock }
     }
 
-    /// When a session was last written: one round trip. `None` if there is no such session, or if it was written without
-    /// this step.
+    /// Returns when a session was last written, in one round trip.
+    ///
+    /// `None` means that there is no such session, or that the session was written without this step.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked; [`ErrorKind::Unsupported`] if it keeps no companions; [`ErrorKind::Payload`] if
-    /// something else is stored there.
+    /// - Returns [`ErrorKind::Unsupported`] if the store keeps no companions.
+    /// - Returns [`ErrorKind::Payload`] if the companion holds something else.
+    /// - Returns another error if the store cannot be reached.
     pub fn of(store: &dyn SessionStore, id: &SessionId) -> Result<Option<SystemTime>> {
         let Some(value) = store.companion(id, COMPANION_SUFFIX)? else { return Ok(None) };
         let millis = str::from_utf8(&value).ok().and_then(|millis| millis.parse().ok());
         let time = millis.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
         match time {
             Some(time) => Ok(Some(time)),
-            None => Err(Error::new(ErrorKind::Payload, operation::READ_WRITTEN_AT).with_source("it is no time")),
+            None => Err(Error::new(ErrorKind::Payload, operation::READ_WRITTEN_AT)
+                .with_source("the companion `written-at` is not a time")),
         }
     }
 }

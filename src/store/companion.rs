@@ -8,25 +8,25 @@ use std::fmt;
 
 use crate::{Error, Result, operation};
 
-/// A value that goes with a session without being in its payload: the time it was last written, say.
+/// A value that is stored with a session but not in its payload, such as the time of its last write.
 ///
-/// It is stored under a key of its own, the session's with a colon and the suffix behind it, and shares the session's
-/// fate within the same command: it is written with it, gets its deadline at every touch, moves with it to a new id, and
-/// goes when the session ends, however it ends. [`SessionStore::companion`](crate::SessionStore::companion) reads it.
+/// The store keeps it under a separate key: the key of the session, a colon, and the suffix. The same command changes both,
+/// so the companion is written with the session, gets the session's deadline at every touch, moves with the session to a new
+/// id, and ends with the session, whatever ends it. [`SessionStore::companion`](crate::SessionStore::companion) reads it.
 ///
-/// All programs on the same sessions should know the same companions, that is, have the same steps: one that ends a session
-/// without knowing its companions leaves them until their time has come.
+/// Give all programs on the same sessions the same companions, that is, the same steps. If a program does not know the
+/// companions of a session and ends it, the companions stay until their TTL has passed.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Companion {
-    /// Which of the session's companions it is.
+    /// The suffix that distinguishes the companions of a session.
     pub suffix: Cow<'static, str>,
-    /// Its value.
+    /// The value.
     pub value: Vec<u8>,
 }
 
 impl Companion {
-    /// The companion with this suffix and value.
+    /// Creates a companion with this suffix and value.
     pub fn new(suffix: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) -> Self {
         Self { suffix: suffix.into(), value: value.into() }
     }

@@ -9,21 +9,20 @@ use std::time::Duration;
 use super::{Bytes, EndedAll, OnProgress, OwnedPage, Progress, owned};
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
-/// The index of a store: which sessions there are, and when each is due. The expiring Redis store and the memory store
-/// have one.
+/// The index of a store: its sessions and their deadlines. The expiring Redis store and the memory store have one.
 ///
-/// The index follows from the sessions and never decides about one: what it says may lag behind, and is checked against
-/// the session before anything is removed.
+/// The index follows from the sessions and never decides about one. It may lag behind, so the store checks the session before
+/// it removes anything.
 pub trait SessionIndex {
-    /// Into how many partitions the index is cut. Each is reaped by itself.
+    /// Returns the number of partitions of the index. A reaper reaps each partition on its own.
     fn partitions(&self) -> u32 {
         1
     }
 
     /// Announces a reaper. Does nothing by default.
     ///
-    /// For stores that would drop expired sessions by themselves: from now on, each has to wait for a [`reap`](Self::reap), for
-    /// [24 hours](crate::store) at most.
+    /// This concerns stores that drop expired sessions by themselves. From now on, each expired session waits for a
+    /// [`reap`](Self::reap), but no longer than [24 hours](crate::store).
     fn keep_expired(&self) {}
 
     /// Takes back one [`keep_expired`](Self::keep_expired), because its reaper has ended. Does nothing by default.
@@ -32,56 +31,62 @@ pub trait SessionIndex {
     /// sessions stay.
     fn stop_keeping_expired(&self) {}
 
-    /// Removes sessions of a partition whose time has passed, the longest overdue first, looking at `limit` entries of the
-    /// index and no more. One atomic operation, which never removes a session that was used in time.
+    /// Removes expired sessions of a partition, the longest overdue first, and looks at no more than `limit` entries of the
+    /// index.
     ///
-    /// With `payloads` the answer holds what was removed. Whoever gets that answer is the only one: if it is lost on the
-    /// way, nobody does.
+    /// It is one atomic operation. It never removes a session that was used in time.
+    ///
+    /// With `payloads`, the result holds the removed sessions. Exactly one caller gets them. If the reply is lost, no caller
+    /// gets them.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked. [`ErrorKind::WrongType`](crate::ErrorKind::WrongType) if something that is not an
-    /// index is stored under its key; [`verify`](Self::verify) puts it out of the way.
+    /// - Returns [`ErrorKind::WrongType`](crate::ErrorKind::WrongType) if the key of the index holds something else.
+    ///   [`verify`](Self::verify) moves it aside.
+    /// - Returns another error if the store cannot be reached.
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped>;
 
-    /// How many sessions live, as the index has it. A session in the last 64th of its time may be missing, one that was
-    /// evicted by Redis may be counted until it would have been due.
+    /// Counts the live sessions, by the index.
+    ///
+    /// A session in the last 64th of its TTL may be missing. A session that Redis evicted may be counted until its deadline.
     ///
     /// # Errors
     ///
-    /// As for [`reap`](Self::reap).
+    /// Returns the errors of [`reap`](Self::reap).
     fn count(&self) -> Result<u64>;
 
-    /// Counts the live sessions of each partition, as [`count`](Self::count) does. The default is for a store with one partition.
+    /// Counts the live sessions of each partition, as [`count`](Self::count) does. The default is for a store with one
+    /// partition.
     ///
     /// # Errors
     ///
-    /// As for [`reap`](Self::reap).
+    /// Returns the errors of [`reap`](Self::reap).
     fn count_by_partition(&self) -> Result<Vec<u64>> {
         Ok(vec![self.count()?])
     }
 
-    /// Sessions that live, the one that expires last first: with one idle timeout for all, the most recently used first, to
-    /// within a 64th of it. Skips `offset` and answers `limit` or fewer.
+    /// Lists live sessions, the one with the latest deadline first; skips `offset` of them and returns at most `limit`.
     ///
-    /// Pages are cut from what [`count`](Self::count) counts. So one before the last can be shorter than `limit`: where Redis
-    /// evicted sessions.
+    /// If all sessions have the same idle timeout, the most recently used sessions come first, to within a 64th of the timeout.
+    ///
+    /// Pages are cut from the sessions that [`count`](Self::count) counts. If Redis evicted sessions, a page before the last
+    /// can therefore be shorter than `limit`.
     ///
     /// # Errors
     ///
-    /// As for [`reap`](Self::reap).
+    /// Returns the errors of [`reap`](Self::reap).
     #[doc(alias = "Iterate")]
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>>;
 
     /// Returns the live sessions that belong to a principal, the newest first; 1000 of each partition at most.
     ///
-    /// If the store lost a part of its bookkeeping, a session that has another owner is left out, and never
-    /// [ended](Self::end) for this one. In Redis the hash of owners decides. While Redis has lost the entry of a session there, the
-    /// list that has the session decides; [`verify`](Self::verify) restores the entry.
+    /// If the store lost a part of its bookkeeping, a session that has another owner is left out, and never [ended](Self::end)
+    /// for this one. In Redis the hash of owners decides. While Redis has lost the entry of a session there, the list that has
+    /// the session decides; [`verify`](Self::verify) restores the entry.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked.
+    /// Returns an error if the store cannot be reached.
     fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>>;
 
     /// Returns live sessions of a principal in one partition, the first that they got first: those that they got after the time
@@ -98,33 +103,39 @@ pub trait SessionIndex {
         Err(owned::unsupported())
     }
 
-    /// Ends sessions of a principal, and answers how many there were. A renewal that comes in between does not save a session
-    /// that is to end: it ends under its new id. (But the one to end [`Only`](Ending::Only) has another handle then.)
+    /// Ends sessions of a principal, and returns how many there were.
+    ///
+    /// A renewal during the call does not save a session: it ends under its new id. With [`Only`](Ending::Only), a renewed
+    /// session stays live, because its handle has changed.
     ///
     /// # Errors
     ///
-    /// That the store could not be asked; some may have ended then. [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if the
-    /// session that is to [stay](Ending::AllExcept) is not theirs, or not any more: it may have another id by now.
+    /// - Returns [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if the session that must [stay](Ending::AllExcept) does
+    ///   not belong to the principal, or no longer does. It may have another id by now.
+    /// - Returns another error if the store cannot be reached. Some sessions may have ended then.
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64>;
 
-    /// Ends everybody's sessions, and answers how many lived: for an administrator, after a breach say. All that began before
-    /// the call have ended when it returns, whatever id they were renewed to meanwhile; those that begin while it runs may
-    /// live or not. It goes in small atomic steps beside the traffic, which does not keep it from coming to an end.
+    /// Ends all sessions, and returns how many were live. Use it as an administrator, for example after a breach.
     ///
-    /// Sessions that the index does not have, because Redis lost it, are not found: [`verify`](Self::verify) first. What has
-    /// expired is left to the reaper, which tells the application.
+    /// When the call returns, all sessions that began before it have ended, including those that were renewed during the call.
+    /// A session that begins during the call may end or stay live. The store works in small atomic steps between other
+    /// operations. Their traffic does not keep the call from finishing.
+    ///
+    /// If Redis lost entries of the index, their sessions are not found. Call [`verify`](Self::verify) first. Expired sessions
+    /// stay for the reaper, which reports them to the application.
     ///
     /// # Errors
     ///
-    /// As for [`reap`](Self::reap); some may have ended then. Call it again.
+    /// Returns the errors of [`reap`](Self::reap). Some sessions may have ended then; call it again.
     fn end_everybody(&self) -> Result<u64>;
 
-    /// Ends all sessions as [`end_everybody`](Self::end_everybody) does, and reports its progress between two steps. If the
-    /// callback stops it, some sessions have ended and the others live. The default reports once, at the end.
+    /// Ends all sessions as [`end_everybody`](Self::end_everybody) does, and reports its progress between two steps.
+    ///
+    /// If the callback stops it, some sessions have ended and the others live. The default reports once, at the end.
     ///
     /// # Errors
     ///
-    /// As for [`reap`](Self::reap); some may have ended then. Call it again.
+    /// Returns the errors of [`reap`](Self::reap). Some sessions may have ended then; call it again.
     fn end_everybody_with(&self, on_progress: &mut OnProgress<'_>) -> Result<EndedAll> {
         let ended = self.end_everybody()?;
         let _ = on_progress(Progress::new(ended, ended));
@@ -208,30 +219,30 @@ impl fmt::Debug for VerifyOptions<'_> {
     }
 }
 
-/// What one [`reap`](SessionIndex::reap) did.
+/// The outcome of a [`reap`](SessionIndex::reap).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Reaped {
-    /// How many sessions were removed.
+    /// The number of sessions that were removed.
     pub removed: u64,
-    /// How many entries of the index are still due, as far as the index knows.
+    /// The number of entries of the index that are still due, as far as the index knows.
     pub backlog: u64,
-    /// The sessions that were removed, if they were asked for.
+    /// The sessions that were removed, if the caller requested them.
     pub sessions: Vec<Expired>,
 }
 
-/// A session that was removed because its time had passed.
+/// A session that was removed because it had expired.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Expired {
-    /// The handle it had.
+    /// The handle that the session had.
     pub handle: Handle,
     /// The encoded session.
     pub payload: Bytes,
 }
 
 impl Expired {
-    /// For stores of one's own.
+    /// Creates an expired session, for custom stores.
     pub fn new(handle: Handle, payload: impl Into<Bytes>) -> Self {
         Self { handle, payload: payload.into() }
     }
@@ -249,12 +260,12 @@ impl fmt::Debug for Expired {
 pub struct Entry {
     /// The handle of the session.
     pub handle: Handle,
-    /// How long it lives if it is not used. `None`: it does not expire.
+    /// The time left if the session is not used. `None`: it does not expire.
     pub expires_in: Option<Duration>,
 }
 
 impl Entry {
-    /// For stores of one's own.
+    /// Creates an entry, for custom stores.
     pub fn new(handle: Handle, expires_in: Option<Duration>) -> Self {
         Self { handle, expires_in }
     }
@@ -268,15 +279,15 @@ pub struct Belonging {
     pub handle: Handle,
     /// The encoded session.
     pub payload: Bytes,
-    /// How long it lives if it is not used. `None`: it does not expire.
+    /// The time left if the session is not used. `None`: it does not expire.
     pub expires_in: Option<Duration>,
-    /// When the principal got it, in milliseconds since 1970 on the clock of the store. A session has a later time than those that
-    /// its principal got before, even if the clock was set back.
+    /// The time when the principal got the session, in milliseconds since 1970 on the clock of the store. A session has a later
+    /// time than those that its principal got before, even if the clock was set back.
     pub since: u64,
 }
 
 impl Belonging {
-    /// For stores of one's own.
+    /// Creates a session of a principal, for custom stores.
     pub fn new(handle: Handle, payload: impl Into<Bytes>, expires_in: Option<Duration>, since: u64) -> Self {
         Self { handle, payload: payload.into(), expires_in, since }
     }
@@ -292,23 +303,23 @@ impl fmt::Debug for Belonging {
     }
 }
 
-/// Which sessions of a principal [`end`](SessionIndex::end).
+/// The sessions of a principal that [`end`](SessionIndex::end) ends.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Ending<'a> {
-    /// All of them.
+    /// All sessions of the principal.
     All,
-    /// All but this one, which is to be theirs.
+    /// All sessions except this one, which must belong to the principal.
     AllExcept(&'a SessionId),
-    /// The one with this handle, if it is theirs.
+    /// The session with this handle, if it belongs to the principal.
     Only(Handle),
 }
 
 impl Ending<'_> {
-    /// The error of [`AllExcept`](Self::AllExcept) if the session to keep does not belong to the principal.
+    /// Returns the error of [`AllExcept`](Self::AllExcept) if the session to keep does not belong to the principal.
     pub(super) fn not_theirs(operation: &'static str) -> Error {
         Error::new(ErrorKind::Conflict, operation)
-            .with_source("the session to be kept does not belong to the principal (any more)")
+            .with_source("the session to keep does not belong to the principal, or no longer does")
     }
 }
 

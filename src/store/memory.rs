@@ -21,11 +21,14 @@ use super::{
 };
 use crate::{Clock, EndReason, Ended, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
 
-/// Sessions in the memory of this process: the default for development and tests, and enough for a program that is one
-/// process and may forget its sessions when it ends.
+/// A store that keeps sessions in the memory of this process.
 ///
-/// Clones share the sessions. What has expired is removed by the operations that come after, so memory holds what lives
-/// and no more.
+/// It is the default for development and tests. It is enough for a program that is one process and may lose its sessions when
+/// it exits.
+///
+/// Clones share the sessions. Each operation first removes expired sessions, so memory holds only live ones.
+///
+/// # Examples
 ///
 /// ```
 /// use threaded_sessions::{MemorySessionStore, SessionManager};
@@ -42,29 +45,63 @@ pub struct MemorySessionStore {
 }
 
 impl MemorySessionStore {
-    /// An empty store, on the system's clock, without a bound.
+    /// Creates an empty store on the system's clock, without a bound.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The store on this clock. Defaults to the system's.
+    /// Sets the clock. Defaults to the system's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{Clock, MemorySessionStore, SessionManager};
+    ///
+    /// let clock = Clock::manual();
+    /// let store = MemorySessionStore::new().with_clock(clock.clone());
+    /// let sessions = SessionManager::<u32>::builder(store).clock(clock.clone()).build()?;
+    ///
+    /// let mut session = sessions.open(None)?;
+    /// *session = 7;
+    /// let committed = sessions.commit(session)?;
+    /// let id = committed.id().expect("the session is stored");
+    /// clock.advance(Duration::from_secs(8 * 86_400)); // longer than the idle timeout of a week
+    /// assert!(sessions.open_id(id)?.is_none());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Bounds the store to this many sessions. Defaults to no bound.
+    /// Sets the maximum number of sessions. Defaults to no bound.
     ///
-    /// If so many sessions live, [`create`](SessionStore::create) fails with [`ErrorKind::OutOfMemory`], and no session ends.
-    /// Expired sessions that wait for a [reaper](crate::Reaper) count too, but give way: the longest overdue ones are dropped,
-    /// and the reaper does not report them. The store also remembers at most so many renewed ids.
+    /// If the store has that many live sessions, [`create`](SessionStore::create) fails with [`ErrorKind::OutOfMemory`], and no
+    /// session ends. Expired sessions that wait for a [reaper](crate::Reaper) count too, but the store drops the longest
+    /// overdue ones to make room, and the reaper does not report them. The store also remembers at most that many renewed ids.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{ErrorKind, MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new().with_max_sessions(1));
+    /// for expected in [None, Some(ErrorKind::OutOfMemory)] {
+    ///     let mut session = sessions.open(None)?;
+    ///     *session += 1;
+    ///     assert_eq!(sessions.commit(session).err().map(|error| error.kind()), expected);
+    /// }
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
     pub fn with_max_sessions(self, sessions: usize) -> Self {
         sync::lock(&self.sessions).capacity = Some(sessions);
         Self { capacity: Some(sessions), ..self }
     }
 
-    /// Remembers for this long why each session has ended, for [`Session::ended`](crate::Session::ended). Defaults to no reasons.
+    /// Sets for how long the store remembers why each session ended, for [`Session::ended`](crate::Session::ended). Defaults to
+    /// no reasons.
     ///
-    /// It holds for all clones of the store. A bounded store remembers at most as many ends as it may have sessions.
+    /// The setting holds for all clones of the store. A bounded store remembers at most as many ends as it may have sessions.
     pub fn remember_ends(self, time: Duration) -> Self {
         sync::lock(&self.sessions).remember = Some(ttl_millis(time));
         self

@@ -71,7 +71,7 @@ impl KeyPage {
 /// The pages of a [`walk`](super::SessionStore::walk). After an error, the walk is over.
 pub type KeyPages<'a> = Box<dyn Iterator<Item = Result<KeyPage>> + Send + 'a>;
 
-/// How far a long operation is.
+/// The progress of a long operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {

@@ -264,21 +264,21 @@ fn a_manager_whose_settings_cannot_work_is_refused() {
     type Settings = fn(SessionManagerBuilder<u32>) -> SessionManagerBuilder<u32>;
     const TINY: Duration = Duration::from_nanos(999_999);
     let cases: &[(Settings, &str)] = &[
-        (|b| b.idle_timeout(Duration::ZERO), "millisecond"),
-        (|b| b.idle_timeout(TINY), "millisecond"),
-        (|b| b.lifetime(Duration::ZERO), "millisecond"),
-        (|b| b.remember_for(Duration::ZERO), "millisecond"),
-        (|b| b.remember_for(HOUR), "longer than the idle timeout"),
-        (|b| b.idle_timeout(HOUR).remember_for(HOUR), "longer than the idle timeout"),
-        (|b| b.idle_timeout(None).remember_for(HOUR), "longer than the idle timeout"),
-        (|b| b.idle_timeout(HOUR).remember_for(HOUR * 3).lifetime(HOUR * 2), "longer than the lifetime"),
-        (|b| b.touch_every(TINY), "`touch_every` must be at least a millisecond"),
+        (|b| b.idle_timeout(Duration::ZERO), "at least 1 ms"),
+        (|b| b.idle_timeout(TINY), "at least 1 ms"),
+        (|b| b.lifetime(Duration::ZERO), "at least 1 ms"),
+        (|b| b.remember_for(Duration::ZERO), "at least 1 ms"),
+        (|b| b.remember_for(HOUR), "`remember_for` must be longer than `idle_timeout`"),
+        (|b| b.idle_timeout(HOUR).remember_for(HOUR), "must be longer than `idle_timeout`"),
+        (|b| b.idle_timeout(None).remember_for(HOUR), "must be longer than `idle_timeout`"),
+        (|b| b.idle_timeout(HOUR).remember_for(HOUR * 3).lifetime(HOUR * 2), "must not be longer than `lifetime`"),
+        (|b| b.touch_every(TINY), "`touch_every` must be at least 1 ms"),
         (|b| b.idle_timeout(HOUR).touch_every(HOUR + TINY), "must not be longer than `idle_timeout`"),
         (|b| b.anonymous_idle_timeout(HOUR).touch_every(HOUR * 2), "or `anonymous_idle_timeout`"),
         (|b| b.idle_timeout(None).touch_every(HOUR), "needs an `idle_timeout`"),
         (|b| b.touch_on_read(false).touch_every(HOUR), "needs `touch_on_read`"),
-        (|b| b.max_payload(0), "no bytes"),
-        (|b| b.max_per_principal(0), "at least one"),
+        (|b| b.max_payload(0), "greater than 0"),
+        (|b| b.max_per_principal(0), "at least 1"),
         (|b| b.same_site(SameSite::None).secure(false), "SameSite=None"),
         (|b| b.partitioned(true).secure(false), "a Partitioned cookie"),
         (|b| b.cookie_name("__Host-s").secure(false), "__Host-"),
@@ -319,11 +319,11 @@ fn a_manager_whose_settings_cannot_work_is_refused() {
 fn a_reaper_whose_settings_cannot_work_is_refused() {
     let reaper = || SessionManager::<u32>::new(MemorySessionStore::new()).reaper();
     for (settings, words) in [
-        (reaper().resolution(Duration::ZERO), "at least a millisecond"),
-        (reaper().resolution(Duration::from_micros(999)), "at least a millisecond"),
-        (reaper().batch(0), "from 1 to 1000"),
-        (reaper().batch(1001), "from 1 to 1000"),
-        (reaper().batch(usize::MAX), "from 1 to 1000"),
+        (reaper().resolution(Duration::ZERO), "at least 1 ms"),
+        (reaper().resolution(Duration::from_micros(999)), "at least 1 ms"),
+        (reaper().batch(0), "between 1 and 1000"),
+        (reaper().batch(1001), "between 1 and 1000"),
+        (reaper().batch(usize::MAX), "between 1 and 1000"),
     ] {
         let shown = format!("{settings:?}");
         let error = settings.start().expect_err(&shown);

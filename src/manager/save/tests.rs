@@ -48,7 +48,7 @@ impl Scripted {
         let expected = expected.map_or("any", |version| std::str::from_utf8(version.as_bytes()).unwrap());
         let names = Json::<Fields>::new().decode(write.payload).unwrap().data.into_keys().collect::<Vec<_>>().join("+");
         sync::lock(&self.calls).push(format!("{command} {expected} {names}"));
-        match sync::lock(&self.script).pop_front().expect("the script goes on") {
+        match sync::lock(&self.script).pop_front().expect("the script has another reply") {
             Reply::Stored => Saved::Stored(Version::new("stored")),
             Reply::Missing => Saved::Missing,
             Reply::Conflict => Saved::Conflict(self.stored(&[("base", 1), ("theirs", 1)], "theirs")),

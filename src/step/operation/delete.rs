@@ -10,7 +10,7 @@ use crate::step::Values;
 use crate::store::{Bytes, SessionStore};
 use crate::{Handle, Result, SessionId};
 
-/// A delete on its way, or the news that a session was reaped.
+/// A delete on its way through the steps, or the report of a reaped session.
 pub struct DeleteOperation<'a> {
     subject: Subject<'a>,
     reaped: Option<Bytes>,
@@ -32,22 +32,23 @@ impl<'a> DeleteOperation<'a> {
         }
     }
 
-    /// Which session is deleted; `None` for one that was reaped.
+    /// Returns the id of the session; `None` if the session was reaped.
     pub fn id(&self) -> Option<&SessionId> {
         self.subject.id()
     }
 
-    /// The handle of the session.
+    /// Returns the handle of the session.
     pub fn handle(&self) -> Handle {
         self.subject.handle()
     }
 
-    /// Whether the session expired and is gone already. [`Next::delete`](super::Next::delete) then answers its payload.
+    /// Returns `true` if the session expired and is already removed. [`Next::delete`](super::Next::delete) then returns its
+    /// payload.
     pub fn is_reaped(&self) -> bool {
         self.subject.id().is_none()
     }
 
-    /// What steps hand each other.
+    /// Returns the values that steps pass to each other.
     pub fn values(&mut self) -> &mut Values {
         &mut self.values
     }
@@ -80,19 +81,19 @@ impl fmt::Debug for DeleteOperation<'_> {
     }
 }
 
-/// What became of a delete.
+/// The outcome of a delete.
 #[derive(Clone)]
 #[must_use]
 #[non_exhaustive]
 pub struct Deleted {
-    /// Whether there was a session.
+    /// `true` if there was a session.
     pub existed: bool,
-    /// Of a session that was reaped its payload. Without it the application is not told that the session expired.
+    /// The payload of a reaped session. Without it, the application does not get the report that the session expired.
     pub payload: Option<Bytes>,
 }
 
 impl Deleted {
-    /// For steps that delete by means of their own.
+    /// Creates an outcome, for steps that delete without the store.
     pub fn new(existed: bool) -> Self {
         Self { existed, payload: None }
     }

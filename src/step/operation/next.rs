@@ -1,7 +1,7 @@
 //! The rest of a chain of steps, with the store behind it.
 //!
 //! Every step gets a [`Next`] and passes its operation on with it. A payload that comes back is restored by the step that holds
-//! the `Next`, so a step sees each payload in the form that the steps outside it wrote.
+//! the `Next`. So a step sees each payload in the form of the steps outside it.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::step::fenced::FencedStep;
 use crate::store::{Bytes, Found, SessionStore, Stored};
 use crate::{Error, Result};
 
-/// The rest of the chain, and the store behind it. It can be run once.
+/// The rest of the chain, and the store at its end. It can be run once.
 pub struct Next<'a> {
     store: &'a dyn SessionStore,
     /// All steps. The outermost is the last.
@@ -30,7 +30,7 @@ impl<'a> Next<'a> {
     ///
     /// # Errors
     ///
-    /// Those of the steps inside, and of the store. This goes for all operations.
+    /// Returns the errors of the inner steps and of the store, as all operations do.
     pub fn read(self, operation: &mut ReadOperation<'_>) -> Result<Found> {
         let found = match self.rest.split_last() {
             Some((step, rest)) => step.read(operation, self.within(step, rest))?,
@@ -57,7 +57,7 @@ impl<'a> Next<'a> {
         }
     }
 
-    /// Deletes the session, or takes note that it was reaped.
+    /// Deletes the session, or passes on the report that it was reaped.
     pub fn delete(self, operation: &mut DeleteOperation<'_>) -> Result<Deleted> {
         let deleted = match self.rest.split_last() {
             Some((step, rest)) => step.delete(operation, self.within(step, rest))?,

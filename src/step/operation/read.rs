@@ -7,7 +7,7 @@ use crate::step::Values;
 use crate::store::{Found, SessionStore, Touch};
 use crate::{Handle, Result, SessionId};
 
-/// A read on its way.
+/// A read on its way through the steps.
 #[derive(Debug)]
 pub struct ReadOperation<'a> {
     id: SessionId,
@@ -21,27 +21,27 @@ impl<'a> ReadOperation<'a> {
         Self { id: *id, subject: Subject::known(store, id), touch, values: Values::default() }
     }
 
-    /// Which session is read.
+    /// Returns the id of the session.
     pub fn id(&self) -> &SessionId {
         &self.id
     }
 
-    /// The handle of the session.
+    /// Returns the handle of the session.
     pub fn handle(&self) -> Handle {
         self.subject.handle()
     }
 
-    /// What the read does to the deadline.
+    /// Returns the effect of the read on the deadline.
     pub fn touch(&self) -> Touch {
         self.touch
     }
 
-    /// Makes the read do something else to the deadline.
+    /// Sets the effect of the read on the deadline.
     pub fn set_touch(&mut self, touch: Touch) {
         self.touch = touch;
     }
 
-    /// What steps hand each other.
+    /// Returns the values that steps pass to each other.
     pub fn values(&mut self) -> &mut Values {
         &mut self.values
     }

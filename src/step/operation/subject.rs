@@ -21,17 +21,17 @@ impl<'a> Subject<'a> {
         Self { store, id: Some(*id), handle: OnceCell::new() }
     }
 
-    /// A session of which only the handle is known.
+    /// Creates a subject of which only the handle is known.
     pub(in crate::step) fn shown(store: &'a dyn SessionStore, handle: Handle) -> Self {
         Self { store, id: None, handle: OnceCell::from(handle) }
     }
 
-    /// Its id. Sessions that were reaped or listed have only a handle.
+    /// Returns the id of the session; `None` for a session that was reaped or listed, which has only a handle.
     pub fn id(&self) -> Option<&SessionId> {
         self.id.as_ref()
     }
 
-    /// Its handle, the hash of its key.
+    /// Returns the handle of the session, the hash of its key.
     pub fn handle(&self) -> Handle {
         *self.handle.get_or_init(|| {
             let id = self.id.as_ref().expect("without an id there is a handle");

@@ -12,7 +12,7 @@ use crate::step::Values;
 use crate::store::{Bind, Companion, Created, ReadBack, Saved, SessionKey, SessionStore, Stored, Version, Write};
 use crate::{Handle, Result, SessionId};
 
-/// A write on its way.
+/// A write on its way through the steps.
 pub struct WriteOperation<'a> {
     kind: WriteKind,
     target: Target<'a>,
@@ -42,15 +42,15 @@ enum Target<'a> {
 pub enum WriteKind {
     /// A new session.
     Create,
-    /// The same session anew.
+    /// A new payload of the same session.
     Save,
-    /// The same session under a new id.
+    /// A new id of the same session.
     Rotate {
-        /// The id it had.
+        /// The old id.
         from: SessionId,
     },
-    /// The same session anew, from outside its requests: only its handle is known. It keeps its deadline and its owner. See
-    /// [`SessionManager::update_all`](crate::SessionManager::update_all).
+    /// A change of the same session from outside of its requests. Only its handle is known, and it keeps its deadline and its
+    /// owner. See [`SessionManager::update_all`](crate::SessionManager::update_all).
     Change,
 }
 
@@ -69,7 +69,7 @@ impl<'a> WriteOperation<'a> {
         Self { replaced, ..Self::of(kind, Target::Id(*id, expected), Subject::known(store, id), write) }
     }
 
-    /// A change of a session that is known by its name only.
+    /// Creates a change of a session that is known only by its name.
     pub(in crate::step) fn change(
         store: &'a dyn SessionStore,
         key: &'a SessionKey,
@@ -96,7 +96,7 @@ impl<'a> WriteOperation<'a> {
         }
     }
 
-    /// Whether it creates, saves, rotates or changes.
+    /// Returns the kind of the write.
     pub fn kind(&self) -> WriteKind {
         self.kind
     }
@@ -112,41 +112,44 @@ impl<'a> WriteOperation<'a> {
         self.subject.handle()
     }
 
-    /// The payload.
+    /// Returns the payload.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// Writes another payload. Two writes of different payloads must stay different: by its payload a store recognises its
-    /// own earlier success. For the same reason the same should become the same again.
+    /// Sets the payload to write.
+    ///
+    /// Different payloads must stay different, because a store recognises its own earlier success by the payload. For the same
+    /// reason, the same payload must always become the same bytes.
     pub fn set_payload(&mut self, payload: impl Into<Vec<u8>>) {
         self.payload = Cow::Owned(payload.into());
     }
 
-    /// How long the session lives from now on; `None`: it does not expire.
+    /// Returns the time that the session lives from now on; `None` if it does not expire.
     pub fn ttl(&self) -> Option<Duration> {
         self.ttl
     }
 
-    /// Lets the session live this long. A [change](WriteKind::Change) keeps the deadline that the session has.
+    /// Sets the time that the session lives from now on. A [change](WriteKind::Change) keeps the deadline that the session has.
     pub fn set_ttl(&mut self, ttl: impl Into<Option<Duration>>) {
         self.ttl = ttl.into();
     }
 
-    /// Writes a companion with the session, in the same command, if the session is written. It has to be
-    /// [declared](crate::Step::companions). One that is not set stays as it is.
+    /// Sets a companion to write with the session, in the same command, if the session is written.
+    ///
+    /// [Declare](crate::Step::companions) its suffix. A companion that is not set stays as it is.
     pub fn set_companion(&mut self, suffix: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) {
         let companion = Companion::new(suffix, value);
         self.companions.retain(|other| other.suffix != companion.suffix);
         self.companions.push(companion);
     }
 
-    /// What steps hand each other.
+    /// Returns the values that steps pass to each other.
     pub fn values(&mut self) -> &mut Values {
         &mut self.values
     }
 
-    /// The session whose payload is overwritten. In a rotation this session has the old id.
+    /// Returns the session whose payload is overwritten. In a rotation, it has the old id.
     pub(super) fn replaced(&self) -> &Subject<'a> {
         self.replaced.as_ref().unwrap_or(&self.subject)
     }
@@ -192,19 +195,19 @@ impl fmt::Debug for WriteOperation<'_> {
     }
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Written {
-    /// The session is stored, and this is its version now.
+    /// The session is stored, with this new version.
     Stored(Version),
-    /// Not created: another session lives under this id.
+    /// The session was not created, because another live session has this id.
     Taken,
-    /// Neither saved nor rotated: no session lives under this id.
+    /// The session was neither saved nor rotated, because no live session has this id.
     Missing,
-    /// Neither saved nor rotated: the session does not have the expected version but this.
+    /// The session was neither saved nor rotated, because the stored session, given here, has another version than expected.
     Conflict(Stored),
-    /// Not stored: the principal has as many sessions as [`Bind::WithinCap`] allows.
+    /// The session was not stored, because the principal has as many sessions as [`Bind::WithinCap`] allows.
     OverCap,
 }
 

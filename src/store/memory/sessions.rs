@@ -340,7 +340,7 @@ mod tests {
         }
     }
 
-    /// A step: what it does, to which id, with which owner, and a time in seconds.
+    /// A step: its action, its id, its owner, and a time in seconds.
     type Step = (u8, usize, u8, u64);
 
     /// The steps of a run. They are random, and the same each time for the same run.
