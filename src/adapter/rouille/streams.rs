@@ -163,7 +163,7 @@ impl<T> fmt::Debug for Streams<T> {
 /// its events, or drop it if the page only has to know when the session is over. The last event of a session is
 /// `session-ended`, and its data is the [reason](crate::EndReason), such as `ended` or `renewed`. Then the stream ends.
 ///
-/// The stream never counts as use of the session. It does not occupy a thread of the server's pool; it has a thread of its own.
+/// The stream never counts as use of the session. It does not occupy a thread of the server's pool; it has a separate thread.
 ///
 /// In these cases there is no stream, and `accept` is not called:
 ///

@@ -303,7 +303,7 @@ impl Cluster {
             }
             self.check_nodes(operation)?;
             if Instant::now() >= until {
-                let why = "no node of the cluster has told yet who has which slot";
+                let why = "no node of the cluster has sent the slot map yet";
                 return Err(Error::new(ErrorKind::TimedOut, operation).with_source(why));
             }
             thread::sleep(FIRST_SLOT_WAIT);

@@ -39,7 +39,7 @@ enum Step {
 }
 
 impl Step {
-    /// What a refusal of this part means to the connection.
+    /// The effect of an error reply to this part on the connection.
     fn check(self, refusal: RedisError) -> RedisResult<()> {
         match self {
             Self::LogIn => Err(login_refused(refusal)),

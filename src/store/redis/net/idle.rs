@@ -15,14 +15,14 @@ use crate::sync;
 /// How long a connection is idle before it is tested, unless a test sets otherwise. No firewall in use forgets it earlier.
 pub(crate) const IDLE_TIME: Duration = Duration::from_secs(15);
 
-/// What all connections to one server know about idle ones.
+/// The idle times that all connections to one server share.
 pub(crate) struct IdleTest {
     after: Duration,
     /// Connections that were not used since then are suspect.
     suspect_until: Mutex<Option<Instant>>,
 }
 
-/// What to do with a connection at checkout.
+/// The treatment of a connection at checkout.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Use,

@@ -63,7 +63,7 @@ mod by_rustls {
             Self(Some(config))
         }
 
-        /// Whether the program has set a configuration.
+        /// `true` if the program has set a configuration.
         pub(crate) fn is_custom(&self) -> bool {
             self.0.is_some()
         }

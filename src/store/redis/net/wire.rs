@@ -20,7 +20,7 @@ pub(crate) struct Wire {
     parser: Parser,
     /// How many bytes the replies to this exchange have had so far.
     received: usize,
-    /// Whether the parser may hold the beginning of a push after the last reply.
+    /// `true` if the parser may hold the beginning of a push after the last reply.
     has_pushes: bool,
 }
 

@@ -17,11 +17,11 @@ pub(super) struct Kind<'a> {
     pub(super) grace: Duration,
     /// The suffixes of the companions.
     pub(super) suffixes: &'a [String],
-    /// What the scripts note when a session ends.
+    /// The notes that scripts write when a session ends.
     pub(super) ends: Ends,
 }
 
-/// What the scripts of a store note when a session ends. By default, nothing.
+/// The notes that the scripts of a store write when a session ends. By default, nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct Ends {
     /// The command that publishes the end.
