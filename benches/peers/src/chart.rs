@@ -17,14 +17,14 @@ const STYLE: &str = "<style>
 .own { fill: #2f6f9f; }
 .peer { fill: #a9bccb; }
 .one { fill: none; stroke: #c0392b; stroke-dasharray: 4 3; }
-text { fill: #1f2937; }
+text { fill: #1f2937; stroke: #fbfcfe; stroke-width: 3; paint-order: stroke; }
 .cut { fill: none; stroke: #fbfcfe; stroke-width: 4; }
 @media (prefers-color-scheme: dark) {
 .sheet { fill: #161b22; stroke: #30363d; }
 .own { fill: #4a94c9; }
 .peer { fill: #4b5b6d; }
 .one { stroke: #e5735f; }
-text { fill: #e6edf3; }
+text { fill: #e6edf3; stroke: #161b22; }
 .cut { stroke: #161b22; }
 }
 </style>";
@@ -50,9 +50,7 @@ pub(crate) fn draw(report: &Report) -> String {
     );
     let title = "Operations a second, relative to this crate (1.00)";
     text(&mut chart, (16.0, 28.0), "font-size='14' font-weight='bold'", title);
-    let one = LEFT + LONGEST / highest;
-    let _ = writeln!(chart, "{bars}<path class='one' d='M{one:.1} 42V{y}'/>\n</svg>");
-    chart
+    chart + &bars + "</svg>\n"
 }
 
 /// Draws one operation below `y`, and returns where it ends.
@@ -62,6 +60,8 @@ fn group(bars: &mut String, section: &Section, y: f64, scale: f64) -> f64 {
     if section.contended {
         text(bars, (RIGHT, y - 7.0), "text-anchor='end' font-weight='bold'", "increments kept");
     }
+    let (one, bottom) = (LEFT + scale, y + LINE * section.rows.len() as f64);
+    let mut labels = format!("<path class='one' d='M{one:.1} {}V{}'/>\n", y - 2.0, bottom - 2.0);
     for (number, (library, summary)) in section.rows.iter().enumerate() {
         // This crate is the measure, whatever the noise of its own turns is.
         let ratio = if number == 0 { 1.0 } else { summary.ratio.median };
@@ -75,7 +75,7 @@ fn group(bars: &mut String, section: &Section, y: f64, scale: f64) -> f64 {
             let _ = writeln!(bars, "<path class='cut' d='M{x:.1} {:.1}l6 -18'/>", top + 16.0);
         }
         let speed = format!("<tspan font-weight='bold'>{ratio:.2}</tspan>   {}/s", thousands(summary.per_second));
-        text(bars, (LEFT + width + 8.0, middle), "xml:space='preserve'", &speed);
+        text(&mut labels, (LEFT + width + 8.0, middle), "xml:space='preserve'", &speed);
         if section.contended {
             let weight = if summary.kept == 1.0 { "font-weight='bold'" } else { "" };
             let kept = format!("{:.0} %", 100.0 * summary.kept);
@@ -83,6 +83,8 @@ fn group(bars: &mut String, section: &Section, y: f64, scale: f64) -> f64 {
         }
         y += LINE;
     }
+    // Above the bars, so that the line is seen, and with an edge that interrupts the line.
+    bars.push_str(&labels);
     y
 }
 
