@@ -1,4 +1,4 @@
-//! The chart of the README: how much of the floor's throughput is left, at each level.
+//! The chart of `benches/README.md`: how much of the floor's throughput is left, at each level.
 
 use std::fmt::Write;
 

@@ -120,7 +120,7 @@ impl Plan {
 }
 
 /// Carries out each act `each` times, adds the nanoseconds that each time took, and answers how long it took altogether.
-fn batch(acts: Vec<Act<'_>>, each: usize, times: &mut Vec<u32>) -> Duration {
+pub(crate) fn batch(acts: Vec<Act<'_>>, each: usize, times: &mut Vec<u32>) -> Duration {
     let work = |mut act: Act<'_>, ready: &Barrier| {
         let mut times = Vec::with_capacity(each);
         ready.wait();
