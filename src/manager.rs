@@ -30,6 +30,7 @@ mod headers;
 mod principals;
 mod save;
 mod timeouts;
+mod turns;
 mod update;
 mod update_all;
 
@@ -45,6 +46,7 @@ pub(crate) use self::load::Peeked;
 pub use self::principals::BoundSession;
 pub(crate) use self::save::Changes;
 pub(crate) use self::timeouts::Timeouts;
+use self::turns::Turns;
 pub use self::update::SignIn;
 pub use self::update_all::UpdatedAll;
 #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
@@ -106,6 +108,7 @@ struct Inner<T> {
     max_per_principal: Option<u32>,
     on_cap: OnCap,
     bounded: Bounded,
+    turns: Turns,
     observers: Observers,
     #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     error_pages: ErrorPages,

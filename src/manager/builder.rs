@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bounded::Bounded;
+use super::turns::Turns;
 use super::{Inner, SessionManager};
 #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
 use crate::adapter::{ErrorPage, ErrorPages, Failure};
@@ -233,6 +234,7 @@ impl<T: 'static> Inner<T> {
             max_per_principal: None,
             on_cap: OnCap::EndOldest,
             bounded: Bounded::default(),
+            turns: Turns::new(),
             observers: Observers::default(),
             #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
             error_pages: ErrorPages::default(),

@@ -144,7 +144,7 @@ impl<T: 'static> Inner<T> {
         conflicts: &mut u32,
     ) -> Result<SaveOutcome> {
         let is_blind = save.expected.is_none();
-        let mut backoff = Backoff::new();
+        let (mut backoff, mut turn) = (Backoff::new(), None);
         loop {
             let theirs = match self.attempt(session, &save, is_blind)? {
                 Attempt::Done(outcome) => return Ok(outcome),
@@ -158,7 +158,12 @@ impl<T: 'static> Inner<T> {
             if save.merges == Merges::Bookkeeping && !self.is_bookkeeping(session, &save, &stored) {
                 return Ok(SaveOutcome::Conflict);
             }
-            backoff.wait()?;
+            // After the first conflict it is the turn that is waited for. The second one is expected: the threads before this one have
+            // stored other versions.
+            turn = turn.or_else(|| self.turns.take(&save.id));
+            if turn.is_none() || *conflicts > 2 {
+                backoff.wait()?;
+            }
             self.merge_with(session, &save, &theirs.payload, stored)?;
             save.payload = Cow::Owned(next_payload(session)?);
             save.expected = Some(theirs.version);
