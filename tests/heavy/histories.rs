@@ -1,4 +1,4 @@
-//! Every short history of operations does to a store in Redis what a simple model says.
+//! Compares every short history of operations on a store in Redis with a simple model.
 //!
 //! `scripts/proof` sets `PROOF` to a seed. Then all histories of four operations run one by one, those of five operations run
 //! merged, and a million random ones have five to eight operations. Without it, the histories of four operations run merged:

@@ -1,7 +1,7 @@
-//! Runs histories on a store and on the model, and compares every answer and every final state.
+//! Runs histories on a store and on the model, and compares every result and every final state.
 //!
-//! `histories.rs` calls it. The invariant: each history that counts was carried out, or ends in the state of another one that was,
-//! and continues as that one does.
+//! `histories.rs` calls it. The invariant: each counted history was carried out, or continues from a state in which another history
+//! has ended.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use crate::operations::{Operation, enabled};
 use crate::random::Random;
 use crate::state::State;
 
-/// What was done.
+/// The size of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) histories: u64,

@@ -254,7 +254,7 @@ impl Ground {
     }
 }
 
-/// What `look.lua` returns of an empty server.
+/// The result of `look.lua` for an empty server.
 pub(crate) const EMPTY: &str = "[0]";
 
 fn now() -> u64 {

@@ -1,8 +1,8 @@
-//! The model: what every operation should answer, and what should be stored afterwards.
+//! The model: the expected result of every operation, and the expected state afterwards.
 //!
-//! `explore.rs` runs it next to a store. The invariant: it follows the contract of stores and indexes alone, and knows no command
-//! of Redis. One rule is about a store of which Redis drops data: entries of a dropped session stay in the index and with
-//! the owner until an operation meets them.
+//! `explore.rs` runs it next to a store. The invariant: it knows no command of Redis. Most rules are those of the contract. Two are
+//! rules of the Redis store, taken from its scripts: entries of a session that Redis dropped stay in the index and with the owner
+//! until an operation meets them, and an expired session loses its owner if an operation tries to end it.
 
 use threaded_sessions::store::Verified;
 
@@ -32,7 +32,7 @@ pub(crate) struct Kind {
     pub(crate) cap: Cap,
 }
 
-/// What happens to a second session of a principal.
+/// The effect of a second login of a principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Cap {
     None,
@@ -40,7 +40,7 @@ pub(crate) enum Cap {
     RefusesTheSecond,
 }
 
-/// What an operation answers. Payloads are numbers here, TTLs are hours.
+/// The result of an operation. Payloads are numbers here, TTLs are hours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done,
@@ -112,7 +112,7 @@ pub(crate) enum Stage {
     Dropped,
 }
 
-/// What a write does to the owner.
+/// The effect of a write on the owner.
 #[derive(Clone, Copy)]
 enum Bind {
     Keep,
@@ -406,7 +406,7 @@ impl Model {
         Answer::Verified(verified)
     }
 
-    /// The model with payloads and times numbered in their order: equal if all later answers are the same.
+    /// The model with payloads and times numbered in their order: equal if all later results are the same.
     pub(crate) fn canonical(&self) -> Self {
         let mut model = self.clone();
         let (mut payloads, mut times) = (Vec::new(), Vec::new());
@@ -417,7 +417,8 @@ impl Model {
                 times.extend(record.owner.map(|(_, time)| time));
             }
         }
-        (payloads.sort_unstable(), times.sort_unstable());
+        payloads.sort_unstable();
+        times.sort_unstable();
         payloads.dedup();
         let rank = |all: &[u32], number: u32| all.binary_search(&number).expect("it was collected") as u32;
         for slot in &mut model.slots {

@@ -1,6 +1,6 @@
 //! The operations of a history, and which of them can come next.
 //!
-//! `explore.rs` enumerates them, `model.rs` predicts their answers, `ground.rs` carries them out. The invariant: two histories that
+//! `explore.rs` enumerates them, `model.rs` predicts their results, `ground.rs` carries them out. The invariant: two histories that
 //! differ only in the names of clients, sessions or principals are one history here.
 //!
 //! A client is the version that it expects: the only thing that a store gets from one client and not from another. With three
@@ -46,7 +46,7 @@ pub(crate) enum Act {
     /// A rotation, with the current version, that changes the owner.
     Login(Principal),
     End(Principal),
-    /// The next TTL of the session passes: that of the session, then that of its data, then that of the tombstone.
+    /// The next TTL passes: first the session's, then the data's, then the tombstone's.
     Expire,
 }
 

@@ -21,7 +21,7 @@ type Id = (usize, usize);
 pub(crate) struct State {
     /// Payload and whole hours left: `Some(0)` if the session expired, `None` if it has no TTL.
     sessions: BTreeMap<Id, (u32, Option<u64>)>,
-    /// The payloads with which companions were written, whose deadline is that of the session.
+    /// The payloads with which companions were written. A companion has the deadline of its session.
     companions: BTreeMap<Id, u32>,
     /// The entries of the index that are no more than a 64th of the TTL away from the deadline of the session.
     index: BTreeSet<Id>,
@@ -169,7 +169,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// Whether an entry of the index has the deadline of the session, or one that has passed if there is no session.
+    /// Returns `true` if an entry of the index has the deadline of its session. Without a session, the deadline must have passed.
     fn is_exact(&self, key: &str, score: &str) -> bool {
         let score: f64 = score.parse().unwrap();
         match self.deadlines.get(key) {
