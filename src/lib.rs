@@ -295,6 +295,8 @@ pub use self::step::{Step, StepStore};
 #[doc(inline)]
 pub use self::store::SessionStore;
 pub use self::store::memory::MemorySessionStore;
+#[cfg(feature = "near-cache")]
+pub use self::store::redis::NearCache;
 pub use self::store::redis::{
     Credentials, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder,
     RedisWarning,

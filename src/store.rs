@@ -293,6 +293,26 @@ pub struct Health {
     pub repeated: u64,
     /// Operations that failed.
     pub failed: u64,
+    /// How the [near cache](crate::near_cache) is doing, if the store has one.
+    pub near_cache: Option<NearCacheHealth>,
+}
+
+/// How a near cache is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NearCacheHealth {
+    /// Reads that were served by the cache.
+    pub hits: u64,
+    /// Reads that went to Redis.
+    pub misses: u64,
+    /// Entries that Redis announced as changed.
+    pub invalidations: u64,
+    /// Sessions that the cache has now.
+    pub entries: u64,
+    /// How long the cache has been out of service, or `None` if it serves. While it is out of service, reads go to Redis. In
+    /// JSON it is in milliseconds.
+    #[serde(serialize_with = "serialize::optional_duration")]
+    pub out_of_service_for: Option<Duration>,
 }
 
 impl Health {
