@@ -139,6 +139,12 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         dead
     }
 
+    /// Drops what the process keeps of these sessions, so that the next read of each asks where it is stored. By default, it does
+    /// nothing, because only the Redis store keeps sessions, in its [near cache](crate::near_cache).
+    fn forget(&self, ids: &[SessionId]) {
+        let _ = ids;
+    }
+
     /// Replaces payload and deadline of a session that lives and, if a version is expected, has that version.
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
 
@@ -440,7 +446,8 @@ pub enum Touch {
     No,
     /// Nothing, and every store returns the time left. With `No`, the plain Redis store saves the command for it.
     Peek,
-    /// The session now lives this long, longer or shorter than before. A session that does not expire, now does.
+    /// The session now lives this long, longer or shorter than before. A session that does not expire, now does. A store with a
+    /// [near cache](crate::near_cache) may let it live up to a 64th longer.
     Set(Duration),
     /// The session now lives at least this long: a deadline that is further away stays, and a session that does not expire
     /// goes on not expiring.
@@ -592,6 +599,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
                 Err(Error::misconfigured(operation::KEEP_COMPANIONS, why))
             }
         }
+    }
+
+    fn forget(&self, ids: &[SessionId]) {
+        (**self).forget(ids);
     }
 
     fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {

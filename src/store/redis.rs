@@ -182,6 +182,10 @@ impl SessionStore for RedisSessionStore {
         }
     }
 
+    fn forget(&self, ids: &[SessionId]) {
+        ids.iter().for_each(|id| self.near.forget(&self.keys.session(id)));
+    }
+
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let key = self.keys.session(id);
         let _near = self.near.writes([Some(&key), None], write.bind);

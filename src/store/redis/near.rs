@@ -93,6 +93,14 @@ impl Door {
         let _ = key;
     }
 
+    /// Returns the reason why the server or the user cannot serve a cache, if there is a cache and a reason.
+    pub(super) fn check(&self) -> Option<String> {
+        #[cfg(feature = "near-cache")]
+        return self.cache().and_then(Cache::check);
+        #[cfg(not(feature = "near-cache"))]
+        None
+    }
+
     /// Returns the figures of the cache, if there is one.
     pub(super) fn health(&self) -> Option<NearCacheHealth> {
         #[cfg(feature = "near-cache")]

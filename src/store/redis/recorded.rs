@@ -10,9 +10,9 @@ use redis::Value;
 use super::RedisSessionStore;
 use super::keys::KeyMapper;
 use super::marker::Marker;
+use super::near::Door;
 use super::net::address::Address;
 use super::net::error::Effect;
-use super::near::Door;
 use super::net::pool::To;
 use crate::{Error, ErrorKind, Result, operation};
 

@@ -5,14 +5,16 @@
 //! Invariant: a read that begins after a write of this process returned never gets the session as it was before that write. In
 //! a child of the process the cache is out of service, and no lock of it is taken.
 
+use std::io;
 use std::mem;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
-use std::io;
 
 use super::super::net::connector::RedisConnectionManager;
+use super::super::net::error::Cause;
+use super::super::net::tracking::Tracking;
 use super::super::version::version_of;
 use super::entries::{Entries, Fill};
 use super::lease::Lease;
@@ -155,6 +157,11 @@ impl Cache {
             entries: self.entries.len() as u64,
             out_of_service_for: self.lease.lapsed_for(),
         }
+    }
+
+    /// Returns the reason why the server or the user cannot serve a cache, if there is one.
+    pub(super) fn check(&self) -> Option<String> {
+        Tracking::open(&self.manager).err().map(|error| Cause::of(&error).to_string())
     }
 
     /// Takes the requests that wait.

@@ -102,10 +102,18 @@ fn run(cache: &Cache) {
 
 /// A reply that is to come.
 enum Expected {
-    Pong { sent: Instant, settled: Option<SyncSender<()>> },
+    Pong {
+        sent: Instant,
+        settled: Option<SyncSender<()>>,
+    },
     /// The beginning of the payload, or all of it.
-    Payload { sent: Instant },
-    TimeLeft { sent: Instant, fill: Fill },
+    Payload {
+        sent: Instant,
+    },
+    TimeLeft {
+        sent: Instant,
+        fill: Fill,
+    },
 }
 
 /// One connection, and what is expected on it.

@@ -44,7 +44,9 @@ impl Touch {
     /// Returns the time left as the caller of the touch expects it, without the slack.
     pub(super) fn reported(self, left: Option<Duration>) -> Option<Duration> {
         match self {
-            Self::Set(ttl) | Self::Extend(ttl) => left.map(|left| if left <= with_slack(ttl) { left.min(exact(ttl)) } else { left }),
+            Self::Set(ttl) | Self::Extend(ttl) => {
+                left.map(|left| if left <= with_slack(ttl) { left.min(exact(ttl)) } else { left })
+            }
             _ => left,
         }
     }

@@ -174,14 +174,18 @@ mod tests {
     #[test]
     fn value_ends_when_it_is_complete() {
         let announced = b">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$3\r\nb\r\n\r\n";
-        for value in [&announced[..], b">2\r\n$10\r\ninvalidate\r\n_\r\n", b"+PONG\r\n", b":-1\r\n", b"$-1\r\n", b"$0\r\n\r\n"] {
+        for value in
+            [&announced[..], b">2\r\n$10\r\ninvalidate\r\n_\r\n", b"+PONG\r\n", b":-1\r\n", b"$-1\r\n", b"$0\r\n\r\n"]
+        {
             let followed = [value, b"+PONG\r\n"].concat();
             for end in 0..value.len() {
                 assert_eq!(end_of_value(&followed[..end], 0, DEPTH_MAX).unwrap(), None, "{end}");
             }
             assert_eq!(end_of_value(&followed, 0, DEPTH_MAX).unwrap(), Some(value.len()));
         }
-        for malformed in [&b"PONG\r\n"[..], b"$x\r\n", b"$-2\r\n", b"$99999999999\r\n", b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n"] {
+        for malformed in
+            [&b"PONG\r\n"[..], b"$x\r\n", b"$-2\r\n", b"$99999999999\r\n", b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n"]
+        {
             assert!(end_of_value(malformed, 0, DEPTH_MAX).is_err(), "{malformed:?}");
         }
     }
