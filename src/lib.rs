@@ -129,6 +129,7 @@
 //! | run it: metrics, logs, keys, Redis's settings, deploys | [`operating`] |
 //! | run it on one server, Sentinel or a cluster, over TLS | [`topologies`] |
 //! | know what happens when Redis is slow, away, restarted or demoted | [`outages`] |
+//! | read hot sessions without a command | [`near_cache`] |
 //! | see it measured by OWASP, requirement by requirement | [`security`] |
 //! | move from rrss or ring-redis-session | [`migrating`] |
 //! | know what others can that this crate cannot, and the reverse | [`comparison`] |
@@ -146,6 +147,7 @@
 //! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their orderly end |
 //! | `testing` | the module `testing`: a browser that keeps cookies, for the tests of applications |
 //! | `metrics` | `observer::MetricsObserver`, which feeds the recorder of the `metrics` crate |
+//! | `near-cache` | `NearCache`, a copy of hot sessions in the process |
 //! | `msgpack` | `MessagePack`, a codec beside [`Json`] |
 //! | `encryption` | `step::Encrypted`, a step that encrypts payloads |
 //! | `tls-rustls` | Redis over TLS, trusting the system's certificate authorities |
@@ -227,6 +229,7 @@ guides! {
     comparison: "../docs/comparison.md",
     design: "../docs/design.md",
     migrating: "../docs/migrating.md",
+    near_cache: "../docs/near-cache.md",
     operating: "../docs/operating.md",
     outages: "../docs/outages.md",
     security: "../docs/security.md",

@@ -486,9 +486,9 @@ fn cache_keeps_to_its_bytes() {
         let id = create(&store, 100 + revision);
         (0..5).for_each(|_| assert!(read(&store, &id).is_some()));
     }
-    // An entry takes about 350 bytes.
+    // An entry takes more than 300 bytes.
     sleep(SOON);
-    assert!((1..=60).contains(&health(&store).entries), "{:?}", health(&store));
+    assert!((1..=70).contains(&health(&store).entries), "{:?}", health(&store));
 }
 
 #[test]
