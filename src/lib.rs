@@ -129,6 +129,7 @@
 //! | operate a program: metrics, logs, keys, Redis's settings, deploys | [`operating`] |
 //! | use one server, Sentinel or a cluster, with or without TLS | [`topologies`] |
 //! | learn what happens when Redis is slow, unreachable, restarted or demoted | [`outages`] |
+//! | read hot sessions without a command | [`near_cache`] |
 //! | check the requirements of OWASP one by one | [`security`] |
 //! | move from rrss or ring-redis-session | [`migrating`] |
 //! | compare this crate with others | [`comparison`] |
@@ -146,6 +147,7 @@
 //! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their clean shutdown |
 //! | `testing` | the module `testing`: a browser that keeps cookies, for the tests of applications |
 //! | `metrics` | `observer::MetricsObserver`, which feeds the recorder of the `metrics` crate |
+//! | `near-cache` | `NearCache`, a copy of hot sessions in the process |
 //! | `msgpack` | `MessagePack`, a codec in addition to [`Json`] |
 //! | `encryption` | `step::Encrypted`, a step that encrypts payloads |
 //! | `tls-rustls` | Redis over TLS, trusting the system's certificate authorities |
@@ -232,6 +234,7 @@ guides! {
     comparison [] "../docs/comparison.md"
     design [] "../docs/design.md"
     migrating [] "../docs/migrating.md"
+    near_cache ["near-cache"] "../docs/near-cache.md"
     operating [] "../docs/operating.md"
     outages [] "../docs/outages.md"
     recipes ["clap", "rouille", "testing"] "../docs/recipes.md"
@@ -293,6 +296,8 @@ pub use self::step::{Step, StepStore};
 #[doc(inline)]
 pub use self::store::SessionStore;
 pub use self::store::memory::MemorySessionStore;
+#[cfg(feature = "near-cache")]
+pub use self::store::redis::NearCache;
 pub use self::store::redis::{
     Credentials, RedisConnection, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder,
     RedisWarning,

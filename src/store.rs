@@ -139,6 +139,12 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         dead
     }
 
+    /// Drops what the process keeps of these sessions, so that the next read of each asks where it is stored. By default, it does
+    /// nothing, because only the Redis store keeps sessions, in its [near cache](crate::near_cache).
+    fn forget(&self, ids: &[SessionId]) {
+        let _ = ids;
+    }
+
     /// Replaces payload and deadline of a live session, if it has the expected version or no version is expected.
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
 
@@ -301,6 +307,26 @@ pub struct Health {
     pub repeated: u64,
     /// The number of operations that failed.
     pub failed: u64,
+    /// The figures of the [near cache](crate::near_cache), if the store has one.
+    pub near_cache: Option<NearCacheHealth>,
+}
+
+/// The figures of a near cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NearCacheHealth {
+    /// Reads that were served by the cache.
+    pub hits: u64,
+    /// Reads that went to Redis.
+    pub misses: u64,
+    /// Entries that Redis announced as changed.
+    pub invalidations: u64,
+    /// Sessions that the cache has now.
+    pub entries: u64,
+    /// How long the cache has been out of service, or `None` if it serves. While it is out of service, reads go to Redis. In
+    /// JSON it is in milliseconds.
+    #[serde(serialize_with = "serialize::optional_duration")]
+    pub out_of_service_for: Option<Duration>,
 }
 
 impl Health {
@@ -432,6 +458,8 @@ pub enum Touch {
     /// command that reads it.
     Peek,
     /// Sets the time left, whether the session had more or less before. A session that did not expire now does.
+    ///
+    /// A store with a [near cache](crate::near_cache) may let the session live up to a 64th longer.
     Set(Duration),
     /// Raises the time left to at least this value. A later deadline stays, and a session that does not expire still does not.
     Extend(Duration),
@@ -586,6 +614,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
                 Err(Error::misconfigured(operation::KEEP_COMPANIONS, why))
             }
         }
+    }
+
+    fn forget(&self, ids: &[SessionId]) {
+        (**self).forget(ids);
     }
 
     fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {

@@ -68,7 +68,7 @@ pub(super) fn the_index_lists_what_lives(tested: &Tested<'_>) {
         let own = |entry: &Entry| order.contains(&entry.handle) || gone.contains(&entry.handle);
         let hours = |left: Duration| left.as_secs_f64() / HOUR.as_secs_f64();
         let listed = ok(index.page(0, usize::MAX)).into_iter().filter(own);
-        listed.map(|entry| (entry.handle, entry.expires_in.map(|left| hours(left).ceil() as u32))).collect()
+        listed.map(|entry| (entry.handle, entry.expires_in.map(|left| hours(left).round() as u32))).collect()
     });
 }
 

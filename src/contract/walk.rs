@@ -44,7 +44,7 @@ pub(super) fn a_walk_finds_what_lives_once(tested: &Tested<'_>) {
     expire(store, &[expired], wait);
 
     let own = [one, two, old, deleted, expired, new, for_ever].map(|id| store.handle(&id));
-    let hours = |session: &SessionInfo| session.expires_in.map(|left| (left.as_secs_f64() / 3600.0).ceil() as u32);
+    let hours = |session: &SessionInfo| session.expires_in.map(|left| (left.as_secs_f64() / 3600.0).round() as u32);
     let expected: [Vec<Option<u32>>; 7] =
         [vec![Some(4)], vec![Some(2)], vec![], vec![], vec![], vec![Some(3)], vec![None]];
     // Twice, because a walk must move no deadline.

@@ -82,6 +82,35 @@ impl<T: 'static> SessionManager<T> {
         self.0.open(&self.0.cookie.candidates(cookie_headers), Purpose::Use)
     }
 
+    /// Opens the session of a request past the [near cache](crate::near_cache), if the store has one.
+    ///
+    /// Use it for routes that must not miss a logout or a change in another process: payments, changes of a password, the pages
+    /// of administrators. The read asks Redis, and costs as much as without a cache. In all other respects it works like
+    /// [`open`](Self::open).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use threaded_sessions::{MemorySessionStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    /// let session = sessions.open_fresh(None)?; // what the request has in its Cookie header
+    /// assert!(session.is_new());
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`open`](Self::open).
+    pub fn open_fresh<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
+    where
+        T: Default,
+    {
+        let ids = self.0.cookie.candidates(cookie_headers);
+        self.0.store.forget(&ids);
+        self.0.open(&ids, Purpose::Use)
+    }
+
     /// Opens the session of a request without using it: no deadline moves, and nothing is stored or deleted.
     ///
     /// Use it for requests that a page sends by itself, such as polls. With [`open`](Self::open), they would keep a session alive

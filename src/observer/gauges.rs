@@ -49,6 +49,13 @@ impl Gauges {
         for (result, commands) in results {
             visit(&metric::COMMANDS, vec![("result", result)], commands as f64);
         }
+        if let Some(near) = &health.near_cache {
+            visit(&metric::NEAR_READS, vec![("result", "hit")], near.hits as f64);
+            visit(&metric::NEAR_READS, vec![("result", "miss")], near.misses as f64);
+            visit(&metric::NEAR_INVALIDATIONS, vec![], near.invalidations as f64);
+            visit(&metric::NEAR_ENTRIES, vec![], near.entries as f64);
+            visit(&metric::NEAR_OUT, vec![], near.out_of_service_for.unwrap_or_default().as_secs_f64());
+        }
         if let Some(live) = self.live {
             visit(&metric::LIVE, vec![], live as f64);
         }

@@ -75,6 +75,14 @@ metrics! {
         "How long the store has been failing, 0 if it works.";
     COMMANDS: Kind::Counter, "threaded_sessions_store_commands_total",
         "Commands, by result: answered, answered at the second attempt, or failed.";
+    NEAR_READS: Kind::Counter, "threaded_sessions_near_cache_reads_total",
+        "Reads of sessions, by where the near cache got them: in the process (hit) or in Redis (miss).";
+    NEAR_INVALIDATIONS: Kind::Counter, "threaded_sessions_near_cache_invalidations_total",
+        "Entries of the near cache that Redis announced as changed.";
+    NEAR_ENTRIES: Kind::Gauge, "threaded_sessions_near_cache_entries",
+        "Sessions in the near cache.";
+    NEAR_OUT: Kind::Gauge, "threaded_sessions_near_cache_out_of_service_seconds",
+        "How long the near cache has been out of service, 0 if it serves.";
     LIVE: Kind::Gauge, "threaded_sessions_live",
         "Live sessions, as the index has them.";
     REAPER_ROUNDS: Kind::Counter, "threaded_sessions_reaper_rounds_total",

@@ -122,6 +122,10 @@ impl SessionStore for ObservedStore {
         (position, found)
     }
 
+    fn forget(&self, ids: &[SessionId]) {
+        self.store.forget(ids);
+    }
+
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let bytes = write.payload.len();
         let save = || self.store.save(id, write, expected);

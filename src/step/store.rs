@@ -112,6 +112,10 @@ impl<S: SessionStore> SessionStore for StepStore<S> {
         self.chain().read(&mut ReadOperation::new(&self.store, id, touch))
     }
 
+    fn forget(&self, ids: &[SessionId]) {
+        self.store.forget(ids);
+    }
+
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let mut operation = WriteOperation::new(&self.store, WriteKind::Save, id, write, expected);
         saved(operation::SAVE, self.chain().write(&mut operation)?)

@@ -11,6 +11,7 @@ mod first;
 mod index;
 mod keys;
 mod marker;
+mod near;
 mod net;
 mod owned;
 mod reason;
@@ -36,6 +37,9 @@ pub use self::builder::RedisSessionStoreBuilder;
 pub use self::check::RedisWarning;
 use self::keys::Keys;
 use self::marker::ForeignKeys;
+use self::near::Door;
+#[cfg(feature = "near-cache")]
+pub use self::near::NearCache;
 pub use self::net::connection::RedisConnection;
 pub use self::net::connector::RedisConnectionManager;
 #[cfg(feature = "clap")]
@@ -93,6 +97,7 @@ pub struct RedisSessionStore {
     companions: Vec<String>,
     foreign_keys: Arc<ForeignKeys>,
     ends: Ends,
+    near: Door,
 }
 
 impl RedisSessionStore {
@@ -130,9 +135,9 @@ impl RedisSessionStore {
         self.keys.session(id)
     }
 
-    fn new(pool: RedisPool, keys: Keys, expiring: bool, ends: Ends) -> Self {
+    fn new(pool: RedisPool, keys: Keys, expiring: bool, ends: Ends, near: Door) -> Self {
         let scripts = Arc::new(Scripts::new(grace(expiring), &[], ends));
-        Self { pool, keys, scripts, expiring, companions: Vec::new(), foreign_keys: Arc::default(), ends }
+        Self { pool, keys, scripts, expiring, companions: Vec::new(), foreign_keys: Arc::default(), ends, near }
     }
 }
 
@@ -147,6 +152,7 @@ impl SessionStore for RedisSessionStore {
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
         let key = self.keys.session(id);
+        let _near = self.near.writes([Some(&key), None], write.bind);
         if self.single_command() && write.single_command() {
             single::create(self, &key, write)
         } else {
@@ -176,8 +182,13 @@ impl SessionStore for RedisSessionStore {
         }
     }
 
+    fn forget(&self, ids: &[SessionId]) {
+        ids.iter().for_each(|id| self.near.forget(&self.keys.session(id)));
+    }
+
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
         let key = self.keys.session(id);
+        let _near = self.near.writes([Some(&key), None], write.bind);
         if expected.is_none() && self.single_command() && write.single_command() {
             single::save(self, &key, write)
         } else {
@@ -196,11 +207,13 @@ impl SessionStore for RedisSessionStore {
             return Err(Error::misconfigured(operation::ROTATE, why));
         }
         let keys = [&*old_key, &*new_key, &*self.keys.tombstone(&old_key)];
+        let _near = self.near.writes([Some(&old_key), Some(&new_key)], write.bind);
         scripted::rotate(self, old, keys, write, expected)
     }
 
     fn delete(&self, id: &SessionId) -> Result<bool> {
         let key = self.keys.session(id);
+        let _near = self.near.forgets(&key);
         let deleted = if self.single_command() && !self.ends.are_noted() {
             single::delete(self, &key)?
         } else {
@@ -258,7 +271,7 @@ impl SessionStore for RedisSessionStore {
     }
 
     fn health(&self) -> Health {
-        self.pool.health()
+        Health { near_cache: self.near.health(), ..self.pool.health() }
     }
 
     fn observe(&self, observer: &Arc<dyn Observer>) {
@@ -289,6 +302,10 @@ impl RedisSessionStore {
 
     /// Reads a session, and moves its deadline if asked to. Returns `None` if the key has no live session.
     fn read_live(&self, id: &SessionId, key: &str, touch: Touch) -> Result<Option<Stored>> {
+        self.near.read(key, touch, |touch| self.read_from_redis(id, key, touch))
+    }
+
+    fn read_from_redis(&self, id: &SessionId, key: &str, touch: Touch) -> Result<Option<Stored>> {
         match touch {
             Touch::No => self.read_untouched(operation::READ, key),
             Touch::Peek => scripted::get(self, operation::READ, key),

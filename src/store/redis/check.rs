@@ -44,6 +44,9 @@ pub enum RedisWarning {
     /// The user may not publish on this channel, or may not subscribe to it. So [listeners](crate::Listener) miss sessions that
     /// end.
     Unannounced(String),
+    /// The server, or the rights of the user, do not allow a [near cache](crate::near_cache), for this reason. All reads go to
+    /// Redis.
+    Untracked(String),
 }
 
 impl fmt::Display for RedisWarning {
@@ -66,6 +69,7 @@ impl fmt::Display for RedisWarning {
                 f,
                 "the user may not publish or subscribe on the channel {channel:?}: listeners do not notice that sessions end"
             ),
+            Self::Untracked(why) => write!(f, "the near cache stays out of service, so all reads go to Redis: {why}"),
             Self::Unmarked(key) => write!(
                 f,
                 "the user may not write {key:?}: the check cannot find out whether another kind of store uses the prefix"
@@ -110,6 +114,7 @@ impl RedisSessionStore {
         self.rehearse()?;
         warnings.extend(self.check_index()?);
         warnings.extend(self.check_channels()?);
+        warnings.extend(self.near.check().map(RedisWarning::Untracked));
         // Most nodes of a cluster have the same settings, and so the same warning.
         warnings.dedup();
         Ok(warnings)

@@ -93,6 +93,7 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
+        let _near = self.near.settles();
         let partitions = 0..self.keys.partitions();
         let in_each = |mut partitions: Range<u32>| {
             partitions.try_fold(0, |sum, partition| Ok(sum + self.end_in(partition, principal, "all", "")?))
@@ -117,6 +118,7 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn end_everybody_with(&self, on_progress: &mut OnProgress<'_>) -> Result<EndedAll> {
+        let _near = self.near.settles();
         let (mut all, mut progress) = (EndedAll::default(), self.index_total(operation::END_ALL_SESSIONS)?);
         for partition in 0..self.keys.partitions() {
             let mut looked_at = |entries| {
@@ -134,6 +136,7 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
+        let _near = self.near.settles();
         verify::run(self, options)
     }
 }

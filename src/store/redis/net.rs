@@ -26,6 +26,8 @@ pub(super) mod server;
 pub(super) mod slots;
 mod stream;
 pub(super) mod subscription;
-mod threads;
+pub(super) mod threads;
 pub(super) mod tls;
+#[cfg(feature = "near-cache")]
+pub(super) mod tracking;
 mod wire;

@@ -49,6 +49,7 @@ pub(super) fn change(
     expected: &Version,
 ) -> Result<Saved> {
     let key = text(key)?;
+    let _near = store.near.forgets(key);
     let mut args = write_args(store, Write { ttl: None, ..write })?;
     args.extend(compare_args(Some(expected)));
     let answer = store.pool.call(operation::UPDATE_ALL, Effect::Writes, To::Key(key), |connection| {

@@ -10,6 +10,7 @@ use redis::Value;
 use super::RedisSessionStore;
 use super::keys::KeyMapper;
 use super::marker::Marker;
+use super::near::Door;
 use super::net::address::Address;
 use super::net::error::Effect;
 use super::net::pool::To;
@@ -59,7 +60,7 @@ impl RedisSessionStore {
     pub(crate) fn of_kind(&self, kind: RecordedKind) -> Result<Self> {
         let mapper = if kind.hashed_keys { KeyMapper::Hashed } else { KeyMapper::Plain };
         let keys = self.keys.of_kind(mapper, kind.partitions, self.pool.is_cluster())?;
-        Ok(Self::new(self.pool.clone(), keys, kind.is_expiring, self.ends))
+        Ok(Self::new(self.pool.clone(), keys, kind.is_expiring, self.ends, Door::default()))
     }
 
     /// Returns the key that records the kind of the store.

@@ -176,6 +176,8 @@ fn snapshot(store: &RedisSessionStore, key: &SessionKey, payload: Value, left: V
 
 /// Ends sessions, and returns how many were live.
 pub(super) fn end(store: &RedisSessionStore, keys: &[SessionKey]) -> Result<u64> {
+    let names: Vec<&str> = keys.iter().filter_map(|key| text(key).ok()).collect();
+    let _near: Vec<_> = names.iter().map(|name| store.near.forgets(name)).collect();
     if store.expiring || store.ends.are_noted() {
         return keys.iter().try_fold(0, |ended, key| Ok(ended + end_by_script(store, key)?));
     }

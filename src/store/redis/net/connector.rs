@@ -292,14 +292,29 @@ impl RedisConnectionManager {
     ///
     /// It speaks RESP2 whatever the pool speaks, because replies and messages have one form then.
     pub(crate) fn open_subscriber(&self) -> RedisResult<(Stream, u64)> {
+        let (wire, generation) = self.open_outside_pool(ProtocolVersion::RESP2)?;
+        Ok((wire.into_stream(), generation))
+    }
+
+    /// Opens a connection outside the pool on which the server announces changes, and returns the generation that it belongs to.
+    ///
+    /// It speaks RESP3 whatever the pool speaks, because RESP2 has no announcements between replies.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn open_tracker(&self) -> RedisResult<(Stream, u64)> {
+        let (mut wire, generation) = self.open_outside_pool(ProtocolVersion::RESP3)?;
+        wire.query(redis::cmd("CLIENT").arg("TRACKING").arg("ON"), Limit::of(self.deadline()))?;
+        Ok((wire.into_stream(), generation))
+    }
+
+    fn open_outside_pool(&self, protocol: ProtocolVersion) -> RedisResult<(Wire, u64)> {
         let generation = self.breaker.generation();
         let info = self.login(self.resolve()?)?.get_connection_info().clone();
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        let settings = info.redis_settings().clone().set_protocol(protocol);
         let wire = self.verified_wire(&Client::open(info.set_redis_settings(settings))?);
         if let (Target::Master(sentinel), Err(_)) = (&self.target, &wire) {
             sentinel.doubt();
         }
-        Ok((wire?.into_stream(), generation))
+        Ok((wire?, generation))
     }
 
     /// Connects, and returns the wire only after a reply, because only a reply shows that the server serves.
