@@ -4,6 +4,9 @@
 mod anonymous;
 #[path = "policy/cookies.rs"]
 mod cookies;
+#[cfg(target_os = "linux")]
+#[path = "policy/jumps.rs"]
+mod jumps;
 #[path = "policy/lifetime.rs"]
 mod lifetime;
 #[path = "policy/marks.rs"]

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
 mod child;
+#[cfg(target_os = "linux")]
+mod clock;
 mod cluster;
 mod dead_end;
 mod http;
@@ -27,6 +29,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use child::in_child;
+#[cfg(target_os = "linux")]
+pub use clock::{SteppedClock, under_stepped_clock};
 pub use cluster::{Cluster, shared_cluster};
 pub use dead_end::DeadEnd;
 pub use http::{Client, Response};

@@ -1,5 +1,6 @@
 use std::collections::hash_map::RandomState;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -61,6 +62,7 @@ pub struct RedisServer {
     process: Mutex<Process>,
     port: u16,
     args: Vec<String>,
+    environment: Vec<(&'static str, OsString)>,
     dir: TempDir,
 }
 
@@ -71,7 +73,13 @@ impl RedisServer {
 
     /// Starts a server with further arguments, which override the kit's. `{port}` in them is the server's port.
     pub fn with(args: &[&str]) -> Self {
-        Self::within(TempDir::new().expect("a temporary directory"), args)
+        Self::within(TempDir::new().expect("a temporary directory"), args, &[])
+    }
+
+    /// Starts a server whose clock the test steps.
+    #[cfg(target_os = "linux")]
+    pub fn under(clock: &super::SteppedClock) -> Self {
+        Self::within(TempDir::new().expect("a temporary directory"), &[], &clock.environment())
     }
 
     /// Starts a Sentinel with this configuration, of which it makes a file of its own.
@@ -83,16 +91,16 @@ impl RedisServer {
     pub fn sentinel_with(configuration: &str, args: &[&str]) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         fs::write(dir.path().join(SENTINEL), configuration).unwrap();
-        Self::within(dir, args)
+        Self::within(dir, args, &[])
     }
 
-    fn within(dir: TempDir, args: &[&str]) -> Self {
+    fn within(dir: TempDir, args: &[&str], environment: &[(&'static str, OsString)]) -> Self {
         let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
         loop {
             let port = next_port();
-            if let Some(process) = Process::launch(dir.path(), port, &args) {
+            if let Some(process) = Process::launch(dir.path(), port, &args, environment) {
                 let process = Mutex::new(process);
-                return Self { process, port, args, dir };
+                return Self { process, port, args, environment: environment.to_vec(), dir };
             }
         }
     }
@@ -141,7 +149,8 @@ impl RedisServer {
     pub fn restart(&self) {
         let mut process = self.process.lock().unwrap();
         process.kill();
-        *process = Process::launch(self.dir.path(), self.port, &self.args).expect("the server's port is still free");
+        let launched = Process::launch(self.dir.path(), self.port, &self.args, &self.environment);
+        *process = launched.expect("the server's port is still free");
     }
 
     /// Freezes the server: the kernel still accepts connections for it, but
@@ -177,7 +186,7 @@ struct Process {
 
 impl Process {
     /// Starts a server and waits until it answers; `None` if the port is taken.
-    fn launch(dir: &Path, port: u16, args: &[String]) -> Option<Self> {
+    fn launch(dir: &Path, port: u16, args: &[String], environment: &[(&'static str, OsString)]) -> Option<Self> {
         let binary = env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
         let log = dir.join("redis.log");
         let _ = fs::remove_file(&log);
@@ -198,6 +207,7 @@ impl Process {
             .args(["--save", "", "--appendonly", "no"])
             .args(["--protected-mode", "no", "--enable-debug-command", "yes"])
             .args(args.iter().map(|arg| arg.replace("{port}", &port.to_string())))
+            .envs(environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
