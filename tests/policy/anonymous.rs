@@ -183,7 +183,7 @@ fn impossible_anonymous_timeout_is_rejected() {
     let plain = RedisSessionStore::open(&shared().url()).unwrap();
     let cases = [
         (memory().idle_timeout(HOUR).anonymous_idle_timeout(HOUR + MILLISECOND), "must not be longer than"),
-        (memory().anonymous_idle_timeout(Duration::ZERO), "at least a millisecond"),
+        (memory().anonymous_idle_timeout(Duration::ZERO), "must be at least 1 ms"),
         (SessionManager::builder(plain).anonymous_idle_timeout(HOUR), "needs a store with an index"),
     ];
     for (builder, why) in cases {
