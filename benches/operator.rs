@@ -92,7 +92,9 @@ fn load(server: &RedisServer, sessions: u64) {
 fn by_hand(server: &RedisServer, sessions: u64) -> Duration {
     let mut connection = server.connection();
     let key = |number: u64| format!("sessions:{:08x}-0000-4000-8000-000000000000", number * 2_654_435_761 % (1 << 32));
-    let keys: Vec<String> = (0..sessions).map(key).collect();
+    let mut keys: Vec<String> = (0..sessions).map(key).collect();
+    // In the order of their creation, which only this benchmark knows, the keys are next to each other in the memory of Redis.
+    keys.sort_unstable();
     let start = Instant::now();
     for keys in keys.chunks(BY_HAND) {
         let mut pipe = redis::pipe();

@@ -95,6 +95,19 @@ pub enum EndedByHandle {
     Interrupted,
 }
 
+impl FoundByHandle {
+    fn of(mut sessions: Vec<SessionInfo>) -> Self {
+        match (sessions.len(), sessions.pop()) {
+            (1, Some(only)) => Self::One(Box::new(only)),
+            (_, Some(last)) => {
+                sessions.push(last);
+                Self::Ambiguous(sessions)
+            }
+            (_, None) => Self::NoMatch,
+        }
+    }
+}
+
 impl<'a> AllSessions<'a> {
     /// Returns all sessions of this store.
     pub fn new(store: &'a dyn SessionStore) -> Self {
@@ -172,30 +185,40 @@ impl<'a> AllSessions<'a> {
     pub fn find(
         &self,
         handle: impl Into<HandlePrefix>,
-        mut on_progress: impl FnMut(Progress) -> ControlFlow<()>,
+        on_progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<FoundByHandle> {
-        let prefix = handle.into();
-        let mut matching: Vec<SessionKey> = Vec::new();
+        let found = self.find_each(&[handle.into()], on_progress)?;
+        Ok(found.and_then(|mut each| each.pop()).unwrap_or(FoundByHandle::Interrupted))
+    }
+
+    /// Finds several sessions in one walk. Returns one result for each handle or prefix, in their order, or `None` if the callback
+    /// stopped the search.
+    pub(crate) fn find_each(
+        &self,
+        prefixes: &[HandlePrefix],
+        mut on_progress: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<FoundByHandle>>> {
+        let mut matching: Vec<Vec<SessionKey>> = vec![Vec::new(); prefixes.len()];
         let stopped = self.each_page(|page| {
-            matching.extend(page.keys.into_iter().filter(|key| prefix.matches(key.handle())));
+            for key in &page.keys {
+                let digits = prefix::digits(key.handle());
+                let meant = prefixes.iter().zip(&mut matching).filter(|(prefix, _)| prefix.begins(&digits));
+                meant.for_each(|(_, matching)| matching.push(key.clone()));
+            }
+            let mut each = prefixes.iter().zip(&matching);
             match on_progress(page.progress) {
                 ControlFlow::Break(()) => ControlFlow::Break(true),
-                ControlFlow::Continue(()) if prefix.is_whole() && !matching.is_empty() => ControlFlow::Break(false),
+                ControlFlow::Continue(()) if each.all(|(prefix, found)| prefix.is_whole() && !found.is_empty()) => {
+                    ControlFlow::Break(false)
+                }
                 ControlFlow::Continue(()) => ControlFlow::Continue(()),
             }
         })?;
         if stopped == ControlFlow::Break(true) {
-            return Ok(FoundByHandle::Interrupted);
+            return Ok(None);
         }
-        let mut found = self.infos(&matching)?;
-        Ok(match (found.len(), found.pop()) {
-            (1, Some(only)) => FoundByHandle::One(Box::new(only)),
-            (_, Some(last)) => {
-                found.push(last);
-                FoundByHandle::Ambiguous(found)
-            }
-            (_, None) => FoundByHandle::NoMatch,
-        })
+        let found = matching.iter().map(|keys| Ok(FoundByHandle::of(self.infos(keys)?)));
+        found.collect::<Result<_>>().map(Some)
     }
 
     /// Ends a session that a walk or [`find`](Self::find) returned. Returns `false` if it has ended before.

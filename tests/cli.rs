@@ -159,6 +159,23 @@ fn handles_name_one_session() {
 }
 
 #[test]
+fn several_handles_take_one_walk() {
+    let server = RedisServer::start();
+    let tool = Tool::new(server.url(), "sessions");
+    let stored = fill(&RedisSessionStore::builder().url(&tool.url).expiring().build().unwrap(), true);
+    let handles: Vec<String> = stored.iter().map(|(_, handle)| handle.to_string()[..12].to_owned()).collect();
+    let walks = |handles: &[String]| {
+        server.cmd(&["CONFIG", "RESETSTAT"]);
+        let args: Vec<&str> = ["end", "--yes"].into_iter().chain(handles.iter().map(String::as_str)).collect();
+        assert_eq!(tool.ok(&args).lines().count(), handles.len());
+        let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut server.connection()).unwrap();
+        let zscan = stats.lines().find_map(|line| line.strip_prefix("cmdstat_zscan:calls="));
+        zscan.and_then(|calls| calls.split(',').next()?.parse::<u64>().ok()).expect("it walks the index")
+    };
+    assert_eq!(walks(&handles[..1]), walks(&handles[1..]));
+}
+
+#[test]
 fn usage_errors_exit_with_2() {
     let (tool, store) = store(RedisSessionStoreBuilder::expiring);
     let handle = fill(&store, true)[0].1.to_string();

@@ -34,9 +34,12 @@ pub struct HandlePrefix(String);
 impl HandlePrefix {
     /// Returns `true` if a handle begins with this prefix.
     pub fn matches(&self, handle: Handle) -> bool {
-        let mut digits = [0; HANDLE_DIGITS];
-        let written = hex::encode_to_slice(handle.as_bytes(), &mut digits);
-        written.is_ok() && digits.starts_with(self.0.as_bytes())
+        self.begins(&digits(handle))
+    }
+
+    /// Returns `true` if these digits of a handle begin with this prefix.
+    pub(super) fn begins(&self, digits: &[u8]) -> bool {
+        digits.starts_with(self.0.as_bytes())
     }
 
     /// Returns `true` if the prefix is a whole handle, so that at most one session can match.
@@ -53,6 +56,13 @@ impl HandlePrefix {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Returns the digits of a handle, without an allocation.
+pub(super) fn digits(handle: Handle) -> [u8; HANDLE_DIGITS] {
+    let mut digits = [0; HANDLE_DIGITS];
+    hex::encode_to_slice(handle.as_bytes(), &mut digits).expect("a byte has two digits");
+    digits
 }
 
 impl From<Handle> for HandlePrefix {

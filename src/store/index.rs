@@ -143,7 +143,7 @@ pub trait SessionIndex {
     }
 
     /// Compares the sessions with everything that follows from them, in small steps between the requests, and corrects it: the
-    /// index, the owners of sessions and their lists, companions, and tombstones of renewed ids.
+    /// index, the owners of sessions and their lists, companions, tombstones of renewed ids, and reasons of ends.
     ///
     /// Call it after Redis lost keys, or after another program wrote over keys of the store. The reaper corrects everyday
     /// drift. The result has a count for each kind of finding. Afterwards each key without a TTL has a reason, and the lists of
@@ -345,7 +345,7 @@ pub struct Verified {
     pub companions_corrected: u64,
     /// Companions without a session.
     pub companions_dropped: u64,
-    /// Tombstones of renewed ids without a TTL.
+    /// Tombstones of renewed ids, and reasons of ends, without a TTL.
     pub tombstones_corrected: u64,
     /// Keys under names of the store with a value of another type. The value is kept under the name with `:clobbered:` and the
     /// time in milliseconds behind it.

@@ -155,8 +155,12 @@ fn keys_of_a_key_mapper_are_verified_if_they_have_an_entry() {
     server.cmd(&["ZADD", INDEX, "1", &store.key(&known)]);
     server.cmd(&["ZREM", INDEX, &store.key(&unknown)]);
     server.cmd(&["DEL", &store.key(&dataless)]);
+    let notes = [known, dataless].map(|id| [":ended", ":renewed"].map(|suffix| store.key(&id) + suffix)).concat();
+    notes.iter().for_each(|note| drop(server.cmd(&["SET", note, "destroyed"])));
     let verified = store.verify(Default::default()).unwrap();
     assert_eq!((verified.added, verified.corrected, verified.dropped), (0, 1, 1));
+    assert_eq!(verified.tombstones_corrected, 4, "each note of an entry has a TTL now");
+    assert!(notes.iter().all(|note| ask::<i64>(&server, &["PTTL", note]) > 0));
     assert_eq!(index(&store).count().unwrap(), 1);
     let mut session = sessions.open_id(&unknown).unwrap().expect("nobody is logged out");
     *session = 4;

@@ -48,8 +48,9 @@ impl EndArgs {
 
     fn end_named(&self, context: &mut Context) -> Done {
         let (mut named, mut missing) = (Vec::new(), 0);
-        for prefix in &self.sessions {
-            match (resolve::find(context, prefix, self.user.as_deref())?, prefix.to_handle()) {
+        let found = resolve::find_each(context, &self.sessions, self.user.as_deref())?;
+        for (prefix, found) in self.sessions.iter().zip(found) {
+            match (found, prefix.to_handle()) {
                 (Some(target), _) => named.push(Named::Live(Box::new(target))),
                 (None, Some(handle)) => named.push(Named::Gone(handle)),
                 (None, None) => {

@@ -3,7 +3,7 @@
 //! [`OperatorArgs`](super::OperatorArgs) calls them. Invariant: they change no session. (`check` creates and deletes its own.)
 
 use std::ops::ControlFlow;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::SystemTime;
 
@@ -16,7 +16,7 @@ use super::rows::{Row, Rows, brief};
 use super::stop::{Done, Stop, say};
 use super::table::{Column, Table};
 use super::{Context, payload, resolve};
-use crate::store::{Progress, Snapshot};
+use crate::store::{KeyPage, Progress, Snapshot};
 use crate::{
     AllSessions, Error, ErrorKind, HandlePrefix, RedisSessionStore, RedisWarning, Result, SessionInfo, SessionStore,
     operation,
@@ -107,7 +107,7 @@ pub(super) fn list_user(context: &mut Context, user: &str) -> Done {
     Ok(())
 }
 
-/// The number of pages that are read ahead of their output.
+/// The number of pages that each stage of a list is ahead of the next one.
 const PAGES_AHEAD: usize = 4;
 
 /// A page of sessions, and how far the walk is.
@@ -116,12 +116,14 @@ type Page = (Vec<Snapshot>, Progress);
 pub(super) fn list_all(context: &mut Context) -> Done {
     let Context { store, output, interrupt } = context;
     let (bar, mut rows) = (Bar::beside_rows("listing"), Rows::new(output));
-    let (sender, pages) = sync_channel(PAGES_AHEAD);
+    let (sender, named) = sync_channel(PAGES_AHEAD);
+    let (reader, pages) = sync_channel(PAGES_AHEAD);
+    let no_thread = |error| Error::new(ErrorKind::Other, operation::WALK).with_source(error);
     thread::scope(|scope| {
-        // Redis and the output work at the same time. A failed send ends the thread, because the receiver has ended.
-        thread::Builder::new()
-            .spawn_scoped(scope, || read_pages(store, sender))
-            .map_err(|error| Error::new(ErrorKind::Other, operation::WALK).with_source(error))?;
+        // Redis always has a command to work on, and the output does not wait for it. A failed send ends a thread, because its
+        // receiver has ended.
+        thread::Builder::new().spawn_scoped(scope, || name_pages(store, sender)).map_err(no_thread)?;
+        thread::Builder::new().spawn_scoped(scope, || read_pages(store, named, reader)).map_err(no_thread)?;
         for page in pages {
             let (snapshots, progress) = page?;
             let now = SystemTime::now();
@@ -140,14 +142,25 @@ pub(super) fn list_all(context: &mut Context) -> Done {
     })
 }
 
-/// Walks all sessions, and sends their pages until the receiver ends.
-fn read_pages(store: &RedisSessionStore, pages: SyncSender<Result<Page>>) {
-    let walked = AllSessions::new(store).each_page(|page| {
-        let read = store.snapshots(&page.keys).map(|snapshots| (snapshots, page.progress));
-        if pages.send(read).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+/// Walks all sessions, and sends the pages of their names until the receiver ends.
+fn name_pages(store: &RedisSessionStore, pages: SyncSender<Result<KeyPage>>) {
+    let walked = AllSessions::new(store).each_page(|page| match pages.send(Ok(page)) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
     });
     if let Err(error) = walked {
         let _ = pages.send(Err(error));
+    }
+}
+
+/// Reads the sessions of each page, until the receiver ends or an error was sent.
+fn read_pages(store: &RedisSessionStore, named: Receiver<Result<KeyPage>>, pages: SyncSender<Result<Page>>) {
+    for page in named {
+        let read = page.and_then(|page| Ok((store.snapshots(&page.keys)?, page.progress)));
+        let is_last = read.is_err();
+        if pages.send(read).is_err() || is_last {
+            return;
+        }
     }
 }
 

@@ -64,13 +64,34 @@ pub(super) fn of_user(context: &Context, user: &str) -> Result<Vec<(SessionInfo,
 
 /// Finds a session. Returns `None` if no live session has the prefix.
 pub(super) fn find(context: &Context, prefix: &HandlePrefix, user: Option<&str>) -> Result<Option<Target>, Stop> {
-    let mut found = match user {
+    Ok(find_each(context, std::slice::from_ref(prefix), user)?.pop().flatten())
+}
+
+/// Finds sessions in one walk, or in one list of a user. Returns one result for each prefix, in their order.
+pub(super) fn find_each(
+    context: &Context,
+    prefixes: &[HandlePrefix],
+    user: Option<&str>,
+) -> Result<Vec<Option<Target>>, Stop> {
+    let found = match user {
         Some(user) => {
-            let own = of_user(context, user)?.into_iter().filter(|(info, _)| prefix.matches(info.handle));
-            own.map(|(info, payload)| Target { info, of_user: Some((user.to_owned(), payload)) }).collect()
+            let all = of_user(context, user)?;
+            let of_user = |(info, payload): &(SessionInfo, Bytes)| Target {
+                info: info.clone(),
+                of_user: Some((user.to_owned(), payload.clone())),
+            };
+            let own = |prefix: &HandlePrefix| {
+                all.iter().filter(|(info, _)| prefix.matches(info.handle)).map(of_user).collect()
+            };
+            prefixes.iter().map(own).collect()
         }
-        None => find_in_all(context, prefix)?,
+        None => find_in_all(context, prefixes)?,
     };
+    prefixes.iter().zip(found).map(|(prefix, found)| only(prefix, found)).collect()
+}
+
+/// Returns the only session with a prefix, if there is one.
+fn only(prefix: &HandlePrefix, mut found: Vec<Target>) -> Result<Option<Target>, Stop> {
     match (found.pop(), found.is_empty()) {
         (target, true) => Ok(target),
         (last, false) => {
@@ -82,20 +103,20 @@ pub(super) fn find(context: &Context, prefix: &HandlePrefix, user: Option<&str>)
     }
 }
 
-fn find_in_all(context: &Context, prefix: &HandlePrefix) -> Result<Vec<Target>, Stop> {
+fn find_in_all(context: &Context, prefixes: &[HandlePrefix]) -> Result<Vec<Vec<Target>>, Stop> {
     let bar = Bar::new("searching");
-    let found = context.all().find(prefix.clone(), |progress| {
+    let found = context.all().find_each(prefixes, |progress| {
         bar.set(progress);
         context.interrupt.flow()
     })?;
     let looked_at = bar.clear();
+    let interrupted = || Stop::Interrupted(format!("looked at {looked_at}, and no session has ended"));
     let target = |info| Target { info, of_user: None };
-    match found {
+    let targets = |found| match found {
         FoundByHandle::One(info) => Ok(vec![target(*info)]),
         FoundByHandle::NoMatch => Ok(Vec::new()),
         FoundByHandle::Ambiguous(infos) => Ok(infos.into_iter().map(target).collect()),
-        FoundByHandle::Interrupted => {
-            Err(Stop::Interrupted(format!("looked at {looked_at}, and no session has ended")))
-        }
-    }
+        FoundByHandle::Interrupted => Err(interrupted()),
+    };
+    found.ok_or_else(interrupted)?.into_iter().map(targets).collect()
 }

@@ -18,7 +18,7 @@ const INDEX: &str = "index";
 const MARKER: &str = "store";
 
 /// The last part of the names of a channel for ends, of the reason of an end, and of the marker that all sessions have ended.
-const ENDED: &str = "ended";
+pub(super) const ENDED: &str = "ended";
 
 /// The last part of the name of a tombstone.
 pub(super) const TOMBSTONE: &str = "renewed";
@@ -30,7 +30,7 @@ const OWNER_LEN: usize = 32;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeyKind {
     Session,
-    /// A companion or the tombstone of the session with this key.
+    /// A companion, the tombstone or the reason of the end of the session with this key.
     PartOf(Vec<u8>),
     /// The set of an owner's sessions.
     Owned(String),

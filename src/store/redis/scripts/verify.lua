@@ -1,11 +1,11 @@
--- Compares sessions with index, owners, companions and tombstones, and corrects those.
+-- Compares sessions with index, owners, companions, tombstones and reasons of ends, and corrects those.
 -- KEYS[1] index
 -- ARGV[1] suffix for the names of keys that are moved aside, '' = change nothing and only count
--- ARGV[2] TTL of a tombstone in ms
+-- ARGV[2] TTL of a tombstone or a reason in ms
 -- ARGV[3] to ARGV[#ARGV - 1] keys of sessions, or keys from the index, the owners or their sets
 -- ARGV[#ARGV] key base of the partition
 -- Returns numbers: entries of the index added, corrected, dropped; entries of the hash of owners dropped; entries of sets dropped,
--- added; companions dropped, corrected; tombstones corrected; keys of another type
+-- added; companions dropped, corrected; tombstones and reasons corrected; keys of another type
 -- A command that changes something may fail; then the keys before are correct, and a repeated call does the others.
 --#include is_live (defines is_live, time_left)
 --#if companions
@@ -78,11 +78,13 @@ for position = 3, #ARGV - 1 do
   end
   --#end
 
-  local tombstone = key .. ':renewed'
-  if redis.call('PTTL', tombstone) == -1 and (kind == 'string' or kind == 'none') then
-    if not displace(tombstone, redis.call('TYPE', tombstone).ok) then
+  -- A tombstone and the reason of an end only have to expire.
+  for _, suffix in ipairs({':renewed', ':ended'}) do
+    local note = key .. suffix
+    if redis.call('PTTL', note) == -1 and (kind == 'string' or kind == 'none')
+      and not displace(note, redis.call('TYPE', note).ok) then
       tombstones = tombstones + 1
-      if not dry then redis.call('PEXPIRE', tombstone, ARGV[2]) end
+      if not dry then redis.call('PEXPIRE', note, ARGV[2]) end
     end
   end
 end

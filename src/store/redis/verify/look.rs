@@ -1,4 +1,4 @@
-//! The reads of `verify`: sessions, companions, tombstones, and the structures that follow from them.
+//! The reads of `verify`: sessions, companions, tombstones, reasons of ends, and the structures that follow from them.
 //!
 //! Only `verify` uses this. The invariant: nothing here changes anything or calls a script. Each function reads with short
 //! commands, in one round trip (in a cluster, one for each partition), and returns one result for each item that it got, in
@@ -12,7 +12,7 @@ use super::STEP;
 use crate::Result;
 use crate::operation;
 use crate::store::redis::RedisSessionStore;
-use crate::store::redis::keys::TOMBSTONE;
+use crate::store::redis::keys::{ENDED, TOMBSTONE};
 use crate::store::redis::net::error::Effect;
 use crate::store::redis::reply::{decode, unexpected_part};
 use crate::store::redis::walk::{command, pipeline};
@@ -23,14 +23,14 @@ pub(super) type Groups<T> = BTreeMap<u32, Vec<T>>;
 /// The lag, in ms, that a script leaves between the deadline of a session and the entry in the index, because the clock moves on.
 const EXACT: f64 = 1000.0;
 
-/// A key that belongs to a session: a companion or the tombstone.
+/// A key that belongs to a session: a companion, the tombstone or the reason of its end.
 pub(super) struct Part<'a> {
     pub(super) key: &'a [u8],
     pub(super) session: &'a [u8],
 }
 
-/// Returns `true` for each session whose data, entry in the index and, if a scan does not recognise the keys, companions and
-/// tombstone are right.
+/// Returns `true` for each session whose data, entry in the index and, if a scan does not recognise the keys, companions,
+/// tombstone and the reason of an earlier end are right.
 ///
 /// `scores` are the entries in the index, if a walk over the index has read them.
 pub(super) fn sessions(
@@ -156,14 +156,14 @@ fn is_part_right(store: &RedisSessionStore, key: &[u8], part: &Data, session: &D
     match part.expires {
         -2 => true,
         expires if is_companion => part.is_string && session.is_string && expires == session.expires,
-        // A tombstone only has to expire.
+        // A tombstone and the reason of an end only have to expire.
         expires => expires != -1,
     }
 }
 
-/// The names of the companions and the tombstone of a session.
+/// The names of the companions, the tombstone and the reason of the end of a session.
 fn part_names(store: &RedisSessionStore, key: &[u8]) -> Vec<Vec<u8>> {
-    let suffixes = store.companions.iter().map(String::as_str).chain([TOMBSTONE]);
+    let suffixes = store.companions.iter().map(String::as_str).chain([TOMBSTONE, ENDED]);
     suffixes.map(|suffix| [key, b":", suffix.as_bytes()].concat()).collect()
 }
 

@@ -159,11 +159,12 @@ for position = 3, #ARGV - 1 do
   end
 
 
-  local tombstone = key .. ':renewed'
-  if redis.call('PTTL', tombstone) == -1 and (kind == 'string' or kind == 'none') then
-    if not displace(tombstone, redis.call('TYPE', tombstone).ok) then
+  for _, suffix in ipairs({':renewed', ':ended'}) do
+    local note = key .. suffix
+    if redis.call('PTTL', note) == -1 and (kind == 'string' or kind == 'none')
+      and not displace(note, redis.call('TYPE', note).ok) then
       tombstones = tombstones + 1
-      if not dry then redis.call('PEXPIRE', tombstone, ARGV[2]) end
+      if not dry then redis.call('PEXPIRE', note, ARGV[2]) end
     end
   end
 end
