@@ -3,16 +3,20 @@
 //! The closure of the change runs between the read and the write of a session, so a test that does something in it forces the race.
 
 use std::collections::HashSet;
+use std::env;
+use std::io::{self, BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use threaded_sessions::store::Touch;
 use threaded_sessions::{
     ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager, UpdatedAll,
 };
 
-use crate::support::{PATIENCE, shared, unique};
+use crate::support::{PATIENCE, eventually, shared, unique};
 use crate::{Fields, Room, in_each_room, tick};
 
 fn add_one(fields: &mut Fields) {
@@ -101,7 +105,7 @@ fn update_all_changes_renewed_session_once() {
         let mut first = room.login("ada", "phone");
         tick();
         let second = room.login("ada", "laptop");
-        let mut calls = 0;
+        let mut calls = 0_u32;
         let change = |fields: &mut Fields| {
             calls += 1;
             // The first session is missing twice, so the walk begins again before it. Then the second one has the change already,
@@ -244,7 +248,7 @@ fn failure_of_one_session_spares_the_others() {
     let large = room.login("ada", "large");
     tick();
     let small = room.login("ada", "small");
-    let mut calls = 0;
+    let mut calls = 0_u32;
     let change = |fields: &mut Fields| {
         calls += 1;
         if calls == 1 {
@@ -299,4 +303,80 @@ fn last_write_wins_overwrites_update_all() {
         let handles: HashSet<_> = room.sessions.list("ada").unwrap().iter().map(|session| session.handle).collect();
         assert_eq!(handles.len(), 1);
     });
+}
+
+/// The variable by which this binary runs as the other process, with the address and the prefix of the store.
+const OTHER: &str = "UPDATE_ALL_OTHER";
+const RENEWED: usize = 4;
+
+fn shared_sessions(url: &str, prefix: &str) -> SessionManager<Fields> {
+    let store = RedisSessionStore::builder().url(url).prefix(prefix).deadline(PATIENCE).expiring().build().unwrap();
+    SessionManager::new(store)
+}
+
+/// Renews, signs in, ends and lets expire in turn until the standard input is closed, and prints what must be there then.
+fn disturb(orders: &str) {
+    let (url, prefix) = orders.split_once(' ').unwrap();
+    let room = Room { sessions: shared_sessions(url, prefix), prefix: None, in_cluster: false };
+    let mut ids: Vec<SessionId> = (0..RENEWED).map(|_| room.login("ada", "phone")).collect();
+    let (mut begun, mut over, closed) = (Vec::new(), Vec::new(), &AtomicBool::new(false));
+    println!("\nready");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            io::stdin().lines().count();
+            closed.store(true, Ordering::Relaxed);
+        });
+        while !closed.load(Ordering::Relaxed) {
+            ids.iter_mut().for_each(|id| *id = room.renew(id));
+            let (destroyed, expired) = (room.login("ada", "destroyed"), room.login("ada", "expired"));
+            room.destroy(&destroyed);
+            let _ = room.sessions.store().read(&expired, Touch::Set(Duration::from_millis(1))).unwrap();
+            over.extend([destroyed, expired]);
+            begun.push(room.login("ada", "laptop"));
+        }
+    });
+    let print = |name: &str, ids: &[SessionId]| ids.iter().for_each(|id| println!("\n{name} {}", id.expose()));
+    print("renewed", &ids);
+    print("begun", &begun);
+    print("over", &over);
+}
+
+#[test]
+fn update_all_meets_requests_of_another_process() {
+    if let Ok(orders) = env::var(OTHER) {
+        return disturb(&orders);
+    }
+    let prefix = unique("processes");
+    let sessions = shared_sessions(&shared().url(), &prefix);
+    let mut other = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "update_all::update_all_meets_requests_of_another_process", "--nocapture"])
+        .env(OTHER, format!("{} {prefix}", shared().url()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(other.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line == "ready"), "the other process starts");
+    let started = Instant::now();
+    let mut calls = 0_u32;
+    while calls < 20 || started.elapsed() < Duration::from_millis(500) {
+        let updated = sessions.update_all("ada", add_one).unwrap();
+        // The sessions that were there at the beginning of the call are changed under the ids that they have.
+        assert!(updated.changed as usize >= RENEWED && updated.unreadable == 0, "{updated:?}");
+        calls += 1;
+    }
+    drop(other.stdin.take());
+    let lines: Vec<String> = lines.collect();
+    assert!(other.wait().unwrap().success());
+    let ids = |name: &str| -> Vec<SessionId> {
+        lines.iter().filter_map(|line| line.strip_prefix(name)).map(|id| id.trim().parse().unwrap()).collect()
+    };
+    let count = |id: &SessionId| sessions.open_id(id).unwrap().map(|fields| fields.get("n").copied().unwrap_or(0));
+    let (renewed, begun, over) = (ids("renewed"), ids("begun"), ids("over"));
+    assert!(begun.len() > 1 && over.len() > 2, "{lines:?}");
+    let counts: Vec<_> = renewed.iter().map(count).collect();
+    assert_eq!(counts, [Some(calls); RENEWED], "each call changed each session once");
+    let begun: Vec<u32> = begun.iter().map(|id| count(id).expect("it is live")).collect();
+    assert!(begun.is_sorted_by(|earlier, later| earlier >= later) && begun[0] <= calls, "{begun:?}");
+    assert!(eventually(PATIENCE, || over.iter().all(|id| count(id).is_none())), "no session is back");
 }
