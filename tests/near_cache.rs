@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, RedisServer, alone, eventually, in_child, shared, unique};
-use threaded_sessions::store::{Bind, Ending, Found, NearCacheHealth, SessionIndex, Touch, Write};
+use support::{PATIENCE, RedisServer, alone, eventually, heat, in_child, near, shared, unique};
+use threaded_sessions::store::{Bind, Ending, Found, SessionIndex, Touch, Write};
 use threaded_sessions::{
     ErrorKind, NearCache, RedisSessionStore, RedisSessionStoreBuilder, RedisWarning, SessionId, SessionManager,
     SessionStore, contract, redis,
@@ -34,10 +34,6 @@ fn cached(builder: RedisSessionStoreBuilder, lease: Duration) -> RedisSessionSto
     builder.near_cache(NearCache::new().lease(lease)).build().unwrap()
 }
 
-fn health(store: &impl SessionStore) -> NearCacheHealth {
-    store.health().near_cache.expect("the store has a cache")
-}
-
 fn payload(revision: u64) -> Vec<u8> {
     format!("{{\"v\":1,\"rev\":{revision},\"value\":\"{}\"}}", "x".repeat(100)).into_bytes()
 }
@@ -53,18 +49,6 @@ fn read(store: &impl SessionStore, id: &SessionId) -> Option<Vec<u8>> {
         Found::Live(stored) => Some(stored.payload.to_vec()),
         _ => None,
     }
-}
-
-/// Reads a session until the cache serves it.
-#[track_caller]
-fn heat(store: &impl SessionStore, id: &SessionId) {
-    let hot = || {
-        let before = health(store).hits;
-        assert!(read(store, id).is_some());
-        sleep(Duration::from_millis(1));
-        read(store, id).is_some() && health(store).hits == before + 2
-    };
-    assert!(eventually(PATIENCE, hot), "{:?}", health(store));
 }
 
 /// A relay that can hold back what the server sends to caches. It passes on everything else.
@@ -144,7 +128,7 @@ fn blackholed_connection_is_stale_for_a_lease_at_most() {
         let stale = staleness(store, &elsewhere, &id, lease + 5 * SLACK);
         relay.holds.store(false, Ordering::SeqCst);
         assert_eq!(stale > lease + SLACK, is_control, "{stale:?} in round {round}");
-        let serves = || health(&short).out_of_service_for.is_none() && health(&long).out_of_service_for.is_none();
+        let serves = || near(&short).out_of_service_for.is_none() && near(&long).out_of_service_for.is_none();
         assert!(eventually(PATIENCE, serves), "the cache serves again");
     }
 }
@@ -191,7 +175,7 @@ fn killed_pool_connections_leave_no_stale_read() {
         for line in clients.lines().filter(|line| !of(line, "flags=").contains('t')) {
             let _ = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(of(line, "id=")).exec(&mut server.connection());
         }
-        assert!(health(&store).out_of_service_for.is_none(), "the cache has its own connection");
+        assert!(near(&store).out_of_service_for.is_none(), "the cache has its own connection");
         let stale = staleness(&store, &elsewhere, &id, SOON * 4);
         assert!(stale < SOON, "{stale:?}");
     }
@@ -225,7 +209,7 @@ fn own_write_is_never_followed_by_a_stale_read() {
         }
         over.store(true, Ordering::SeqCst);
     });
-    assert!(health(store).hits > 100, "{:?}", health(store));
+    assert!(near(store).hits > 100, "{:?}", near(store));
 }
 
 #[test]
@@ -390,7 +374,7 @@ fn restart_takes_the_cache_out_of_service() {
     assert!(eventually(PATIENCE, is_gone));
     let id = create(&store, 2);
     heat(&store, &id);
-    assert_eq!(health(&store).out_of_service_for, None);
+    assert_eq!(near(&store).out_of_service_for, None);
 }
 
 #[test]
@@ -400,7 +384,7 @@ fn evicted_tracking_is_announced() {
     let elsewhere = builder(&server, "sessions").build().unwrap();
     let ids: Vec<SessionId> = (0..20).map(|revision| create(&elsewhere, 10 + revision)).collect();
     ids.iter().for_each(|id| heat(&store, id));
-    assert!(health(&store).invalidations > 0);
+    assert!(near(&store).invalidations > 0);
     ids.iter().for_each(|id| assert!(elsewhere.delete(id).unwrap()));
     assert!(eventually(SOON, || ids.iter().all(|id| read(&store, id).is_none())));
 }
@@ -443,7 +427,7 @@ fn lease_of_zero_serves_nothing() {
     let store = cached(builder(shared(), &unique("near-zero")), Duration::ZERO);
     let id = create(&store, 1);
     (0..50).for_each(|_| assert!(read(&store, &id).is_some()));
-    assert_eq!((health(&store).hits, health(&store).misses), (0, 50));
+    assert_eq!((near(&store).hits, near(&store).misses), (0, 50));
 }
 
 #[test]
@@ -457,8 +441,8 @@ fn user_without_the_right_gets_a_warning() {
     assert!(warnings[0].to_string().contains("near cache"));
     let id = create(&store, 1);
     (0..10).for_each(|_| assert!(read(&store, &id).is_some()));
-    assert_eq!(health(&store).hits, 0);
-    assert!(health(&store).out_of_service_for.is_some());
+    assert_eq!(near(&store).hits, 0);
+    assert!(near(&store).out_of_service_for.is_some());
     server.cmd(&["ACL", "SETUSER", "narrow", "+client|tracking"]);
     assert_eq!(store.check().unwrap(), []);
     heat(&store, &id);
@@ -488,7 +472,7 @@ fn cache_keeps_to_its_bytes() {
     }
     // An entry takes more than 300 bytes.
     sleep(SOON);
-    assert!((1..=70).contains(&health(&store).entries), "{:?}", health(&store));
+    assert!((1..=70).contains(&near(&store).entries), "{:?}", near(&store));
 }
 
 #[test]
@@ -499,12 +483,12 @@ fn child_of_fork_is_not_served() {
     heat(&store, &id);
     let result = in_child(|| {
         let refused = store.read(&id, Touch::No).is_err_and(|error| error.kind() == ErrorKind::Misconfigured);
-        let is_out = health(&store).out_of_service_for.is_some();
+        let is_out = near(&store).out_of_service_for.is_some();
         drop(store.clone());
         format!("{refused} {is_out}")
     });
     assert_eq!(result.as_deref(), Some("true true"));
-    let before = health(&store).hits;
+    let before = near(&store).hits;
     assert!(read(&store, &id).is_some());
-    assert_eq!(health(&store).hits, before + 1, "the parent is served");
+    assert_eq!(near(&store).hits, before + 1, "the parent is served");
 }
