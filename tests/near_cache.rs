@@ -4,13 +4,16 @@
 
 mod support;
 
-use std::io::{Read, Write as _};
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::{PATIENCE, RedisServer, alone, eventually, heat, in_child, near, shared, unique};
 use threaded_sessions::store::{Bind, Ending, Found, SessionIndex, Touch, Write};
 use threaded_sessions::{
@@ -97,6 +100,11 @@ impl Relay {
     }
 }
 
+/// Returns how often a test repeats what it does. `scripts/proof` sets `PROOF`, and has more time than `scripts/test`.
+fn rounds(usual: u64, of_the_proof: u64) -> u64 {
+    if env::var_os("PROOF").is_some() { of_the_proof } else { usual }
+}
+
 /// Ends a session elsewhere, and returns for how long reads that begin later are stale.
 fn staleness(store: &RedisSessionStore, elsewhere: &RedisSessionStore, id: &SessionId, patience: Duration) -> Duration {
     assert!(elsewhere.delete(id).unwrap());
@@ -119,7 +127,8 @@ fn blackholed_connection_is_stale_for_a_lease_at_most() {
     let short = relay.store("sessions", lease);
     // The control: with a long lease, the same read is stale for longer.
     let long = relay.store("sessions", HOUR);
-    for round in 0..8 {
+    let mut longest = Duration::ZERO;
+    for round in 0..rounds(8, 28) {
         let is_control = round % 4 == 3;
         let store = if is_control { &long } else { &short };
         let id = create(&elsewhere, 100 + round);
@@ -128,9 +137,11 @@ fn blackholed_connection_is_stale_for_a_lease_at_most() {
         let stale = staleness(store, &elsewhere, &id, lease + 5 * SLACK);
         relay.holds.store(false, Ordering::SeqCst);
         assert_eq!(stale > lease + SLACK, is_control, "{stale:?} in round {round}");
+        longest = longest.max(if is_control { Duration::ZERO } else { stale });
         let serves = || near(&short).out_of_service_for.is_none() && near(&long).out_of_service_for.is_none();
         assert!(eventually(PATIENCE, serves), "the cache serves again");
     }
+    println!("the longest staleness with a lease of {lease:?} was {longest:?}");
 }
 
 #[test]
@@ -200,7 +211,7 @@ fn own_write_is_never_followed_by_a_stale_read() {
                 }
             });
         }
-        for next in 2..2500 {
+        for next in 2..rounds(2500, 100_000) {
             let _ = store.save(id, Write::new(&payload(next), HOUR), None).unwrap();
             written.store(next, Ordering::SeqCst);
             assert_eq!(revision(read(store, id).unwrap()), next);
@@ -210,6 +221,7 @@ fn own_write_is_never_followed_by_a_stale_read() {
         over.store(true, Ordering::SeqCst);
     });
     assert!(near(store).hits > 100, "{:?}", near(store));
+    println!("{} writes, {:?}", written.load(Ordering::SeqCst), near(store));
 }
 
 #[test]
@@ -375,6 +387,56 @@ fn restart_takes_the_cache_out_of_service() {
     let id = create(&store, 2);
     heat(&store, &id);
     assert_eq!(near(&store).out_of_service_for, None);
+}
+
+/// The variable that makes this binary the process that is suspended: the URL, the prefix and the id.
+const SUSPENDED: &str = "NEAR_CACHE_SUSPENDED";
+
+/// Serves a session to its parent: for each line it reads the session once, and prints if it was served.
+fn serve_to_parent(orders: &str) {
+    let [url, prefix, id] = orders.split(' ').collect::<Vec<_>>()[..] else { panic!("{orders}") };
+    let (store, id) = (cached(RedisSessionStore::builder().url(url).prefix(prefix), SUSPENDED_LEASE), id.parse());
+    let id = id.unwrap();
+    heat(&store, &id);
+    println!("\nhot");
+    for _ in io::stdin().lines() {
+        println!("\n{}", if read(&store, &id).is_some() { "served" } else { "gone" });
+    }
+}
+
+const SUSPENDED_LEASE: Duration = Duration::from_millis(200);
+
+#[test]
+fn suspended_process_serves_no_stale_read() {
+    if let Ok(orders) = env::var(SUSPENDED) {
+        return serve_to_parent(&orders);
+    }
+    let (server, prefix) = (shared(), unique("near-suspended"));
+    let elsewhere = builder(server, &prefix).build().unwrap();
+    let id = create(&elsewhere, 1);
+    let mut process = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "suspended_process_serves_no_stale_read", "--nocapture"])
+        .env(SUSPENDED, format!("{} {prefix} {}", server.url(), id.expose()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    let mut words = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut next = || words.find(|word| ["hot", "served", "gone"].contains(&&**word));
+    assert_eq!(next().as_deref(), Some("hot"));
+    writeln!(stdin).unwrap();
+    assert_eq!(next().as_deref(), Some("served"));
+    let signal = |signal| kill_process(Pid::from_child(&process), signal).unwrap();
+    signal(Signal::STOP);
+    sleep(SUSPENDED_LEASE + SLACK);
+    assert!(elsewhere.delete(&id).unwrap());
+    // The read is the first thing that the process does afterwards.
+    writeln!(stdin).unwrap();
+    signal(Signal::CONT);
+    assert_eq!(next().as_deref(), Some("gone"));
+    drop(stdin);
+    assert!(process.wait().unwrap().success());
 }
 
 #[test]
