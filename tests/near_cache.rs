@@ -144,30 +144,115 @@ fn blackholed_connection_is_stale_for_a_lease_at_most() {
     println!("the longest staleness with a lease of {lease:?} was {longest:?}");
 }
 
+/// Opens the session of a cookie, and returns what is in it.
+type Opens = fn(&SessionManager<u32>, &str) -> u32;
+
+/// The ways to open a session, first through the cache, then past it.
+const OPENS: &[[Opens; 2]] = &[
+    [|sessions, cookie| *sessions.open([cookie]).unwrap(), |sessions, cookie| *sessions.open_fresh([cookie]).unwrap()],
+    #[cfg(feature = "http")]
+    [in_http::usual, in_http::fresh],
+    #[cfg(feature = "rouille")]
+    [in_rouille::usual, in_rouille::fresh],
+    #[cfg(feature = "tiny-http")]
+    [in_tiny_http::usual, in_tiny_http::fresh],
+];
+
+#[cfg(feature = "http")]
+mod in_http {
+    use http::{Request, Response};
+    use threaded_sessions::http::{session, session_fresh};
+    use threaded_sessions::{Session, SessionManager};
+
+    fn request(cookie: &str) -> Request<()> {
+        Request::builder().header("Cookie", cookie).body(()).unwrap()
+    }
+
+    fn number(session: &mut Session<u32>) -> Response<Vec<u8>> {
+        Response::new(vec![**session as u8])
+    }
+
+    pub(super) fn usual(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session(sessions, &request(cookie), number).body()[0].into()
+    }
+
+    pub(super) fn fresh(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session_fresh(sessions, &request(cookie), number).body()[0].into()
+    }
+}
+
+#[cfg(feature = "rouille")]
+mod in_rouille {
+    use rouille::{Request, Response};
+    use threaded_sessions::rouille::{session, session_fresh};
+    use threaded_sessions::{Session, SessionManager};
+
+    fn request(cookie: &str) -> Request {
+        Request::fake_http("GET", "/", vec![("Cookie".into(), cookie.into())], vec![])
+    }
+
+    fn number(session: &mut Session<u32>) -> Response {
+        Response::text("").with_status_code(**session as u16)
+    }
+
+    pub(super) fn usual(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session(sessions, &request(cookie), number).status_code.into()
+    }
+
+    pub(super) fn fresh(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session_fresh(sessions, &request(cookie), number).status_code.into()
+    }
+}
+
+#[cfg(feature = "tiny-http")]
+mod in_tiny_http {
+    use threaded_sessions::tiny_http::{session, session_fresh};
+    use threaded_sessions::{Session, SessionManager};
+    use tiny_http::{Header, Request, Response, TestRequest};
+
+    fn request(cookie: &str) -> Request {
+        TestRequest::new().with_header(Header::from_bytes("Cookie", cookie).unwrap()).into()
+    }
+
+    fn number(session: &mut Session<u32>, _: &mut Request) -> Response<std::io::Empty> {
+        Response::empty(**session as u16)
+    }
+
+    pub(super) fn usual(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session(sessions, &mut request(cookie), number).status_code().0.into()
+    }
+
+    pub(super) fn fresh(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session_fresh(sessions, &mut request(cookie), number).status_code().0.into()
+    }
+}
+
 #[test]
 fn fresh_read_bypasses_the_cache() {
     let server = RedisServer::start();
     let relay = Relay::start(&server);
     let sessions = SessionManager::<u32>::new(relay.store("sessions", HOUR));
     let elsewhere = SessionManager::<u32>::new(builder(&server, "sessions").build().unwrap());
-    let mut session = elsewhere.fresh();
-    *session = 1;
-    let committed = elsewhere.commit(session).unwrap();
-    let cookie = format!("__Host-session={}", committed.id().unwrap().expose());
-    let near = || sessions.health().near_cache.unwrap();
-    let hot = || {
-        let before = near().hits;
-        *sessions.open([&*cookie]).unwrap() == 1 && near().hits > before
-    };
-    assert!(eventually(PATIENCE, hot));
-    relay.holds.store(true, Ordering::SeqCst);
-    let mut session = elsewhere.open([&*cookie]).unwrap();
-    *session = 2;
-    assert!(elsewhere.commit(session).unwrap().id().is_some());
-    assert_eq!(*sessions.open([&*cookie]).unwrap(), 1, "the cache is stale while its connection is held");
-    assert_eq!(*sessions.open_fresh([&*cookie]).unwrap(), 2);
-    assert_eq!(*sessions.open([&*cookie]).unwrap(), 2, "it is dropped");
-    relay.holds.store(false, Ordering::SeqCst);
+    for [usual, fresh] in OPENS {
+        let mut session = elsewhere.fresh();
+        *session = 1;
+        let committed = elsewhere.commit(session).unwrap();
+        let cookie = format!("__Host-session={}", committed.id().unwrap().expose());
+        let hits = || sessions.health().near_cache.unwrap().hits;
+        let hot = || {
+            let before = hits();
+            usual(&sessions, &cookie) == 1 && hits() > before
+        };
+        assert!(eventually(PATIENCE, hot));
+        relay.holds.store(true, Ordering::SeqCst);
+        let mut session = elsewhere.open([&*cookie]).unwrap();
+        *session = 2;
+        assert!(elsewhere.commit(session).unwrap().id().is_some());
+        assert_eq!(usual(&sessions, &cookie), 1, "the cache is stale while its connection is held");
+        assert_eq!(fresh(&sessions, &cookie), 2);
+        assert_eq!(usual(&sessions, &cookie), 2, "it is dropped");
+        relay.holds.store(false, Ordering::SeqCst);
+    }
 }
 
 #[test]
