@@ -296,7 +296,7 @@ fn own_write_is_never_followed_by_a_stale_read() {
                 }
             });
         }
-        for next in 2..rounds(2500, 100_000) {
+        for next in 2..rounds(2500, 100_002) {
             let _ = store.save(id, Write::new(&payload(next), HOUR), None).unwrap();
             written.store(next, Ordering::SeqCst);
             assert_eq!(revision(read(store, id).unwrap()), next);
