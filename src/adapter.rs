@@ -35,6 +35,8 @@ pub(crate) enum Purpose {
     SignIn,
     /// To look at it: opening it is no use.
     Peek,
+    /// To use it as it is in Redis, past the near cache.
+    Fresh,
     /// To serve a client that sends a bearer token instead of a cookie.
     Bearer,
 }
@@ -72,6 +74,7 @@ pub(crate) fn open<'m, 'h, T: Default + 'static>(
         Purpose::Any => sessions.open(request.cookies)?,
         Purpose::SignIn => sessions.open_for_sign_in(request.cookies)?,
         Purpose::Peek => sessions.peek(request.cookies)?,
+        Purpose::Fresh => sessions.open_fresh(request.cookies)?,
         Purpose::Bearer => sessions.open_bearer(request.authorization)?,
     };
     Ok(Open { sessions, session, _nesting: nesting })

@@ -9,7 +9,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+#[cfg(feature = "near-cache")]
+use support::heat;
 use support::{Cluster, Monitor, PATIENCE, RedisServer, Sentinels, shared, shared_cluster, texts, unique};
+#[cfg(feature = "near-cache")]
+use threaded_sessions::NearCache;
 use threaded_sessions::step::WrittenAt;
 use threaded_sessions::store::{Bind, Ending, Touch, Write};
 use threaded_sessions::{
@@ -365,6 +369,34 @@ fn the_user_of_the_guide_may_do_what_is_needed() {
             server.cmd(&["RENAME", "sessions:index", "sessions:principals"]);
             assert_eq!(index.verify(Default::default()).unwrap().displaced, 1);
         }
+    }
+}
+
+#[test]
+#[cfg(feature = "near-cache")]
+fn user_of_the_guide_may_track_keys() {
+    let server = RedisServer::start();
+    let rules = user_of_the_guide();
+    server.cmd(&rules);
+    let url = server.url().replace("//", &format!("//{}:PASSWORD@", rules[2]));
+    let cached = |expiring: bool| {
+        let builder = RedisSessionStore::builder().url(&*url).near_cache(NearCache::new()).deadline(PATIENCE);
+        if expiring { builder.expiring() } else { builder }.build().unwrap()
+    };
+    let warnings = cached(true).check().unwrap();
+    assert!(matches!(&warnings[..], [RedisWarning::Untracked(_)]), "{warnings:?}");
+    let guide = include_str!("../docs/operating.md");
+    let blocks = guide.split("```text\n").map(|rest| rest.split("```").next().unwrap());
+    let tracks = blocks.filter(|block| block.contains("+client|tracking")).collect::<Vec<_>>();
+    assert_eq!(tracks.len(), 1, "{tracks:?}");
+    server.cmd(&tracks[0].split_whitespace().collect::<Vec<_>>());
+    for expiring in [false, true] {
+        server.cmd(&["FLUSHALL"]);
+        let store = cached(expiring);
+        does_all(store.clone());
+        let id = store.fresh_id(None);
+        let _ = store.create(&id, Write::new(b"v", Duration::from_secs(60))).unwrap();
+        heat(&store, &id);
     }
 }
 

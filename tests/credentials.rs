@@ -9,9 +9,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use support::{PATIENCE, RedisServer, eventually, texts};
+#[cfg(feature = "near-cache")]
+use support::{heat, near};
 use threaded_sessions::redis::{self, Client, Connection};
 use threaded_sessions::store::{Found, Touch, Write};
-use threaded_sessions::{Credentials, Error, ErrorKind, RedisSessionStore, SessionId, SessionStore, contract};
+use threaded_sessions::{
+    Credentials, Error, ErrorKind, RedisSessionStore, RedisSessionStoreBuilder, SessionId, SessionStore, contract,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const USER: &str = "a-secret-name";
@@ -42,6 +46,10 @@ impl Vault {
     }
 
     fn store(&self, url: &str, deadline: Duration) -> RedisSessionStore {
+        self.builder(url, deadline).build().unwrap()
+    }
+
+    fn builder(&self, url: &str, deadline: Duration) -> RedisSessionStoreBuilder {
         let vault = self.clone();
         let credentials = move || {
             vault.0.1.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +57,7 @@ impl Vault {
         };
         let builder = RedisSessionStore::builder().url(url).credentials(credentials).deadline(deadline);
         assert!(!format!("{builder:?} {builder:#?}").contains("secret"));
-        builder.build().unwrap()
+        builder
     }
 }
 
@@ -112,6 +120,29 @@ fn a_wrong_password_is_told_and_the_right_one_mends_it() {
     vault.put(PASSWORDS[1]);
     assert!(eventually(PATIENCE, || store.health().is_healthy()), "also if nobody asks");
     create(&store).unwrap();
+}
+
+#[test]
+#[cfg(feature = "near-cache")]
+fn near_cache_logs_in_with_the_new_password() {
+    let server = RedisServer::start();
+    let operator = &mut server.connection();
+    let vault = Vault::default();
+    admit(operator, PASSWORDS[0], true);
+    vault.put(PASSWORDS[0]);
+    let cache = threaded_sessions::NearCache::new().lease(HOUR);
+    let store = vault.builder(&server.url(), PATIENCE).near_cache(cache).build().unwrap();
+    let id = create(&store).unwrap();
+    for password in &PASSWORDS[1..] {
+        heat(&store, &id);
+        admit(operator, password, true);
+        kill_connections(operator);
+        assert!(eventually(PATIENCE, || near(&store).out_of_service_for.is_some()));
+        vault.put(password);
+        heat(&store, &id);
+        assert_eq!(near(&store).out_of_service_for, None);
+        shows_no_secret(&store, None);
+    }
 }
 
 #[test]

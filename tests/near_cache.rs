@@ -4,15 +4,18 @@
 
 mod support;
 
-use std::io::{Read, Write as _};
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, RedisServer, alone, eventually, in_child, shared, unique};
-use threaded_sessions::store::{Bind, Ending, Found, NearCacheHealth, SessionIndex, Touch, Write};
+use rustix::process::{Pid, Signal, kill_process};
+use support::{PATIENCE, RedisServer, alone, eventually, heat, in_child, near, shared, unique};
+use threaded_sessions::store::{Bind, Ending, Found, SessionIndex, Touch, Write};
 use threaded_sessions::{
     ErrorKind, NearCache, RedisSessionStore, RedisSessionStoreBuilder, RedisWarning, SessionId, SessionManager,
     SessionStore, contract, redis,
@@ -34,10 +37,6 @@ fn cached(builder: RedisSessionStoreBuilder, lease: Duration) -> RedisSessionSto
     builder.near_cache(NearCache::new().lease(lease)).build().unwrap()
 }
 
-fn health(store: &impl SessionStore) -> NearCacheHealth {
-    store.health().near_cache.expect("the store has a cache")
-}
-
 fn payload(revision: u64) -> Vec<u8> {
     format!("{{\"v\":1,\"rev\":{revision},\"value\":\"{}\"}}", "x".repeat(100)).into_bytes()
 }
@@ -53,18 +52,6 @@ fn read(store: &impl SessionStore, id: &SessionId) -> Option<Vec<u8>> {
         Found::Live(stored) => Some(stored.payload.to_vec()),
         _ => None,
     }
-}
-
-/// Reads a session until the cache serves it.
-#[track_caller]
-fn heat(store: &impl SessionStore, id: &SessionId) {
-    let hot = || {
-        let before = health(store).hits;
-        assert!(read(store, id).is_some());
-        sleep(Duration::from_millis(1));
-        read(store, id).is_some() && health(store).hits == before + 2
-    };
-    assert!(eventually(PATIENCE, hot), "{:?}", health(store));
 }
 
 /// A relay that can hold back what the server sends to caches. It passes on everything else.
@@ -113,6 +100,11 @@ impl Relay {
     }
 }
 
+/// Returns how often a test repeats what it does. `scripts/proof` sets `PROOF`, and has more time than `scripts/test`.
+fn rounds(usual: u64, of_the_proof: u64) -> u64 {
+    if env::var_os("PROOF").is_some() { of_the_proof } else { usual }
+}
+
 /// Ends a session elsewhere, and returns for how long reads that begin later are stale.
 fn staleness(store: &RedisSessionStore, elsewhere: &RedisSessionStore, id: &SessionId, patience: Duration) -> Duration {
     assert!(elsewhere.delete(id).unwrap());
@@ -135,7 +127,8 @@ fn blackholed_connection_is_stale_for_a_lease_at_most() {
     let short = relay.store("sessions", lease);
     // The control: with a long lease, the same read is stale for longer.
     let long = relay.store("sessions", HOUR);
-    for round in 0..8 {
+    let mut longest = Duration::ZERO;
+    for round in 0..rounds(8, 28) {
         let is_control = round % 4 == 3;
         let store = if is_control { &long } else { &short };
         let id = create(&elsewhere, 100 + round);
@@ -144,8 +137,93 @@ fn blackholed_connection_is_stale_for_a_lease_at_most() {
         let stale = staleness(store, &elsewhere, &id, lease + 5 * SLACK);
         relay.holds.store(false, Ordering::SeqCst);
         assert_eq!(stale > lease + SLACK, is_control, "{stale:?} in round {round}");
-        let serves = || health(&short).out_of_service_for.is_none() && health(&long).out_of_service_for.is_none();
+        longest = longest.max(if is_control { Duration::ZERO } else { stale });
+        let serves = || near(&short).out_of_service_for.is_none() && near(&long).out_of_service_for.is_none();
         assert!(eventually(PATIENCE, serves), "the cache serves again");
+    }
+    println!("the longest staleness with a lease of {lease:?} was {longest:?}");
+}
+
+/// Opens the session of a cookie, and returns what is in it.
+type Opens = fn(&SessionManager<u32>, &str) -> u32;
+
+/// The ways to open a session, first through the cache, then past it.
+const OPENS: &[[Opens; 2]] = &[
+    [|sessions, cookie| *sessions.open([cookie]).unwrap(), |sessions, cookie| *sessions.open_fresh([cookie]).unwrap()],
+    #[cfg(feature = "http")]
+    [in_http::usual, in_http::fresh],
+    #[cfg(feature = "rouille")]
+    [in_rouille::usual, in_rouille::fresh],
+    #[cfg(feature = "tiny-http")]
+    [in_tiny_http::usual, in_tiny_http::fresh],
+];
+
+#[cfg(feature = "http")]
+mod in_http {
+    use http::{Request, Response};
+    use threaded_sessions::http::{session, session_fresh};
+    use threaded_sessions::{Session, SessionManager};
+
+    fn request(cookie: &str) -> Request<()> {
+        Request::builder().header("Cookie", cookie).body(()).unwrap()
+    }
+
+    fn number(session: &mut Session<u32>) -> Response<Vec<u8>> {
+        Response::new(vec![**session as u8])
+    }
+
+    pub(super) fn usual(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session(sessions, &request(cookie), number).body()[0].into()
+    }
+
+    pub(super) fn fresh(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session_fresh(sessions, &request(cookie), number).body()[0].into()
+    }
+}
+
+#[cfg(feature = "rouille")]
+mod in_rouille {
+    use rouille::{Request, Response};
+    use threaded_sessions::rouille::{session, session_fresh};
+    use threaded_sessions::{Session, SessionManager};
+
+    fn request(cookie: &str) -> Request {
+        Request::fake_http("GET", "/", vec![("Cookie".into(), cookie.into())], vec![])
+    }
+
+    fn number(session: &mut Session<u32>) -> Response {
+        Response::text("").with_status_code(**session as u16)
+    }
+
+    pub(super) fn usual(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session(sessions, &request(cookie), number).status_code.into()
+    }
+
+    pub(super) fn fresh(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session_fresh(sessions, &request(cookie), number).status_code.into()
+    }
+}
+
+#[cfg(feature = "tiny-http")]
+mod in_tiny_http {
+    use threaded_sessions::tiny_http::{session, session_fresh};
+    use threaded_sessions::{Session, SessionManager};
+    use tiny_http::{Header, Request, Response, TestRequest};
+
+    fn request(cookie: &str) -> Request {
+        TestRequest::new().with_header(Header::from_bytes("Cookie", cookie).unwrap()).into()
+    }
+
+    fn number(session: &mut Session<u32>, _: &mut Request) -> Response<std::io::Empty> {
+        Response::empty(**session as u16)
+    }
+
+    pub(super) fn usual(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session(sessions, &mut request(cookie), number).status_code().0.into()
+    }
+
+    pub(super) fn fresh(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
+        session_fresh(sessions, &mut request(cookie), number).status_code().0.into()
     }
 }
 
@@ -155,24 +233,26 @@ fn fresh_read_bypasses_the_cache() {
     let relay = Relay::start(&server);
     let sessions = SessionManager::<u32>::new(relay.store("sessions", HOUR));
     let elsewhere = SessionManager::<u32>::new(builder(&server, "sessions").build().unwrap());
-    let mut session = elsewhere.fresh();
-    *session = 1;
-    let committed = elsewhere.commit(session).unwrap();
-    let cookie = format!("__Host-session={}", committed.id().unwrap().expose());
-    let near = || sessions.health().near_cache.unwrap();
-    let hot = || {
-        let before = near().hits;
-        *sessions.open([&*cookie]).unwrap() == 1 && near().hits > before
-    };
-    assert!(eventually(PATIENCE, hot));
-    relay.holds.store(true, Ordering::SeqCst);
-    let mut session = elsewhere.open([&*cookie]).unwrap();
-    *session = 2;
-    assert!(elsewhere.commit(session).unwrap().id().is_some());
-    assert_eq!(*sessions.open([&*cookie]).unwrap(), 1, "the cache is stale while its connection is held");
-    assert_eq!(*sessions.open_fresh([&*cookie]).unwrap(), 2);
-    assert_eq!(*sessions.open([&*cookie]).unwrap(), 2, "it is dropped");
-    relay.holds.store(false, Ordering::SeqCst);
+    for [usual, fresh] in OPENS {
+        let mut session = elsewhere.fresh();
+        *session = 1;
+        let committed = elsewhere.commit(session).unwrap();
+        let cookie = format!("__Host-session={}", committed.id().unwrap().expose());
+        let hits = || sessions.health().near_cache.unwrap().hits;
+        let hot = || {
+            let before = hits();
+            usual(&sessions, &cookie) == 1 && hits() > before
+        };
+        assert!(eventually(PATIENCE, hot));
+        relay.holds.store(true, Ordering::SeqCst);
+        let mut session = elsewhere.open([&*cookie]).unwrap();
+        *session = 2;
+        assert!(elsewhere.commit(session).unwrap().id().is_some());
+        assert_eq!(usual(&sessions, &cookie), 1, "the cache is stale while its connection is held");
+        assert_eq!(fresh(&sessions, &cookie), 2);
+        assert_eq!(usual(&sessions, &cookie), 2, "it is dropped");
+        relay.holds.store(false, Ordering::SeqCst);
+    }
 }
 
 #[test]
@@ -191,7 +271,7 @@ fn killed_pool_connections_leave_no_stale_read() {
         for line in clients.lines().filter(|line| !of(line, "flags=").contains('t')) {
             let _ = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(of(line, "id=")).exec(&mut server.connection());
         }
-        assert!(health(&store).out_of_service_for.is_none(), "the cache has its own connection");
+        assert!(near(&store).out_of_service_for.is_none(), "the cache has its own connection");
         let stale = staleness(&store, &elsewhere, &id, SOON * 4);
         assert!(stale < SOON, "{stale:?}");
     }
@@ -216,7 +296,7 @@ fn own_write_is_never_followed_by_a_stale_read() {
                 }
             });
         }
-        for next in 2..2500 {
+        for next in 2..rounds(2500, 100_002) {
             let _ = store.save(id, Write::new(&payload(next), HOUR), None).unwrap();
             written.store(next, Ordering::SeqCst);
             assert_eq!(revision(read(store, id).unwrap()), next);
@@ -225,7 +305,8 @@ fn own_write_is_never_followed_by_a_stale_read() {
         }
         over.store(true, Ordering::SeqCst);
     });
-    assert!(health(store).hits > 100, "{:?}", health(store));
+    assert!(near(store).hits > 100, "{:?}", near(store));
+    println!("{} writes, {:?}", written.load(Ordering::SeqCst), near(store));
 }
 
 #[test]
@@ -390,7 +471,57 @@ fn restart_takes_the_cache_out_of_service() {
     assert!(eventually(PATIENCE, is_gone));
     let id = create(&store, 2);
     heat(&store, &id);
-    assert_eq!(health(&store).out_of_service_for, None);
+    assert_eq!(near(&store).out_of_service_for, None);
+}
+
+/// The variable that makes this binary the process that is suspended: the URL, the prefix and the id.
+const SUSPENDED: &str = "NEAR_CACHE_SUSPENDED";
+
+/// Serves a session to its parent: for each line it reads the session once, and prints if it was served.
+fn serve_to_parent(orders: &str) {
+    let [url, prefix, id] = orders.split(' ').collect::<Vec<_>>()[..] else { panic!("{orders}") };
+    let (store, id) = (cached(RedisSessionStore::builder().url(url).prefix(prefix), SUSPENDED_LEASE), id.parse());
+    let id = id.unwrap();
+    heat(&store, &id);
+    println!("\nhot");
+    for _ in io::stdin().lines() {
+        println!("\n{}", if read(&store, &id).is_some() { "served" } else { "gone" });
+    }
+}
+
+const SUSPENDED_LEASE: Duration = Duration::from_millis(200);
+
+#[test]
+fn suspended_process_serves_no_stale_read() {
+    if let Ok(orders) = env::var(SUSPENDED) {
+        return serve_to_parent(&orders);
+    }
+    let (server, prefix) = (shared(), unique("near-suspended"));
+    let elsewhere = builder(server, &prefix).build().unwrap();
+    let id = create(&elsewhere, 1);
+    let mut process = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "suspended_process_serves_no_stale_read", "--nocapture"])
+        .env(SUSPENDED, format!("{} {prefix} {}", server.url(), id.expose()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    let mut words = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut next = || words.find(|word| ["hot", "served", "gone"].contains(&&**word));
+    assert_eq!(next().as_deref(), Some("hot"));
+    writeln!(stdin).unwrap();
+    assert_eq!(next().as_deref(), Some("served"));
+    let signal = |signal| kill_process(Pid::from_child(&process), signal).unwrap();
+    signal(Signal::STOP);
+    sleep(SUSPENDED_LEASE + SLACK);
+    assert!(elsewhere.delete(&id).unwrap());
+    // The read is the first thing that the process does afterwards.
+    writeln!(stdin).unwrap();
+    signal(Signal::CONT);
+    assert_eq!(next().as_deref(), Some("gone"));
+    drop(stdin);
+    assert!(process.wait().unwrap().success());
 }
 
 #[test]
@@ -400,7 +531,7 @@ fn evicted_tracking_is_announced() {
     let elsewhere = builder(&server, "sessions").build().unwrap();
     let ids: Vec<SessionId> = (0..20).map(|revision| create(&elsewhere, 10 + revision)).collect();
     ids.iter().for_each(|id| heat(&store, id));
-    assert!(health(&store).invalidations > 0);
+    assert!(near(&store).invalidations > 0);
     ids.iter().for_each(|id| assert!(elsewhere.delete(id).unwrap()));
     assert!(eventually(SOON, || ids.iter().all(|id| read(&store, id).is_none())));
 }
@@ -443,7 +574,7 @@ fn lease_of_zero_serves_nothing() {
     let store = cached(builder(shared(), &unique("near-zero")), Duration::ZERO);
     let id = create(&store, 1);
     (0..50).for_each(|_| assert!(read(&store, &id).is_some()));
-    assert_eq!((health(&store).hits, health(&store).misses), (0, 50));
+    assert_eq!((near(&store).hits, near(&store).misses), (0, 50));
 }
 
 #[test]
@@ -457,8 +588,8 @@ fn user_without_the_right_gets_a_warning() {
     assert!(warnings[0].to_string().contains("near cache"));
     let id = create(&store, 1);
     (0..10).for_each(|_| assert!(read(&store, &id).is_some()));
-    assert_eq!(health(&store).hits, 0);
-    assert!(health(&store).out_of_service_for.is_some());
+    assert_eq!(near(&store).hits, 0);
+    assert!(near(&store).out_of_service_for.is_some());
     server.cmd(&["ACL", "SETUSER", "narrow", "+client|tracking"]);
     assert_eq!(store.check().unwrap(), []);
     heat(&store, &id);
@@ -488,7 +619,7 @@ fn cache_keeps_to_its_bytes() {
     }
     // An entry takes more than 300 bytes.
     sleep(SOON);
-    assert!((1..=70).contains(&health(&store).entries), "{:?}", health(&store));
+    assert!((1..=70).contains(&near(&store).entries), "{:?}", near(&store));
 }
 
 #[test]
@@ -499,12 +630,12 @@ fn child_of_fork_is_not_served() {
     heat(&store, &id);
     let result = in_child(|| {
         let refused = store.read(&id, Touch::No).is_err_and(|error| error.kind() == ErrorKind::Misconfigured);
-        let is_out = health(&store).out_of_service_for.is_some();
+        let is_out = near(&store).out_of_service_for.is_some();
         drop(store.clone());
         format!("{refused} {is_out}")
     });
     assert_eq!(result.as_deref(), Some("true true"));
-    let before = health(&store).hits;
+    let before = near(&store).hits;
     assert!(read(&store, &id).is_some());
-    assert_eq!(health(&store).hits, before + 1, "the parent is served");
+    assert_eq!(near(&store).hits, before + 1, "the parent is served");
 }

@@ -12,6 +12,8 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use support::{PATIENCE, RedisServer, Sentinels, alone, eventually, texts, unique};
+#[cfg(feature = "near-cache")]
+use support::{heat, is_gone, near};
 use threaded_sessions::redis::{self, Client};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
 use threaded_sessions::{EndReason, ErrorKind, RedisSessionStore, SessionId, SessionManager, SessionStore, contract};
@@ -299,9 +301,13 @@ fn a_master_that_is_replaced_by_order_is_left_while_it_still_takes_writes() {
     let id = store.fresh_id(None);
     let _ = store.create(&id, Write::new(b"v", HOUR)).unwrap();
     let watch = listener.watch(&id);
+    #[cfg(feature = "near-cache")]
+    let cached = cached(all.url(), HOUR);
     Load::run(&store, 2, |load| {
         let is_first_to_leave = || {
             load.goes_on();
+            #[cfg(feature = "near-cache")]
+            let hot = heated(&cached);
             let old = all.named_by(&all.sentinels[0]);
             let ordered = Instant::now();
             let order = ["SENTINEL", "FAILOVER", Sentinels::NAME];
@@ -312,6 +318,13 @@ fn a_master_that_is_replaced_by_order_is_left_while_it_still_takes_writes() {
             let on_new = || all.ask::<Vec<u8>>(new, &["GET", &key]);
             let before = on_new();
             assert!(eventually(PATIENCE * 3, || on_new() != before), "it is written to");
+            // The old master still replies to the cache, but announces no change on the new one. If the cache stays until the old
+            // master is told, the round does not count.
+            #[cfg(feature = "near-cache")]
+            {
+                let _: u64 = all.ask(new, &["DEL", &cached.key(&hot)]);
+                assert!(eventually(PATIENCE, || is_gone(&cached, &hot)), "{:?}", near(&cached));
+            }
             let (left, is_first) = (ordered.elapsed(), all.is_master(old));
             assert!(eventually(PATIENCE * 3, || !all.is_master(old)), "it is made a replica");
             let told = ordered.elapsed();
@@ -415,6 +428,46 @@ fn a_sentinel_that_knows_no_better_is_not_believed() {
     }
 }
 
+/// The lease of a cache whose master is lost.
+#[cfg(feature = "near-cache")]
+const LEASE: Duration = Duration::from_millis(500);
+
+#[cfg(feature = "near-cache")]
+fn cached(url: String, lease: Duration) -> RedisSessionStore {
+    let cache = threaded_sessions::NearCache::new().lease(lease);
+    RedisSessionStore::builder().url(url).near_cache(cache).build().unwrap()
+}
+
+/// A session that the cache serves.
+#[cfg(feature = "near-cache")]
+fn heated(store: &RedisSessionStore) -> SessionId {
+    let id = store.fresh_id(None);
+    assert!(eventually(PATIENCE, || store.create(&id, Write::new(b"v", HOUR)).is_ok()));
+    heat(store, &id);
+    id
+}
+
+#[cfg(feature = "near-cache")]
+fn reads_go_to_redis_while_it_is_gone(cached: &RedisSessionStore, hot: &SessionId) {
+    sleep(LEASE);
+    let hits = near(cached).hits;
+    for _ in 0..10 {
+        assert!(cached.read(hot, Touch::No).is_err(), "no server replies");
+    }
+    assert_eq!(near(cached).hits, hits);
+    assert!(near(cached).out_of_service_for.is_some());
+}
+
+#[cfg(feature = "near-cache")]
+fn changes_on_the_new_master_reach_the_cache(all: &Sentinels, new: &RedisServer, cached: &RedisSessionStore) {
+    for _ in 0..5 {
+        let hot = heated(cached);
+        let _: u64 = all.ask(new, &["DEL", &cached.key(&hot)]);
+        let ended = Instant::now();
+        assert!(eventually(LEASE, || is_gone(cached, &hot)), "{:?} after {:?}", near(cached), ended.elapsed());
+    }
+}
+
 #[test]
 fn sentinels_have_passwords_of_their_own() {
     let _alone = alone();
@@ -437,9 +490,19 @@ fn sentinels_have_passwords_of_their_own() {
     let url = all.url().replace("of-redis", "wrong-one");
     let store = RedisSessionStore::builder().url(url).credentials(credentials).build().unwrap();
     assert!(eventually(PATIENCE, || create(&store).is_ok()), "credentials are those of the master");
+    #[cfg(feature = "near-cache")]
+    let (cached, hot) = {
+        let cached = cached(all.url(), LEASE);
+        let hot = heated(&cached);
+        (cached, hot)
+    };
     all.servers[0].kill();
+    #[cfg(feature = "near-cache")]
+    reads_go_to_redis_while_it_is_gone(&cached, &hot);
     replaced(&all, &all.servers[0], &all.sentinels.iter().collect::<Vec<_>>());
     assert!(eventually(PATIENCE, || create(&store).is_ok()), "and of its successor");
+    #[cfg(feature = "near-cache")]
+    changes_on_the_new_master_reach_the_cache(&all, all.named_by(&all.sentinels[0]), &cached);
 }
 
 #[test]

@@ -206,6 +206,30 @@ pub fn try_peek<T: Default + 'static, B, H: IntoHandlerResult<Response = Respons
     handle(sessions, Purpose::Peek, request, handler)
 }
 
+/// Runs a handler like [`session`], with the session as it is in Redis, past the [near cache](crate::near_cache).
+///
+/// Use it for routes that must not miss a logout in another process. [`SessionManager::open_fresh`] explains which those are.
+pub fn session_fresh<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Response = Response<B>>>(
+    sessions: &SessionManager<T>,
+    request: &impl RequestHead,
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Response<B> {
+    complete(sessions, request, try_session_fresh(sessions, request, handler))
+}
+
+/// Runs a handler like [`session_fresh`], and returns failures and the outcome of the commit to the caller.
+///
+/// # Errors
+///
+/// Returns the failures of [`try_session`].
+pub fn try_session_fresh<T: Default + 'static, B, H: IntoHandlerResult<Response = Response<B>>>(
+    sessions: &SessionManager<T>,
+    request: &impl RequestHead,
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Result<(Response<B>, Committed), Failure> {
+    handle(sessions, Purpose::Fresh, request, handler)
+}
+
 /// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.
 ///
 /// [`SessionManager::open_bearer`] explains the rules. The response sets no cookie. A new token is in the header

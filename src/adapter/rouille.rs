@@ -193,6 +193,30 @@ pub fn try_peek<T: Default + 'static, H: IntoHandlerResult<Response = Response>>
     handle(sessions, Purpose::Peek, request, handler)
 }
 
+/// Runs a handler like [`session`], with the session as it is in Redis, past the [near cache](crate::near_cache).
+///
+/// Use it for routes that must not miss a logout in another process. [`SessionManager::open_fresh`] explains which those are.
+pub fn session_fresh<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Response {
+    complete(sessions, request, try_session_fresh(sessions, request, handler))
+}
+
+/// Runs a handler like [`session_fresh`], and returns failures and the outcome of the commit to the caller.
+///
+/// # Errors
+///
+/// Returns the failures of [`try_session`].
+pub fn try_session_fresh<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
+    sessions: &SessionManager<T>,
+    request: &Request,
+    handler: impl FnOnce(&mut Session<T>) -> H,
+) -> Result<(Response, Committed), Failure> {
+    handle(sessions, Purpose::Fresh, request, handler)
+}
+
 /// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.
 ///
 /// [`SessionManager::open_bearer`] explains the rules. The response sets no cookie. A new token is in the header

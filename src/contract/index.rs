@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::kit::{
     HOUR, MILLISECOND, SHORT, Tested, assert_absent, assert_created, assert_missing, assert_stored, at_once, comes_to,
-    create, expire, is_live, is_stored, live, ok, used_in_time,
+    create, expire, hours_left, is_live, is_stored, live, ok, used_in_time,
 };
 use super::principals::{create_for, handles, principal};
 use super::sessions::expiry_is_exact;
@@ -66,9 +66,8 @@ pub(super) fn the_index_lists_what_lives(tested: &Tested<'_>) {
     let expected: Vec<_> = order.into_iter().zip(hours).collect();
     comes_to(expected, "sessions are listed with the hours that they have left", || {
         let own = |entry: &Entry| order.contains(&entry.handle) || gone.contains(&entry.handle);
-        let hours = |left: Duration| left.as_secs_f64() / HOUR.as_secs_f64();
         let listed = ok(index.page(0, usize::MAX)).into_iter().filter(own);
-        listed.map(|entry| (entry.handle, entry.expires_in.map(|left| hours(left).round() as u32))).collect()
+        listed.map(|entry| (entry.handle, entry.expires_in.map(|left| hours_left(store, left)))).collect()
     });
 }
 

@@ -80,8 +80,8 @@ pub(super) fn the_first_live_session_is_read(tested: &Tested<'_>) {
     assert_eq!(read(&[&unknown, &ended], Touch::Set(HOUR)).1, None);
 
     assert_eq!(read(&[&ended, &one, &other], Touch::Set(2 * HOUR)).0, 1);
-    assert_left(live(store, &one, Touch::Extend(HOUR)), 2 * HOUR);
-    assert_left(live(store, &other, Touch::Extend(HOUR)), HOUR);
+    assert_left(store, live(store, &one, Touch::Extend(HOUR)), 2 * HOUR);
+    assert_left(store, live(store, &other, Touch::Extend(HOUR)), HOUR);
 }
 
 pub(super) fn save_replaces(tested: &Tested<'_>) {
@@ -242,9 +242,9 @@ pub(super) fn touch_moves_the_deadline(tested: &Tested<'_>) {
     let shortened = create(store, b"v", HOUR);
     let _ = live(store, &shortened, Touch::Set(SHORT));
     let lengthened = create(store, b"v", HOUR);
-    assert_left(live(store, &lengthened, Touch::Set(HOUR * 3)), HOUR * 3);
-    assert_left(live(store, &lengthened, Touch::Extend(HOUR)), HOUR * 3);
-    assert_left(live(store, &lengthened, Touch::Extend(HOUR * 5)), HOUR * 5);
+    assert_left(store, live(store, &lengthened, Touch::Set(HOUR * 3)), HOUR * 3);
+    assert_left(store, live(store, &lengthened, Touch::Extend(HOUR)), HOUR * 3);
+    assert_left(store, live(store, &lengthened, Touch::Extend(HOUR * 5)), HOUR * 5);
     let saved = create(store, b"v", HOUR);
     assert_stored(store.save(&saved, Write::new(b"w", SHORT), None));
     let for_ever = create(store, b"v", None);
@@ -253,7 +253,7 @@ pub(super) fn touch_moves_the_deadline(tested: &Tested<'_>) {
     assert_stored(store.save(&no_more, Write::new(b"w", None), None));
     assert_eq!(live(store, &no_more, Touch::Extend(SHORT)).expires_in, None);
     let ending = create(store, b"v", None);
-    assert_left(live(store, &ending, Touch::Set(SHORT)), SHORT);
+    assert_left(store, live(store, &ending, Touch::Set(SHORT)), SHORT);
     wait(SHORT * 2);
     for gone in [shortened, saved, ending] {
         assert_absent(store, &gone);
@@ -269,7 +269,7 @@ pub(super) fn peeks_tell_the_time_left(tested: &Tested<'_>) {
     let for_ever = create(store, b"v", None);
     let left = live(store, &lives, Touch::Peek);
     assert_eq!(&*left.payload, b"v");
-    assert_left(left, HOUR);
+    assert_left(store, left, HOUR);
     assert_eq!(live(store, &for_ever, Touch::Peek).expires_in, None);
     let _ = ok(store.read(&ends, Touch::Peek));
     wait(SHORT * 2);
@@ -291,12 +291,12 @@ pub(super) fn touches_that_are_due_move_the_deadline(tested: &Tested<'_>) {
         (extend(6, 4), 6),
         (extend(3, 1), 6),
     ] {
-        assert_left(live(store, &id, touch), HOUR * left);
-        assert_left(live(store, &id, Touch::Peek), HOUR * left);
+        assert_left(store, live(store, &id, touch), HOUR * left);
+        assert_left(store, live(store, &id, Touch::Peek), HOUR * left);
     }
     let for_ever = create(store, b"v", None);
     assert_eq!(live(store, &for_ever, extend(2, 1)).expires_in, None);
-    assert_left(live(store, &for_ever, set(2, 1)), HOUR * 2);
+    assert_left(store, live(store, &for_ever, set(2, 1)), HOUR * 2);
     let due = create(store, b"v", HOUR);
     let _ = live(store, &due, Touch::SetIfDue { ttl: SHORT, enough: SHORT / 2 });
     wait(SHORT * 2);
@@ -309,12 +309,12 @@ pub(super) fn extreme_times_to_live(tested: &Tested<'_>) {
     let (at_once, touched) = (create(store, b"v", Duration::ZERO), create(store, b"v", HOUR));
     let _ = live(store, &touched, Touch::Set(Duration::ZERO));
     let (a_century, ages) = (create(store, b"v", MAX_TTL), create(store, b"v", Duration::MAX));
-    assert_left(live(store, &a_century, Touch::Set(Duration::MAX)), MAX_TTL);
+    assert_left(store, live(store, &a_century, Touch::Set(Duration::MAX)), MAX_TTL);
     wait(SHORT);
     assert_absent(store, &at_once);
     assert_absent(store, &touched);
     for lives in [a_century, ages] {
-        assert_left(live(store, &lives, Touch::Extend(HOUR)), MAX_TTL);
+        assert_left(store, live(store, &lives, Touch::Extend(HOUR)), MAX_TTL);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::array;
 use std::ops::ControlFlow;
 
-use super::kit::{HOUR, Tested, assert_absent, assert_stored, comes_to, create, expire, live, ok};
+use super::kit::{HOUR, Tested, assert_absent, assert_stored, comes_to, create, expire, hours_left, live, ok};
 use super::principals::{create_for, handles, principal};
 use crate::store::{EndedAll, Progress, SessionStore, Touch, Write};
 use crate::{AllSessions, EndedByHandle, ErrorKind, FoundByHandle, Handle, HandlePrefix, SessionInfo};
@@ -44,7 +44,7 @@ pub(super) fn a_walk_finds_what_lives_once(tested: &Tested<'_>) {
     expire(store, &[expired], wait);
 
     let own = [one, two, old, deleted, expired, new, for_ever].map(|id| store.handle(&id));
-    let hours = |session: &SessionInfo| session.expires_in.map(|left| (left.as_secs_f64() / 3600.0).round() as u32);
+    let hours = |session: &SessionInfo| session.expires_in.map(|left| hours_left(store, left));
     let expected: [Vec<Option<u32>>; 7] =
         [vec![Some(4)], vec![Some(2)], vec![], vec![], vec![], vec![Some(3)], vec![None]];
     // Twice, because a walk must move no deadline.

@@ -72,6 +72,7 @@ enum Fault {
     TouchesWhileWalking,
     TouchesWhilePeeking,
     TouchesBeforeItIsDue,
+    TouchesTooFar,
     HidesTheTimeLeft,
     EndsKeysInVain,
     EndsAllKeysButOne,
@@ -203,6 +204,10 @@ impl SessionStore for Broken {
                 self.store.read(id, Touch::Extend(Duration::from_secs(3600)))?
             }
             (Fault::TouchesBeforeItIsDue, Touch::SetIfDue { ttl, .. }, _) => self.store.read(id, Touch::Set(ttl))?,
+            (Fault::TouchesTooFar, Touch::Set(ttl), Found::Live(stored)) => {
+                let _ = self.store.read(id, Touch::Set(ttl.saturating_add(ttl / 64)))?;
+                Found::Live(stored)
+            }
             (Fault::HidesTheTimeLeft, Touch::Peek, Found::Live(stored)) => {
                 Found::Live(Stored::new(stored.payload, stored.version, None))
             }
@@ -593,6 +598,7 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::WalksIntoTheDead, "a_walk_finds_what_lives_once", "listed once"),
         (Fault::TouchesWhilePeeking, "peeks_tell_the_time_left", "a peek moved the deadline"),
         (Fault::TouchesBeforeItIsDue, "touches_that_are_due_move_the_deadline", "left of"),
+        (Fault::TouchesTooFar, "the_first_live_session_is_read", "left of"),
         (Fault::HidesTheTimeLeft, "peeks_tell_the_time_left", "the session has no deadline"),
         (Fault::TouchesWhileWalking, "a_walk_finds_what_lives_once", "listed once"),
         (Fault::EndsKeysInVain, "a_handle_ends_its_session", "AlreadyGone"),

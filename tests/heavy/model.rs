@@ -13,6 +13,7 @@ mod support;
 mod world;
 
 use std::env;
+use std::time::Duration;
 
 use ground::{Ground, Memory, Redis};
 use proptest::prelude::*;
@@ -66,6 +67,11 @@ proptest! {
     fn expiring_in_partitions(steps in steps()) {
         run(Redis::expiring(3), &steps);
     }
+
+    #[test]
+    fn cached(steps in steps(), expiring in any::<bool>(), lease in 0..2_u64) {
+        run(Redis::cached(expiring, Duration::from_secs(lease)), &steps);
+    }
 }
 
 /// Runs what failed once on every store.
@@ -74,6 +80,7 @@ fn again(steps: &[Step]) {
     run(Redis::plain(), steps);
     run(Redis::expiring(1), steps);
     run(Redis::expiring(3), steps);
+    run(Redis::cached(true, Duration::from_secs(1)), steps);
 }
 
 /// Two requests hold the first session of all, which belongs to Ada; more steps follow.

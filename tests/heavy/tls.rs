@@ -11,17 +11,17 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use support::{DeadEnd, PATIENCE, RedisServer, Signals, Victims, eventually, slow_pipe};
+use support::{DeadEnd, PATIENCE, RedisServer, Signals, Victims, eventually, heat, is_gone, near, slow_pipe};
 use tempfile::TempDir;
 use threaded_sessions::r2d2::ManageConnection;
 use threaded_sessions::redis::{self, Client};
 use threaded_sessions::rustls::crypto::ring;
 use threaded_sessions::rustls::pki_types::PrivatePkcs8KeyDer;
 use threaded_sessions::rustls::{ClientConfig, RootCertStore};
-use threaded_sessions::store::{Found, Touch};
+use threaded_sessions::store::{Found, Touch, Write};
 use threaded_sessions::{
-    ErrorKind, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, SessionId, SessionStore,
-    contract,
+    ErrorKind, NearCache, RedisConnectionManager, RedisPool, RedisSessionStore, RedisSessionStoreBuilder, SessionId,
+    SessionStore, contract,
 };
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -89,15 +89,36 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
 });
 
 impl Rig {
-    fn store(&self, host: &str, trusted: &Authority, own: Option<&Authority>) -> RedisSessionStore {
+    fn builder(&self, host: &str, trusted: &Authority, own: Option<&Authority>) -> RedisSessionStoreBuilder {
         let url = url(host, self.server.port());
-        RedisSessionStore::builder().url(url).tls_config(config(trusted, own)).expiring().build().unwrap()
+        RedisSessionStore::builder().url(url).tls_config(config(trusted, own)).expiring()
+    }
+
+    fn store(&self, host: &str, trusted: &Authority, own: Option<&Authority>) -> RedisSessionStore {
+        self.builder(host, trusted, own).build().unwrap()
     }
 }
 
 #[test]
 fn the_contract_holds_over_tls() {
     contract::all(&RIG.store("localhost", &RIG.authority, Some(&RIG.authority)), sleep);
+}
+
+#[test]
+fn near_cache_serves_and_forgets_over_tls() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let builder = RIG.builder("localhost", &RIG.authority, Some(&RIG.authority));
+    let store = builder.near_cache(NearCache::new().lease(HOUR)).build().unwrap();
+    let elsewhere = RIG.store("localhost", &RIG.authority, Some(&RIG.authority));
+    assert_eq!(store.check().unwrap(), []);
+    // One that fits into a TLS record, and one that does not.
+    for length in [10, 40_000] {
+        let id = elsewhere.fresh_id(None);
+        let _ = elsewhere.create(&id, Write::new(&vec![b'x'; length], HOUR)).unwrap();
+        heat(&store, &id);
+        assert!(elsewhere.delete(&id).unwrap());
+        assert!(eventually(PATIENCE, || is_gone(&store, &id)), "{:?}", near(&store));
+    }
 }
 
 /// What Sentinels and nodes of a cluster call a server is what its certificate has to be for: an address, or a name if they are

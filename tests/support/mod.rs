@@ -9,6 +9,7 @@ mod dead_end;
 mod http;
 mod jar;
 mod monitor;
+mod near;
 #[cfg(feature = "clap")]
 pub mod program;
 mod proxy;
@@ -36,6 +37,7 @@ pub use dead_end::DeadEnd;
 pub use http::{Client, Response};
 pub use jar::Jar;
 pub use monitor::Monitor;
+pub use near::{heat, is_gone, near};
 pub use proxy::{Fault, Proxy};
 pub use sentinel::Sentinels;
 pub use server::{RedisServer, shared, unique};

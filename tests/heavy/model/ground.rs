@@ -8,7 +8,7 @@ use std::time::Duration;
 use threaded_sessions::redis::{Connection, FromRedisValue, cmd};
 use threaded_sessions::store::Touch;
 use threaded_sessions::{
-    Clock, MemorySessionStore, RedisConnectionManager, RedisPool, RedisSessionStore, SessionId, SessionStore,
+    Clock, MemorySessionStore, NearCache, RedisConnectionManager, RedisPool, RedisSessionStore, SessionId, SessionStore,
 };
 
 use crate::support::{PATIENCE, shared, unique};
@@ -69,14 +69,19 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn plain() -> Self {
-        Self::new(false, 1)
+        Self::new(false, 1, None)
     }
 
     pub(crate) fn expiring(partitions: u32) -> Self {
-        Self::new(true, partitions)
+        Self::new(true, partitions, None)
     }
 
-    fn new(expiring: bool, partitions: u32) -> Self {
+    /// A store with a near cache.
+    pub(crate) fn cached(expiring: bool, lease: Duration) -> Self {
+        Self::new(expiring, 1, Some(lease))
+    }
+
+    fn new(expiring: bool, partitions: u32, lease: Option<Duration>) -> Self {
         static POOL: OnceLock<RedisPool> = OnceLock::new();
         let pool = POOL.get_or_init(|| {
             // Nothing here is about being slow.
@@ -84,7 +89,12 @@ impl Redis {
         });
         let prefix = unique("model");
         let builder = RedisSessionStore::builder().pool(pool.clone()).prefix(&prefix).partitions(partitions);
-        let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
+        let builder = if expiring { builder.expiring() } else { builder };
+        let builder = match lease {
+            Some(lease) => builder.near_cache(NearCache::new().lease(lease)),
+            None => builder,
+        };
+        let store = builder.build().unwrap();
         Self { store, connection: RefCell::new(shared().connection()), prefix, expiring, partitions }
     }
 
@@ -113,6 +123,8 @@ impl Ground for Redis {
         } else {
             let _: i64 = self.ask(&["DEL", &key]);
         }
+        // A near cache may miss for a moment what another process does.
+        self.store.forget(&[*id]);
     }
 
     fn keep_mark(&self, id: &SessionId) {

@@ -100,7 +100,12 @@ impl Cache {
         self.misses.fetch_add(1, Ordering::Relaxed);
         let hash = self.seen.hash(key.as_bytes());
         let sent = if self.seen.is_admitted(hash) { touch.if_due() } else { touch.with_slack() };
-        let Some(stored) = read(sent)? else { return Ok(None) };
+        let found = read(sent);
+        // A fill that is under way may have read the deadline before this touch, so it comes to nothing.
+        if !matches!(&found, Ok(Some(stored)) if sent.has_moved_nothing(stored.expires_in, now.elapsed())) {
+            self.forget(key);
+        }
+        let Some(stored) = found? else { return Ok(None) };
         if self.seen.record(hash, version_of(&stored.payload).as_bytes())
             && let Some(fill) = self.entries.begin(key, &stored.payload)
         {
@@ -197,5 +202,40 @@ impl Cache {
         requests.push(request);
         drop(requests);
         self.waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn read(cache: &Cache, touch: Touch, left: Duration) {
+        let found = Stored::new(&b"payload"[..], Version::new(&b"payload"[..]), Some(left));
+        assert!(cache.read("key", touch, |_| Ok(Some(found))).unwrap().is_some());
+    }
+
+    fn next_fill(cache: &Cache) -> Option<Fill> {
+        cache.take_requests().into_iter().find_map(|request| match request {
+            Request::Fill(fill) => Some(fill),
+            Request::Settle(_) => None,
+        })
+    }
+
+    #[test]
+    fn own_touch_ends_a_fill_under_way() {
+        let manager = RedisConnectionManager::open("redis://127.0.0.1:1").unwrap();
+        let touch = Touch::SetIfDue { ttl: 5 * HOUR, enough: 3 * HOUR };
+        for (left, is_ended) in [(5 * HOUR, true), (4 * HOUR, false)] {
+            let cache = Cache::new(HOUR, 1 << 20, Duration::ZERO, &manager).unwrap();
+            cache.lease.renew(Instant::now());
+            (0..2).for_each(|_| read(&cache, Touch::No, 3 * HOUR));
+            let under_way = next_fill(&cache).expect("the second read admits");
+            read(&cache, touch, left);
+            cache.entries.finish(under_way, Some(Some(Instant::now() + 3 * HOUR)));
+            assert_eq!(cache.entries.get("key").is_none(), is_ended, "{left:?}");
+            assert_eq!(next_fill(&cache).is_some(), is_ended, "{left:?}");
+        }
     }
 }

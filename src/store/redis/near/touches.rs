@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use crate::store::{Touch, ttl_millis};
 
+/// The clocks of Redis and of this process may round a time to different milliseconds.
+const ROUNDING: Duration = Duration::from_millis(1);
+
 impl Touch {
     /// The touch to send for a session that may be hot in another process: it writes only if it is due, because each write makes
     /// the entries of all processes invalid.
@@ -38,6 +41,18 @@ impl Touch {
             (Self::Extend(ttl), Some(left)) => left < exact(ttl),
             (Self::SetIfDue { ttl, enough }, Some(left)) => left <= exact(enough) || left > exact(ttl),
             (Self::ExtendIfDue { enough, .. }, Some(left)) => left <= exact(enough),
+        }
+    }
+
+    /// Returns `true` if this touch, which took so long and left the session this time, has certainly moved no deadline.
+    pub(super) fn has_moved_nothing(self, left: Option<Duration>, took: Duration) -> bool {
+        match (self, left) {
+            (Self::No | Self::Peek, _) | (Self::ExtendIfDue { .. }, None) => true,
+            (Self::SetIfDue { ttl, .. } | Self::ExtendIfDue { ttl, .. }, Some(left)) => {
+                let new_at_least = exact(ttl).saturating_sub(took + ROUNDING);
+                left < new_at_least || left > exact(ttl)
+            }
+            _ => false,
         }
     }
 
@@ -87,6 +102,23 @@ mod tests {
             assert_eq!(Touch::ExtendIfDue { ttl: TTL, enough }.is_due(Some(left)), is_due, "{left:?}");
         }
         assert!(!Touch::No.is_due(None) && !Touch::Peek.is_due(Some(MILLI)));
+    }
+
+    #[test]
+    fn touch_may_have_moved_a_deadline_that_is_new() {
+        let due = Touch::SetIfDue { ttl: TTL, enough: TTL / 2 };
+        let took = 10 * MILLI;
+        for (touch, left, has_moved_nothing) in [
+            (due, Some(TTL), false),
+            (due, Some(TTL - took), false),
+            (due, Some(TTL - 2 * took), true),
+            (due, None, false),
+            (Touch::ExtendIfDue { ttl: TTL, enough: TTL / 2 }, Some(2 * TTL), true),
+            (Touch::Set(TTL), Some(TTL / 2), false),
+            (Touch::Peek, Some(TTL), true),
+        ] {
+            assert_eq!(touch.has_moved_nothing(left, took), has_moved_nothing, "{touch:?} {left:?}");
+        }
     }
 
     #[test]
