@@ -4,7 +4,7 @@
 //! connection reports how the exchange ended. It has two parts:
 //!
 //! * The *reachability* of the server. It is lost if a reply times out and no other reply came in that time, or if connecting
-//!   fails while no connection is open. A new connection restores it.
+//!   fails while no connection is open. A new connection restores it, unless it is of an earlier generation.
 //! * A [circuit](super::circuit) for each kind of command. A timeout opens it, and only a reply to a command of that kind
 //!   closes it, because a new connection proves nothing about commands.
 //!
@@ -359,8 +359,10 @@ impl Breaker {
         // r2d2 loses a place in its pool for every panic.
         let result = fence::call(|| connect(&mut generation))
             .unwrap_or_else(|| Err(RedisError::from(std::io::Error::other("connecting panicked"))));
-        self.end(begun, generation, result.as_ref().err());
-        result
+        match self.end(begun, generation, result.as_ref().err()) {
+            Some(error) => Err(error),
+            None => result,
+        }
     }
 
     /// Begins an attempt to connect. Returns the current generation, or the last error if no attempt may begin now.
@@ -379,11 +381,16 @@ impl Breaker {
         Ok(self.generation.load(Ordering::Acquire))
     }
 
-    /// Ends an attempt to connect, which succeeded if there is no error.
-    fn end(&self, begun: Instant, generation: u64, error: Option<&RedisError>) {
+    /// Ends an attempt to connect, which succeeded if there is no error. Returns the error of the outage if the attempt
+    /// succeeded, but before the outage, so that r2d2 tries again.
+    fn end(&self, begun: Instant, generation: u64, error: Option<&RedisError>) -> Option<RedisError> {
         let mut status = self.status();
         status.attempts -= 1;
+        let outdated = status.unreachable.is_some() && !self.is_current(generation);
+        let outage = status.last_error.clone().filter(|_| outdated && error.is_none());
         match error {
+            // The reply may have come before the server was lost, so it does not prove that the server is back.
+            None if outage.is_some() => status.await_probe(),
             None => {
                 status.open += usize::from(self.is_current(generation));
                 status.reached = status.reached.max(Some(begun));
@@ -394,11 +401,12 @@ impl Breaker {
         }
         self.settle(status);
         let server = &*self.address;
-        let event = match error {
+        let event = match error.or(outage.as_ref()) {
             None => ConnectionEvent::Opened { server, took: begun.elapsed() },
             Some(_) => ConnectionEvent::Failed { server },
         };
         self.watchers.tell(|observer| observer.on_connection(&event));
+        outage
     }
 
     fn on_connect_failed(&self, status: &mut Status, begun: Instant, generation: u64, error: &RedisError) {
@@ -469,6 +477,14 @@ impl Status {
         let now = Instant::now();
         let probed_since = (self.attempts > 0).then_some(now);
         self.unreachable.get_or_insert(Unreachable { since: now, probed_since });
+    }
+
+    /// Lets callers wait for another probe, if none is running, because an attempt that counted as the first probe proved
+    /// nothing.
+    fn await_probe(&mut self) {
+        if let (Some(unreachable), 0) = (&mut self.unreachable, self.attempts) {
+            unreachable.probed_since = None;
+        }
     }
 
     /// Returns how long a caller waits for the first probe.

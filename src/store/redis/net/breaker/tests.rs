@@ -113,6 +113,31 @@ fn attempt_older_than_recovery_keeps_server_reachable() {
 }
 
 #[test]
+fn only_success_of_current_generation_ends_outage() {
+    let cut = RedisError::from(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+    for (name, error, is_refused, is_over) in [
+        ("cut, then refused", &cut, true, false),
+        ("silent", &timed_out(), false, false),
+        ("silent, then refused", &timed_out(), true, false),
+        ("cut, no attempt failed", &cut, false, true),
+    ] {
+        let breaker = breaker();
+        connect(&breaker);
+        let attempt = breaker.connect_or_probe(|_| {
+            breaker.on_connection_lost(0, error);
+            assert!(!is_refused || let_through(&breaker), "{name}");
+            Ok(())
+        });
+        assert_eq!(breaker.failing_since().is_none(), is_over, "{name}");
+        assert_eq!(attempt.is_ok(), is_over, "{name}: r2d2 tries again");
+        thread::sleep(RECONNECT_PAUSE);
+        assert!(breaker.check(None).is_ok(), "{name}: no probe is running");
+        connect(&breaker);
+        assert!(breaker.failing_since().is_none(), "{name}");
+    }
+}
+
+#[test]
 fn unreachable_server_rejects_only_after_probe() {
     let breaker = breaker();
     silence(&breaker, Kind::Others);
