@@ -185,7 +185,7 @@ fn leave<T: Clone + Default + 'static>(sessions: &SessionManager<T>, value: &T, 
         change(&mut session);
         sessions.commit(session).unwrap()
     };
-    change(&destroyed, Session::destroy);
+    let _ = change(&destroyed, Session::destroy);
     let new = *change(&old, Session::renew).id().unwrap();
     let began = left["renewed"].1;
     left.insert("renewed-to".to_owned(), (new, began));

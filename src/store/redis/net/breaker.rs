@@ -4,7 +4,7 @@
 //! connection reports how the exchange ended. It has two parts:
 //!
 //! * The *reachability* of the server. It is lost if a reply times out and no other reply came in that time, or if connecting
-//!   fails while no connection is open. A new connection restores it, unless it is of an earlier generation.
+//!   fails while no connection is open. A new connection restores it, unless the attempt began before the loss.
 //! * A [circuit](super::circuit) for each kind of command. A timeout opens it, and only a reply to a command of that kind
 //!   closes it, because a new connection proves nothing about commands.
 //!
@@ -14,16 +14,15 @@
 //! generation is the current one.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{RedisError, RedisResult};
 
 use super::circuit::{Circuit, Kind, State};
 use super::error::{self, Cause};
 use crate::observer::{CircuitEvent, CircuitState, CloseReason, ConnectionEvent, Watchers};
+use crate::sync::modelled::{AtomicBool, AtomicU64, Instant, Mutex, MutexGuard, Ordering, sleep};
 use crate::{fence, sync};
 
 /// How long callers wait for the first probe of an unreachable server before they fail fast. If only one connection died, the
@@ -206,7 +205,7 @@ impl Breaker {
         loop {
             match self.admit(kind) {
                 Err(_) if self.status().circuits[kind as usize].was_probed_within(FIRST_PROBE_GRACE) => {
-                    thread::sleep(FIRST_PROBE_POLL);
+                    sleep(FIRST_PROBE_POLL);
                 }
                 decided => return decided,
             }
@@ -386,7 +385,8 @@ impl Breaker {
     fn end(&self, begun: Instant, generation: u64, error: Option<&RedisError>) -> Option<RedisError> {
         let mut status = self.status();
         status.attempts -= 1;
-        let outdated = status.unreachable.is_some() && !self.is_current(generation);
+        let is_outdated = |unreachable: &Unreachable| begun < unreachable.since || !self.is_current(generation);
+        let outdated = status.unreachable.as_ref().is_some_and(is_outdated);
         let outage = status.last_error.clone().filter(|_| outdated && error.is_none());
         match error {
             // The reply may have come before the server was lost, so it does not prove that the server is back.

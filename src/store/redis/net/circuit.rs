@@ -6,9 +6,11 @@
 //! Invariant: a circuit that a command opened is closed only by a reply to a command of its kind. At most one caller at a time
 //! waits as the probe.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::RedisError;
+
+use crate::sync::modelled::Instant;
 
 /// A kind of command. Redis, or a proxy, may serve one kind and not the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

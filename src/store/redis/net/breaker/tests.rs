@@ -2,6 +2,8 @@
 //!
 //! `breaker` includes them. Invariant: no test opens a socket.
 
+use std::thread;
+
 use super::*;
 
 fn breaker() -> Arc<Breaker> {
@@ -286,4 +288,20 @@ fn failed_operations_are_counted_once_an_interval() {
     breaker.status().outage.as_mut().unwrap().counted = long_ago;
     breaker.on_failed_operation();
     assert_eq!(counts(&breaker), Some((4, 0)));
+}
+
+#[test]
+fn success_from_before_a_failed_attempt_ends_no_outage() {
+    let breaker = breaker();
+    // No connection is open, so no loss of one begins a new generation.
+    let late = breaker.connect_or_probe(|_| {
+        let failed = breaker.connect_or_probe(|_| Err::<(), _>(refused()));
+        assert!(failed.is_err() && breaker.failing_since().is_some());
+        Ok(())
+    });
+    assert!(late.is_err(), "the reply may have come before the loss");
+    assert!(breaker.failing_since().is_some());
+    thread::sleep(RECONNECT_PAUSE);
+    breaker.connect_or_probe(|_| Ok(())).unwrap();
+    assert!(breaker.failing_since().is_none());
 }
