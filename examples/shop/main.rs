@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Then open http://127.0.0.1:8000/ in a browser, and again in a private window: two visitors. What they click is in `route`,
-//! what they see in `shop/page.rs`, what their session holds in `common/mod.rs`.
+//! what they see in `page.rs`, what their session holds in `../common/mod.rs`.
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "shop/page.rs"]
 mod page;
 
 use std::collections::HashMap;
@@ -44,9 +44,9 @@ fn route(sessions: &Sessions, request: &Request) -> Response {
     let file = |kind, content: &'static str| Response::from_data(kind, content).with_public_cache(300);
     match (if request.method() == "HEAD" { "GET" } else { request.method() }, &*request.url()) {
         // These have nothing to do with sessions, and cost no command.
-        ("GET", "/style.css") => file("text/css; charset=utf-8", include_str!("shop/style.css")),
-        ("GET", "/script.js") => file("text/javascript; charset=utf-8", include_str!("shop/script.js")),
-        ("GET", "/icon.svg") => file("image/svg+xml", include_str!("shop/icon.svg")),
+        ("GET", "/style.css") => file("text/css; charset=utf-8", include_str!("style.css")),
+        ("GET", "/script.js") => file("text/javascript; charset=utf-8", include_str!("script.js")),
+        ("GET", "/icon.svg") => file("image/svg+xml", include_str!("icon.svg")),
         ("GET", "/about") => html(page::about()).with_public_cache(300),
 
         ("GET", "/") => show(sessions, request, |_| Ok(Body::Shop)),
