@@ -212,6 +212,12 @@ impl Watch {
             }
         }
     }
+
+    /// Returns the channel of the end, for threads that wait for other events as well. [`ended`](Self::ended) takes the end from it.
+    #[cfg(feature = "rouille")]
+    pub(crate) fn receiver(&self) -> &Receiver<Ended> {
+        &self.end
+    }
 }
 
 impl Drop for Watch {

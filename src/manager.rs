@@ -30,6 +30,8 @@ use std::time::{Duration, SystemTime};
 use self::bounded::Bounded;
 pub use self::builder::{OnCap, OnConflict, SessionManagerBuilder, Unreadable};
 pub use self::commit::{Committed, Outcome};
+#[cfg(feature = "rouille")]
+pub(crate) use self::load::Peeked;
 pub use self::principals::BoundSession;
 pub(crate) use self::save::Changes;
 pub(crate) use self::timeouts::Timeouts;

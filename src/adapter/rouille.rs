@@ -19,6 +19,7 @@
 
 #[cfg(feature = "clap")]
 mod serve;
+mod streams;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ptr;
@@ -27,6 +28,7 @@ use ::rouille::{Request, Response, ResponseBody};
 
 #[cfg(feature = "clap")]
 pub use self::serve::serve;
+pub use self::streams::{EventSender, MessageSender, Streams, StreamsBuilder, events, websocket};
 use super::{CopyIdentity, ErrorResponse, Purpose, RequestIdentity, RequestLine};
 use crate::{Committed, Error, Failure, IntoHandlerResult, Session, SessionManager, adapter};
 

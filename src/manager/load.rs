@@ -28,6 +28,14 @@ pub(super) enum Loaded<L> {
     Absent,
 }
 
+/// The outcome of looking at a session by its id.
+#[cfg(feature = "rouille")]
+pub(crate) enum Peeked {
+    /// The session is live, and expires after this time, if it expires.
+    Live(Option<Duration>),
+    Over(EndReason),
+}
+
 /// The purpose for which a request opens its session.
 #[derive(Clone, Copy, PartialEq)]
 enum Purpose {
@@ -200,6 +208,19 @@ impl<T: 'static> SessionManager<T> {
         Ok(match self.0.load(id)? {
             Loaded::Live(session) => Some(session),
             Loaded::Renewed | Loaded::Ended(_) | Loaded::Absent => None,
+        })
+    }
+
+    /// Looks at a session at whose deadline no end was announced, so a session that is absent has expired.
+    #[cfg(feature = "rouille")]
+    pub(crate) fn peek_id(&self, id: &SessionId) -> Result<Peeked> {
+        let mut candidates = Candidates { untried: slice::from_ref(id), unreadable: Vec::new() };
+        Ok(match self.0.load_first(&mut candidates, Purpose::Peek)? {
+            Loaded::Live(session) => Peeked::Live(session.expires_in()),
+            Loaded::Renewed => Peeked::Over(EndReason::Renewed),
+            Loaded::Absent if !candidates.unreadable.is_empty() => Peeked::Live(None),
+            Loaded::Ended(EndReason::Unknown) | Loaded::Absent => Peeked::Over(EndReason::Expired),
+            Loaded::Ended(reason) => Peeked::Over(reason),
         })
     }
 
