@@ -24,6 +24,8 @@ mod story;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 use common::{Cli, Sessions};
@@ -118,7 +120,7 @@ fn host(args: ShopCli) -> Result<(), BoxError> {
         }
         Place::Redis | Place::Memory { .. } => flags.manager()?,
     };
-    let pages = place.clone();
+    let (pages, closing) = (place.clone(), place.clone());
     let builder = builder.observer(Arc::new(Recorder));
     let sessions = builder.error_page(move |failure| handlers::error_page(failure, &pages)).build()?;
     let shop = Shop { streams: live::start(&sessions)?, sessions, stories: Stories::default(), place };
@@ -126,6 +128,9 @@ fn host(args: ShopCli) -> Result<(), BoxError> {
     let listening = |address| println!("listening on http://{address} (open it in a browser)");
     let served = serve(&host, args.cli.listen, args.cli.threads.into(), listening, move |request| shop.route(request));
     host.stop();
+    if let Place::OwnRedis(redis) = &*closing {
+        redis.close();
+    }
     Ok(served?)
 }
 
@@ -139,6 +144,11 @@ impl Shop {
             ("GET", "/script.js") => file("text/javascript; charset=utf-8", include_str!("script.js")),
             ("GET", "/icon.svg") => file("image/svg+xml", include_str!("icon.svg")),
             ("GET", "/about") => handlers::html(page::about()).with_public_cache(300),
+
+            ("GET", "/pause") => {
+                thread::sleep(Duration::from_millis(250)); // so that the script needs a connection for each request
+                Response::empty_204()
+            }
 
             // These are not part of the story that the panel tells.
             ("GET", "/panel") => self.panel(request),

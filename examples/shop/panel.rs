@@ -4,6 +4,7 @@
 //! too. Invariant: nothing here holds a session id, because scripts can read the page. Keys are shown with the handle.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use rouille::{Request, Response};
 use serde_json::Value;
@@ -115,15 +116,17 @@ fn step(step: &Step) -> String {
     let events: String = step.events.iter().map(event).collect();
     let operations: String = step.operations.iter().map(operation).collect();
     let cookie = if step.cookie.is_some() { "<li>The response sets the cookie.</li>" } else { "" };
-    let took = step.operations.iter().map(|operation| operation.duration).sum();
-    let count = step.operations.len();
-    let noun = if count == 1 { "operation" } else { "operations" };
+    let took: Duration = step.operations.iter().map(|operation| operation.duration).sum();
+    let gist = match step.operations.len() {
+        0 => "Nothing to ask the store".to_owned(),
+        1 => format!("1 operation, {}", milliseconds(took)),
+        count => format!("{count} operations, {}", milliseconds(took)),
+    };
     format!(
-        "<li><p class=request><code>{}</code> <span>{}</span></p><p class=hint>{count} {noun}, <span class=took>{}</span></p>\
+        "<li><p class=request><code>{}</code> <span>{}</span></p><p class=hint>{gist}</p>\
          <ul>{operations}{events}{cookie}</ul>",
         escape(&step.request),
-        step.status,
-        milliseconds(took)
+        step.status
     )
 }
 

@@ -1,8 +1,9 @@
 //! A Redis of the shop's own, which visitors can take away and bring back.
 //!
 //! `main` starts it for `--own-redis`. It listens at a Unix socket in a folder that only this user can enter, and writes each
-//! change to a file there. Invariants: no other Redis is ever stopped, and the server ends with this value.
+//! change to a file there. Invariants: no other Redis is ever stopped, and the server ends with the shop.
 
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -78,11 +79,20 @@ impl OwnRedis {
         Ok(())
     }
 
+    /// Ends the server for good, and removes its folder.
+    ///
+    /// Threads of the server still have this value when `main` returns, so it is not dropped then.
+    pub(crate) fn close(&self) {
+        self.take_away();
+        let _ = fs::remove_dir_all(self.folder.path());
+    }
+
     fn server(&self) -> MutexGuard<'_, Option<Child>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Ends the server if the shop cannot start.
 impl Drop for OwnRedis {
     fn drop(&mut self) {
         self.take_away();
