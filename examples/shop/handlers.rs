@@ -70,7 +70,12 @@ impl Shop {
                     .set("Your session had ended, so nothing was changed. You can simply start again.".into());
                 return Ok(Response::redirect_303("/"));
             }
-            Ok(action(shopper, &form)?.map_or_else(lost, Response::redirect_303))
+            Ok(match action(shopper, &form)? {
+                // A script shows the change itself.
+                Some(_) if form.get("script").is_some() => Response::empty_204(),
+                Some(next) => Response::redirect_303(next),
+                None => lost(),
+            })
         });
         match done {
             Ok((_, committed)) if committed.outcome().is_lost() => lost(),

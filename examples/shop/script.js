@@ -63,9 +63,10 @@ for (const button of document.querySelectorAll("[data-times]")) {
     await connect().catch(() => {});
     const before = Number(seam.dataset.hits);
     const body = new URLSearchParams(new FormData(button.form));
-    const sew = () => fetch(button.form.action, { method: "POST", body, redirect: "manual", signal: AbortSignal.timeout(5000) });
+    body.set("script", "yes");
+    const sew = () => fetch(button.form.action, { method: "POST", body, signal: AbortSignal.timeout(5000) });
     const responses = await Promise.allSettled(Array.from({ length: times }, sew));
-    const kept = responses.filter(({ value }) => value?.type === "opaqueredirect").length;
+    const kept = responses.filter(({ value }) => value?.status === 204).length;
     const page = await fetch("/").then((response) => response.text());
     const now = new DOMParser().parseFromString(page, "text/html").getElementById("stitches");
     const after = now ? Number(now.dataset.hits) : NaN;
@@ -101,7 +102,12 @@ const watch = () => {
     const banner = Object.assign(document.createElement("p"), { className: "notice ended" });
     const main = document.getElementById("content");
     // What the page shows is of a session that is over.
-    if (data !== "renewed") main.replaceChildren();
+    if (data !== "renewed") {
+      main.replaceChildren();
+      document.getElementById("ends")?.remove();
+      document.querySelector("nav li:last-child").remove();
+      fillPanel().catch(() => {});
+    }
     main.prepend(banner);
     say(banner, text, data === "renewed" ? location.pathname : "/sign-in", label);
     banner.setAttribute("role", "alert");

