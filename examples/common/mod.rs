@@ -9,7 +9,7 @@ use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
 use serde::{Deserialize, Serialize};
 use threaded_sessions::args::Args;
-use threaded_sessions::{BoxError, Session, SessionManager};
+use threaded_sessions::{BoxError, Flash, Session, SessionManager};
 
 pub(crate) type Sessions = SessionManager<Shopper>;
 
@@ -36,6 +36,8 @@ pub(crate) struct Shopper {
     pub(crate) user: Option<String>,
     pub(crate) hits: u64,
     pub(crate) cart: Vec<Item>,
+    /// A message for the next page.
+    pub(crate) notice: Flash<String>,
 }
 
 #[derive(Clone, Default, Deserialize, PartialEq, Serialize)]
@@ -69,10 +71,10 @@ pub(crate) fn sign_in(sessions: &Sessions, shopper: &mut Session<Shopper>, user:
 }
 
 /// Runs a program, and says on stderr why it could not be run.
-pub(crate) fn run(program: impl FnOnce(Cli) -> Result<(), BoxError>) -> ExitCode {
+pub(crate) fn run<C: Parser>(program: impl FnOnce(C) -> Result<(), BoxError>) -> ExitCode {
     log::set_logger(&Stderr).expect("nobody else sets a logger");
     log::set_max_level(LevelFilter::Info);
-    let Err(error) = program(Cli::parse()) else { return ExitCode::SUCCESS };
+    let Err(error) = program(C::parse()) else { return ExitCode::SUCCESS };
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
 }

@@ -62,6 +62,23 @@ class Browser:
     def reload(self):
         self._call("POST", "/refresh", {})
 
+    def press(self, keys):
+        """Presses keys, one after the other, wherever the focus is."""
+        strokes = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
+
+    def press_and_follow(self, keys):
+        """Presses keys that lead to another page, and waits until that is there."""
+        self.script("window.left = true")
+        self.press(keys)
+        self.wait_for(lambda: self.script("return !window.left && document.readyState === 'complete'"))
+
+    def windows(self):
+        return self._call("GET", "/window/handles")
+
+    def switch_to(self, window):
+        self._call("POST", "/window", {"handle": window})
+
     def path(self):
         return self._call("GET", "/url").removeprefix(self.site)
 
@@ -91,8 +108,9 @@ class Browser:
         log = self._call("POST", "/se/log", {"type": "browser"})
         return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
 
-    def screenshot(self, file):
-        png = self._devtools("Page.captureScreenshot", {"captureBeyondViewport": True})["data"]
+    def screenshot(self, file, whole=True):
+        """A picture of the whole page, or of what a visitor sees of it."""
+        png = self._devtools("Page.captureScreenshot", {"captureBeyondViewport": whole})["data"]
         file.write_bytes(base64.b64decode(png))
 
     def wait_for(self, condition):
