@@ -1,4 +1,4 @@
-//! Signing in, the account, and the devices where a visitor is signed in.
+//! The pages for signing in, the account, and the devices where a visitor is signed in.
 //!
 //! The route shows these pages. Invariant: forms name a session of another device by its handle, which is no use as a cookie.
 
@@ -83,7 +83,7 @@ pub(crate) fn confirm_sign_out_everywhere(view: &View<'_>, devices: usize) -> St
     )
 }
 
-/// What to call the device with this `User-Agent`.
+/// Returns a name for the device with this `User-Agent`.
 pub(crate) fn device(agent: &str) -> String {
     let first =
         |names: &[(&str, &'static str)]| names.iter().find(|(part, _)| agent.contains(part)).map(|(_, name)| *name);

@@ -1,4 +1,4 @@
-//! The stream that tells a page at once that its session has ended elsewhere.
+//! The stream by which a page learns at once that its session has ended elsewhere.
 //!
 //! The script of a page opens it at `/ended` while the visitor is signed in. Invariant: the page learns why its session is over,
 //! and nothing about other sessions.

@@ -1,4 +1,4 @@
-//! A shop to click through, on rouille, which shows what sessions promise: a cart, a counter, signing in and out, here or
+//! A demo shop on rouille. It shows the promises of sessions with a cart, a counter, signing in and out, here or
 //! everywhere, and a panel with what each click did. The JSON API of `serve` is there as well.
 //!
 //! ```text
@@ -97,7 +97,7 @@ impl Place {
     }
 }
 
-/// What all requests share.
+/// The state that all requests share.
 pub(crate) struct Shop {
     sessions: Sessions,
     stories: Stories,
@@ -150,7 +150,7 @@ impl Shop {
                 Response::empty_204()
             }
 
-            // These are not part of the story that the panel tells.
+            // These are not part of the story in the panel.
             ("GET", "/panel") => self.panel(request),
             ("GET", "/ended") => self.ended(request),
             // From the page of a visitor whose session cannot be read.

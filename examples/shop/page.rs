@@ -1,6 +1,6 @@
 //! The frame of all pages, and the pages about failures.
 //!
-//! The route fills the frame with the pages of `goods` and `account`. Invariant: a page says that nothing was changed only if
+//! The route fills the frame with the pages of `goods` and `account`. Invariant: a page claims that nothing was changed only if
 //! the request stored nothing.
 
 use threaded_sessions::{BoundSession, ErrorKind, Handle, Session};
@@ -10,7 +10,7 @@ use crate::html::{entry, escape, timer};
 use crate::story::Changed;
 use crate::{Place, account, goods, panel};
 
-/// What the pages show.
+/// The data of a page.
 pub(crate) struct View<'a> {
     pub(crate) shopper: &'a Session<Shopper>,
     pub(crate) handle: Option<Handle>,
@@ -20,7 +20,7 @@ pub(crate) struct View<'a> {
     /// The host and port at which the browser reached the shop.
     pub(crate) host: &'a str,
     pub(crate) place: &'a Place,
-    /// Whether the page is told when its session ends elsewhere.
+    /// `true` if the page learns when its session ends elsewhere.
     pub(crate) is_live: bool,
 }
 
@@ -29,14 +29,14 @@ pub(crate) enum Body {
     Cart,
     /// With the name that another window asked for.
     SignIn(String),
-    /// With where the visitor is signed in, if the store can tell.
+    /// With where the visitor is signed in, if the store knows.
     Account(Option<Vec<BoundSession>>),
     /// With the number of devices.
     ConfirmSignOut(usize),
 }
 
 impl View<'_> {
-    /// A link that opens a second window with cookies of its own: browsers keep those of `localhost` and `127.0.0.1` apart.
+    /// A link that opens a second window with separate cookies: browsers keep those of `localhost` and `127.0.0.1` apart.
     pub(crate) fn other_device(&self) -> String {
         let Some(user) = &self.shopper.user else {
             return "<a class=\"button quiet\" href=/sign-in>Sign in here first</a>".to_owned();
@@ -161,7 +161,7 @@ pub(crate) fn lost(changed: Changed) -> String {
     plain("Another window was faster", &text, true)
 }
 
-/// What the visitor can send again: the path, and the fields of a form.
+/// A form that the visitor can send again: its path and its fields.
 pub(crate) type Retry<'a> = (&'a str, &'a [(String, String)]);
 
 /// A page in the place of one that failed.

@@ -29,7 +29,7 @@ pub(crate) const BRING_BACK: &str =
 
 const TAKE_AWAY: &str = "<form method=post action=/redis/take-away><button class=quiet>Take Redis away</button></form>";
 
-/// What visitors can try.
+/// The experiments for visitors.
 pub(crate) fn experiments(view: &View<'_>) -> String {
     let ten = form(
         &view.token,

@@ -51,7 +51,7 @@ if (panel) {
 // Opens six connections, as many as browsers have, one after the other: tiny_http, the server below rouille, can leave one of
 // several new connections unread until another one is closed.
 const pause = (time) => new Promise((done) => setTimeout(done, time));
-const connect = () => Promise.all([0, 1, 2, 3, 4, 5].map((n) => pause(30 * n).then(() => fetch("/pause"))));
+const connect = () => Promise.all([0, 1, 2, 3, 4, 5].map((n) => pause(30 * n).then(() => fetch(`/pause?${n}`, { cache: "no-store" }))));
 
 // Ten requests at once, which each sew a stitch.
 for (const button of document.querySelectorAll("[data-times]")) {

@@ -26,7 +26,7 @@ thread_local! {
     static STEP: RefCell<Option<Step>> = const { RefCell::new(None) };
 }
 
-/// What one request did.
+/// The record of one request.
 #[derive(Clone, Default)]
 pub(crate) struct Step {
     /// Method and path.
@@ -59,7 +59,7 @@ impl Step {
     }
 }
 
-/// What a request that failed had done by then.
+/// The changes of a request until it failed.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Changed {
     Nothing,
