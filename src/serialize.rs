@@ -54,7 +54,7 @@ mod tests {
         let health = Health { failing_for: Some(TIME), answered: 3, ..Health::default() };
         let expected = json!({
             "failing_for": 1500, "half_open": false, "last_error": null, "connections_in_use": 0, "connections_idle": 0, "connections_max": 0,
-            "answered": 3, "repeated": 0, "failed": 0
+            "answered": 3, "repeated": 0, "failed": 0, "near_cache": null
         });
         assert_eq!(serde_json::to_value(health).unwrap(), expected);
         assert_eq!(serde_json::to_value(Health::default()).unwrap()["failing_for"], json!(null));

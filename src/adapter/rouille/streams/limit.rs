@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn permits_are_counted_in_all_and_per_session() {
         let limit = Limit::new(3, 2);
-        let handle = |digit: &str| digit.repeat(32).parse::<Handle>().unwrap();
+        let handle = |digit: &str| digit.repeat(64).parse::<Handle>().unwrap();
         let (first, second) = (limit.enter(handle("a")), limit.enter(handle("a")));
         assert!(first.is_some() && second.is_some());
         assert!(limit.enter(handle("a")).is_none(), "the session has two");
