@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_one_session_share_no_digits_for_long() {
+    fn tokens_of_one_session_differ_in_both_halves() {
         let id = SessionId::random();
         let (one, other) = (token(&id), token(&id));
         assert_ne!(one[..64], other[..64]);

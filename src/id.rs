@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn handles_read_back_what_they_write() {
+    fn handle_text_parses_to_the_same_handle() {
         let handle = Handle::of_key(b"sessions:x");
         assert_eq!(handle.to_string().parse(), Ok(handle));
         assert_eq!("ab".parse::<Handle>(), Err(InvalidHandle));

@@ -48,7 +48,7 @@ fn given(response: &Response, name: &str, attributes: &str) -> SessionId {
 }
 
 #[test]
-fn a_visit_from_the_first_request_to_the_logout() {
+fn visit_works_from_first_request_to_logout() {
     const COOKIE: &str = "HttpOnly; SameSite=Lax; Path=/";
     everywhere(&[], |program| {
         let mut client = program.client();
@@ -95,7 +95,7 @@ fn a_visit_from_the_first_request_to_the_logout() {
 }
 
 #[test]
-fn what_is_no_call_is_refused() {
+fn invalid_requests_get_400_404_or_405() {
     everywhere(&[], |program| {
         let mut client = program.client();
         for (method, path, status, allow) in [
@@ -131,7 +131,7 @@ fn the_cookie_is_secure_unless_told_otherwise() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order_and_all_count() {
+fn pipelined_requests_all_count_in_order() {
     const HITS: u64 = 10;
     everywhere(&[], |program| {
         let mut client = program.client();
@@ -236,7 +236,7 @@ fn cookie_headers_of_any_size_and_shape() {
 }
 
 #[test]
-fn a_session_that_is_not_used_expires() {
+fn unused_session_expires() {
     everywhere(&["--idle-timeout", "300ms", "--no-touch-on-read", "--resolution", "50ms"], |program| {
         let mut client = program.client();
         client.post("/api/hit");
@@ -246,7 +246,7 @@ fn a_session_that_is_not_used_expires() {
 }
 
 #[test]
-fn while_the_store_is_away_it_is_said_so_and_nothing_is_lost() {
+fn unreachable_store_is_reported_and_loses_nothing() {
     let proxy = Proxy::start(shared());
     for (program, static_page) in PROGRAMS.into_iter().zip(STATIC) {
         let [_, redis @ ..] = stores(&proxy.url());
@@ -283,7 +283,7 @@ fn while_the_store_is_away_it_is_said_so_and_nothing_is_lost() {
 }
 
 #[test]
-fn the_forms_of_the_shop_work_with_every_kind_of_store() {
+fn shop_forms_work_with_every_store() {
     for (store, knows_devices) in stores(&shared().url()).iter().zip([true, false, true]) {
         let program = Program::with("shop", store, &["--insecure-cookies"]);
         let mut client = program.client();

@@ -31,7 +31,7 @@ fn connections(server: &RedisServer) -> u64 {
 }
 
 #[test]
-fn command_that_changes_connection_reaches_no_session() {
+fn connection_changing_command_reaches_no_session() {
     let server = RedisServer::start();
     let store = RedisSessionStore::builder().url(server.url()).pool_size(1).build().unwrap();
     let id = create(&store);
@@ -108,7 +108,7 @@ fn commands_on_data_keep_their_connection() {
 }
 
 #[test]
-fn blocking_command_that_times_out_is_no_outage() {
+fn timed_out_blocking_command_is_no_outage() {
     let server = RedisServer::start();
     let store = RedisSessionStore::builder().url(server.url()).deadline(Duration::from_millis(250)).build().unwrap();
     let id = create(&store);
@@ -151,7 +151,7 @@ fn server(first: &'static str, later: &'static str) -> (u16, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn reply_that_no_command_gives_spoils_connection() {
+fn impossible_reply_spoils_connection() {
     for odd in ["+QUEUED\r\n", ":1\r\n", "+1700000000.1 [0 127.0.0.1:1] \"PING\"\r\n", "*1\r\n$7\r\nmessage\r\n"] {
         let (port, seen) = server(odd, "$1\r\nv\r\n");
         let store = RedisSessionStore::open(&format!("redis://127.0.0.1:{port}")).unwrap();

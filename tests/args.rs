@@ -79,7 +79,7 @@ fn run(flags: &[&str], variables: &[(&str, &str)]) -> Output {
 }
 
 #[test]
-fn without_flags_everything_is_as_the_builders_have_it() {
+fn without_flags_builder_defaults_apply() {
     let manager = |args: &Args| format!("{:?}", args.manager::<u32>().unwrap().build().unwrap());
     assert_eq!(manager(&parse(&[])), format!("{:?}", SessionManager::<u32>::new(MemorySessionStore::new())));
     let url = shared().url();
@@ -255,7 +255,7 @@ fn tool_opens_the_recorded_kind_of_store() {
 }
 
 #[test]
-fn tool_rejects_flags_that_contradict_the_record() {
+fn tool_rejects_flags_contradicting_the_record() {
     let prefix = unique("contradiction");
     let builder = RedisSessionStore::builder().url(shared().url()).prefix(&prefix);
     builder.expiring().partitions(3).build().unwrap().check().unwrap();
@@ -282,7 +282,7 @@ fn tool_asks_for_the_kind_without_a_record() {
 }
 
 #[test]
-fn tool_rejects_a_record_that_it_cannot_use() {
+fn tool_rejects_unusable_record() {
     for (stored, kind) in [
         ("something else", ErrorKind::Misconfigured),
         ("kind=plain partitions=1 keys=custom", ErrorKind::Unsupported),
@@ -377,7 +377,7 @@ fn program_may_call_its_type_args() {
 }
 
 #[test]
-fn update_keeps_flags_that_are_not_given() {
+fn update_keeps_omitted_flags() {
     let mut cli = Silent::parse_from(["program", "--lifetime", "3s", "--cookie-name", "first"]);
     cli.update_from(["program", "--cookie-name", "second"]);
     let debug = format!("{:?}", cli.sessions);
@@ -402,7 +402,7 @@ fn the_program_keeps_its_own_description_and_flags() {
 }
 
 #[test]
-fn a_flag_has_a_variable_and_goes_before_it() {
+fn flag_overrides_its_variable() {
     let prefix = unique("variables");
     let url = shared().url();
     let variables = [
@@ -426,7 +426,7 @@ fn a_flag_has_a_variable_and_goes_before_it() {
 }
 
 #[test]
-fn the_keys_in_redis_are_as_the_variables_have_them() {
+fn variables_decide_the_keys_in_redis() {
     let (prefix, url) = (unique("keys"), shared().url());
     let variables = [
         ("REDIS_URL", &*url),
@@ -445,7 +445,7 @@ fn the_keys_in_redis_are_as_the_variables_have_them() {
 }
 
 #[test]
-fn without_redis_it_says_that_sessions_live_in_memory() {
+fn without_redis_program_reports_sessions_in_memory() {
     for program in ["serve", "shop"] {
         let in_memory = Program::start(program, &[], &[]);
         assert!(in_memory.stderr().contains("in memory"), "{}", in_memory.stderr());
@@ -472,7 +472,7 @@ fn a_password_is_never_shown() {
 }
 
 #[test]
-fn settings_that_contradict_end_the_program() {
+fn contradicting_settings_end_the_program() {
     let url = shared().url();
     let locked = support::RedisServer::with(&["--requirepass", "secret"]);
     for (flags, why) in [
@@ -493,7 +493,7 @@ fn settings_that_contradict_end_the_program() {
 }
 
 #[test]
-fn a_redis_that_is_away_at_the_start_is_used_when_it_is_back() {
+fn redis_unreachable_at_start_is_used_once_back() {
     let server = support::RedisServer::start();
     server.kill();
     let program = Program::start("serve", &["--redis-url", &server.url(), "--insecure-cookies"], &[]);

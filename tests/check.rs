@@ -26,7 +26,7 @@ fn store(server: &RedisServer, prefix: &str, expiring: bool) -> RedisSessionStor
 }
 
 #[test]
-fn a_redis_that_can_work_has_nothing_to_warn_of() {
+fn suitable_redis_gets_no_warning() {
     for expiring in [false, true] {
         let prefix = unique("check");
         assert_eq!(store(shared(), &prefix, expiring).check().unwrap(), []);
@@ -36,7 +36,7 @@ fn a_redis_that_can_work_has_nothing_to_warn_of() {
 }
 
 #[test]
-fn a_policy_that_evicts_is_a_warning() {
+fn evicting_policy_gets_a_warning() {
     let server = RedisServer::with(&["--maxmemory-policy", "allkeys-lru"]);
     let warnings = store(&server, "sessions", false).check().unwrap();
     assert_eq!(warnings, [RedisWarning::Evicts("allkeys-lru".into())]);
@@ -106,7 +106,7 @@ fn lost_index_does_not_stop_a_start() {
 }
 
 #[test]
-fn value_of_another_program_under_the_marker_is_kept() {
+fn foreign_value_under_marker_is_kept() {
     let server = RedisServer::start();
     for command in [&["SET", "sessions:store", "a secret"][..], &["RPUSH", "sessions:store", "a secret"]] {
         server.cmd(&["DEL", "sessions:store"]);
@@ -152,7 +152,7 @@ fn check_sends_one_command_for_the_marker() {
 }
 
 #[test]
-fn marker_that_may_not_be_written_is_a_warning() {
+fn forbidden_marker_write_gets_a_warning() {
     let server = RedisServer::start();
     let ids = "~sessions:*-*-*-*-*";
     server.cmd(&["ACL", "SETUSER", "narrow", "on", ">secret", ids, "+@all"]);
@@ -285,7 +285,7 @@ fn hang_names_the_deadline() {
 }
 
 #[test]
-fn what_stands_in_the_place_of_an_index_is_a_warning() {
+fn foreign_key_in_place_of_index_gets_warning() {
     let server = RedisServer::start();
     let store = store(&server, "sessions", true);
     let write = Write::new(b"v", Duration::from_secs(60));
@@ -302,7 +302,7 @@ fn what_stands_in_the_place_of_an_index_is_a_warning() {
 }
 
 #[test]
-fn a_user_without_the_rights_is_told_at_the_start() {
+fn user_without_rights_is_reported_at_start() {
     let server = RedisServer::start();
     server.cmd(&["ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read", "+ping", "+info"]);
     server.cmd(&["ACL", "SETUSER", "nosy", "on", ">secret", "~*", "+@all", "-info"]);
@@ -350,7 +350,7 @@ fn does_all(store: RedisSessionStore) {
 }
 
 #[test]
-fn the_user_of_the_guide_may_do_what_is_needed() {
+fn user_of_the_guide_has_the_rights() {
     let server = RedisServer::start();
     let rules = user_of_the_guide();
     server.cmd(&rules);
@@ -401,7 +401,7 @@ fn user_of_the_guide_may_track_keys() {
 }
 
 #[test]
-fn the_user_of_the_guide_may_with_two_more_commands_do_what_is_needed_in_a_cluster() {
+fn guide_user_needs_two_more_commands_in_clusters() {
     let cluster = Cluster::start();
     let mut rules = user_of_the_guide();
     rules.extend(["+cluster|slots", "+asking"]);
@@ -417,7 +417,7 @@ fn the_user_of_the_guide_may_with_two_more_commands_do_what_is_needed_in_a_clust
 }
 
 #[test]
-fn the_user_of_the_guide_may_do_what_is_needed_with_sentinels() {
+fn user_of_the_guide_has_rights_with_sentinels() {
     let all = Sentinels::start();
     let mut rules = user_of_the_guide();
     // Without it a connection is believed to lead to the master.
@@ -434,7 +434,7 @@ fn the_user_of_the_guide_may_do_what_is_needed_with_sentinels() {
 }
 
 #[test]
-fn a_redis_that_is_away_is_told_at_the_start() {
+fn unreachable_redis_is_reported_at_start() {
     let server = RedisServer::start();
     server.kill();
     let error = store(&server, "sessions", false).check().unwrap_err();
@@ -442,7 +442,7 @@ fn a_redis_that_is_away_is_told_at_the_start() {
 }
 
 #[test]
-fn a_redis_that_is_too_old_is_told_at_the_start() {
+fn outdated_redis_is_reported_at_start() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     thread::spawn(move || {

@@ -71,7 +71,7 @@ fn set_cookie(committed: &Committed) -> Option<&str> {
 }
 
 #[test]
-fn row_01_a_store_is_opened_by_url_by_client_or_by_a_ready_pool() {
+fn row_01_store_opens_from_url_client_pool() {
     let prefix = unique("opened");
     let by_url = redis(&prefix).build().unwrap();
     let client = redis::Client::open(shared().url()).unwrap();
@@ -88,7 +88,7 @@ fn row_01_a_store_is_opened_by_url_by_client_or_by_a_ready_pool() {
 }
 
 #[test]
-fn row_03_a_key_mapper_makes_the_key_and_the_default_key_is_not_written() {
+fn row_03_key_mapper_replaces_the_default_key() {
     for expiring in [false, true] {
         let (prefix, mapped) = (unique("default"), unique("mapped"));
         let map = {
@@ -106,7 +106,7 @@ fn row_03_a_key_mapper_makes_the_key_and_the_default_key_is_not_written() {
 }
 
 #[test]
-fn row_04_without_an_idle_timeout_a_session_does_not_expire() {
+fn row_04_without_idle_timeout_nothing_expires() {
     on_both_stores(|store, prefix| {
         let sessions: Sessions = SessionManager::builder(store.clone()).idle_timeout(None).build().unwrap();
         let id = create(&sessions, "user", "ada");
@@ -118,7 +118,7 @@ fn row_04_without_an_idle_timeout_a_session_does_not_expire() {
 }
 
 #[test]
-fn row_06_without_touch_on_read_only_writes_count() {
+fn row_06_without_touch_on_read_writes_count() {
     on_both_stores(|store, _| {
         let sessions: Sessions = SessionManager::builder(store.clone()).touch_on_read(false).build().unwrap();
         let id = create(&sessions, "user", "ada");
@@ -135,7 +135,7 @@ fn row_06_without_touch_on_read_only_writes_count() {
 }
 
 #[test]
-fn row_07_the_truth_is_the_ttl_of_the_data_whatever_the_index_says() {
+fn row_07_data_ttl_overrules_the_index() {
     let prefix = unique("truth");
     let store = redis(&prefix).expiring().build().unwrap();
     let sessions = sessions(store.clone());
@@ -149,7 +149,7 @@ fn row_07_the_truth_is_the_ttl_of_the_data_whatever_the_index_says() {
 }
 
 #[test]
-fn row_13_a_write_replaces_so_what_was_removed_is_gone() {
+fn row_13_write_drops_removed_fields() {
     on_both_stores(|store, _| {
         let sessions = sessions(store);
         let id = create(&sessions, "user", "ada");
@@ -167,7 +167,7 @@ fn row_13_a_write_replaces_so_what_was_removed_is_gone() {
 }
 
 #[test]
-fn row_14_a_session_is_stored_once_there_is_something_in_it() {
+fn row_14_session_is_stored_with_first_value() {
     on_both_stores(|store, prefix| {
         let sessions = sessions(store);
         let mut session = sessions.fresh();
@@ -183,7 +183,7 @@ fn row_14_a_session_is_stored_once_there_is_something_in_it() {
 
 /// What else is in Redis, a client can neither read nor change by naming it in a cookie.
 #[test]
-fn rows_21_and_31_a_cookie_names_no_key() {
+fn rows_21_and_31_cookie_names_no_key() {
     on_both_stores(|store, prefix| {
         let lives = create(&sessions(store.clone()), "user", "ada");
         let payload: String = ask(&["GET", &store.key(&lives)]);
@@ -239,7 +239,7 @@ fn row_25_pool_size_credentials_and_one_timeout() {
 }
 
 #[test]
-fn row_26_a_prefix_is_joined_with_a_colon() {
+fn row_26_prefix_is_joined_with_colon() {
     on_both_stores(|store, prefix| {
         let id = create(&sessions(store), "user", "ada");
         assert_eq!(ask::<u64>(&["EXISTS", &format!("{prefix}:{}", id.expose())]), 1);
@@ -275,7 +275,7 @@ impl Codec<Name> for Lines {
 }
 
 #[test]
-fn row_29_a_codec_of_ones_own_makes_the_payload() {
+fn row_29_custom_codec_makes_the_payload() {
     on_both_stores(|store, _| {
         let clock = Clock::manual();
         let sessions = SessionManager::builder_with_codec(store.clone(), Lines).clock(clock.clone()).build().unwrap();
@@ -292,7 +292,7 @@ fn row_29_a_codec_of_ones_own_makes_the_payload() {
 }
 
 #[test]
-fn row_36_a_cookie_is_sent_when_something_about_it_changed() {
+fn row_36_cookie_is_sent_when_changed() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let sessions: Sessions =
@@ -330,7 +330,7 @@ type Settings = fn(SessionManagerBuilder<Attributes>) -> SessionManagerBuilder<A
 
 /// Cookies with the id left out, each with what clears it.
 #[test]
-fn rows_37_and_38_attributes_of_the_cookie_and_of_the_one_that_clears_it() {
+fn rows_37_and_38_both_cookies_have_attributes() {
     let cases: [(Settings, &str); 5] = [
         (|secure| secure, "__Host-session=ID; HttpOnly; SameSite=Lax; Secure; Path=/"),
         (

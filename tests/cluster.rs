@@ -80,7 +80,7 @@ impl Visitor {
 }
 
 #[test]
-fn sessions_are_spread_evenly_over_the_masters_and_found_again() {
+fn sessions_spread_evenly_over_masters() {
     let _alone = alone();
     let cluster = shared_cluster();
     let store = open(cluster, true, PATIENCE);
@@ -120,7 +120,7 @@ fn the_index_of_every_node_is_repaired() {
 }
 
 #[test]
-fn a_slot_that_moves_under_load_loses_nothing_and_fails_nothing() {
+fn slot_move_under_load_loses_and_fails_nothing() {
     let _alone = alone();
     let cluster = Cluster::start();
     for expiring in [false, true] {
@@ -169,7 +169,7 @@ fn a_slot_that_moves_under_load_loses_nothing_and_fails_nothing() {
 }
 
 #[test]
-fn ends_count_all_sessions_of_a_slot_that_moves() {
+fn ends_count_all_sessions_of_moving_slot() {
     let _alone = alone();
     let cluster = Cluster::start();
     let store = open(&cluster, true, PATIENCE);
@@ -211,7 +211,7 @@ fn ends_count_all_sessions_of_a_slot_that_moves() {
 type Loss = fn(&RedisServer);
 
 #[test]
-fn a_lost_master_costs_its_sessions_the_failover_and_the_others_nothing() {
+fn lost_master_affects_only_its_own_sessions() {
     let _alone = alone();
     for (expiring, lose) in [(false, RedisServer::kill as Loss), (true, RedisServer::stop)] {
         let mut back = Vec::new();
@@ -304,7 +304,7 @@ fn is_replicated(store: &RedisSessionStore, key: &str) -> bool {
 }
 
 #[test]
-fn a_node_that_hangs_concerns_only_its_own_sessions() {
+fn hanging_node_affects_only_its_own_sessions() {
     let _alone = alone();
     let cluster = Cluster::start();
     for node in &cluster.nodes {
@@ -339,7 +339,7 @@ fn a_node_that_hangs_concerns_only_its_own_sessions() {
 }
 
 #[test]
-fn one_node_that_is_up_is_enough_to_begin_with() {
+fn one_reachable_node_is_enough_to_start() {
     let _alone = alone();
     let cluster = Cluster::start();
     cluster.nodes[5].kill();
@@ -362,7 +362,7 @@ fn one_node_that_is_up_is_enough_to_begin_with() {
 }
 
 #[test]
-fn a_server_that_is_no_cluster_says_so() {
+fn server_without_cluster_mode_is_reported() {
     let _alone = alone();
     let [server, away] = [RedisServer::start(), RedisServer::start()].map(|server| (server.port(), server));
     away.1.kill();
@@ -378,7 +378,7 @@ fn a_server_that_is_no_cluster_says_so() {
 }
 
 #[test]
-fn a_session_goes_through_its_whole_life_in_a_cluster() {
+fn session_lives_and_ends_in_a_cluster() {
     let _alone = alone();
     let store = open(shared_cluster(), true, PATIENCE);
     let sessions = SessionManager::<Vec<u32>>::builder(store).max_per_principal(2).build().unwrap();

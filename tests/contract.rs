@@ -45,7 +45,7 @@ fn bounded_memory() {
 }
 
 #[test]
-fn redis_that_takes_no_writes() {
+fn read_only_redis() {
     let server = RedisServer::start();
     let builder = || RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).prefix(unique("read-only"));
     let allow = || server.cmd(&["CONFIG", "SET", "min-replicas-to-write", "0"]);

@@ -73,7 +73,7 @@ fn create(store: &RedisSessionStore) -> Result<SessionId, Error> {
 }
 
 #[test]
-fn a_password_that_changes_is_used_by_the_next_connection() {
+fn next_connection_uses_changed_password() {
     let server = RedisServer::start();
     let operator = &mut server.connection();
     let vault = Vault::default();
@@ -98,7 +98,7 @@ fn a_password_that_changes_is_used_by_the_next_connection() {
 }
 
 #[test]
-fn a_wrong_password_is_told_and_the_right_one_mends_it() {
+fn wrong_password_is_reported_until_corrected() {
     let server = RedisServer::start();
     let operator = &mut server.connection();
     let vault = Vault::default();
@@ -146,7 +146,7 @@ fn near_cache_logs_in_with_the_new_password() {
 }
 
 #[test]
-fn a_vault_that_panics_or_is_slow_holds_nobody_longer_than_the_deadline() {
+fn panicking_or_slow_vault_respects_the_deadline() {
     let server = RedisServer::start();
     for is_slow in [false, true] {
         let shut = Arc::new(Mutex::new(true));
@@ -173,7 +173,7 @@ fn a_vault_that_panics_or_is_slow_holds_nobody_longer_than_the_deadline() {
 }
 
 #[test]
-fn the_contract_holds_with_a_password_over_a_unix_socket_in_a_database_and_by_resp3() {
+fn contract_holds_with_every_connection_setting() {
     let server = RedisServer::with(&["--requirepass", PASSWORDS[0]]);
     let login = format!("redis://:{}@127.0.0.1:{}", PASSWORDS[0], server.port());
     let socket = server.unix_url();

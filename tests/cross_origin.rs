@@ -257,7 +257,7 @@ fn odd_headers_never_let_requests_pass() {
 }
 
 #[test]
-fn headers_that_are_not_utf_8_are_refused() {
+fn headers_not_in_utf_8_are_rejected() {
     let sessions = builder().trusted_origin("https://trusted.example").build().unwrap();
     let host: (&str, &[u8]) = ("Host", b"example.com");
     for header in [

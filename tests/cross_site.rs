@@ -173,7 +173,7 @@ fn requests_over_tiny_http_follow_the_table() {
 }
 
 #[test]
-fn header_that_is_not_ascii_reaches_no_handler() {
+fn non_ascii_header_reaches_no_handler() {
     let site = Site::start(builder());
     let mut client = Client::new(site.address());
     client
@@ -185,7 +185,7 @@ fn header_that_is_not_ascii_reaches_no_handler() {
 }
 
 #[test]
-fn proxy_that_changes_host_is_named_in_the_log() {
+fn host_changing_proxy_is_named_in_log() {
     const SEEN: Header<'_> = ("Origin", "https://shop.example");
     let site = Site::start(builder());
     let mut client = Client::new(proxy_with_host("backend:8000", site.address()));

@@ -64,7 +64,7 @@ fn program_accepts_again_after_a_shortage_of_descriptors() {
 }
 
 #[test]
-fn program_that_cannot_listen_exits_with_a_failure() {
+fn program_without_its_port_exits_with_failure() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for program in PROGRAMS {
@@ -106,7 +106,7 @@ fn panicking_handler_ends_no_thread() {
 }
 
 #[test]
-fn server_that_can_never_accept_returns_an_error() {
+fn server_unable_to_accept_returns_an_error() {
     let (host, listener) = (host(), TcpListener::bind("127.0.0.1:0").unwrap());
     let same = TcpStream::from(OwnedFd::from(listener.try_clone().unwrap()));
     same.shutdown(Shutdown::Both).unwrap();

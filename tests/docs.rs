@@ -43,7 +43,7 @@ fn code_spans(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_test_that_a_document_names_exists() {
+fn every_test_named_by_a_document_exists() {
     let (mut named, suite) = (0, read("src/contract/checks.rs"));
     for document in documents() {
         for span in code_spans(&read(&document)) {
@@ -72,7 +72,7 @@ fn every_requirement_of_the_chapter_has_one_row() {
 }
 
 #[test]
-fn every_test_of_the_guide_to_security_shows_something() {
+fn every_test_of_security_guide_has_a_row() {
     let security = read("docs/security.md");
     let numbers = |row: &str, cell: fn(&str) -> Option<&str>| -> Vec<u32> {
         cell(row).into_iter().flat_map(|cell| cell.split(", ")).map_while(|number| number.parse().ok()).collect()
@@ -86,7 +86,7 @@ fn every_test_of_the_guide_to_security_shows_something() {
 }
 
 #[test]
-fn every_file_that_a_document_leads_to_is_there() {
+fn every_file_linked_by_a_document_exists() {
     for document in documents() {
         let text = read(&document);
         for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next()) {
@@ -155,7 +155,7 @@ fn address(item: &str, sources: &str) -> String {
 
 /// GitHub follows the definition at the end of a guide, rustdoc the one in `src/guides.md`, because it comes first.
 #[test]
-fn links_of_guides_work_on_github_and_in_rustdoc() {
+fn guide_links_work_on_github_and_in_rustdoc() {
     let sources: String =
         files_below(&root().join("src"), "src/").iter().filter(|file| file.ends_with(".rs")).map(read).collect();
     let (map, mut used) = (read("src/guides.md"), BTreeSet::new());
@@ -277,7 +277,7 @@ fn sample_types_survive_a_new_field() {
 }
 
 #[test]
-fn the_picture_is_small_and_its_words_are_text() {
+fn picture_is_small_and_keeps_words_as_text() {
     let picture = read("docs/how-it-works.svg");
     assert!(picture.len() < 12 * 1024);
     for word in ["<title", "<desc", "SessionManager", "Set-Cookie", "on_expired"] {
@@ -318,7 +318,7 @@ fn files_below(folder: &Path, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn design_names_only_files_that_exist() {
+fn design_names_only_existing_files() {
     let paths: BTreeSet<String> =
         code_spans(&read("docs/design.md")).into_iter().filter(|span| is_path(span)).collect();
     assert!(paths.len() > 60, "{paths:?}");

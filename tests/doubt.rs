@@ -80,7 +80,7 @@ fn doubt<O: std::fmt::Debug>(result: Result<O, Error>) {
 }
 
 #[test]
-fn a_save_that_meets_another_change_when_it_is_sent_again_is_in_doubt() {
+fn retried_save_finding_other_change_is_in_doubt() {
     on_both(|pair| {
         let (id, version) = pair.session();
         let save = |store: &RedisSessionStore| store.save(&id, Write::new(b"mine", HOUR), Some(&version));
@@ -96,7 +96,7 @@ fn a_save_that_meets_another_change_when_it_is_sent_again_is_in_doubt() {
 }
 
 #[test]
-fn merging_and_updating_stop_when_a_save_is_in_doubt() {
+fn merge_and_update_stop_at_doubtful_save() {
     let pair = Pair::new(false);
     for policy in [OnConflict::Merge, OnConflict::Fail] {
         let manager = |store: &RedisSessionStore| {
@@ -118,7 +118,7 @@ fn merging_and_updating_stop_when_a_save_is_in_doubt() {
 }
 
 #[test]
-fn a_creation_that_finds_another_session_when_it_is_sent_again_is_in_doubt() {
+fn retried_creation_finding_other_session_is_in_doubt() {
     on_both(|pair| {
         let id = pair.store.fresh_id(None);
         let create = |store: &RedisSessionStore| store.create(&id, Write::new(b"mine", HOUR));
@@ -128,7 +128,7 @@ fn a_creation_that_finds_another_session_when_it_is_sent_again_is_in_doubt() {
 }
 
 #[test]
-fn a_renewal_sent_again_knows_itself_and_does_not_bring_back() {
+fn retried_renewal_is_recognised_and_revives_nothing() {
     on_both(|pair| {
         let ((old, version), new) = (pair.session(), pair.store.fresh_id(None));
         let rotate = |store: &RedisSessionStore| store.rotate(&old, &new, Write::new(b"mine", HOUR), Some(&version));
@@ -148,7 +148,7 @@ fn a_renewal_sent_again_knows_itself_and_does_not_bring_back() {
 }
 
 #[test]
-fn a_save_or_deletion_sent_again_finds_what_was_ended_meanwhile_ended() {
+fn retried_save_or_deletion_revives_no_ended_session() {
     on_both(|pair| {
         let (id, version) = pair.session();
         let save = |store: &RedisSessionStore| store.save(&id, Write::new(b"mine", HOUR), Some(&version));

@@ -161,7 +161,7 @@ fn keys_rotate_without_losing_a_session() {
 }
 
 #[test]
-fn a_wrong_key_is_a_clear_error_and_destroys_nothing() {
+fn wrong_key_is_reported_and_destroys_nothing() {
     let inner = plain(shared().url(), &unique("wrong"), true);
     let builder = |n| SessionManager::<Fields>::builder(encrypted(inner.clone(), Encrypted::new(key(n))));
     let right = builder(1).build().unwrap();
@@ -195,7 +195,7 @@ fn a_wrong_key_is_a_clear_error_and_destroys_nothing() {
 }
 
 #[test]
-fn a_payload_that_was_altered_or_moved_is_refused_and_kept() {
+fn altered_or_moved_payload_is_rejected_and_kept() {
     let inner = plain(shared().url(), &unique("altered"), false);
     let store = StepStore::builder(inner.clone()).step(Encrypted::new(key(1))).build().unwrap();
     let (id, other) = (put(&store, b"a payload"), put(&store, b"the other's"));
@@ -308,7 +308,7 @@ fn lists_and_expiry_events_work_through_both_steps() {
 }
 
 #[test]
-fn every_operation_is_one_round_trip_with_both_steps_on() {
+fn operations_with_both_steps_need_one_round_trip() {
     let server = RedisServer::start();
     for expiring in [false, true] {
         let store = encrypted(plain(server.url(), &unique("wire"), expiring), Encrypted::new(key(1)));

@@ -211,7 +211,7 @@ fn end_is_one_command_with_announcements() {
 }
 
 #[test]
-fn watch_notices_ends_that_were_not_announced() {
+fn watch_notices_unannounced_ends() {
     logs::keep_logs();
     let server = RedisServer::start();
     let store = builder(&server, "sessions").build().unwrap();
@@ -250,7 +250,7 @@ fn watch_notices_ends_that_were_not_announced() {
 }
 
 #[test]
-fn listener_notices_a_server_that_hangs() {
+fn listener_notices_hanging_server() {
     let server = RedisServer::start();
     let store = builder(&server, "sessions").deadline(Duration::from_millis(300)).build().unwrap();
     let listener = Heard::default().listen(store.clone());
@@ -296,7 +296,7 @@ fn stopped_listener_calls_no_callback() {
 }
 
 #[test]
-fn callback_that_panics_is_called_again() {
+fn panicking_callback_is_called_again() {
     logs::keep_logs();
     let store = MemorySessionStore::new();
     let sessions = SessionManager::<u32>::new(store.clone());

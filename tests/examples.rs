@@ -180,7 +180,7 @@ fn the_counter_counts_each_visitor_in_memory() {
 }
 
 #[test]
-fn on_redis_the_counter_goes_on_after_a_restart_and_two_programs_share_sessions() {
+fn redis_sessions_survive_restart_and_are_shared() {
     let server = RedisServer::start();
     let mut visitor = Visitor::default();
     let counter = Example::start("counter", Some(&server));
@@ -197,7 +197,7 @@ fn on_redis_the_counter_goes_on_after_a_restart_and_two_programs_share_sessions(
 }
 
 #[test]
-fn login_renews_the_id_and_logout_ends_the_session() {
+fn login_renews_id_and_logout_ends_session() {
     let server = RedisServer::start();
     for redis in [None, Some(&server)] {
         let login = Example::start("login", redis);

@@ -429,7 +429,7 @@ fn page_cannot_weaken_headers_and_may_panic() {
 }
 
 #[test]
-fn page_sees_which_format_is_wanted() {
+fn page_sees_the_wanted_format() {
     let sessions = Sessions::builder(MemorySessionStore::new());
     let sessions = sessions.error_page(|failure| ErrorPage::text(failure.wants_json().to_string())).build().unwrap();
     for (accept, wants_json) in [
@@ -451,7 +451,7 @@ fn page_sees_which_format_is_wanted() {
 }
 
 #[test]
-fn outage_warns_once_and_other_errors_are_logged_each() {
+fn outage_warns_once_but_other_errors_each_time() {
     keep_records();
     let mut kept = Vec::new();
     let mut take = |level: Level| -> Vec<String> {

@@ -383,7 +383,7 @@ fn a_cluster() {
 const NEITHER: &str = "is none, or no Sentinel, where the URL says so";
 
 #[test]
-fn neither_a_cluster_nor_a_sentinel() {
+fn plain_server_as_cluster_or_sentinel_is_rejected() {
     let server = RedisServer::start();
     let port = server.port();
     for url in ["redis-cluster://127.0.0.1:PORT", "redis-sentinel://127.0.0.1:PORT?sentinelServiceName=master"] {

@@ -289,7 +289,7 @@ fn step_error_shows_no_value() {
 }
 
 #[test]
-fn error_of_the_store_passes_a_step_with_its_text() {
+fn store_error_passes_step_with_its_text() {
     let full = MemorySessionStore::new().with_max_sessions(0);
     #[derive(Debug)]
     struct Away(MemorySessionStore);
@@ -464,7 +464,7 @@ fn payload(store: &dyn SessionStore, id: &SessionId) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn panicking_step_is_an_error_and_says_whether_it_was_done() {
+fn panicking_step_fails_with_known_outcome() {
     let inner = Arc::new(MemorySessionStore::new());
     let around = |step| StepStore::builder(inner.clone()).step(step).build().unwrap();
     let save = |step, id: &SessionId| around(step).save(id, Write::new(b"w", HOUR), None);
@@ -515,7 +515,7 @@ fn panic_over_one_session_hides_no_other() {
 }
 
 #[test]
-fn closures_that_panic_are_refusals() {
+fn panicking_closures_count_as_rejection() {
     let inner = Arc::new(MemorySessionStore::new());
     let id = create(&inner);
     let builder = StepStore::builder(inner.clone()).step(on_read(|_, _| unlucky())).step(on_write(|_, _| unlucky()));
@@ -555,7 +555,7 @@ fn panicking_key_mapper_costs_nothing_but_its_operation() {
 }
 
 #[test]
-fn callback_and_codec_that_panic_leave_the_reaper_at_work() {
+fn reaper_survives_panicking_callback_and_codec() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let builder = SessionManager::<Pin>::builder(store.clone()).codec(Fragile(Json::new()));

@@ -300,7 +300,7 @@ fn outage_without_callers_stays_half_open() {
 }
 
 #[test]
-fn pool_of_one_connection_fails_fast_while_its_probe_waits() {
+fn single_connection_pool_fails_fast_while_probe_waits() {
     let server = RedisServer::start();
     let store = RedisSessionStore::builder().url(server.url()).pool_size(1).build().unwrap();
     let delete = || store.delete(&SessionId::random()).map_err(|error| error.kind());

@@ -113,7 +113,7 @@ fn every_kind_of_head_opens_the_session() {
 }
 
 #[test]
-fn handler_that_panics_or_fails_commits_nothing() {
+fn panicking_or_failing_handler_commits_nothing() {
     let sessions = sessions(|settings| settings);
     let cookie = stored(&sessions, 7);
     let headers: &[(&str, &[u8])] = &[("cookie", cookie.as_bytes())];
@@ -124,7 +124,7 @@ fn handler_that_panics_or_fails_commits_nothing() {
 }
 
 #[test]
-fn headers_that_the_handler_set_stay() {
+fn handler_headers_are_kept() {
     let sessions = sessions(|settings| settings);
     let page = browser(&sessions).get("/own");
     assert_eq!((all(&page, "Cache-Control"), all(&page, "Vary")), (vec!["private"], vec!["Accept, Cookie"]));
@@ -146,7 +146,7 @@ fn response_with_cookie_is_never_for_shared_caches() {
 }
 
 #[test]
-fn cache_headers_of_bytes_are_never_for_shared_caches() {
+fn cache_headers_of_bytes_exclude_shared_caches() {
     let sessions = sessions(|settings| settings);
     for (set, control, vary) in [
         ((CACHE_CONTROL, &b"private, x=\xFF"[..]), &b"no-store"[..], &b"Cookie"[..]),

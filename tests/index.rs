@@ -61,7 +61,7 @@ fn an_entry_without_data_disappears() {
 }
 
 #[test]
-fn a_wrong_score_is_corrected_and_nobody_removed_for_it() {
+fn wrong_score_is_corrected_and_removes_no_session() {
     let server = RedisServer::start();
     let store = expiring(&server, "sessions", 1);
     // Far too early, too early by a moment, too late; the truth; and how many are removed.
@@ -111,7 +111,7 @@ fn data_without_an_entry_dies_by_its_grace() {
 }
 
 #[test]
-fn a_lost_index_logs_nobody_out_and_is_rebuilt_by_traffic() {
+fn traffic_rebuilds_lost_index_without_logouts() {
     for partitions in [1, 5] {
         let server = RedisServer::start();
         let store = expiring(&server, "sessions", partitions);
@@ -143,7 +143,7 @@ fn a_lost_index_logs_nobody_out_and_is_rebuilt_by_traffic() {
 
 /// What the reaper could be made to touch by nothing but the right prefix.
 #[test]
-fn what_rrss_stores_under_the_same_prefix_is_never_touched() {
+fn rrss_keys_under_same_prefix_stay_untouched() {
     let server = RedisServer::start();
     let store = expiring(&server, "sessions", 1);
     let sessions = idle_for(store.clone(), HOUR);
@@ -200,7 +200,7 @@ fn assert_wrong_type<R: std::fmt::Debug>(result: Result<R>) {
 }
 
 #[test]
-fn a_user_who_may_not_delete_loses_no_entry() {
+fn user_without_delete_right_loses_no_entry() {
     let server = RedisServer::start();
     load(&server, "sessions:", 0..10, -1, -1);
     server.cmd(&["ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@all", "-del"]);
@@ -239,7 +239,7 @@ fn at_maxmemory_the_reaper_removes_and_corrects() {
 }
 
 #[test]
-fn an_index_of_another_type_is_an_error_to_reapers_and_logs_nobody_out() {
+fn index_of_wrong_type_fails_reapers_only() {
     let clobberings: [&[&str]; 5] = [
         &["SET", INDEX, "x"],
         &["RPUSH", INDEX, "x", "y"],
@@ -289,7 +289,7 @@ fn load_overdue_beside(server: &RedisServer) {
 }
 
 #[test]
-fn index_with_keys_of_another_store_is_logged_once() {
+fn index_with_foreign_keys_is_logged_once() {
     let server = RedisServer::start();
     let builder = || RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring();
     let (named, hashed) = (builder().build().unwrap(), builder().hashed_keys().build().unwrap());

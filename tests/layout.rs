@@ -1,5 +1,5 @@
 //! Checks that the source files keep the layout rules of the crate: a header in each file, short functions, shallow blocks, no
-//! nested results, one meaning for each constant, and plain summaries in the documentation.
+//! nested results, one meaning for each constant, plain names for tests, and plain summaries in the documentation.
 //!
 //! The checks read lines as rustfmt writes them. Each check lists all places that break its rule.
 
@@ -12,6 +12,11 @@ use std::path::{Path, PathBuf};
 
 const LONGEST_FUNCTION: usize = 50;
 const DEEPEST_BLOCK: usize = 4;
+const MOST_WORDS_OF_A_TEST: usize = 8;
+
+/// Words that begin a clause or name no one in particular.
+const NOT_IN_TEST_NAMES: [&str; 12] =
+    ["that", "which", "who", "whom", "whose", "what", "his", "nor", "anybody", "everybody", "nobody", "somebody"];
 
 /// The source files, with their paths below the root of the crate.
 fn sources() -> Vec<(String, String)> {
@@ -30,7 +35,9 @@ fn sources() -> Vec<(String, String)> {
 fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.ends_with("target") {
+            continue;
+        } else if path.is_dir() {
             collect(&path, paths);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             paths.push(path);
@@ -144,6 +151,36 @@ fn functions_are_short_and_shallow() {
     }
     assert!(count > 400, "{count} functions");
     assert_none("functions have at most 50 lines, and blocks at most 4 deep", places);
+}
+
+/// The names of the tests in a file; a macro's placeholder is none.
+fn test_names(source: &str) -> Vec<&str> {
+    let tests = source.split("#[test]\n").skip(1);
+    let heads = tests.filter_map(|test| test.lines().find_map(|line| line.trim_start().strip_prefix("fn ")));
+    heads.filter(|head| !head.starts_with('$')).map(|head| head.split(['(', '<']).next().unwrap()).collect()
+}
+
+fn is_plain(test: &str) -> bool {
+    let words: Vec<&str> = test.split('_').collect();
+    words.len() <= MOST_WORDS_OF_A_TEST && !words.iter().any(|word| NOT_IN_TEST_NAMES.contains(word))
+}
+
+#[test]
+fn test_names_are_short_and_plain() {
+    let (root, mut paths) = (Path::new(env!("CARGO_MANIFEST_DIR")), Vec::new());
+    for folder in ["src", "tests", "benches", "examples", "fuzz"] {
+        collect(&root.join(folder), &mut paths);
+    }
+    let (mut count, mut places) = (0, Vec::new());
+    for path in paths {
+        let source = fs::read_to_string(&path).unwrap();
+        let names = test_names(&source);
+        count += names.len();
+        let file = path.strip_prefix(root).unwrap().display();
+        places.extend(names.into_iter().filter(|name| !is_plain(name)).map(|name| format!("{file}: {name}")));
+    }
+    assert!(count > 800, "{count} tests");
+    assert_none("test names have at most 8 words, and none of a clause or an indefinite person", places);
 }
 
 #[test]

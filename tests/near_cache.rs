@@ -120,7 +120,7 @@ fn staleness(store: &RedisSessionStore, elsewhere: &RedisSessionStore, id: &Sess
 }
 
 #[test]
-fn blackholed_connection_is_stale_for_a_lease_at_most() {
+fn blackholed_connection_is_stale_one_lease_at_most() {
     let (server, lease) = (RedisServer::start(), Duration::from_millis(100));
     let relay = Relay::start(&server);
     let elsewhere = builder(&server, "sessions").build().unwrap();
@@ -278,7 +278,7 @@ fn killed_pool_connections_leave_no_stale_read() {
 }
 
 #[test]
-fn own_write_is_never_followed_by_a_stale_read() {
+fn own_write_precedes_no_stale_read() {
     let store = &cached(builder(shared(), &unique("near-own")), Duration::from_secs(10));
     let id = &create(store, 1);
     let (over, written) = (&AtomicBool::new(false), &AtomicU64::new(1));
@@ -596,7 +596,7 @@ fn user_without_the_right_gets_a_warning() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_rejected() {
+fn unworkable_settings_are_rejected() {
     let near = NearCache::new();
     for (near, url, kind) in [
         (near.lease(2 * HOUR), "redis://127.0.0.1", ErrorKind::Misconfigured),

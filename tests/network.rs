@@ -136,7 +136,7 @@ fn dead_first_address_fails_no_operation() {
 }
 
 #[test]
-fn dead_first_address_of_a_sentinel_fails_no_look_up() {
+fn dead_first_sentinel_address_fails_no_lookup() {
     let (server, dead) = (RedisServer::start(), DeadEnd::start());
     let sentinel = RedisServer::sentinel(&format!("sentinel monitor sessions 127.0.0.1 {} 1\n", server.port()));
     let resolver = {
@@ -204,7 +204,7 @@ fn slow_link_times_out_at_the_deadline() {
 }
 
 #[test]
-fn reply_byte_by_byte_times_out_at_the_deadline() {
+fn byte_by_byte_reply_times_out_at_deadline() {
     let server = RedisServer::start();
     let proxy = Proxy::start(&server);
     let store = store(&only(proxy.address()), DEADLINE, NEVER, 1);

@@ -282,7 +282,7 @@ fn every_operation_reports_kind_outcome_and_size() {
 }
 
 #[test]
-fn events_show_neither_id_nor_principal_nor_value() {
+fn events_show_no_id_principal_or_value() {
     let (events, builder) = observed(MemorySessionStore::new());
     let sessions = builder.build().unwrap();
     let mut session = sessions.fresh();

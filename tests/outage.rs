@@ -85,7 +85,7 @@ impl Visitor {
 type Visit = (Instant, Duration, Result<(), ErrorKind>);
 
 #[test]
-fn while_redis_hangs_32_threads_get_their_errors_at_once_and_then_their_own_sessions() {
+fn threads_fail_fast_during_outage_and_then_recover() {
     const THREADS: usize = 32;
     let server = RedisServer::start();
     let store = RedisSessionStore::open(&server.url()).unwrap();
@@ -164,7 +164,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 
 /// One operation notices the outage, and the next comes only when Redis is back.
 #[test]
-fn a_single_quiet_client_is_served_when_redis_is_back() {
+fn quiet_client_is_served_once_redis_is_back() {
     type Operation = fn(&RedisSessionStore) -> bool;
     let own_command: Operation = |store| {
         let Ok(mut connection) = store.pool().get() else { return false };
@@ -190,7 +190,7 @@ fn a_single_quiet_client_is_served_when_redis_is_back() {
 }
 
 #[test]
-fn health_is_seen_to_return_although_nobody_asks() {
+fn health_returns_without_traffic() {
     let server = RedisServer::start();
     let store = open(&server.url(), SHORT);
     assert!(eventually(PATIENCE, || serves(&store)));
@@ -201,7 +201,7 @@ fn health_is_seen_to_return_although_nobody_asks() {
 }
 
 #[test]
-fn a_slow_command_of_somebody_else_is_a_short_outage() {
+fn slow_foreign_command_is_a_short_outage() {
     let server = RedisServer::start();
     let store = open(&server.url(), SHORT);
     assert!(eventually(PATIENCE, || serves(&store)));
@@ -252,7 +252,7 @@ fn stores_on_one_pool_know_the_same() {
 
 /// Slow to take the command, and then silent: that Redis took long to send to does not excuse it.
 #[test]
-fn a_redis_that_hangs_after_a_slow_send_is_away() {
+fn redis_hanging_after_slow_send_is_an_outage() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let store = open(&format!("redis://{}", listener.local_addr().unwrap()), SHORT);
     let hangs = Arc::new(AtomicBool::new(false));
@@ -283,7 +283,7 @@ fn a_redis_that_hangs_after_a_slow_send_is_away() {
 }
 
 #[test]
-fn health_counts_by_outcome_and_tells_the_last_error() {
+fn health_counts_outcomes_and_keeps_last_error() {
     let server = RedisServer::start();
     let proxy = Proxy::start(&server);
     let store = open(&proxy.url(), PATIENCE);

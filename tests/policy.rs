@@ -177,7 +177,7 @@ fn attributes_are_a_value_with_keys() {
 }
 
 #[test]
-fn what_threads_share_is_send_and_sync() {
+fn shared_types_are_send_and_sync() {
     fn both<T: Send + Sync>() {}
     fn send<T: Send>() {}
     // A value that is not `Sync` does not infect the manager.

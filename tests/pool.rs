@@ -32,7 +32,7 @@ fn create(store: &RedisSessionStore, payload: &[u8]) -> SessionId {
 }
 
 #[test]
-fn that_all_connections_are_in_use_is_no_outage() {
+fn exhausted_pool_is_no_outage() {
     let server = RedisServer::start();
     let store = open(&server.url(), SHORT, 1);
     assert!(eventually(PATIENCE, || serves(&store)));
@@ -52,7 +52,7 @@ fn that_all_connections_are_in_use_is_no_outage() {
 }
 
 #[test]
-fn that_redis_takes_no_more_connections_is_no_outage_while_some_are_open() {
+fn rejected_connections_are_no_outage_while_others_work() {
     let server = RedisServer::start();
     let store = open(&server.url(), PATIENCE, 8);
     let held = store.pool().get().unwrap();
@@ -68,7 +68,7 @@ fn that_redis_takes_no_more_connections_is_no_outage_while_some_are_open() {
 }
 
 #[test]
-fn a_login_that_is_refused_for_another_reason_says_so() {
+fn rejected_login_reports_its_reason() {
     let server = RedisServer::with(&["--requirepass", "s3cr3t"]);
     let url = server.url().replace("//", "//:s3cr3t@");
     let first = open(&url, PATIENCE, 1);
@@ -85,7 +85,7 @@ fn a_login_that_is_refused_for_another_reason_says_so() {
 }
 
 #[test]
-fn a_user_who_may_not_ping_is_served() {
+fn user_without_ping_right_is_served() {
     let server = RedisServer::start();
     server.cmd(&["ACL", "SETUSER", "app", "on", ">pw", "~sessions:*", "+get", "+exists"]);
     let store = open(&server.url().replace("//", "//app:pw@"), PATIENCE, 1);
@@ -94,7 +94,7 @@ fn a_user_who_may_not_ping_is_served() {
 }
 
 #[test]
-fn a_renewal_that_is_only_half_permitted_is_refused_whole() {
+fn half_permitted_renewal_changes_nothing() {
     let server = RedisServer::start();
     for forbidden in ["-set", "-del", "-get", "-pttl", "-pexpiretime", "-zadd"] {
         for expiring in [false, true] {
@@ -123,7 +123,7 @@ fn a_renewal_that_is_only_half_permitted_is_refused_whole() {
 }
 
 #[test]
-fn what_an_own_command_left_half_written_never_meets_another() {
+fn half_written_command_spoils_no_later_operation() {
     let server = RedisServer::start();
     let store = open(&server.url(), SHORT, 1);
     let id = create(&open(&server.url(), PATIENCE, 1), b"whole");
@@ -169,7 +169,7 @@ fn the_deadline_is_of_the_whole_operation() {
 }
 
 #[test]
-fn a_server_that_takes_no_writes_is_not_connected_to_for_each() {
+fn read_only_server_gets_no_connection_per_write() {
     let server = RedisServer::start();
     let store = open(&server.url(), PATIENCE, 2);
     assert!(serves(&store));
@@ -188,7 +188,7 @@ fn a_server_that_takes_no_writes_is_not_connected_to_for_each() {
 }
 
 #[test]
-fn when_the_address_leads_to_another_primary_it_is_found() {
+fn changed_address_leads_to_the_new_primary() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
     let proxy = Proxy::start(&old);
     let store = open(&proxy.url(), PATIENCE, 4);

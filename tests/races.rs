@@ -125,7 +125,7 @@ const ACTS: [(&str, Act); 4] = [
 ];
 
 #[test]
-fn no_id_is_adopted_that_the_store_did_not_issue() {
+fn foreign_ids_are_never_adopted() {
     on_every_store(|room| {
         let made_up = SessionId::random();
         let destroyed = room.session(&[("a", 1)]);
@@ -152,7 +152,7 @@ fn no_id_is_adopted_that_the_store_did_not_issue() {
 }
 
 #[test]
-fn a_request_that_races_a_renewal_stores_nothing_and_keeps_the_cookie() {
+fn request_racing_renewal_stores_nothing_and_keeps_cookie() {
     on_every_store(|room| {
         for opened_before in [true, false] {
             for (name, act) in ACTS {
@@ -205,7 +205,7 @@ fn a_slow_request_after_logout_stores_nothing() {
 }
 
 #[test]
-fn two_changes_are_merged_refused_or_the_last_one_wins() {
+fn concurrent_changes_follow_the_conflict_policy() {
     let base = [("a", 1), ("b", 1), ("c", 1)];
     let cases = [
         (OnConflict::Merge, Ok(fields(&[("a", 2), ("b", 2), ("d", 2)]))),
@@ -247,7 +247,7 @@ fn two_changes_are_merged_refused_or_the_last_one_wins() {
 /// Eight requests each set a field of their own while another one ends or renews the session, or only looks at it. What
 /// their commits say is the whole truth about the session afterwards.
 #[test]
-fn of_parallel_requests_every_commit_says_what_became_of_its_change() {
+fn parallel_commits_report_their_true_outcome() {
     const REQUESTS: usize = 8;
     on_every_store(|room| {
         for (name, act) in ACTS.into_iter().filter(|(name, _)| *name != "change").cycle().take(30) {

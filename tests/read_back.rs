@@ -198,7 +198,7 @@ fn unreadable_shapes_are_rejected_by_every_write() {
 
 #[cfg(feature = "msgpack")]
 #[test]
-fn address_in_tagged_enum_is_rejected_in_message_pack() {
+fn message_pack_rejects_address_in_tagged_enum() {
     use threaded_sessions::MessagePack;
     let known = Address::Known { from: Some([192, 0, 2, 1].into()) };
     check_rejected(|| Box::new(MessagePack::new()), &Address::Guest, &known);
@@ -214,7 +214,7 @@ fn address_in_tagged_enum_is_kept_in_json() {
 }
 
 #[test]
-fn read_back_that_is_off_stores_any_value() {
+fn disabled_read_back_stores_any_value() {
     let builder = SessionManager::<IntegerKeys>::builder(MemorySessionStore::new());
     let sessions = builder.read_back(false).build().unwrap();
     let mut session = sessions.fresh();
@@ -267,7 +267,7 @@ impl<'de> Deserialize<'de> for Fragile {
 }
 
 #[test]
-fn value_whose_deserialize_panics_is_rejected() {
+fn value_with_panicking_deserialize_is_rejected() {
     for unlucky in [13, 14] {
         check_rejected(|| Box::new(Json::new()), &Fragile(1), &Fragile(unlucky));
         #[cfg(feature = "msgpack")]
@@ -276,7 +276,7 @@ fn value_whose_deserialize_panics_is_rejected() {
 }
 
 #[test]
-fn custom_codec_that_cannot_decode_is_rejected() {
+fn custom_codec_without_decoding_is_rejected() {
     /// Loses the last byte of long payloads.
     struct Short(Json<String>);
     impl Codec<String> for Short {
@@ -295,7 +295,7 @@ fn custom_codec_that_cannot_decode_is_rejected() {
 }
 
 #[test]
-fn value_that_only_a_migration_reads_is_kept() {
+fn value_readable_only_by_migration_is_kept() {
     #[derive(Clone, Debug, Default, PartialEq)]
     struct Visit {
         name: String,
@@ -325,7 +325,7 @@ fn value_that_only_a_migration_reads_is_kept() {
 }
 
 #[test]
-fn merge_of_readable_values_to_an_unreadable_one_is_rejected() {
+fn merge_to_an_unreadable_value_is_rejected() {
     /// Readable while it has less than three entries.
     #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     struct Few(BTreeMap<String, u32>);
@@ -350,7 +350,7 @@ fn merge_of_readable_values_to_an_unreadable_one_is_rejected() {
 }
 
 #[test]
-fn attribute_that_serde_cannot_read_leaves_session_readable() {
+fn unreadable_serde_attribute_leaves_session_readable() {
     let sessions = SessionManager::<Attributes>::new(MemorySessionStore::new());
     let mut session = sessions.fresh();
     session.insert("cart", IntegerKeys::unreadable()).unwrap();
@@ -380,7 +380,7 @@ impl Step for Backwards {
 }
 
 #[test]
-fn payload_that_a_step_cannot_restore_is_rejected() {
+fn payload_not_restorable_by_step_is_rejected() {
     for reads_back in [true, false] {
         let store = StepStore::builder(MemorySessionStore::new()).step(Backwards).build().unwrap();
         let sessions = SessionManager::<String>::builder(store).read_back(reads_back).build().unwrap();

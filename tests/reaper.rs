@@ -23,7 +23,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 #[test]
-fn a_session_is_gone_an_idle_timeout_after_its_last_use_and_never_earlier() {
+fn session_expires_exactly_one_idle_timeout_after_use() {
     // With rrss's README: a `duration` of one hour, a `resolution` of one minute.
     for (idle, resolution) in [(HOUR, MINUTE), (MILLISECOND * 2, MILLISECOND), (HOUR * 24 * 7, NEVER)] {
         for touched in [false, true] {
@@ -60,7 +60,7 @@ fn a_session_is_gone_an_idle_timeout_after_its_last_use_and_never_earlier() {
 }
 
 #[test]
-fn what_expires_before_the_first_round_is_told() {
+fn sessions_expired_before_first_round_are_reported() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let sessions = idle_for(store.clone(), MINUTE);
@@ -75,7 +75,7 @@ fn what_expires_before_the_first_round_is_told() {
 }
 
 #[test]
-fn a_session_that_was_destroyed_did_not_expire_but_one_that_expired_before_that_did() {
+fn destroyed_session_is_reported_only_if_expired_before() {
     let server = shared();
     let store = expiring(server, &unique("destroyed"), 1);
     let sessions = idle_for(store.clone(), HOUR);
@@ -98,11 +98,11 @@ fn a_session_that_was_destroyed_did_not_expire_but_one_that_expired_before_that_
 }
 
 #[test]
-fn every_session_is_told_once_with_its_handle_and_value_however_many_reap() {
+fn concurrent_reapers_report_each_session_once() {
     if Other::is_this() {
         return;
     }
-    const TEST: &str = "every_session_is_told_once_with_its_handle_and_value_however_many_reap";
+    const TEST: &str = "concurrent_reapers_report_each_session_once";
     for partitions in [1, 5] {
         let server = RedisServer::start();
         let store = expiring(&server, "sessions", partitions);
@@ -141,7 +141,7 @@ fn every_session_is_told_once_with_its_handle_and_value_however_many_reap() {
 }
 
 #[test]
-fn of_a_memory_store_every_session_is_told_once_however_many_reap() {
+fn concurrent_memory_reapers_report_each_session_once() {
     let clock = Clock::manual();
     let sessions = idle_for(MemorySessionStore::new().with_clock(clock.clone()), MINUTE);
     let told = Told::default();
@@ -168,7 +168,7 @@ fn of_a_memory_store_every_session_is_told_once_however_many_reap() {
 }
 
 #[test]
-fn a_callback_is_told_what_the_session_was_and_whose() {
+fn callback_gets_session_data_and_owner() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let builder = SessionManager::<u64>::builder(store).clock(clock.clone()).idle_timeout(HOUR);
@@ -199,7 +199,7 @@ fn a_callback_is_told_what_the_session_was_and_whose() {
 }
 
 #[test]
-fn the_statistics_tell_what_was_done() {
+fn statistics_count_the_work_done() {
     let server = RedisServer::start();
     let sessions = idle_for(expiring(&server, "sessions", 1), HOUR);
     load(&server, "sessions:", 0..5, -1, -1);
@@ -244,7 +244,7 @@ fn a_plain_store_has_nothing_to_reap() {
 }
 
 #[test]
-fn an_idle_reaper_costs_one_command_a_resolution_and_partition() {
+fn idle_reaper_costs_one_command_per_partition() {
     for partitions in [1, 5] {
         let server = RedisServer::start();
         let sessions = idle_for(expiring(&server, "sessions", partitions), HOUR);
@@ -264,7 +264,7 @@ fn an_idle_reaper_costs_one_command_a_resolution_and_partition() {
 }
 
 #[test]
-fn rounds_come_by_themselves_once_a_resolution_for_each_partition() {
+fn rounds_run_once_per_resolution_and_partition() {
     let server = RedisServer::start();
     let store = expiring(&server, "sessions", 3);
     let sessions = idle_for(store.clone(), HOUR);
@@ -278,7 +278,7 @@ fn rounds_come_by_themselves_once_a_resolution_for_each_partition() {
 }
 
 #[test]
-fn a_batch_looks_at_so_many_entries_and_no_more() {
+fn batch_size_limits_examined_entries() {
     for (partitions, batch, scripts) in [(1, 50, 20), (5, 50, 20), (1, 300, 4), (1, 1000, 1), (1, 1, 1000)] {
         let server = RedisServer::start();
         let store = expiring(&server, "sessions", partitions);

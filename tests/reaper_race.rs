@@ -105,22 +105,22 @@ impl Visitors<'_> {
 
 /// Only what was asked and answered when is judged, so a slow machine cannot fail this.
 #[test]
-fn a_session_that_is_used_in_time_is_never_reaped_and_one_that_is_not_is_told_once() {
+fn reaper_spares_used_and_reports_expired_sessions_once() {
     if Other::is_this() {
         return;
     }
     let server = RedisServer::start();
-    let test = "a_session_that_is_used_in_time_is_never_reaped_and_one_that_is_not_is_told_once";
+    let test = "reaper_spares_used_and_reports_expired_sessions_once";
     race(test, &server.url(), 1, || ask::<u64>(&server, &["DBSIZE"]) == 0);
 }
 
 #[test]
-fn nor_is_it_in_a_cluster() {
+fn cluster_reaper_spares_used_sessions() {
     if Other::is_this() {
         return;
     }
     let cluster = Cluster::start();
-    race("nor_is_it_in_a_cluster", &cluster.url(), 4, || cluster.keys("").is_empty());
+    race("cluster_reaper_spares_used_sessions", &cluster.url(), 4, || cluster.keys("").is_empty());
 }
 
 /// Visitors and reapers in this process and another one, until all is gone.
@@ -173,11 +173,11 @@ fn race(test: &str, url: &str, partitions: u32, is_empty: impl Fn() -> bool) {
 type Kill = fn(&RedisServer, &Proxy, Other);
 
 #[test]
-fn a_reaping_process_that_is_killed_loses_no_live_session_and_leaves_nothing_behind() {
+fn killed_reaper_loses_no_live_session() {
     if Other::is_this() {
         return;
     }
-    const TEST: &str = "a_reaping_process_that_is_killed_loses_no_live_session_and_leaves_nothing_behind";
+    const TEST: &str = "killed_reaper_loses_no_live_session";
     const OVERDUE: u32 = 10_000;
     let moments: [Kill; 3] = [
         // Between the removal and the answer.
@@ -232,7 +232,7 @@ fn assert_whole(server: &RedisServer) {
 }
 
 #[test]
-fn a_reaper_outlives_its_redis_and_says_so_once() {
+fn reaper_outlives_its_redis_and_logs_once() {
     keep_logs();
     let server = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let store = expiring(&server, "sessions", 1);

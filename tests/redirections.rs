@@ -39,7 +39,7 @@ fn node(listener: TcpListener, redirection: String) {
 }
 
 #[test]
-fn nodes_that_redirect_to_each_other_fail_fast() {
+fn mutually_redirecting_nodes_fail_fast() {
     for (one, other) in [("MOVED", "MOVED"), ("ASK", "ASK"), ("MOVED", "ASK")] {
         let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let ports = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());

@@ -123,7 +123,7 @@ fn login_works_after_any_change_of_attributes() {
 
 /// With the default name some changes rename the cookie. The visitor starts anew, and the old cookie does no harm.
 #[test]
-fn changes_that_rename_the_cookie_start_anew() {
+fn renamed_cookie_starts_a_new_session() {
     for (to, after) in &SETTINGS[1..6] {
         let world = World::new();
         let (before, after, mut jar) = (world.sessions(|b| b), world.sessions(*after), Jar::default());
@@ -206,7 +206,7 @@ fn requests_without_renewal_leave_rivals_alone() {
 }
 
 #[test]
-fn renewed_id_is_passed_over_for_a_live_one() {
+fn live_id_is_preferred_to_renewed_id() {
     let world = World::new();
     let sessions = world.sessions(|b| b);
     let (renewed, other) = (store(&sessions, "ada"), store(&sessions, "bob"));
@@ -263,7 +263,7 @@ fn unreadable_session_is_passed_over_when_starting_fresh() {
 }
 
 #[test]
-fn rival_that_cannot_be_ended_is_reported() {
+fn failed_end_of_rival_is_reported() {
     for kind in [ErrorKind::Unavailable, ErrorKind::TimedOut, ErrorKind::Denied] {
         let (fails, inner) = (Arc::new(AtomicBool::new(false)), MemorySessionStore::new());
         let step = on_delete({

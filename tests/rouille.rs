@@ -71,7 +71,7 @@ fn body(response: Response) -> String {
 }
 
 #[test]
-fn a_handler_gets_the_session_and_the_response_its_headers() {
+fn handler_gets_session_and_response_gets_headers() {
     let sessions = sessions();
     let mut jar: Option<String> = None;
     for visit in 1..=3 {
@@ -112,7 +112,7 @@ fn peek_moves_no_deadline() {
 }
 
 #[test]
-fn headers_that_the_handler_set_stay() {
+fn handler_headers_are_kept() {
     let response = session(&sessions(), &request(&[]), |session| {
         let own = [("cache-control", "private, max-age=60"), ("VARY", "Accept, Cookie"), ("Set-Cookie", "lang=de")];
         own.into_iter().fold(count(session), |response, (name, value)| response.with_additional_header(name, value))
@@ -125,7 +125,7 @@ fn headers_that_the_handler_set_stay() {
 }
 
 #[test]
-fn the_id_may_be_in_any_of_several_cookie_headers() {
+fn id_is_found_in_any_cookie_header() {
     let sessions = sessions();
     let id = stored(&sessions);
     for headers in [[("Cookie", "lang=de"), ("Cookie", &*cookie(&id))], [("COOKIE", &*cookie(&id)), ("cookie", "x")]] {
@@ -135,7 +135,7 @@ fn the_id_may_be_in_any_of_several_cookie_headers() {
 }
 
 #[test]
-fn an_id_counts_in_the_cookie_and_nowhere_else() {
+fn id_outside_the_cookie_is_ignored() {
     let sessions = sessions();
     let id = stored(&sessions);
     let (text, pair) = (id.expose(), cookie(&id));
@@ -156,7 +156,7 @@ fn an_id_counts_in_the_cookie_and_nowhere_else() {
 }
 
 #[test]
-fn what_the_handler_answers_does_not_decide_what_is_stored() {
+fn response_status_does_not_affect_the_commit() {
     let sessions = sessions();
     let id = stored(&sessions);
     let response = session(&sessions, &request_of(&id), |session| count(session).with_status_code(500));
@@ -169,7 +169,7 @@ fn what_the_handler_answers_does_not_decide_what_is_stored() {
 }
 
 #[test]
-fn a_handler_that_panics_commits_nothing() {
+fn panicking_handler_commits_nothing() {
     let sessions = sessions();
     let id = stored(&sessions);
     for renew in [false, true] {
@@ -188,7 +188,7 @@ fn a_handler_that_panics_commits_nothing() {
 }
 
 #[test]
-fn while_redis_is_away_visitors_are_asked_to_come_again() {
+fn unreachable_redis_gets_503_with_retry_after() {
     // Nobody listens there.
     let store = RedisSessionStore::builder().url("redis://:secret@127.0.0.1:1").deadline(PATIENCE).build().unwrap();
     let sessions = Sessions::new(store);
@@ -214,7 +214,7 @@ fn while_redis_is_away_visitors_are_asked_to_come_again() {
 }
 
 #[test]
-fn a_session_that_cannot_be_read_is_the_servers_fault() {
+fn unreadable_session_gets_500() {
     let store = Arc::new(MemorySessionStore::new());
     let id = SessionId::random();
     let _ = store.create(&id, Write::new(b"{\"v\":1,\"secret\":", None)).unwrap();
@@ -243,7 +243,7 @@ fn a_conflict_is_answered_as_one() {
 }
 
 #[test]
-fn a_change_that_was_lost_is_told_to_who_asks() {
+fn lost_change_is_reported_in_the_outcome() {
     let sessions = sessions();
     let id = stored(&sessions);
     let (response, committed) = try_session(&sessions, &request_of(&id), |session| {

@@ -275,7 +275,7 @@ fn compare(rig: &mut Rig, count: u64) -> (BTreeMap<&'static str, BTreeMap<String
 }
 
 #[test]
-fn scripts_do_what_their_references_do() {
+fn scripts_match_their_references() {
     let server = RedisServer::start();
     let mut seen = vec![0; INTENDED.len()];
     for kind in KINDS {

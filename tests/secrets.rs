@@ -21,7 +21,7 @@ use threaded_sessions::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn row_32_no_secret_is_in_a_log_an_error_or_a_debug_text() {
+fn row_32_logs_and_errors_hold_no_secret() {
     let mut log = Log::start();
     let server = RedisServer::with(&["--requirepass", "secret-password"]);
     let redis = || {
@@ -73,7 +73,7 @@ fn row_32_no_secret_is_in_a_log_an_error_or_a_debug_text() {
 }
 
 #[test]
-fn no_debug_text_of_a_value_holds_a_secret() {
+fn debug_text_of_values_holds_no_secret() {
     let mut log = Log::start();
     let id = log.know(SessionId::random());
     let attributes = || {
@@ -264,7 +264,7 @@ fn no_failure_of_any_kind_tells_a_secret() {
 }
 
 #[test]
-fn a_reaper_tells_no_secret_of_what_expired() {
+fn reaper_logs_no_secret_of_expired_sessions() {
     let mut log = Log::start();
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());

@@ -60,7 +60,7 @@ fn the_contract_holds_with_sentinels_by_clients() {
 }
 
 #[test]
-fn a_name_that_no_sentinel_knows_is_told() {
+fn unknown_sentinel_master_name_is_reported() {
     let _alone = alone();
     let mut down = RedisServer::start();
     down.kill();
@@ -248,7 +248,7 @@ fn replaced<'a>(all: &'a Sentinels, old: &RedisServer, by: &[&RedisServer]) -> &
 }
 
 #[test]
-fn a_master_that_is_killed_is_replaced_and_its_return_does_no_harm() {
+fn killed_master_is_replaced_and_may_return() {
     let _alone = alone();
     let all = Sentinels::start();
     let store = open(all.url());
@@ -293,7 +293,7 @@ const ROUNDS: usize = 3;
 /// The Sentinels only tell the old master after some ten seconds: what it is given until then is lost. One of its replicas is
 /// told a little later than the other, so only what both confirm is safe.
 #[test]
-fn a_master_that_is_replaced_by_order_is_left_while_it_still_takes_writes() {
+fn demoted_master_is_left_despite_taking_writes() {
     let _alone = alone();
     let all = Sentinels::start();
     let store = RedisSessionStore::builder().url(all.url()).announce_ends().build().unwrap();
@@ -344,7 +344,7 @@ fn a_master_that_is_replaced_by_order_is_left_while_it_still_takes_writes() {
 }
 
 #[test]
-fn a_sentinel_that_hangs_and_one_that_is_down_hold_up_nobody() {
+fn hanging_and_dead_sentinels_delay_no_operation() {
     let _alone = alone();
     let all = Sentinels::start();
     let store = open(all.url_by(&[&all.sentinels[0], &all.sentinels[1], &all.sentinels[2]]));
@@ -411,7 +411,7 @@ fn stubborn_sentinel(port: u16) -> u16 {
 }
 
 #[test]
-fn a_sentinel_that_knows_no_better_is_not_believed() {
+fn outdated_sentinel_is_not_believed() {
     let _alone = alone();
     let (gone, replica) = (RedisServer::start(), &SHARED.servers[1]);
     gone.kill();

@@ -288,7 +288,7 @@ fn break_something(server: &RedisServer, proxy: &Proxy, random: &mut Random) {
 }
 
 #[test]
-fn whatever_breaks_what_was_acknowledged_is_so() {
+fn acknowledged_writes_survive_random_faults() {
     let seconds = env::var("SOAK_SECONDS").map_or(20, |seconds| seconds.parse().unwrap());
     let seed = env::var("SOAK_SEED").map_or_else(|_| RandomState::new().hash_one(0), |seed| seed.parse().unwrap());
     // Shown if the test fails.

@@ -129,7 +129,7 @@ impl Step for Marked {
 }
 
 #[test]
-fn every_store_keeps_the_contract_with_steps_around_it() {
+fn every_store_with_steps_keeps_the_contract() {
     fn around<S: SessionStore>(store: impl Fn() -> S, wait: impl Fn(Duration)) {
         let chains = [
             StepStore::builder(store()),
@@ -184,7 +184,7 @@ fn closures_see_each_operation_of_their_kind_once() {
 }
 
 #[test]
-fn the_last_step_is_the_outermost_and_steps_hand_each_other_values() {
+fn last_step_is_outermost_and_steps_share_values() {
     let said = Arc::new(Mutex::new(Vec::new()));
     let named = |name| Named(name, said.clone());
     let store = StepStore::builder(MemorySessionStore::new()).step(named("first")).step(named("last"));
@@ -275,7 +275,7 @@ fn refusal_reaches_caller_and_nothing_is_done() {
 }
 
 #[test]
-fn every_payload_that_leaves_the_store_is_restored() {
+fn every_returned_payload_is_restored() {
     for store in
         [Box::new(MemorySessionStore::new()) as Box<dyn SessionStore>, Box::new(redis_store(&unique("out"), true))]
     {
@@ -314,7 +314,7 @@ fn every_payload_that_leaves_the_store_is_restored() {
 }
 
 #[test]
-fn what_the_reaper_removed_passes_the_delete_steps() {
+fn reaped_sessions_pass_the_delete_steps() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let store = StepStore::builder(redis_store(&unique("reaped"), true)).step(Marked("a"));
     let store = store.step(on_delete({
@@ -457,7 +457,7 @@ fn index(store: &StepStore<RedisSessionStore>, id: &SessionId) -> String {
 }
 
 #[test]
-fn an_expired_session_leaves_its_companions_to_nobody() {
+fn companions_of_expired_session_are_not_inherited() {
     let store = StepStore::builder(redis_store(&unique("heir"), true)).step(WrittenAt::new()).build().unwrap();
     let id = create(&store, SHORT);
     assert!(eventually(PATIENCE, || matches!(store.read(&id, Touch::No).unwrap(), Found::Absent)));
@@ -486,7 +486,7 @@ fn the_memory_store_keeps_companions_too() {
 }
 
 #[test]
-fn companions_that_cannot_be_kept_are_refused() {
+fn unsupported_companions_are_rejected() {
     #[derive(Debug)]
     struct Has(&'static [&'static str]);
     impl Step for Has {

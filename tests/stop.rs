@@ -64,7 +64,7 @@ impl Crowd {
 /// Whatever it could wait for by mistake takes longer than `PATIENCE`: the reaper's next round, a deadline of a minute,
 /// a visitor who stays.
 #[test]
-fn ctrl_c_under_load_answers_what_it_began_and_ends_soon() {
+fn ctrl_c_under_load_completes_running_requests() {
     for program in PROGRAMS {
         for (store, signal) in stores(&shared().url()).iter().zip([Signal::INT, Signal::TERM, Signal::INT]) {
             let mut process = Program::with(program, store, &["--insecure-cookies"]);
@@ -92,7 +92,7 @@ fn ctrl_c_under_load_answers_what_it_began_and_ends_soon() {
 }
 
 #[test]
-fn a_request_that_runs_when_ctrl_c_comes_is_answered() {
+fn request_running_at_ctrl_c_completes() {
     let proxy = Proxy::start(shared());
     for program in PROGRAMS {
         let (mut process, mut client) = hanging(program, &proxy);
@@ -120,7 +120,7 @@ fn hanging(program: &str, proxy: &Proxy) -> (Program, Client) {
 }
 
 #[test]
-fn ctrl_c_while_redis_hangs_ends_within_two_deadlines() {
+fn ctrl_c_during_outage_ends_within_two_deadlines() {
     for program in PROGRAMS {
         let server = RedisServer::start();
         let [_, redis @ ..] = stores(&server.url());

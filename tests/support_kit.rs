@@ -35,7 +35,7 @@ fn alive(port: u16) -> bool {
 // The server.
 
 #[test]
-fn a_server_answers_on_tcp_and_on_its_socket() {
+fn server_responds_on_tcp_and_unix_socket() {
     let server = shared();
     let key = unique("key");
     assert_eq!(server.cmd(&["SET", &key, "value"]), Value::Okay);
@@ -55,7 +55,7 @@ fn servers_are_private_and_take_arguments() {
 }
 
 #[test]
-fn a_password_does_not_keep_a_server_from_being_ready() {
+fn server_with_password_becomes_ready() {
     let server = RedisServer::with(&["--requirepass", "secret"]);
     let url = format!("redis://:secret@127.0.0.1:{}", server.port());
     assert_eq!(get(&mut connect(&url).unwrap(), "key").unwrap(), None);
@@ -63,7 +63,7 @@ fn a_password_does_not_keep_a_server_from_being_ready() {
 
 #[test]
 #[should_panic(expected = "redis-server exited")]
-fn a_server_that_cannot_start_is_reported() {
+fn failed_server_start_is_reported() {
     RedisServer::with(&["--no-such-option", "1"]);
 }
 
@@ -77,7 +77,7 @@ fn a_taken_port_is_noticed() {
 }
 
 #[test]
-fn a_killed_server_comes_back_empty_on_the_same_port() {
+fn killed_server_restarts_empty_on_same_port() {
     let server = RedisServer::start();
     let (url, pid) = (server.url(), server.pid());
     server.cmd(&["SET", "key", "value"]);
@@ -95,7 +95,7 @@ fn a_killed_server_comes_back_empty_on_the_same_port() {
 }
 
 #[test]
-fn a_running_server_restarts_with_what_it_persisted() {
+fn running_server_restarts_with_persisted_data() {
     let server = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let pid = server.pid();
     server.cmd(&["SET", "key", "value"]);
@@ -107,7 +107,7 @@ fn a_running_server_restarts_with_what_it_persisted() {
 }
 
 #[test]
-fn a_server_that_shut_down_by_itself_restarts() {
+fn server_restarts_after_own_shutdown() {
     let server = RedisServer::start();
     let _ = redis::cmd("SHUTDOWN").arg("NOSAVE").exec(&mut server.connection());
     assert!(eventually(PATIENCE, || !alive(server.port())));
@@ -195,7 +195,7 @@ fn servers_end_with_a_killed_test_process() {
 }
 
 #[test]
-fn a_missing_binary_is_a_failure_that_names_the_remedy() {
+fn missing_binary_failure_names_the_remedy() {
     let (holder, _orders) = holder(Some("/no/such/redis-server"));
     let Output { status, stdout, stderr } = holder.wait_with_output().unwrap();
     assert!(!status.success());
@@ -214,7 +214,7 @@ fn unique_names_never_start_with_each_other() {
 // The monitor.
 
 #[test]
-fn a_monitor_tells_each_command_once_and_no_set_up() {
+fn monitor_shows_each_command_once_without_setup() {
     let server = RedisServer::start();
     server.cmd(&["SET", "before", "1"]);
     let monitor = Monitor::start(&server);
@@ -232,7 +232,7 @@ fn a_monitor_tells_each_command_once_and_no_set_up() {
 }
 
 #[test]
-fn a_monitor_leaves_out_what_scripts_call() {
+fn monitor_omits_calls_of_scripts() {
     let server = RedisServer::start();
     let monitor = Monitor::start(&server);
     let script = "return redis.call('SET', KEYS[1], '[0 lua] x')";
@@ -255,7 +255,7 @@ fn a_monitor_undoes_the_escapes() {
 }
 
 #[test]
-fn a_monitor_counts_what_many_clients_do() {
+fn monitor_counts_commands_of_many_clients() {
     let server = RedisServer::start();
     let monitor = Monitor::start(&server);
     thread::scope(|scope| {
@@ -350,7 +350,7 @@ fn stall_holds_replies_until_released() {
 }
 
 #[test]
-fn a_counted_stall_lets_later_requests_through_but_keeps_its_own() {
+fn counted_stall_holds_only_its_own_requests() {
     let (server, proxy) = proxied();
     proxy.set_for(Fault::Stall, 1);
     let mut first = connect(&proxy.url()).unwrap();
@@ -381,7 +381,7 @@ fn drip_feeds_replies_byte_by_byte() {
 }
 
 #[test]
-fn cuts_strike_as_often_as_set_and_never_at_set_up() {
+fn cuts_strike_as_set_but_never_during_setup() {
     for (fault, executes) in [
         (Fault::CutBeforeRequest, false),
         (Fault::CutReplyAt(0), true),
@@ -432,7 +432,7 @@ fn a_pipeline_is_one_request() {
 }
 
 #[test]
-fn dropping_a_proxy_ends_what_it_holds() {
+fn dropped_proxy_ends_its_connections() {
     let (server, proxy) = proxied();
     let [mut held, mut idle, mut waiting] = [(); 3].map(|()| connect(&proxy.url()).unwrap());
     proxy.set_for(Fault::Stall, 1);

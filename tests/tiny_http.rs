@@ -143,7 +143,7 @@ fn route(sessions: &Sessions, request: Request) {
 }
 
 #[test]
-fn a_visitor_gets_a_cookie_with_the_first_change_and_no_other_after() {
+fn visitor_gets_one_cookie_with_first_change() {
     let site = Site::start(&sessions(|settings| settings), 2, route);
     let mut client = site.client();
 
@@ -192,7 +192,7 @@ fn the_handler_has_the_request_with_its_body() {
 }
 
 #[test]
-fn the_session_is_found_in_any_of_several_cookie_headers() {
+fn session_is_found_in_any_cookie_header() {
     let site = Site::start(&sessions(|settings| settings), 1, route);
     let mut client = site.client();
     client.get("/count");
@@ -209,7 +209,7 @@ fn the_session_is_found_in_any_of_several_cookie_headers() {
 }
 
 #[test]
-fn a_handler_that_panics_commits_nothing_and_its_thread_lives_on() {
+fn panicking_handler_commits_nothing_and_thread_survives() {
     // There is only one to answer what comes after.
     let site = Site::start(&sessions(|settings| settings), 1, route);
     let mut client = site.client();
@@ -223,7 +223,7 @@ fn a_handler_that_panics_commits_nothing_and_its_thread_lives_on() {
 }
 
 #[test]
-fn headers_that_the_handler_set_stand() {
+fn handler_headers_are_kept() {
     let site = Site::start(&sessions(|settings| settings), 1, route);
     let mut client = site.client();
     let response = client.get("/own");
@@ -256,7 +256,7 @@ fn every_accepting_thread_serves() {
 }
 
 #[test]
-fn what_could_not_be_opened_or_committed_is_told_by_the_status() {
+fn failed_open_or_commit_sets_the_status() {
     let away = Sessions::new(RedisSessionStore::open("redis://127.0.0.1:1").unwrap());
     let refusing = sessions(|settings| settings.on_conflict(OnConflict::Fail));
     let small = sessions(|settings| settings.max_payload(1));

@@ -155,7 +155,7 @@ fn sign_in_replaces_unreadable_session() {
 }
 
 #[test]
-fn sign_in_passes_over_unreadable_session_for_live_one() {
+fn login_prefers_live_session_to_unreadable_one() {
     on_each_store(|before, after| {
         let mut session = after.fresh();
         *session = 7;
@@ -229,7 +229,7 @@ fn session_without_its_key_can_be_replaced() {
 
 /// The server takes no writes, so the session whose lifetime is over cannot be deleted.
 #[test]
-fn failed_clean_up_is_no_failure_of_the_read() {
+fn failed_cleanup_does_not_fail_the_read() {
     let server = RedisServer::start();
     for expiring in [false, true] {
         let builder = RedisSessionStore::builder().url(server.url()).prefix(unique("over")).deadline(PATIENCE);
@@ -252,7 +252,7 @@ fn failed_clean_up_is_no_failure_of_the_read() {
 
 /// The cookie of a remembered session is past half its life, and Redis is full.
 #[test]
-fn failed_cookie_refresh_is_no_failure_of_the_request() {
+fn failed_cookie_refresh_does_not_fail_request() {
     let server = RedisServer::start();
     let store = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).build().unwrap();
     let clock = threaded_sessions::Clock::manual();

@@ -65,7 +65,7 @@ fn is_kept<C>(result: Result<C, threaded_sessions::Error>) -> bool {
 }
 
 #[test]
-fn merging_keeps_every_field_that_was_answered_with_success() {
+fn merge_keeps_every_acknowledged_field() {
     on_each_store(|store| {
         let sessions = manager::<Fields>(store(), OnConflict::Merge);
         let id = stored(&sessions, Fields::new());
@@ -99,7 +99,7 @@ fn update_counts_exactly() {
 }
 
 #[test]
-fn failing_counts_exactly_what_it_answered() {
+fn fail_policy_counts_exactly_the_acknowledged_changes() {
     on_each_store(|store| {
         let sessions = manager::<u64>(store(), OnConflict::Fail);
         let id = stored(&sessions, 0);
@@ -114,7 +114,7 @@ fn failing_counts_exactly_what_it_answered() {
 }
 
 #[test]
-fn the_last_write_wins_where_that_is_wanted() {
+fn last_write_wins_if_configured() {
     on_each_store(|store| {
         let sessions = manager::<Fields>(store(), OnConflict::LastWriteWins);
         let id = stored(&sessions, Fields::new());
@@ -136,7 +136,7 @@ struct Shop {
 }
 
 #[test]
-fn update_in_a_handler_keeps_what_the_handler_changed_before() {
+fn update_in_keeps_earlier_changes_of_handler() {
     on_each_store(|store| {
         let sessions = manager::<Shop>(store(), OnConflict::Merge);
         let id = stored(&sessions, Shop::default());
@@ -158,7 +158,7 @@ fn update_in_a_handler_keeps_what_the_handler_changed_before() {
 }
 
 #[test]
-fn update_in_a_session_that_is_gone_changes_nothing() {
+fn update_in_ended_session_changes_nothing() {
     on_each_store(|store| {
         let sessions = manager::<u64>(store(), OnConflict::Merge);
         let id = stored(&sessions, 7);
@@ -176,7 +176,7 @@ fn update_in_a_session_that_is_gone_changes_nothing() {
 }
 
 #[test]
-fn update_in_a_new_session_gives_the_cookie_at_commit_and_remembers() {
+fn update_in_new_session_gives_cookie_at_commit() {
     on_each_store(|store| {
         let sessions = manager::<u64>(store(), OnConflict::Merge);
         let mut session = sessions.fresh();
@@ -192,7 +192,7 @@ fn update_in_a_new_session_gives_the_cookie_at_commit_and_remembers() {
 }
 
 #[test]
-fn a_conflict_that_cannot_be_merged_is_an_error() {
+fn unmergeable_conflict_is_an_error() {
     let sessions = manager::<u64>(Box::new(MemorySessionStore::new()), OnConflict::Merge);
     let id = stored(&sessions, 0);
     let mut session = sessions.open_id(&id).unwrap().unwrap();
@@ -203,7 +203,7 @@ fn a_conflict_that_cannot_be_merged_is_an_error() {
 }
 
 #[test]
-fn a_change_committed_before_a_renewal_is_kept_by_it() {
+fn renewal_keeps_changes_committed_before() {
     on_each_store(|store| {
         let sessions = manager::<Shop>(store(), OnConflict::Merge);
         let id = stored(&sessions, Shop::default());
@@ -218,7 +218,7 @@ fn a_change_committed_before_a_renewal_is_kept_by_it() {
 }
 
 #[test]
-fn a_lifetime_that_is_restarted_is_merged_like_any_change() {
+fn restarted_lifetime_is_merged_like_other_changes() {
     on_each_store(|store| {
         let (clock, store) = (Clock::manual(), std::sync::Arc::<dyn SessionStore>::from(store()));
         let sessions: SessionManager<Shop> = SessionManager::builder(store).clock(clock.clone()).build().unwrap();
@@ -275,7 +275,7 @@ fn without_interference_a_save_is_one_command() {
 }
 
 #[test]
-fn what_is_stored_again_as_it_is_becomes_another_payload() {
+fn storing_equal_value_makes_new_payload() {
     let store = std::sync::Arc::new(MemorySessionStore::new());
     let sessions = SessionManager::<Fields>::new(store.clone());
     let payload = |id: &SessionId| match store.read(id, Touch::No).unwrap() {

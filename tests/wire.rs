@@ -229,7 +229,7 @@ fn dead_cookies_cost_one_more_round_trip_together() {
 }
 
 #[test]
-fn visitors_whose_session_did_not_change_cost_no_command() {
+fn unchanged_sessions_cost_no_command() {
     on_each_kind(|server, store, kind| {
         let sessions = SessionManager::<Visit>::new(store.clone());
         let id = create(&sessions, 1);
@@ -293,7 +293,7 @@ fn an_untouched_hash_map_is_never_saved() {
 }
 
 #[test]
-fn a_save_does_not_send_what_it_expects_to_be_there() {
+fn save_does_not_send_the_expected_payload() {
     on_each_kind(|server, store, kind| {
         live(store, |_, _| ());
         let sessions = SessionManager::<Visit>::new(store.clone());
@@ -311,7 +311,7 @@ fn a_save_does_not_send_what_it_expects_to_be_there() {
 }
 
 #[test]
-fn a_server_that_forgot_the_scripts_is_sent_them_again() {
+fn lost_scripts_are_sent_again() {
     on_each_kind(|server, store, kind| {
         let forget = || drop(server.cmd(&["SCRIPT", "FLUSH"]));
         forget();
@@ -327,7 +327,7 @@ fn a_server_that_forgot_the_scripts_is_sent_them_again() {
 }
 
 #[test]
-fn a_session_is_one_key_of_readable_json_that_lives_for_the_idle_timeout() {
+fn session_is_one_json_key_with_idle_ttl() {
     on_each_kind(|server, store, kind| {
         let sessions = SessionManager::<Visit>::new(store.clone());
         let millis = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
@@ -448,19 +448,19 @@ fn comes_back_equal<C: Codec<Everything>>(codec: impl Fn() -> C) {
 }
 
 #[test]
-fn nested_structs_enums_maps_and_options_come_back_equal_from_json() {
+fn nested_values_survive_json() {
     comes_back_equal(Json::new);
 }
 
 #[cfg(feature = "msgpack")]
 #[test]
-fn nested_structs_enums_maps_and_options_come_back_equal_from_message_pack() {
+fn nested_values_survive_message_pack() {
     comes_back_equal(threaded_sessions::MessagePack::new);
 }
 
 /// Nobody is logged out, and nothing is lost, by a Redis that is full.
 #[test]
-fn at_maxmemory_sessions_are_read_and_touched_and_nothing_is_lost() {
+fn full_redis_still_reads_and_touches_sessions() {
     for kind in [Kind::Plain, Kind::Expiring] {
         let server = RedisServer::with(&["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);
         let store = store(&server, kind);
@@ -509,7 +509,7 @@ fn at_maxmemory_sessions_are_read_and_touched_and_nothing_is_lost() {
 /// Near the end of its lifetime a session is read once with a second command, which moves the deadline back. Then it is known
 /// that its deadline no longer moves.
 #[test]
-fn reads_near_the_end_of_lifetime_are_single_commands() {
+fn reads_near_lifetime_end_are_single_commands() {
     const DAY: Duration = Duration::from_secs(86_400);
     on_each_kind(|server, store, kind| {
         let clock = Clock::manual();

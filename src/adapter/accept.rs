@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn server_that_was_stable_restarts_soon() {
+    fn stable_server_restarts_soon() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
         for _ in 0..10 {

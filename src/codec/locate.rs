@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn flattened_and_tagged_types_name_the_field_that_serde_names() {
+    fn flattened_and_tagged_types_name_the_serde_field() {
         #[derive(Deserialize)]
         #[allow(dead_code)]
         struct Outer {

@@ -25,7 +25,7 @@ fn open(sessions: &SessionManager<u32>, headers: &[String]) -> Option<u32> {
 }
 
 #[test]
-fn every_cookie_header_that_holds_no_id_in_its_one_form_opens_a_new_session() {
+fn cookie_without_valid_id_opens_new_session() {
     let (sessions, [one, _]) = two_sessions();
     let value = |value: &str| format!("{NAME}={value}");
     let simple = one.replace('-', "");
@@ -141,7 +141,7 @@ fn only_space_and_tab_are_trimmed() {
 }
 
 #[test]
-fn an_id_that_nobody_has_is_never_adopted() {
+fn unknown_id_is_never_adopted() {
     let (sessions, _) = two_sessions();
     let unknown = SessionId::random();
     let mut session = sessions.open([&*format!("{NAME}={}", unknown.expose())]).unwrap();

@@ -59,7 +59,7 @@ fn check<F: Format, T: Debug + DeserializeOwned + PartialEq + Serialize + 'stati
 }
 
 #[test]
-fn a_json_payload_is_read_to_the_depth_that_can_be_stored() {
+fn json_is_read_to_its_storable_depth() {
     check::<JsonFormat, Nest>(&Levels { open: b"{\"n\":", core: b"{\"Flat\":1}", close: b"}" });
     check::<JsonFormat, List>(&Levels { open: b"[", core: b"[]", close: b"]" });
     check::<JsonFormat, Chain>(&Levels { open: b"{\"n\":", core: b"{\"n\":null}", close: b"}" });
@@ -67,7 +67,7 @@ fn a_json_payload_is_read_to_the_depth_that_can_be_stored() {
 
 #[cfg(feature = "msgpack")]
 #[test]
-fn a_message_pack_payload_is_read_to_the_depth_that_can_be_stored() {
+fn message_pack_is_read_to_its_storable_depth() {
     use threaded_sessions::codec::MessagePackFormat;
     check::<MessagePackFormat, Nest>(&Levels { open: b"\x81\xa1n", core: b"\x81\xa4Flat\x01", close: b"" });
     check::<MessagePackFormat, List>(&Levels { open: b"\x91", core: b"\x90", close: b"" });
@@ -77,7 +77,7 @@ fn a_message_pack_payload_is_read_to_the_depth_that_can_be_stored() {
 /// Each list promises four thousand million elements, in each of which there is such a list.
 #[cfg(feature = "msgpack")]
 #[test]
-fn no_room_is_made_for_what_a_message_pack_payload_promises() {
+fn promised_message_pack_length_allocates_nothing() {
     let levels = Levels { open: b"\xdd\xff\xff\xff\xff", core: b"", close: b"" };
     let codec = SerdeCodec::<threaded_sessions::codec::MessagePackFormat, List>::new();
     for depth in [1, 100, 1_000, 100_000] {

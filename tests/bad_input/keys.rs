@@ -36,7 +36,7 @@ fn every_operation(store: &RedisSessionStore, id: &SessionId) -> Vec<(&'static s
 }
 
 #[test]
-fn a_key_of_another_type_is_an_error_to_everything_and_left_alone() {
+fn key_of_wrong_type_is_rejected_and_kept() {
     let foreign: [&[&str]; 5] = [
         &["RPUSH", "KEY", "a", "b"],
         &["HSET", "KEY", "field", "value"],
@@ -75,7 +75,7 @@ fn a_key_of_another_type_is_an_error_to_everything_and_left_alone() {
 }
 
 #[test]
-fn a_touch_takes_no_life_from_what_is_no_session() {
+fn touch_keeps_ttl_of_foreign_key() {
     const DAY: u64 = 86_400_000;
     for store in both(|builder| builder) {
         for lives in [DAY / 2, 3 * DAY, 30 * DAY] {
@@ -98,7 +98,7 @@ fn a_touch_takes_no_life_from_what_is_no_session() {
 }
 
 #[test]
-fn a_prefix_may_have_braces_as_long_as_there_is_one_partition() {
+fn prefix_with_braces_works_with_one_partition() {
     for store in both(|builder| builder.prefix(format!("{{{}}}", unique("braces")))) {
         let sessions = SessionManager::<u32>::new(store);
         let mut session = sessions.fresh();
@@ -121,7 +121,7 @@ fn misconfigured(error: &Error) -> String {
 }
 
 #[test]
-fn a_key_mapper_that_gives_two_ids_one_key_loses_no_session() {
+fn colliding_key_mapper_loses_no_session() {
     let one_key = |builder: RedisSessionStoreBuilder| {
         let key = unique("one-key");
         builder.key_mapper(move |_| key.clone())
@@ -148,7 +148,7 @@ fn a_key_mapper_that_gives_two_ids_one_key_loses_no_session() {
 }
 
 #[test]
-fn renewing_onto_the_key_of_another_session_is_refused_and_both_stay() {
+fn renewal_onto_taken_key_keeps_both_sessions() {
     let [mine, other, new] = [(); 3].map(|()| SessionId::random());
     let prefix = unique("two-ids");
     let mapped = |builder: RedisSessionStoreBuilder| {
@@ -170,7 +170,7 @@ fn renewing_onto_the_key_of_another_session_is_refused_and_both_stay() {
 }
 
 #[test]
-fn renewing_into_another_partition_is_refused_and_the_session_stays() {
+fn renewal_into_other_partition_keeps_the_session() {
     for store in both(|builder| builder.partitions(1000)) {
         let old = plant(&store, b"old");
         let partition = |id: &SessionId| store.key(id).split(':').nth(1).map(str::to_owned);
@@ -184,7 +184,7 @@ fn renewing_into_another_partition_is_refused_and_the_session_stays() {
 
 /// Redis quotes the first arguments of a command it does not know, and the key is one of them.
 #[test]
-fn an_error_does_not_repeat_the_arguments_that_redis_quotes() {
+fn errors_omit_arguments_quoted_by_redis() {
     let renamed = |commands: &[&'static str]| {
         let args = commands.iter().flat_map(|command| ["--rename-command", command, ""]);
         RedisServer::with(&args.collect::<Vec<_>>())

@@ -91,14 +91,14 @@ fn check_all<F: Format>(not_even: &[&[u8]]) {
 }
 
 #[test]
-fn a_payload_that_cannot_be_read_is_an_error_or_a_fresh_session_and_stays_as_it_is() {
+fn unreadable_json_stays_stored() {
     let deep = b"[".repeat(100_000);
     check_all::<JsonFormat>(&[b"\xff\xfe\0", b"<xml/>", b"{}", b"[1,2", b"\"text\"", &deep, &[0; 4096]]);
 }
 
 #[cfg(feature = "msgpack")]
 #[test]
-fn a_message_pack_payload_that_cannot_be_read_is_an_error_or_a_fresh_session_and_stays_as_it_is() {
+fn unreadable_message_pack_stays_stored() {
     let (json, deep) = (encode::<JsonFormat, _>(&visit()), b"\x91".repeat(100_000));
     // The last one promises four thousand million elements.
     let not_even: [&[u8]; 6] = [&json, b"\xc1", b"\x80", &deep, &[0; 4096], b"\xdd\xff\xff\xff\xff"];
@@ -170,12 +170,12 @@ fn migrations_read_the_payloads_of_two_generations() {
 
 #[cfg(feature = "msgpack")]
 #[test]
-fn migrations_read_the_message_pack_payloads_of_two_generations() {
+fn migrations_read_two_generations_of_message_pack() {
     check_migrations::<threaded_sessions::codec::MessagePackFormat>();
 }
 
 #[test]
-fn a_payload_over_the_size_limit_is_refused_and_what_is_stored_stays() {
+fn oversized_payload_is_rejected_and_old_one_kept() {
     for store in stores() {
         let limited = |bytes| SessionManager::<String>::builder(store.clone()).max_payload(bytes).build().unwrap();
         let sessions = limited(1000);

@@ -13,7 +13,7 @@ use super::{HOUR, redis, stores};
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 #[test]
-fn an_address_that_cannot_be_read_is_refused_without_repeating_it() {
+fn unreadable_address_is_rejected_without_repeating_it() {
     let urls = [
         "",
         "hunter2",
@@ -177,7 +177,7 @@ fn client_with_ignored_setting_is_refused() {
 }
 
 #[test]
-fn a_store_whose_settings_cannot_work_is_refused() {
+fn store_with_unworkable_settings_is_rejected() {
     let ready = || redis().url(shared().url()).build().unwrap().pool().clone();
     let other = || RedisSessionStore::builder().url(shared().url());
     let cluster = || other().url("redis-cluster://127.0.0.1:1");
@@ -241,7 +241,7 @@ fn a_store_whose_settings_cannot_work_is_refused() {
 }
 
 #[test]
-fn a_pool_is_not_built_of_nothing_and_its_deadline_always_works() {
+fn pool_rejects_zero_size_and_takes_any_deadline() {
     let manager = || RedisConnectionManager::open(&shared().url()).unwrap();
     assert_eq!(RedisPool::with_size(manager(), 0).unwrap_err().kind(), ErrorKind::Misconfigured);
     for out_of_range in [Duration::ZERO, Duration::from_micros(999), HOUR + MILLISECOND, Duration::MAX] {
@@ -260,7 +260,7 @@ fn a_pool_is_not_built_of_nothing_and_its_deadline_always_works() {
 }
 
 #[test]
-fn a_manager_whose_settings_cannot_work_is_refused() {
+fn manager_with_unworkable_settings_is_rejected() {
     type Settings = fn(SessionManagerBuilder<u32>) -> SessionManagerBuilder<u32>;
     const TINY: Duration = Duration::from_nanos(999_999);
     let cases: &[(Settings, &str)] = &[
@@ -316,7 +316,7 @@ fn a_manager_whose_settings_cannot_work_is_refused() {
 }
 
 #[test]
-fn a_reaper_whose_settings_cannot_work_is_refused() {
+fn reaper_with_unworkable_settings_is_rejected() {
     let reaper = || SessionManager::<u32>::new(MemorySessionStore::new()).reaper();
     for (settings, words) in [
         (reaper().resolution(Duration::ZERO), "at least 1 ms"),
@@ -348,7 +348,7 @@ fn a_reaper_whose_settings_cannot_work_is_refused() {
 }
 
 #[test]
-fn sessions_of_a_principal_are_not_counted_without_an_index() {
+fn cap_without_an_index_is_rejected() {
     let plain = RedisSessionStore::open(&shared().url()).unwrap();
     let error = SessionManager::<u32>::builder(plain).max_per_principal(3).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured);
@@ -356,7 +356,7 @@ fn sessions_of_a_principal_are_not_counted_without_an_index() {
 }
 
 #[test]
-fn sessions_live_a_century_at_most_and_for_ever_if_told_so() {
+fn idle_timeout_is_a_century_or_none() {
     let opened = |builder: SessionManagerBuilder<u32>, remember: bool| {
         let sessions = builder.build().unwrap();
         let mut session = sessions.fresh();

@@ -115,14 +115,14 @@ const NOT_FINITE: [Spoil; 5] = [
 const REFUSED: [Spoil; 2] = [|odd| odd.refused = 7, |odd| *odd = Odd::deep(1000)];
 
 #[test]
-fn a_value_that_json_has_no_form_for_is_refused_and_what_is_stored_stays() {
+fn value_without_json_form_is_rejected() {
     check_refused(Json::new, &[&[KEYS][..], &NOT_FINITE, &REFUSED].concat());
     check_depth(Json::new());
 }
 
 #[cfg(feature = "msgpack")]
 #[test]
-fn message_pack_takes_any_key_and_any_float_but_not_any_depth() {
+fn message_pack_takes_any_key_and_float() {
     use threaded_sessions::MessagePack;
     check_kept(MessagePack::new(), &[&[KEYS][..], &NOT_FINITE].concat());
     check_refused(MessagePack::new, &REFUSED);

@@ -50,43 +50,43 @@ fn check(kind: Kind) {
 }
 
 #[test]
-fn plain_store_does_what_the_model_says() {
+fn plain_store_matches_the_model() {
     check(PLAIN);
 }
 
 #[test]
-fn plain_store_with_companions_does_what_the_model_says() {
+fn plain_store_with_companions_matches_the_model() {
     check(Kind { companions: true, ..PLAIN });
 }
 
 #[test]
-fn expiring_store_does_what_the_model_says() {
+fn expiring_store_matches_the_model() {
     check(EXPIRING);
 }
 
 #[test]
-fn expiring_store_with_companions_does_what_the_model_says() {
+fn expiring_store_with_companions_matches_the_model() {
     check(Kind { companions: true, ..EXPIRING });
 }
 
 #[test]
-fn expiring_store_with_cap_does_what_the_model_says() {
+fn expiring_store_with_cap_matches_the_model() {
     check(Kind { cap: Cap::EndsTheFirst, ..EXPIRING });
 }
 
 #[test]
-fn expiring_store_that_refuses_logins_does_what_the_model_says() {
+fn login_rejecting_expiring_store_matches_the_model() {
     check(Kind { cap: Cap::RefusesTheSecond, ..EXPIRING });
 }
 
 #[test]
 #[should_panic(expected = "the answer (left) to the last of")]
-fn store_that_admits_too_many_is_noticed() {
+fn store_admitting_too_many_is_noticed() {
     Explorer::with_model(EXPIRING, Kind { cap: Cap::RefusesTheSecond, ..EXPIRING }).all(4, true);
 }
 
 #[test]
 #[should_panic(expected = "the state (left) after")]
-fn store_that_ends_too_few_is_noticed() {
+fn store_ending_too_few_is_noticed() {
     Explorer::with_model(EXPIRING, Kind { cap: Cap::EndsTheFirst, ..EXPIRING }).all(4, true);
 }

@@ -91,7 +91,7 @@ fn two_hold_adas_session(then: &[Step]) {
 }
 
 #[test]
-fn a_new_label_that_races_a_new_principal() {
+fn new_label_races_new_principal() {
     two_hold_adas_session(&[
         Bind { hand: 0, who: 1, label: 1 },
         Commit { hand: 0 },
@@ -119,7 +119,7 @@ fn a_last_write_over_another_principal() {
 }
 
 #[test]
-fn a_last_write_keeps_the_place_in_the_list() {
+fn last_write_keeps_place_in_list() {
     two_hold_adas_session(&[
         Fresh { hand: 0 },
         Bind { hand: 0, who: 0, label: 1 },
@@ -144,12 +144,12 @@ fn a_renewal_without_a_change_beside_one_with() {
 }
 
 #[test]
-fn ending_the_others_with_a_session_that_was_renewed() {
+fn end_others_with_a_renewed_session() {
     two_hold_adas_session(&[Renew { hand: 0 }, Commit { hand: 0 }, EndOthers { hand: 1 }]);
 }
 
 #[test]
-fn an_update_after_a_change_that_lost() {
+fn update_after_a_lost_change() {
     for policy in [LastWriteWins, Merge, Fail] {
         two_hold_adas_session(&[
             Put { hand: 0, field: 0, value: 1 },

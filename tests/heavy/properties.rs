@@ -125,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn a_handle_reads_back_what_it_writes(one in vec(any::<u8>(), 0..99), two in vec(any::<u8>(), 0..99)) {
+    fn handle_text_parses_to_the_same_handle(one in vec(any::<u8>(), 0..99), two in vec(any::<u8>(), 0..99)) {
         let handle = Handle::of_key(&one);
         prop_assert_eq!(handle.to_string().parse(), Ok(handle));
         prop_assert_eq!(handle == Handle::of_key(&two), one == two);
@@ -234,7 +234,7 @@ macro_rules! format_properties {
 
             proptest! {
                 #[test]
-                fn what_is_encoded_is_decoded(envelope in envelope(node($doubles))) {
+                fn encoded_values_decode_to_equal_values(envelope in envelope(node($doubles))) {
                     let payload = codec().encode(&borrowed(&envelope)).unwrap();
                     let back = codec::<Node>().decode(&payload).unwrap();
                     prop_assert_eq!(shown(&back), shown(&envelope));
@@ -253,7 +253,7 @@ macro_rules! format_properties {
                 }
 
                 #[test]
-                fn a_damaged_payload_is_refused_or_a_value_like_any_other(
+                fn damaged_payload_is_rejected_or_a_valid_value(
                     envelope in fields(),
                     damages in vec(any::<(prop::sample::Index, Option<u8>, bool)>(), 1..4),
                 ) {
@@ -269,7 +269,7 @@ macro_rules! format_properties {
 
                 /// A field is as I left it if I changed, added or removed it, and otherwise as it is there.
                 #[test]
-                fn a_merge_takes_what_i_changed_and_leaves_the_rest(
+                fn merge_applies_only_own_changes(
                     base in fields(), mine in fields(), theirs in fields(), untouched in vec("[a-d]", 0..4),
                     restarted in any::<bool>(),
                 ) {
@@ -314,7 +314,7 @@ macro_rules! format_properties {
                 }
 
                 #[test]
-                fn what_has_no_fields_is_not_merged(values in any::<[u32; 3]>()) {
+                fn values_without_fields_are_not_merged(values in any::<[u32; 3]>()) {
                     let [b, m, t] = values.map(|value| codec().encode(&Envelope::new(&value)).unwrap());
                     prop_assert!(codec::<u32>().merge(&b, &m, &t).is_none());
                     let [b, m, t] = values.map(|value| codec().encode(&Envelope::new(&[value])).unwrap());

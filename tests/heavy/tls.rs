@@ -124,7 +124,7 @@ fn near_cache_serves_and_forgets_over_tls() {
 /// What Sentinels and nodes of a cluster call a server is what its certificate has to be for: an address, or a name if they are
 /// told so.
 #[test]
-fn the_contract_holds_over_tls_to_a_sentinel_and_the_master_it_names_and_to_a_cluster() {
+fn contract_holds_over_tls_with_sentinel_and_cluster() {
     let check = |builder: RedisSessionStoreBuilder, config: &Arc<ClientConfig>| {
         let store = builder.expiring().deadline(PATIENCE).tls_config(config.clone()).build().unwrap();
         assert_eq!(store.check().unwrap(), []);
@@ -185,7 +185,7 @@ fn tls_failures_name_their_cause_in_time() {
 }
 
 #[test]
-fn a_server_that_hangs_in_the_handshake_holds_nobody_longer_than_the_deadline() {
+fn hanging_tls_handshake_ends_at_the_deadline() {
     let rig = &*RIG;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = url("localhost", listener.local_addr().unwrap().port());

@@ -103,7 +103,7 @@ fn verify_gives_tombstones_a_ttl() {
 }
 
 #[test]
-fn verify_spares_what_looks_like_companions_of_another_program() {
+fn verify_spares_lookalike_companions_of_other_programs() {
     let server = RedisServer::start();
     let store = with_companions(&server, true);
     let key = store.key(&SessionId::random());
@@ -167,7 +167,7 @@ fn create_over_an_ended_session_takes_no_companion() {
 }
 
 #[test]
-fn rotate_onto_an_ended_session_takes_nothing_of_it() {
+fn rotate_onto_ended_session_takes_nothing_over() {
     for how in ENDS {
         for (owner, its_owner) in [(None, Some("ada")), (Some("ada"), Some("ada")), (Some("bob"), Some("ada"))] {
             let server = RedisServer::start();
@@ -201,7 +201,7 @@ fn rotate_onto_an_ended_session_takes_nothing_of_it() {
 
 /// In a plain store a companion can only be left if Redis dropped the session alone.
 #[test]
-fn plain_session_takes_no_companion_of_a_dropped_one() {
+fn plain_session_takes_no_companion_of_dropped_session() {
     let server = RedisServer::start();
     let store = with_companions(&server, false);
     let [dropped, also_dropped] = [(); 2].map(|()| create_with(&store, "before", &both()));

@@ -84,7 +84,7 @@ fn of_an_expiring_store() {
 }
 
 #[test]
-fn an_evicted_session_is_on_no_page_and_leaves_its_place_empty() {
+fn evicted_session_leaves_its_place_empty() {
     for partitions in [1, 5] {
         let server = RedisServer::start();
         let store = expiring(&server, "sessions", partitions);
@@ -103,7 +103,7 @@ fn an_evicted_session_is_on_no_page_and_leaves_its_place_empty() {
 
 /// Entries that lag keep the place they have in the index, so that none is skipped from one page to the next.
 #[test]
-fn every_session_is_on_one_page_however_wrong_the_index_is() {
+fn every_session_is_on_one_page_despite_damage() {
     for partitions in [1, 5] {
         let server = RedisServer::start();
         let store = expiring(&server, "sessions", partitions);

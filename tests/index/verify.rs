@@ -9,7 +9,7 @@ use threaded_sessions::{RedisSessionStore, SessionManager};
 use super::*;
 
 #[test]
-fn verify_mends_both_directions_and_counts_what_it_did() {
+fn verify_repairs_both_directions_and_counts_repairs() {
     for (partitions, hashed) in [(1, false), (1, true), (5, false), (5, true)] {
         let server = RedisServer::start();
         let builder = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).partitions(partitions);
@@ -83,7 +83,7 @@ fn is_entry(server: &RedisServer, index: &str, key: &str) -> bool {
 }
 
 #[test]
-fn a_lag_of_less_than_a_64th_is_no_correction_but_made_exact() {
+fn small_lag_is_fixed_but_not_counted() {
     let server = RedisServer::start();
     let store = expiring(&server, "sessions", 1);
     // A 64th is 56 s.
@@ -122,7 +122,7 @@ fn one_partition_clobbered_is_one_displaced() {
 }
 
 #[test]
-fn of_two_who_verify_at_once_neither_moves_aside_what_the_other_has_mended() {
+fn concurrent_verify_displaces_each_key_once() {
     let (server, store) = with_a_hundred(16);
     for _ in 0..5 {
         let indexes: Vec<String> = ask(&server, &["KEYS", "sessions:*:index"]);
@@ -146,7 +146,7 @@ fn of_two_who_verify_at_once_neither_moves_aside_what_the_other_has_mended() {
 
 /// It cannot tell such a key from anybody else's.
 #[test]
-fn keys_of_a_key_mapper_are_verified_if_they_have_an_entry() {
+fn mapped_keys_with_an_entry_are_verified() {
     let server = RedisServer::start();
     let builder = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring();
     let store = builder.key_mapper(|id| format!("mine/{}", id.expose())).build().unwrap();

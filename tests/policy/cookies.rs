@@ -13,7 +13,7 @@ fn parts(set_cookie: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_cookie_is_as_safe_as_it_can_be_unless_told_otherwise() {
+fn cookie_defaults_are_the_safest() {
     type Settings = fn(SessionManagerBuilder<u32>) -> SessionManagerBuilder<u32>;
     let cases: &[(Settings, &[&str])] = &[
         (|b| b, &["__Host-session", "HttpOnly", "SameSite=Lax", "Secure", "Path=/"]),
@@ -63,7 +63,7 @@ fn the_cookie_is_as_safe_as_it_can_be_unless_told_otherwise() {
 }
 
 #[test]
-fn a_cookie_is_set_only_when_something_about_it_changed() {
+fn cookie_is_set_only_when_changed() {
     let world = world(|builder| builder.idle_timeout(HOUR));
     let mut jar: Option<String> = None;
     // What a request does, and whether a cookie is given (1), taken (0), or neither.
@@ -109,7 +109,7 @@ fn a_cookie_is_set_only_when_something_about_it_changed() {
 }
 
 #[test]
-fn a_request_with_a_dead_id_leaves_the_cookie_alone() {
+fn request_with_dead_id_keeps_the_cookie() {
     let world = world(|builder| builder.idle_timeout(HOUR));
     let (expired, destroyed, renewed) = (world.create(), world.create(), world.create());
     world.clock.advance(HOUR / 2);

@@ -47,7 +47,7 @@ fn value(world: &World, id: &SessionId) -> Option<u32> {
 }
 
 #[test]
-fn a_stored_session_does_what_its_strongest_mark_says() {
+fn strongest_mark_decides_for_stored_session() {
     let world = world(|builder| builder);
     for marks in every_order() {
         let id = world.create();
@@ -79,7 +79,7 @@ fn a_stored_session_does_what_its_strongest_mark_says() {
 }
 
 #[test]
-fn a_new_session_is_stored_for_a_value_or_a_renewal_only() {
+fn only_value_or_renewal_stores_new_session() {
     for marks in every_order() {
         let world = world(|builder| builder);
         let mut session = world.sessions.fresh();
@@ -93,7 +93,7 @@ fn a_new_session_is_stored_for_a_value_or_a_renewal_only() {
 }
 
 #[test]
-fn a_detached_session_disturbs_nothing_unless_it_is_renewed() {
+fn detached_session_stores_nothing_unless_renewed() {
     for marks in every_order() {
         let world = world(|builder| builder);
         let old = world.create();
@@ -118,7 +118,7 @@ fn a_detached_session_disturbs_nothing_unless_it_is_renewed() {
 }
 
 #[test]
-fn a_value_that_is_changed_back_is_not_stored() {
+fn restored_value_is_not_stored() {
     let world = world(|builder| builder.on_conflict(OnConflict::Fail));
     let id = world.create();
     let (mut session, mut other) = (world.open(&id), world.open(&id));

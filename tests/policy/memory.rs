@@ -10,7 +10,7 @@ use super::support::{PATIENCE, eventually, shared, unique};
 use super::{HOUR, MILLISECOND};
 
 #[test]
-fn what_has_expired_is_evicted_and_debug_shows_what_is_left() {
+fn expired_sessions_are_evicted_and_debug_counts_rest() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let holds = |sessions: usize| format!("{store:?}").contains(&format!("sessions: {sessions},"));
@@ -30,7 +30,7 @@ fn what_has_expired_is_evicted_and_debug_shows_what_is_left() {
 }
 
 #[test]
-fn the_mark_of_a_renewed_id_is_no_session() {
+fn tombstone_of_renewed_id_is_no_session() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone()).with_max_sessions(1);
     let sessions = SessionManager::<u32>::builder(store.clone()).clock(clock.clone()).build().unwrap();
@@ -48,7 +48,7 @@ fn the_mark_of_a_renewed_id_is_no_session() {
 }
 
 #[test]
-fn a_full_store_refuses_new_sessions_and_loses_nobody() {
+fn full_store_rejects_new_sessions_and_loses_none() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone()).with_max_sessions(2);
     let sessions = SessionManager::<u32>::builder(store.clone()).clock(clock.clone()).idle_timeout(HOUR);
@@ -100,7 +100,7 @@ fn waiting(store: &dyn SessionStore) -> Vec<Expired> {
 }
 
 #[test]
-fn bound_holds_for_expired_sessions_that_wait() {
+fn bound_holds_for_waiting_expired_sessions() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone()).with_max_sessions(100);
     store.keep_expired();
@@ -116,7 +116,7 @@ fn bound_holds_for_expired_sessions_that_wait() {
 }
 
 #[test]
-fn clone_with_smaller_bound_makes_room_by_its_own() {
+fn clone_with_smaller_bound_applies_its_own_bound() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     store.keep_expired();
@@ -129,7 +129,7 @@ fn clone_with_smaller_bound_makes_room_by_its_own() {
 }
 
 #[test]
-fn end_of_reaper_drops_what_waits() {
+fn end_of_reaper_drops_waiting_sessions() {
     let clock = Clock::manual();
     let inner = MemorySessionStore::new().with_clock(clock.clone());
     // The step wants to see expired sessions, even without a callback.
@@ -162,7 +162,7 @@ fn end_of_reaper_drops_what_waits() {
 }
 
 #[test]
-fn one_of_two_reapers_keeps_what_waits() {
+fn remaining_reaper_keeps_waiting_sessions() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let told = Arc::new(Mutex::new(0));

@@ -27,7 +27,7 @@ fn create_remembered(world: &World) -> SessionId {
 }
 
 #[test]
-fn a_remembered_session_has_an_idle_timeout_of_its_own() {
+fn remembered_session_has_a_separate_idle_timeout() {
     let world = remembering();
     let (usual, remembered) = (world.create(), create_remembered(&world));
     assert_eq!(world.open(&usual).expires_in(), Some(HOUR));
@@ -77,7 +77,7 @@ fn a_session_is_remembered_and_forgotten_as_asked() {
 }
 
 #[test]
-fn the_cookie_lasts_as_long_as_the_session_and_400_days_at_most() {
+fn cookie_lasts_with_session_up_to_400_days() {
     let cases = [
         (world(|builder| builder), "604800"),
         (world(|builder| builder.idle_timeout(None)), "34560000"),
@@ -95,7 +95,7 @@ fn the_cookie_lasts_as_long_as_the_session_and_400_days_at_most() {
 }
 
 #[test]
-fn a_persistent_cookie_is_sent_again_past_half_its_life() {
+fn persistent_cookie_is_sent_again_after_half_time() {
     let world = remembering();
     let id = create_remembered(&world);
     let visit = || {
@@ -156,7 +156,7 @@ fn sending_a_cookie_again_conflicts_with_nothing() {
 }
 
 #[test]
-fn without_touch_on_read_a_reader_does_not_prolong_a_remembered_session() {
+fn read_without_touch_prolongs_no_remembered_session() {
     let world = world(|builder| builder.idle_timeout(HOUR).remember_for(MONTH).touch_on_read(false));
     let id = create_remembered(&world);
     world.clock.advance(MONTH - MILLISECOND);
@@ -167,7 +167,7 @@ fn without_touch_on_read_a_reader_does_not_prolong_a_remembered_session() {
 }
 
 #[test]
-fn in_redis_a_touch_never_shortens_a_remembered_session() {
+fn touch_in_redis_shortens_no_remembered_session() {
     const SLACK: Duration = Duration::from_secs(600);
     for expiring in [false, true] {
         let builder = RedisSessionStore::builder().url(shared().url()).prefix(unique("remember")).deadline(PATIENCE);

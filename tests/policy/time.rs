@@ -5,7 +5,7 @@ use threaded_sessions::{Outcome, SessionManager};
 use super::{DAY, HOUR, MILLISECOND, world};
 
 #[test]
-fn a_session_lives_to_the_last_millisecond_of_its_idle_timeout() {
+fn session_lives_until_its_idle_timeout_ends() {
     let world = world(|builder| builder.idle_timeout(HOUR));
     let id = world.create();
     for _ in 0..3 {
@@ -38,7 +38,7 @@ fn without_touch_on_read_only_changes_count() {
 }
 
 #[test]
-fn without_an_idle_timeout_a_session_does_not_expire() {
+fn session_without_idle_timeout_does_not_expire() {
     let world = world(|builder| builder.idle_timeout(None));
     let id = world.create();
     world.clock.advance(1000 * 365 * DAY);
@@ -53,7 +53,7 @@ fn the_idle_timeout_is_a_week_by_default() {
 }
 
 #[test]
-fn a_lifetime_ends_a_session_however_busy_it_is() {
+fn lifetime_ends_even_a_busy_session() {
     const STEP: Duration = Duration::from_secs(1800);
     let world = world(|builder| builder.idle_timeout(HOUR).lifetime(3 * HOUR));
     let began = world.clock.now();
@@ -126,7 +126,7 @@ fn a_lifetime_begins_anew_where_it_is_restarted() {
 }
 
 #[test]
-fn a_lifetime_set_later_ends_sessions_that_began_before() {
+fn later_lifetime_also_ends_older_sessions() {
     let world = world(|builder| builder.idle_timeout(None));
     let id = world.create();
     world.clock.advance(HOUR);

@@ -156,7 +156,7 @@ fn lists_report_the_last_touch() {
 }
 
 #[test]
-fn lists_report_no_touch_near_the_end_of_lifetime() {
+fn lists_report_no_touch_near_lifetime_end() {
     let world = world(|builder| builder.idle_timeout(HOUR).touch_every(EVERY).lifetime(2 * HOUR));
     let id = store(&world, |session| session.bind("ada", "laptop"));
     for _ in 0..9 {

@@ -85,7 +85,7 @@ fn no_login_ends_itself() {
 }
 
 #[test]
-fn a_cap_that_comes_later_holds_from_the_next_login_on() {
+fn later_cap_applies_from_the_next_login() {
     let store = MemorySessionStore::new();
     let free = Room::new(store.clone(), |settings| settings);
     (0..5).for_each(|_| _ = free.login("ada", "before"));
@@ -128,7 +128,7 @@ fn login_survives_its_cap_after_clock_set_back() {
 }
 
 #[test]
-fn rebinding_login_survives_its_cap_after_clock_set_back() {
+fn rebound_login_survives_cap_after_clock_step_back() {
     in_redis_rooms(1, |room| {
         for n in 0..6 {
             let mut session = room.sessions.fresh();
@@ -183,7 +183,7 @@ fn renewed_session_survives_a_lowered_cap() {
 }
 
 #[test]
-fn memory_login_survives_its_cap_after_clock_set_back() {
+fn memory_login_survives_cap_after_clock_step_back() {
     let later = Clock::manual();
     later.advance(Duration::from_secs(3600));
     let store = MemorySessionStore::new().with_clock(later);

@@ -23,7 +23,7 @@ impl Room {
 }
 
 #[test]
-fn what_is_of_another_type_logs_nobody_out_and_fails_nothing_half_way() {
+fn keys_of_wrong_type_end_no_session() {
     type Name = fn(&Room) -> String;
     let names: [(&str, Name); 3] =
         [("hash", |room| room.key("principals")), ("set", Room::set), ("index", |room| room.key("index"))];
@@ -65,7 +65,7 @@ fn what_is_of_another_type_logs_nobody_out_and_fails_nothing_half_way() {
 
 /// A cap over several partitions is settled after the login is stored, and does not undo it.
 #[test]
-fn a_cap_that_cannot_be_settled_fails_no_login() {
+fn failing_cap_fails_no_login() {
     let room = Room::redis(|builder| builder.partitions(2), |settings| settings.max_per_principal(1));
     let (store, uncapped) = (room.sessions.store(), Bind::To { principal: "ada", cap: None });
     while ask::<Vec<String>>(&["KEYS", &room.key("*:principal:*")]).len() < 2 {
@@ -78,7 +78,7 @@ fn a_cap_that_cannot_be_settled_fails_no_login() {
 }
 
 #[test]
-fn without_the_hash_of_owners_all_sessions_still_end_and_no_entry_stays() {
+fn sessions_without_owners_hash_still_all_end() {
     let room = Room::redis(|all| all, |settings| settings);
     let ids = [(); 3].map(|()| room.login("ada", "phone"));
     let _: u32 = ask(&["DEL", &room.key("principals")]);
@@ -99,7 +99,7 @@ fn without_the_hash_of_owners_all_sessions_still_end_and_no_entry_stays() {
 }
 
 #[test]
-fn the_end_of_everybody_believes_the_sessions_and_not_their_index() {
+fn end_of_all_follows_sessions_without_an_index() {
     const MANY: u32 = 450;
     let room = Room::redis(|all| all, |settings| settings);
     let index = room.key("index");
@@ -142,7 +142,7 @@ fn the_end_of_everybody_believes_the_sessions_and_not_their_index() {
 }
 
 #[test]
-fn without_his_set_a_principal_has_his_session_again_when_it_is_renewed() {
+fn rotation_restores_a_lost_principal_set() {
     let room = Room::redis(|all| all, |settings| settings);
     let id = room.login("ada", "phone");
     let _: u32 = ask(&["DEL", &room.set()]);
@@ -154,7 +154,7 @@ fn without_his_set_a_principal_has_his_session_again_when_it_is_renewed() {
 }
 
 #[test]
-fn sessions_that_redis_dropped_count_no_more_and_leave_nothing() {
+fn evicted_sessions_do_not_count_and_leave_nothing() {
     let room = Room::redis(|all| all, |settings| settings.max_per_principal(2));
     let dropped = ["a", "b", "c"].map(|label| {
         tick();
@@ -182,7 +182,7 @@ fn sessions_that_redis_dropped_count_no_more_and_leave_nothing() {
 }
 
 #[test]
-fn verify_forgets_who_had_what_is_no_session_any_more() {
+fn verify_drops_owners_of_lost_sessions() {
     let room = Room::redis(|all| all, |settings| settings);
     let index = room.sessions.store().index().unwrap();
     let gone = [(); 20].map(|()| room.login("ada", "gone"));
@@ -208,7 +208,7 @@ fn verify_forgets_who_had_what_is_no_session_any_more() {
 }
 
 #[test]
-fn a_full_redis_refuses_whole_changes_and_ends_sessions_all_the_same() {
+fn full_redis_rejects_changes_but_ends_sessions() {
     let server = RedisServer::start();
     let store = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring().build().unwrap();
     let room = Room::new(store, |settings| settings.max_per_principal(3));
@@ -331,7 +331,7 @@ fn owner(principal: &str) -> String {
 }
 
 #[test]
-fn rebound_session_after_lost_hash_leaves_the_old_owner() {
+fn rebound_session_leaves_old_owner_despite_lost_hash() {
     in_redis_rooms(|room| {
         let id = room.login("ada", "phone");
         room.delete_keys_with(":principals");
@@ -349,7 +349,7 @@ fn rebound_session_after_lost_hash_leaves_the_old_owner() {
 }
 
 #[test]
-fn session_in_a_wrong_set_stays_with_its_owner() {
+fn session_in_wrong_set_stays_with_owner() {
     type End = fn(&Room, &SessionId, &SessionId);
     let ends: [End; 5] = [
         |room, _, _| assert_eq!(room.sessions.end_all("ada").unwrap(), 1),
@@ -374,7 +374,7 @@ fn session_in_a_wrong_set_stays_with_its_owner() {
 }
 
 #[test]
-fn verify_gives_a_session_in_two_sets_to_the_later_owner() {
+fn verify_gives_doubly_owned_session_to_later_owner() {
     for (adas, bobs) in [("1", "2"), ("2", "1")] {
         in_redis_rooms(|room| {
             let id = room.login("carol", "phone");
@@ -459,7 +459,7 @@ fn verify_displaces_sets_of_another_type() {
 }
 
 #[test]
-fn session_without_hash_and_set_gets_both_by_renewal() {
+fn renewal_restores_lost_hash_and_set() {
     in_redis_rooms(|room| {
         let id = room.login("ada", "phone");
         room.delete_keys_with(":principal");
@@ -474,7 +474,7 @@ fn session_without_hash_and_set_gets_both_by_renewal() {
 }
 
 #[test]
-fn renewal_after_lost_hash_keeps_the_age_of_a_login() {
+fn renewal_after_lost_hash_keeps_login_age() {
     let room = Room::redis(|all| all, |settings| settings);
     let oldest = room.login("ada", "oldest");
     tick();
@@ -486,7 +486,7 @@ fn renewal_after_lost_hash_keeps_the_age_of_a_login() {
 }
 
 #[test]
-fn verify_leaves_nothing_of_sessions_that_redis_dropped() {
+fn verify_removes_all_traces_of_dropped_sessions() {
     for lost in ["", ":principals", ":principal:", ":index"] {
         in_redis_rooms(|room| {
             for n in 0..30 {
@@ -510,7 +510,7 @@ fn verify_leaves_nothing_of_sessions_that_redis_dropped() {
 }
 
 #[test]
-fn verify_drops_entries_that_are_no_keys_of_the_partition() {
+fn verify_drops_entries_outside_the_partition() {
     in_redis_rooms(|room| {
         room.login("ada", "phone");
         let tagged = room.keys()[0].contains('{');

@@ -150,7 +150,7 @@ fn denied_command_leaves_no_operation_half_done() {
 
 /// It takes one session after the other, so a part may have happened when it fails.
 #[test]
-fn denied_delete_ends_no_session_of_everybody() {
+fn denied_delete_fails_the_end_of_all() {
     let server = RedisServer::start();
     let admin = open(server.url());
     server.cmd(&["ACL", "SETUSER", "app", "reset", "on", ">pw", "~*", "+@all", "-del"]);

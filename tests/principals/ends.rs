@@ -9,7 +9,7 @@ use crate::support::{PATIENCE, eventually};
 use crate::{Room, at_once, in_each_room};
 
 #[test]
-fn one_ends_only_what_is_ones_own() {
+fn principal_ends_only_own_sessions() {
     in_each_room(|room| {
         let (phone, laptop) = (room.login("ada", "phone"), room.login("ada", "laptop"));
         let bobs = room.login("bob", "phone");
@@ -122,12 +122,12 @@ fn end_all_while_they_are_renewed_and_saved(room: &Room) {
 }
 
 #[test]
-fn after_the_end_of_all_nobody_sees_one_and_none_comes_back() {
+fn ended_sessions_of_principal_never_come_back() {
     in_each_room(|room| (0..8).for_each(|_| end_all_while_they_are_renewed_and_saved(&room)));
 }
 
 #[test]
-fn a_login_that_races_the_end_of_all_is_over_or_listed() {
+fn login_racing_end_all_is_ended_or_listed() {
     in_each_room(|room| {
         for _ in 0..10 {
             let logins = at_once(4, |n| match n {
@@ -178,7 +178,7 @@ impl Room {
 }
 
 #[test]
-fn the_end_of_everybody_is_that_of_every_session_also_of_one_at_hand() {
+fn end_of_all_also_ends_open_sessions() {
     in_each_room(|room| {
         let ids = [room.login("ada", "phone"), room.login("ada", "laptop"), room.login("bob", "phone"), room.visit()];
         let old = room.login("ada", "tablet");
@@ -204,7 +204,7 @@ fn the_end_of_everybody_is_that_of_every_session_also_of_one_at_hand() {
 }
 
 #[test]
-fn everybody_is_more_than_one_script_ends() {
+fn end_of_all_spans_several_scripts() {
     in_each_room(|room| {
         let ids = at_once(4, |n| {
             let begin = || if n % 2 == 0 { room.login("ada", "script") } else { room.visit() };
@@ -264,7 +264,7 @@ fn end_everybody_while_they_are_renewed_and_begin(room: &Room) {
 }
 
 #[test]
-fn after_the_end_of_everybody_nothing_lives_that_began_before() {
+fn end_of_all_leaves_no_earlier_session() {
     in_each_room(|room| (0..4).for_each(|_| end_everybody_while_they_are_renewed_and_begin(&room)));
 }
 
@@ -292,7 +292,7 @@ fn reset_takes_the_session_from_its_owner() {
 
 /// Another request changes, moves or ends the session between the read and the reset.
 #[test]
-fn reset_ends_what_another_request_left() {
+fn reset_ends_leftover_of_another_request() {
     in_each_room(|room| {
         for rebinds in [false, true] {
             let id = room.login("ada", "laptop");

@@ -48,7 +48,7 @@ fn manager_without_index_cannot_count_or_verify() {
 }
 
 #[test]
-fn sessions_are_listed_the_newest_first_with_what_is_safe_to_show() {
+fn list_is_newest_first_and_safe_to_show() {
     in_each_room(|room| {
         let sessions = &room.sessions;
         let began = SystemTime::now();
@@ -83,7 +83,7 @@ fn sessions_are_listed_the_newest_first_with_what_is_safe_to_show() {
 }
 
 #[test]
-fn a_session_leaves_the_list_with_its_end_however_it_ended() {
+fn every_end_removes_session_from_list() {
     type End = fn(&Room, &SessionId);
     let endings: [(&str, End); 9] = [
         ("logout", |room, id| room.destroy(id)),
@@ -134,7 +134,7 @@ fn a_session_leaves_the_list_with_its_end_however_it_ended() {
 }
 
 #[test]
-fn a_session_moves_between_lists_as_it_is_bound() {
+fn bind_moves_session_between_lists() {
     in_each_room(|room| {
         let id = room.login("ada", "phone");
         let change = |act: &dyn Fn(&mut Session<Fields>)| {
@@ -186,7 +186,7 @@ fn sessions_in_use_never_slip_out() {
 }
 
 #[test]
-fn the_time_of_last_use_is_when_it_was_opened_or_stored() {
+fn last_use_is_last_open_or_store() {
     let last_used = |sessions: &SessionManager<Fields>| sessions.list("ada").unwrap()[0].last_used;
     for (touch, remember) in [(true, false), (false, false), (true, true)] {
         let clock = Clock::manual();
@@ -215,7 +215,7 @@ fn the_time_of_last_use_is_when_it_was_opened_or_stored() {
 }
 
 #[test]
-fn the_time_of_last_use_is_not_told_when_nothing_tells() {
+fn last_use_is_none_if_unknown() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let settings = || SessionManager::<Fields>::builder(store.clone()).clock(clock.clone()).touch_on_read(false);
@@ -282,7 +282,7 @@ fn last_use_does_not_depend_on_the_reader() {
 }
 
 #[test]
-fn last_use_is_unknown_after_touch_by_other_manager() {
+fn touch_by_other_manager_makes_last_use_unknown() {
     for (server, tool) in [(10 * MINUTE, 7 * DAY), (7 * DAY, 10 * MINUTE)] {
         let managers = two_managers(server, tool);
         let id = managers.login();
@@ -342,7 +342,7 @@ fn no_key_names_a_principal() {
 }
 
 #[test]
-fn what_belongs_to_somebody_costs_no_more_commands() {
+fn owned_sessions_cost_no_extra_commands() {
     let server = RedisServer::start();
     let store = RedisSessionStore::builder().url(server.url()).deadline(PATIENCE).expiring().build().unwrap();
     let sessions = SessionManager::<Fields>::builder(store).max_per_principal(3).build().unwrap();
@@ -391,7 +391,7 @@ fn what_belongs_to_somebody_costs_no_more_commands() {
 }
 
 #[test]
-fn a_store_without_an_index_says_so_and_stores_nothing() {
+fn store_without_index_rejects_principals() {
     let prefix = unique("plain");
     let builder = RedisSessionStore::builder().url(shared().url()).prefix(&prefix).deadline(PATIENCE);
     let sessions = SessionManager::<Fields>::new(builder.build().unwrap());

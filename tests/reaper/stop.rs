@@ -28,7 +28,7 @@ fn assert_thread_ends(token: &Arc<()>) {
 }
 
 #[test]
-fn while_it_sleeps_for_hours() {
+fn sleeping_reaper_stops_at_once() {
     for end in EITHER_WAY {
         let (sessions, token) = (idle_for(MemorySessionStore::new(), HOUR), Arc::new(()));
         let held = token.clone();
@@ -40,7 +40,7 @@ fn while_it_sleeps_for_hours() {
 }
 
 #[test]
-fn in_a_backlog_without_end() {
+fn reaper_in_endless_backlog_stops_at_once() {
     for end in EITHER_WAY {
         for gentle in [true, false] {
             let batches = Arc::new(AtomicU64::new(0));
@@ -62,7 +62,7 @@ fn in_a_backlog_without_end() {
 }
 
 #[test]
-fn while_redis_hangs() {
+fn reaper_of_hanging_redis_stops_at_once() {
     for end in EITHER_WAY {
         let server = RedisServer::start();
         let token = Arc::new(());
@@ -88,7 +88,7 @@ fn while_redis_hangs() {
 }
 
 #[test]
-fn while_a_callback_takes_long_which_then_finishes_its_batch_and_no_more() {
+fn reaper_stopped_during_callback_finishes_its_batch() {
     for end in EITHER_WAY {
         let server = RedisServer::start();
         let token = Arc::new(());
@@ -112,7 +112,7 @@ fn while_a_callback_takes_long_which_then_finishes_its_batch_and_no_more() {
 }
 
 #[test]
-fn from_its_own_callback() {
+fn reaper_stops_from_its_own_callback() {
     let server = RedisServer::start();
     load(&server, "sessions:", 0..2, -1, -1);
     let (slot, token) = (Arc::new(Mutex::new(None::<Reaper>)), Arc::new(()));

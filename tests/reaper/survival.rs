@@ -45,7 +45,7 @@ fn complaints(thread: ThreadId) -> Vec<String> {
 }
 
 #[test]
-fn panics_of_the_callback_and_says_so_once() {
+fn panicking_callback_is_logged_once() {
     let sessions = idle_for(expiring(shared(), &unique("panics"), 1), HOUR);
     let told = Arc::new(Mutex::new(Vec::new()));
     let so_far = told.clone();
@@ -90,7 +90,7 @@ impl Codec<u64> for Fragile {
 }
 
 #[test]
-fn payloads_that_nothing_can_decode_and_says_so_once_without_a_secret() {
+fn undecodable_payloads_are_logged_once_without_secrets() {
     let store = expiring(shared(), &unique("undecodable"), 1);
     let sessions = SessionManager::builder_with_codec(store, Fragile(Json::new())).build().unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -114,7 +114,7 @@ fn payloads_that_nothing_can_decode_and_says_so_once_without_a_secret() {
 }
 
 #[test]
-fn failures_and_panics_of_a_store_of_ones_own_and_tries_again_once_a_resolution() {
+fn failing_store_is_retried_once_per_resolution() {
     for panics in [false, true] {
         keep_logs();
         let (calls, thread) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
@@ -142,7 +142,7 @@ fn failures_and_panics_of_a_store_of_ones_own_and_tries_again_once_a_resolution(
 
 /// One of them is of no use, and stays so.
 #[test]
-fn a_partition_that_fails_without_neglecting_the_others_or_filling_the_log() {
+fn failing_partition_delays_no_other_partition() {
     let server = RedisServer::start();
     let store = expiring(&server, "sessions", 3);
     server.cmd(&["SET", &format!("{}index", prefix_of(&store, 1)), "x"]);

@@ -306,7 +306,7 @@ fn socket_sends_messages_of_the_program() {
 }
 
 #[test]
-fn request_that_cannot_stream_is_rejected() {
+fn request_unable_to_stream_is_rejected() {
     let sessions = crate::sessions();
     let (site, id) = (Site::start(&sessions), stored(&sessions));
     let status = |connection: Connection| connection.status().to_owned();

@@ -210,7 +210,7 @@ fn status_reports_each_failure() {
 }
 
 #[test]
-fn handler_that_panics_commits_nothing() {
+fn panicking_handler_commits_nothing() {
     on_each_server(in_memory, |client| {
         client.get("/count");
         // The servers close the connection.

@@ -34,7 +34,7 @@ fn assert_indexed(server: &RedisServer, key: &str, deadlines: &RangeInclusive<u6
 
 /// Whatever the index had before: what it should, a wrong score, or nothing, as after it was lost.
 #[test]
-fn every_operation_puts_key_and_deadline_into_the_index() {
+fn every_operation_indexes_key_and_deadline() {
     for spoil in [None, Some(&["ZADD", INDEX, "1"][..]), Some(&["DEL", INDEX])] {
         let server = RedisServer::start();
         let store = store(&server, Kind::Expiring);
@@ -79,7 +79,7 @@ fn every_operation_puts_key_and_deadline_into_the_index() {
 }
 
 #[test]
-fn a_touch_tells_the_index_only_of_a_deadline_in_another_64th() {
+fn touch_updates_index_only_across_a_64th() {
     let server = RedisServer::start();
     let store = store(&server, Kind::Expiring);
     // An idle timeout that, from now, ends in the middle of a 64th: 80 minutes at least lie on either side.
@@ -106,7 +106,7 @@ fn a_touch_tells_the_index_only_of_a_deadline_in_another_64th() {
 }
 
 #[test]
-fn an_index_of_another_type_is_left_alone_and_nobody_is_logged_out() {
+fn index_of_wrong_type_is_kept_without_logouts() {
     let server = RedisServer::start();
     let store = store(&server, Kind::Expiring);
     let sessions = SessionManager::<Visit>::new(store.clone());

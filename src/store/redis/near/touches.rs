@@ -84,7 +84,7 @@ mod tests {
     const MILLI: Duration = Duration::from_millis(1);
 
     #[test]
-    fn touch_is_due_unless_the_deadline_would_hardly_move() {
+    fn touch_is_due_unless_deadline_hardly_moves() {
         let slack = TTL / 64;
         for (left, set, extend) in [
             (Some(TTL - MILLI), true, true),

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_an_earlier_probe_frees_no_later_one() {
+    fn end_of_earlier_probe_keeps_later_probe() {
         let mut circuit = Circuit::default();
         assert!(circuit.on_silence(Instant::now(), &silence()));
         let first = circuit.call().unwrap().unwrap();

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_is_that_of_a_pause_of_writes() {
+    fn commands_have_their_kind_for_paused_writes() {
         for (command, kind) in [
             ("get", Some(Kind::Reads)),
             ("EXISTS", Some(Kind::Reads)),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_change_their_connection_are_on_no_list() {
+    fn connection_changing_commands_are_on_no_list() {
         for command in [
             "SELECT",
             "MULTI",

@@ -264,7 +264,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn full_unix_socket_holds_nobody_beyond_the_limit() {
+    fn full_unix_socket_fails_within_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("redis.sock");
         let listener = RawSocket::new(Domain::UNIX, Type::STREAM, None).unwrap();

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn passed_limit_names_what_is_missing() {
+    fn passed_limit_names_the_missing_part() {
         let limit = Limit::until(Instant::now(), Duration::from_secs(1));
         let error = limit.check("no reply").unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::TimedOut, "no reply within 1 s"));

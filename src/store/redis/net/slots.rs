@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn slot_is_that_of_the_hash_tag() {
+    fn hash_tag_decides_the_slot() {
         // From the cluster specification.
         assert_eq!(slot(b"123456789"), 0x31C3);
         assert_eq!(slot(b"{user1000}.following"), slot(b"{user1000}.followers"));

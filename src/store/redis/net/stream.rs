@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_after_a_write_times_out_at_the_limit() {
+    fn silence_after_write_times_out_at_limit() {
         for bytes in [1, 2 * UNWAITED_BYTES] {
             let (mut socket, _far) = pair();
             let start = Instant::now();

@@ -161,7 +161,7 @@ fn attempt_hung_before_outage_counts_as_probe() {
 }
 
 #[test]
-fn new_connection_ends_no_outage_that_a_command_began() {
+fn new_connection_leaves_outage_of_command_open() {
     let breaker = breaker();
     connect(&breaker);
     silence(&breaker, Kind::Others);
