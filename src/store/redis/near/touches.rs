@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn touch_may_have_moved_a_deadline_that_is_new() {
+    fn touch_may_have_moved_a_new_deadline() {
         let due = Touch::SetIfDue { ttl: TTL, enough: TTL / 2 };
         let took = 10 * MILLI;
         for (touch, left, has_moved_nothing) in [

@@ -291,7 +291,7 @@ fn failed_operations_are_counted_once_an_interval() {
 }
 
 #[test]
-fn success_from_before_a_failed_attempt_ends_no_outage() {
+fn success_from_before_an_outage_ends_nothing() {
     let breaker = breaker();
     // No connection is open, so no loss of one begins a new generation.
     let late = breaker.connect_or_probe(|_| {
