@@ -180,7 +180,8 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 
     /// Ends a session, and returns `true` if it existed.
     ///
-    /// If the connection was lost, the store retries. It then returns whether the session existed at the first attempt.
+    /// If the connection was lost, the store retries, and the result is that of the second attempt. It is `false` if the first
+    /// attempt ended the session and only its reply was lost.
     ///
     /// Use it if you have an id and no request. To sign a visitor out, call [`Session::destroy`](crate::Session::destroy). To
     /// end a session of a principal by its handle, call [`SessionManager::end`](crate::SessionManager::end).
