@@ -476,7 +476,7 @@ fn contradicting_settings_end_the_program() {
     let url = shared().url();
     let locked = support::RedisServer::with(&["--requirepass", "secret"]);
     for (flags, why) in [
-        (&["--remember-for", "1d"][..], "longer than the idle timeout"),
+        (&["--remember-for", "1d"][..], "longer than `idle_timeout`"),
         (&["--cookie-name", "__Host-x", "--insecure-cookies"], "__Host-"),
         (&["--same-site", "none", "--insecure-cookies"], "SameSite=None"),
         (&["--redis-url", &url, "--partitions", "2", "--prefix", "{x}"], "braces"),
