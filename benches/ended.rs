@@ -19,11 +19,11 @@ fn main() {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
     for round in 0..3 {
         let bare = bare_publish(&url);
-        let (heard, announced) = ends(&url, true);
+        let (delays, announced) = ends(&url, true);
         let (_, silent) = ends(&url, false);
         println!("round {round}");
         report("bare PUBLISH to its subscriber", bare);
-        report("end to the callback", heard);
+        report("end to the callback", delays);
         report("delete with announcements", announced);
         report("delete without", silent);
     }
@@ -75,14 +75,14 @@ fn ends(url: &str, announce: bool) -> (Vec<Duration>, Vec<Duration>) {
     while listener.as_ref().is_some_and(|listener| !listener.is_listening()) {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let (mut heard, mut took) = (Vec::new(), Vec::new());
+    let (mut delays, mut took) = (Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         let id = store.fresh_id(None);
         let _ = store.create(&id, Write::new(b"value", Duration::from_secs(60))).unwrap();
         let begin = Instant::now();
         assert!(store.delete(&id).unwrap());
         took.push(begin.elapsed());
-        heard.extend(listener.is_some().then(|| received.recv_timeout(PATIENCE).unwrap() - begin));
+        delays.extend(listener.is_some().then(|| received.recv_timeout(PATIENCE).unwrap() - begin));
     }
-    (heard, took)
+    (delays, took)
 }

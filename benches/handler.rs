@@ -1,5 +1,5 @@
-//! What a session adds to a handler, on the memory store: at most 5 µs a request for an ordinary session, or this fails.
-//! How much more a large one adds is a matter of its codec.
+//! Measures the time that a session adds to a handler, on the memory store. Fails if an ordinary session adds more than 5 µs to a
+//! request. The cost of a larger session depends on its codec.
 //!
 //! ```text
 //! cargo bench --all-features --bench handler

@@ -1,4 +1,4 @@
-//! What a near cache gains for hot sessions, and what it costs where it cannot help.
+//! Measures the gain of a near cache for hot sessions, and its cost for sessions that are read once.
 //!
 //! ```text
 //! cargo bench --all-features --bench near_cache

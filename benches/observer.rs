@@ -1,8 +1,8 @@
-//! What an observer adds to an operation, on the memory store: at most 0.2 µs with `metrics` and a recorder, or this fails.
+//! Measures the time that an observer adds to an operation, on the memory store. Fails if `metrics` and a recorder add more than
+//! 0.2 µs.
 //!
-//! The times are those that the thread ran. A round runs each manager in turn, so that whatever disturbs the machine disturbs
-//! all of them, and the median of the differences counts. With `metrics` the recorder is as small as one can be: an atomic
-//! addition for each value.
+//! The times are CPU times of the thread. A round runs each manager in turn, so that noise of the machine affects all of them,
+//! and the median of the differences counts. With `metrics` the recorder is minimal: one atomic addition for each value.
 //!
 //! ```text
 //! cargo bench --all-features --bench observer

@@ -1,6 +1,7 @@
-//! What reaping costs: how long it takes beside rrss's way, how long Redis is held by a script, and what other clients feel.
+//! Measures reaping: its time compared with the method of rrss, the longest time that a script holds Redis, and the latency of
+//! other clients.
 //!
-//! `cargo bench --bench reaper` prints a table of a full run; `-- --short` is a look at whether it runs at all.
+//! `cargo bench --bench reaper` prints a table of a full run; `-- --short` only shows that the benchmark runs.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -59,8 +60,8 @@ fn main() {
     row("  times faster than rrss's (at least 4)", "", &|run| run.rrss / run.gentle.took);
     row("  a script holds Redis for, median", "ms", &|run| run.gentle.script);
     row("a client's GET without a reaper, p99", "ms", &|run| run.quiet);
-    row("  beside a reaper flat out", "ms", &|run| run.flat_out.p99);
-    row("  beside a gentle reaper", "ms", &|run| run.gentle.p99);
+    row("  next to a reaper at full speed", "ms", &|run| run.flat_out.p99);
+    row("  next to a gentle reaper", "ms", &|run| run.gentle.p99);
     row("    times that without (at most 3)", "", &|run| run.gentle.p99 / run.quiet);
     println!("a round with nothing due, median of 1000");
     for live in size.live {
@@ -76,7 +77,7 @@ struct Run {
     quiet: f64,
 }
 
-/// Seconds it took, milliseconds of a script, and of a client's GET beside it.
+/// The seconds of a run, the milliseconds of one script, and those of a client's `GET` during the run.
 struct Reaping {
     took: f64,
     script: f64,
@@ -110,7 +111,7 @@ fn seconds(server: &RedisServer, reap: impl Fn()) -> f64 {
     took
 }
 
-/// Measures the time alone first, then once more what goes on beside it.
+/// Measures the time of reaping alone first, then in a second run the scripts and the other clients.
 fn measure(server: &RedisServer, size: &Size, reap: impl Fn()) -> Reaping {
     let load = || load(server, INDEX, size.overdue, -1, &"x".repeat(1024));
     load();
@@ -185,9 +186,9 @@ fn p99_beside<R>(server: &RedisServer, act: impl FnOnce() -> R) -> (R, f64) {
             }
             took
         });
-        let answer = act();
+        let result = act();
         done.store(true, Ordering::Relaxed);
-        (answer, percentile(client.join().unwrap(), 99))
+        (result, percentile(client.join().unwrap(), 99))
     });
     server.cmd(&["DEL", "other"]);
     result

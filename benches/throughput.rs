@@ -1,4 +1,4 @@
-//! What sessions cost: every operation beside the same work done by hand, the *floor*.
+//! Measures the cost of sessions: every operation, compared with the same Redis commands sent by hand (the *floor*).
 //!
 //! ```text
 //! cargo bench --all-features --bench throughput
@@ -7,12 +7,12 @@
 //! cargo bench --all-features --bench throughput -- --short
 //! ```
 //!
-//! It starts a Redis of its own. Floor and crate take turns in paired rounds; a ratio is the median of those of the rounds,
-//! with their quarters. `floor/floor` is the floor beside itself: differences smaller than its spread mean nothing. Columns
-//! of two have the floor first. CPU is that of this program, and of Redis, for one operation; at the level of HTTP the
-//! server and its clients are in this program.
+//! The program starts a Redis server. Floor and crate take turns in paired rounds. A ratio is the median of the ratios of all
+//! rounds, with their quartiles. `floor/floor` compares the floor with itself: smaller differences than its spread mean nothing.
+//! Columns with two figures have the floor first. CPU is the time of this program and of Redis for one operation. At the level
+//! of HTTP, this program contains both the server and its clients.
 //!
-//! Reaping has a benchmark of its own, `reaper`.
+//! The benchmark `reaper` measures reaping.
 
 #[path = "throughput/by_hand.rs"]
 mod by_hand;

@@ -7,7 +7,7 @@
 //! curl -b jar -c jar -X POST http://localhost:8000/logout
 //! ```
 //!
-//! Sessions live in memory, or in Redis if `REDIS_URL` is set; `ADDR` is where it listens.
+//! Sessions live in memory, or in Redis if `REDIS_URL` is set; `ADDR` is the address to listen on.
 
 use std::env;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
             (POST) (/login) => {
                 let form = try_or_400!(post_input!(request, { user: String }));
                 session(&sessions, request, |visit| {
-                    // A new id, so that nobody who knew the old one is signed in as well.
+                    // A new id, so that the old id, which an attacker may know, is not signed in.
                     visit.renew();
                     visit.user = Some(form.user);
                     Response::text("signed in\n")

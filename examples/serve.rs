@@ -37,7 +37,7 @@ fn host(cli: Cli) -> Result<(), BoxError> {
     let listener =
         TcpListener::bind(cli.listen).map_err(|error| format!("cannot listen on {}: {error}", cli.listen))?;
     let host = cli.sessions.host(sessions.reaper())?;
-    println!("listening on http://{0} (curl http://{0}/ tells the calls)", listener.local_addr()?);
+    println!("listening on http://{0} (curl http://{0}/ lists the calls)", listener.local_addr()?);
     let served = serve(&host, listener, cli.threads.into(), |request| {
         answer(request, |request| route(&sessions, &host, request))
     });

@@ -1,4 +1,4 @@
-//! The JSON API of both programs, over real connections to processes of their own, with every kind of store.
+//! The JSON API of both programs, over real connections to separate processes, with every kind of store.
 
 mod support;
 
@@ -117,7 +117,7 @@ fn invalid_requests_get_400_404_or_405() {
 }
 
 #[test]
-fn the_cookie_is_secure_unless_told_otherwise() {
+fn cookie_is_secure_by_default() {
     for (flags, name, attributes) in [
         (&[][..], "__Host-session", "HttpOnly; SameSite=Lax; Secure; Path=/"),
         (&["--cookie-name", "mine"], "mine", "HttpOnly; SameSite=Lax; Secure; Path=/"),
@@ -227,7 +227,7 @@ fn cookie_headers_of_any_size_and_shape() {
             assert_eq!((response.status, &response.json()["hits"]), (200, &json!(hits)), "{start}");
             assert_eq!(response.header("Set-Cookie"), None);
         }
-        // What is no HTTP may cost the connection, and nothing else.
+        // Invalid HTTP may end the connection, and must have no other effect.
         client.write_raw(b"GET /api/session HTTP/1.1\r\nCookie: session=\xff\xfe\r\n\r\n").unwrap();
         let _ = client.read("GET");
         client.reconnect();

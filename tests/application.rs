@@ -1,4 +1,5 @@
-//! Connections that the application takes from the pool: sessions never meet what a command did to the connection.
+//! Connections that the application takes from the pool: no command of the application
+//! changes the state in which sessions use them.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Whatever comes in, from browsers, from Redis or from a program's own settings, has a documented outcome.
+//! Invalid input from browsers, from Redis or from a program's settings has a documented outcome.
 
 #[path = "bad_input/cookies.rs"]
 mod cookies;
@@ -23,7 +23,7 @@ use threaded_sessions::{MemorySessionStore, RedisSessionStore, RedisSessionStore
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A store under a prefix of its own. Nothing here is about being slow.
+/// A store with a unique prefix. Its deadline is long, because no test here is about time.
 fn redis() -> RedisSessionStoreBuilder {
     RedisSessionStore::builder().url(shared().url()).prefix(unique("bad")).deadline(PATIENCE)
 }
@@ -46,7 +46,7 @@ fn plant(store: &dyn SessionStore, payload: &[u8]) -> SessionId {
     id
 }
 
-/// What is stored under an id, if it lives.
+/// Returns the stored payload of an id, or `None` if the session is not live.
 fn payload(store: &dyn SessionStore, id: &SessionId) -> Option<Vec<u8>> {
     match store.read(id, Touch::No).unwrap() {
         Found::Live(stored) => Some(stored.payload.to_vec()),

@@ -1,4 +1,4 @@
-//! What `check` finds out at the start of a program.
+//! `check` at the start of a program: it reports every setting or right of Redis that sessions need.
 
 mod support;
 
@@ -325,7 +325,7 @@ fn user_of_the_guide() -> Vec<&'static str> {
     ["ACL", "SETUSER"].into_iter().chain(user.split_whitespace()).collect()
 }
 
-/// All that a store does, for a user whose keys begin with `sessions`.
+/// Runs every operation of a store, as a user who may use only keys that begin with `sessions`.
 fn does_all(store: RedisSessionStore) {
     assert_eq!(store.check().unwrap(), []);
     contract::all(&store, thread::sleep);
@@ -453,7 +453,8 @@ fn outdated_redis_is_reported_at_start() {
     assert!(error.source().unwrap().to_string().contains("6.2.14"));
 }
 
-/// Starts a proxy that answers one command itself, or hangs up at it without a reply, and passes on the others. Returns its URL.
+/// Starts a proxy that replies to one command itself, or closes the connection without a reply, and forwards all others. Returns
+/// its URL.
 fn in_front_of(server: &RedisServer, command: &'static str, reply: Option<&'static str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (url, port) = (format!("redis://{}", listener.local_addr().unwrap()), server.port());
@@ -503,7 +504,7 @@ fn read_command(requests: &mut impl BufRead) -> Option<(Vec<u8>, Vec<String>)> {
     Some((raw, words))
 }
 
-/// Answers INFO as Redis 6.2 does, PING as all do, and OK to the rest.
+/// Replies to `INFO` as Redis 6.2 does, to `PING` as usual, and with `OK` to all other commands.
 fn pretend_to_be_old(client: TcpStream) {
     let mut requests = BufReader::new(client.try_clone().unwrap());
     let mut replies = client;

@@ -1,10 +1,10 @@
-//! What rrss (rows 1 to 24), ring-redis-session (25 to 32) and Ring's session middleware (33 to 38) do, row by row: each
-//! test shows that it is kept, or the safe behaviour in its place.
+//! The behaviour of rrss (rows 1 to 24), ring-redis-session (25 to 32) and Ring's session middleware (33 to 38), row by row. Each
+//! test shows the same behaviour, or the safe one in its place.
 //!
-//! Rows that are shown elsewhere:
+//! Other files test these rows:
 //! - 2, a session is one key `sessions:ID`: `wire.rs`.
 //! - 5, a session lasts a week, its key is in `sessions:index`: `wire.rs` (`index`).
-//! - 9 and 10, unknown ids are absent, and written under by nobody: `contract.rs`, `races.rs`.
+//! - 9 and 10, unknown ids are absent, and no operation writes under them: `contract.rs`, `races.rs`.
 //! - 11, deleting an unknown id is no error: `contract.rs`, `races.rs`.
 //! - 12 and 30, values of any type and depth: `wire.rs`.
 //! - 15 to 20, the reaper, and 22 and 23, steps: with the reaper and the steps. 8 is a bug in a README.
@@ -181,7 +181,7 @@ fn row_14_session_is_stored_with_first_value() {
     });
 }
 
-/// What else is in Redis, a client can neither read nor change by naming it in a cookie.
+/// A client can neither read nor change other keys of Redis by naming them in a cookie.
 #[test]
 fn rows_21_and_31_cookie_names_no_key() {
     on_both_stores(|store, prefix| {
@@ -246,7 +246,7 @@ fn row_26_prefix_is_joined_with_colon() {
     });
 }
 
-/// Of a type that serde does not know: the value on a line of its own, after creation time and revision.
+/// A codec for a type without serde: creation time, revision and value, one line each.
 struct Lines;
 
 struct Name(String);

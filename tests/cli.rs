@@ -1,4 +1,4 @@
-//! The program `threaded-sessions`: its commands, exit codes and refusals, in both forms, and on a terminal.
+//! The program `threaded-sessions`: its commands, exit codes and rejected arguments, with text and JSON output, and on a terminal.
 
 mod support;
 

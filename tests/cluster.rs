@@ -1,4 +1,4 @@
-//! A Redis Cluster: sessions spread over its nodes, slots that move, and masters that are lost.
+//! A store on a Redis Cluster: sessions are found on all nodes, while slots move, and after a master is lost.
 
 mod support;
 
@@ -37,7 +37,7 @@ fn create(store: &RedisSessionStore) -> SessionId {
 struct Visitor {
     id: SessionId,
     visits: u64,
-    /// What a write that may have happened would have made of it.
+    /// The value after a write that may have happened.
     perhaps: u64,
 }
 
@@ -160,7 +160,7 @@ fn slot_move_under_load_loses_and_fails_nothing() {
             assert!(moved.is_ok(), "the visits go on");
         });
         if expiring {
-            // Whatever was where while the slot moved, nobody's list has what is gone.
+            // Wherever the session was while the slot moved, no list has it after its end.
             assert!(index(&store).list_by_principal("ada").unwrap().is_empty());
             index(&store).verify(Default::default()).unwrap();
         }
@@ -207,7 +207,7 @@ fn ends_count_all_sessions_of_moving_slot() {
     }
 }
 
-/// What becomes of a master.
+/// A way to lose a master.
 type Loss = fn(&RedisServer);
 
 #[test]
@@ -222,7 +222,7 @@ fn lost_master_affects_only_its_own_sessions() {
     }
 }
 
-/// Answers how long after the failover all sessions were served again.
+/// Returns the time from the failover until all sessions are served again.
 fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
     // Otherwise all nodes refuse to serve until the failover.
     let cluster = Cluster::with(&["--cluster-require-full-coverage", "no"]);
@@ -297,7 +297,7 @@ fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
     back
 }
 
-/// Whether the replica of the server has all that was written so far.
+/// Returns `true` if the replica of the server has all writes so far.
 fn is_replicated(store: &RedisSessionStore, key: &str) -> bool {
     let Ok(mut connection) = store.pool().get_for(key) else { return false };
     redis::cmd("WAIT").arg(1).arg(200).query::<u64>(&mut connection).is_ok_and(|replicas| replicas >= 1)
@@ -350,7 +350,7 @@ fn one_reachable_node_is_enough_to_start() {
     for _ in 0..20 {
         assert!(matches!(store.read(&create(&store), Touch::No).unwrap(), Found::Live(_)));
     }
-    // With nobody there it fails at once, and the program goes on when there is somebody.
+    // Without any reachable node the store fails fast. It works again once a node is back.
     let dead = RedisServer::start();
     dead.kill();
     let store = RedisSessionStore::builder().url(format!("redis-cluster://127.0.0.1:{}", dead.port())).build().unwrap();

@@ -1,4 +1,4 @@
-//! Every store passes the same suite, and one that breaks a promise does not.
+//! Every store passes the contract suite, and a store that breaks a promise fails it.
 
 #[path = "contract/broken.rs"]
 mod broken;

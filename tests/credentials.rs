@@ -1,4 +1,4 @@
-//! Logging in: with passwords that change while the program runs, and in other ways than by TCP.
+//! Authentication to Redis: with passwords that change while the program runs, and over connections other than TCP.
 
 mod support;
 
@@ -32,7 +32,7 @@ fn kill_connections(operator: &mut Connection) {
     redis::cmd("CLIENT").arg(&["KILL", "USER", USER]).exec(operator).unwrap();
 }
 
-/// What the program takes for the password now, and how often it was asked.
+/// The current password of the program, and the number of calls that asked for it.
 #[derive(Clone, Default)]
 struct Vault(Arc<(Mutex<String>, AtomicUsize)>);
 
@@ -61,10 +61,10 @@ impl Vault {
     }
 }
 
-/// That no part of it tells as whom somebody logs in.
+/// Asserts that no text shows the user or the password.
 fn shows_no_secret(store: &RedisSessionStore, error: Option<&Error>) {
-    let told = format!("{store:?} {store:#?} {:?} {}", store.health(), error.map_or_else(String::new, |e| texts(e)));
-    assert!(!told.contains("secret"), "{told}");
+    let shown = format!("{store:?} {store:#?} {:?} {}", store.health(), error.map_or_else(String::new, |e| texts(e)));
+    assert!(!shown.contains("secret"), "{shown}");
 }
 
 fn create(store: &RedisSessionStore) -> Result<SessionId, Error> {
@@ -79,7 +79,7 @@ fn next_connection_uses_changed_password() {
     let vault = Vault::default();
     admit(operator, PASSWORDS[0], true);
     vault.put(PASSWORDS[0]);
-    // What the URL says is not used.
+    // The credentials in the URL are not used.
     let store = vault.store(&server.url().replace("//", "//nobody:nothing@"), PATIENCE);
     let first = create(&store).unwrap();
     for password in &PASSWORDS[1..] {
@@ -118,7 +118,7 @@ fn wrong_password_is_reported_until_corrected() {
     assert!(!store.health().is_healthy() && store.health().last_error.is_some());
 
     vault.put(PASSWORDS[1]);
-    assert!(eventually(PATIENCE, || store.health().is_healthy()), "also if nobody asks");
+    assert!(eventually(PATIENCE, || store.health().is_healthy()), "also without traffic");
     create(&store).unwrap();
 }
 

@@ -70,7 +70,7 @@ fn sec_fetch_site_decides_before_origin() {
 }
 
 #[test]
-fn trusted_origins_pass_whatever_the_site() {
+fn trusted_origins_pass_from_any_site() {
     let sessions = builder()
         .trusted_origin("https://trusted.example")
         .trusted_origin(String::from("HTTPS://Second.Example:443"))

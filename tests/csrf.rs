@@ -1,4 +1,4 @@
-//! Tokens against forged requests: which sessions they fit, and what making and verifying them stores.
+//! Tokens against forged requests: a token is valid for one session only, and a forged request stores nothing.
 
 mod support;
 

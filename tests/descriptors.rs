@@ -23,7 +23,7 @@ use tiny_http::Response;
 /// comes up: the last descriptor is missing for a connection, or for its second half.
 const LIMITS: [u64; 2] = [60, 61];
 
-/// Whether a new connection is served within a moment.
+/// Returns `true` if a new connection is served soon.
 fn is_served(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();

@@ -1,5 +1,5 @@
-//! A change whose connection died after it was carried out is sent again: it knows its own success, and what somebody else
-//! did between the two attempts is never taken for a conflict.
+//! A change is retried if its connection died after Redis applied it. The retry recognises the first attempt, and never reports a
+//! change that another request made in between as a conflict.
 
 mod support;
 
@@ -52,14 +52,14 @@ impl Pair {
         }
     }
 
-    /// Runs `change`, whose answer is cut off, and `meanwhile` before it is sent again.
+    /// Runs `change`, loses its reply, and runs `meanwhile` before the retry.
     fn cut<A: Send>(
         &self,
         change: impl Fn(&RedisSessionStore) -> A + Sync,
         meanwhile: impl Fn(&RedisSessionStore),
     ) -> A {
         let fired = self.proxy.fired();
-        // The new connection has to wait for the answer to its PING.
+        // The new connection waits for the reply to its PING.
         self.proxy.set_once_then(Fault::CutAfterExecuted, Fault::Stall);
         thread::scope(|scope| {
             let changing = scope.spawn(|| change(&self.store));

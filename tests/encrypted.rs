@@ -1,4 +1,4 @@
-//! Encrypted payloads, together with the time of the last write.
+//! Encrypted payloads, together with the time of the last write: only the right key reads a payload, and no wrong key destroys it.
 
 mod support;
 

@@ -21,17 +21,17 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The ends that a callback got.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<Ended>>>, Arc<OnceLock<ThreadId>>);
+struct Received(Arc<Mutex<Vec<Ended>>>, Arc<OnceLock<ThreadId>>);
 
-impl Heard {
+impl Received {
     fn listen(&self, store: impl SessionStore) -> Listener {
-        let (heard, by) = (self.0.clone(), self.1.clone());
+        let (received, by) = (self.0.clone(), self.1.clone());
         let sessions = SessionManager::<u32>::new(store);
         let listener = sessions
             .listener()
             .on_ended(move |ended| {
                 by.get_or_init(|| thread::current().id());
-                heard.lock().unwrap().push(ended);
+                received.lock().unwrap().push(ended);
             })
             .start()
             .unwrap();
@@ -80,28 +80,32 @@ fn create_near(store: &dyn SessionStore, near: &SessionId) -> SessionId {
 
 /// Ends a session in each way that any store has, and expects the reason.
 fn announces_ends_of_any_store(store: &(impl SessionStore + Clone)) {
-    let heard = Heard::default();
-    let listener = heard.listen(store.clone());
+    let received = Received::default();
+    let listener = received.listen(store.clone());
     let (deleted, old) = (create(store), create(store));
     assert!(store.delete(&deleted).unwrap());
-    assert_eq!(heard.of(store.handle(&deleted)), Ended::new(store.handle(&deleted), EndReason::Destroyed), "{store:?}");
+    assert_eq!(
+        received.of(store.handle(&deleted)),
+        Ended::new(store.handle(&deleted), EndReason::Destroyed),
+        "{store:?}"
+    );
     let new = store.fresh_id(Some(&old));
     let _ = store.rotate(&old, &new, Write::new(b"renewed", HOUR), None).unwrap();
     let renewed = Ended::new(store.handle(&old), EndReason::Renewed).with_successor(store.handle(&new));
-    assert_eq!(heard.of(store.handle(&old)), renewed, "{store:?}");
+    assert_eq!(received.of(store.handle(&old)), renewed, "{store:?}");
     assert!(!store.delete(&deleted).unwrap());
     let walked: Vec<_> = store.walk().unwrap().flat_map(|page| page.unwrap().keys).collect();
     assert_eq!(store.end_keys(&walked).unwrap(), 1);
-    assert_eq!(heard.of(store.handle(&new)).reason, EndReason::Ended, "{store:?}");
+    assert_eq!(received.of(store.handle(&new)).reason, EndReason::Ended, "{store:?}");
     listener.stop();
-    assert_eq!(heard.count(), 3, "each end arrives once");
+    assert_eq!(received.count(), 3, "each end arrives once");
 }
 
 /// Ends a session in each way that a store with an index has, and expects the reason. `expire` lets all sessions expire.
 fn announces_ends_of_index(store: &(impl SessionStore + Clone), expire: impl Fn(&SessionId)) {
-    let (heard, index) = (Heard::default(), store.index().unwrap());
-    let _listener = heard.listen(store.clone());
-    let reason_of = |id: &SessionId| heard.of(store.handle(id)).reason;
+    let (received, index) = (Received::default(), store.index().unwrap());
+    let _listener = received.listen(store.clone());
+    let reason_of = |id: &SessionId| received.of(store.handle(id)).reason;
     let bind = Bind::To { principal: "ada", cap: Some(1) };
     let first = create_with(store, bind);
     thread::sleep(Duration::from_millis(2));
@@ -110,7 +114,7 @@ fn announces_ends_of_index(store: &(impl SessionStore + Clone), expire: impl Fn(
     // A renewal with the owner, whose arguments the script takes from other places.
     let third = store.fresh_id(Some(&second));
     let _ = store.rotate(&second, &third, Write::new(b"renewed", HOUR).with_bind(bind), None).unwrap();
-    assert_eq!(heard.of(store.handle(&second)).successor, Some(store.handle(&third)));
+    assert_eq!(received.of(store.handle(&second)).successor, Some(store.handle(&third)));
     assert_eq!(index.list_by_principal("ada").unwrap().len(), 1);
     assert_eq!(index.end("ada", Ending::All).unwrap(), 1);
     assert_eq!(reason_of(&third), EndReason::Ended, "{store:?}");
@@ -122,7 +126,7 @@ fn announces_ends_of_index(store: &(impl SessionStore + Clone), expire: impl Fn(
     assert_eq!(reason_of(&expires), EndReason::Expired, "{store:?}");
     assert_eq!(index.end_everybody().unwrap(), 1);
     assert_eq!(reason_of(&stays), EndReason::Ended, "{store:?}");
-    assert_eq!(heard.count(), 5, "each end arrives once");
+    assert_eq!(received.count(), 5, "each end arrives once");
 }
 
 /// Lets the session under this key expire, as its index sees it.
@@ -162,15 +166,15 @@ fn cluster_announces_ends_also_after_a_failover() {
     cluster.nodes.iter().for_each(|node| drop(node.cmd(&rules)));
     let url = cluster.full_url().replace("//", "//shop:PASSWORD@");
     let builder = || RedisSessionStore::builder().url(&*url).deadline(PATIENCE / 2).announce_ends();
-    tells_reasons(&builder().prefix("sessions:why").remember_ends(Duration::from_secs(300)).build().unwrap(), None);
+    gives_reasons(&builder().prefix("sessions:why").remember_ends(Duration::from_secs(300)).build().unwrap(), None);
     announces_ends_of_any_store(&builder().prefix("sessions:plain").build().unwrap());
     let store = builder().expiring().build().unwrap();
     assert_eq!(store.check().unwrap(), []);
     announces_ends_of_any_store(&store);
     announces_ends_of_index(&store, |id| expire(cluster.master_of(&store.key(id)), &store, id));
 
-    let heard = Heard::default();
-    let listener = heard.listen(store.clone());
+    let received = Received::default();
+    let listener = received.listen(store.clone());
     let watched = create(&store);
     let watch = listener.watch(&watched);
     let master = cluster.master_of(&store.key(&watched));
@@ -185,7 +189,7 @@ fn cluster_announces_ends_also_after_a_failover() {
         let id = create_near(&store, &watched);
         store.delete(&id).unwrap();
         let handle = store.handle(&id);
-        eventually(Duration::from_millis(200), || heard.0.lock().unwrap().iter().any(|ended| ended.handle == handle))
+        eventually(Duration::from_millis(200), || received.0.lock().unwrap().iter().any(|ended| ended.handle == handle))
     };
     assert!(eventually(PATIENCE, arrives), "announcements of the new master arrive");
 }
@@ -215,8 +219,8 @@ fn watch_notices_unannounced_ends() {
     logs::keep_logs();
     let server = RedisServer::start();
     let store = builder(&server, "sessions").build().unwrap();
-    let heard = Heard::default();
-    let listener = heard.listen(store.clone());
+    let received = Received::default();
+    let listener = received.listen(store.clone());
     let (gone, lives, never) = (create(&store), create(&store), store.fresh_id(None));
     let (gone_watch, live_watch) = (listener.watch(&gone), listener.watch(&lives));
     // The session was over before the watch began.
@@ -236,9 +240,9 @@ fn watch_notices_unannounced_ends() {
     assert!(eventually(PATIENCE, || listener.is_listening()));
     let id = create(&store);
     store.delete(&id).unwrap();
-    assert_eq!(heard.of(store.handle(&id)).reason, EndReason::Destroyed);
-    assert_eq!(heard.count(), 3, "each end arrives once, and none of a session that was over before");
-    let logged = logs::logged_by(heard.thread());
+    assert_eq!(received.of(store.handle(&id)).reason, EndReason::Destroyed);
+    assert_eq!(received.count(), 3, "each end arrives once, and none of a session that was over before");
+    let logged = logs::logged_by(received.thread());
     let begins = |(level, text): &(Level, String), expected: &str| {
         *level == Level::Warn
             && text.starts_with("listening for ended sessions failed, will retry: ")
@@ -253,7 +257,7 @@ fn watch_notices_unannounced_ends() {
 fn listener_notices_hanging_server() {
     let server = RedisServer::start();
     let store = builder(&server, "sessions").deadline(Duration::from_millis(300)).build().unwrap();
-    let listener = Heard::default().listen(store.clone());
+    let listener = Received::default().listen(store.clone());
     server.stop();
     assert!(eventually(PATIENCE, || !listener.is_listening()), "silence is noticed");
     server.resume();
@@ -264,17 +268,17 @@ fn listener_notices_hanging_server() {
 fn ten_thousand_ends_arrive() {
     let server = RedisServer::start();
     let store = builder(&server, "sessions").expiring().build().unwrap();
-    let heard: [Heard; 4] = std::array::from_fn(|_| Heard::default());
-    let _listeners = heard.each_ref().map(|heard| heard.listen(store.clone()));
+    let received: [Received; 4] = std::array::from_fn(|_| Received::default());
+    let _listeners = received.each_ref().map(|received| received.listen(store.clone()));
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| (0..2500).for_each(|_| _ = create(&store)));
         }
     });
     assert_eq!(store.index().unwrap().end_everybody().unwrap(), 10_000);
-    for heard in &heard {
-        assert!(eventually(PATIENCE, || heard.count() >= 10_000), "{} arrive", heard.count());
-        let mut handles: Vec<Handle> = heard.0.lock().unwrap().iter().map(|ended| ended.handle).collect();
+    for received in &received {
+        assert!(eventually(PATIENCE, || received.count() >= 10_000), "{} arrive", received.count());
+        let mut handles: Vec<Handle> = received.0.lock().unwrap().iter().map(|ended| ended.handle).collect();
         handles.sort_unstable();
         handles.dedup();
         assert_eq!(handles.len(), 10_000);
@@ -284,15 +288,15 @@ fn ten_thousand_ends_arrive() {
 #[test]
 fn stopped_listener_calls_no_callback() {
     let store = MemorySessionStore::new();
-    let heard = Heard::default();
-    let listener = heard.listen(store.clone());
+    let received = Received::default();
+    let listener = received.listen(store.clone());
     let watch = listener.watch(&create(&store));
     let start = Instant::now();
     listener.stop();
     assert!(start.elapsed() < PATIENCE / 4);
     store.delete(&create(&store)).unwrap();
     assert_eq!(watch.wait(Duration::from_millis(100)), None);
-    assert_eq!(heard.count(), 0);
+    assert_eq!(received.count(), 0);
 }
 
 #[test]
@@ -378,7 +382,7 @@ fn commit(sessions: &SessionManager<u32>, principal: Option<&str>) -> SessionId 
 }
 
 /// Ends sessions in each way that the store has, and expects the reason in the next request.
-fn tells_reasons(store: &(impl SessionStore + Clone), expire: Option<&dyn Fn(&SessionId)>) {
+fn gives_reasons(store: &(impl SessionStore + Clone), expire: Option<&dyn Fn(&SessionId)>) {
     let builder = SessionManager::<u32>::builder(store.clone()).idle_timeout(HOUR);
     let builder = if store.index().is_some() { builder.max_per_principal(1) } else { builder };
     let sessions = builder.build().unwrap();
@@ -424,7 +428,7 @@ fn requests_learn_why_their_session_is_over() {
     let (server, remembered) = (shared(), Duration::from_secs(300));
     let clock = Clock::manual();
     let memory = MemorySessionStore::new().with_clock(clock.clone()).remember_ends(remembered);
-    tells_reasons(
+    gives_reasons(
         &memory,
         Some(&|id| {
             let _ = memory.read(id, Touch::Set(Duration::from_secs(1))).unwrap();
@@ -436,8 +440,8 @@ fn requests_learn_why_their_session_is_over() {
         let builder = RedisSessionStore::builder().url(server.url()).prefix(unique(name)).deadline(PATIENCE / 2);
         builder.remember_ends(remembered)
     };
-    tells_reasons(&builder("plain").build().unwrap(), None);
-    tells_reasons(&builder("both").announce_ends().build().unwrap(), None);
+    gives_reasons(&builder("plain").build().unwrap(), None);
+    gives_reasons(&builder("both").announce_ends().build().unwrap(), None);
     for builder in [builder("one").hashed_keys(), builder("five").partitions(5).announce_ends()] {
         let store = builder.expiring().build().unwrap();
         assert_eq!(store.check().unwrap(), []);
@@ -446,7 +450,7 @@ fn requests_learn_why_their_session_is_over() {
             // It expired a minute ago.
             server.cmd(&["PEXPIRE", &store.key(id), &(86_400_000 - 60_000).to_string()]);
         };
-        tells_reasons(&store, Some(&expire));
+        gives_reasons(&store, Some(&expire));
     }
 }
 

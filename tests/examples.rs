@@ -1,4 +1,4 @@
-//! The example programs, run as a reader runs them and driven over HTTP.
+//! The example programs, started as their comments say and driven over HTTP.
 #![cfg(feature = "rouille")]
 
 mod support;
@@ -51,8 +51,8 @@ impl Example {
             let mut example = Self { guard, addr };
             let has_ended = |example: &mut Self| example.guard.try_wait().unwrap().is_some();
             let settled = eventually(PATIENCE, || has_ended(&mut example) || example.answers());
-            assert!(settled, "{name} does not answer");
-            // It ends if somebody else took the port meanwhile.
+            assert!(settled, "{name} does not respond");
+            // The program ends if another process took the port first.
             if !has_ended(&mut example) {
                 return example;
             }
@@ -73,7 +73,7 @@ impl Drop for Example {
     }
 }
 
-/// With a port below those that the system gives to outgoing connections, which could occupy it meanwhile.
+/// Returns an address with a port below those of outgoing connections, because such a connection could take the port first.
 fn free_address() -> SocketAddr {
     let start = RandomState::new().hash_one(0) % 12_000;
     let ports = (0..12_000).map(|n| 20_000 + (start + n) % 12_000);
@@ -107,7 +107,7 @@ impl Visitor {
         }
         request += "Content-Type: application/x-www-form-urlencoded\r\n";
         request += &format!("Content-Length: {}\r\n\r\n{form}", form.len());
-        let response = exchange(example.addr, &request).expect("the program answers");
+        let response = exchange(example.addr, &request).expect("the program responds");
         let (head, body) = response.split_once("\r\n\r\n").expect("a whole response");
         for line in head.lines() {
             if let Some(cookie) = line.strip_prefix("Set-Cookie: ") {
@@ -214,7 +214,7 @@ fn login_renews_id_and_logout_ends_session() {
         assert_eq!(visitor.send(&login, "POST", "/login", "user=bob"), (200, "signed in\n".to_owned()));
         assert_eq!(visitor.get(&login, "/whoami"), (200, "bob\n".to_owned()));
         assert_ne!(visitor.id(), planted.id());
-        // Who knows the earlier id has nothing of it.
+        // The earlier id is worth nothing to an attacker.
         assert_eq!(planted.clone().get(&login, "/whoami"), nobody);
 
         let mut signed_in = visitor.clone();

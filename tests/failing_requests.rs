@@ -243,7 +243,7 @@ fn cookie_of_update_survives_failed_commit() {
 }
 
 #[test]
-fn lost_change_is_answered_with_conflict() {
+fn lost_change_gets_409() {
     let sessions = builder().build().unwrap();
     let dropped = |session: &mut Session<u32>| {
         sessions.store().delete(session.id().unwrap()).map(drop)?;

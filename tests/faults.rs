@@ -1,5 +1,5 @@
-//! Each fault of the table in `docs/outages.md`: what operations answer is what the table says, in the documented time,
-//! and afterwards every session is whole and where it belongs.
+//! Each fault of the table in `docs/outages.md`: operations have the documented result within the documented time. Afterwards every
+//! session is complete, and listed for its owner.
 
 #[path = "faults/rig.rs"]
 mod rig;
@@ -20,7 +20,7 @@ use threaded_sessions::{Error, RedisSessionStore, SessionStore, redis};
 /// Far more than any operation takes that does not wait for its deadline.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// The rows of the table by their first column: reads, touches, writes, deletes, then. A cell may allow for two answers.
+/// The rows of the table by their first column: reads, touches, writes, deletes, then. A cell may allow two results.
 static TABLE: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
     let lines = include_str!("../docs/outages.md").lines().filter(|line| line.starts_with('|')).skip(2);
     let cells = |line: &'static str| line.split('|').map(|cell| cell.trim());
@@ -28,7 +28,7 @@ static TABLE: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
     lines.map(|line| (cells(line).nth(1).unwrap(), cells(line).skip(2).take(5).collect())).collect()
 });
 
-fn assert_documented(row: &str, op: Op, told: &str, context: &dyn Debug) {
+fn assert_documented(row: &str, op: Op, reported: &str, context: &dyn Debug) {
     let column = match op {
         Op::Read => 0,
         Op::Touch => 1,
@@ -36,8 +36,8 @@ fn assert_documented(row: &str, op: Op, told: &str, context: &dyn Debug) {
         _ => 2,
     };
     let cell = TABLE[row][column];
-    let is_documented = cell.split(" or ").any(|answer| answer.trim_matches('`') == told);
-    assert!(is_documented, "Redis {row}, {op:?}: {told}, documented is {cell}: {context:?}");
+    let is_documented = cell.split(" or ").any(|result| result.trim_matches('`') == reported);
+    assert!(is_documented, "Redis {row}, {op:?}: {reported}, documented is {cell}: {context:?}");
 }
 
 /// How a fault is brought about around an operation, and ended.
@@ -66,20 +66,20 @@ fn check(row: &str, case: &Case) {
 fn check_op(rig: &Rig, row: &str, case: &Case, op: Op, context: &str) {
     let (subject, others) = (Subject::prepare(rig, op), [Op::Read, Op::Delete].map(|op| Subject::prepare(rig, op)));
     assert!(eventually(PATIENCE, || rig.serves()), "{context}: {:?}", rig.store.health());
-    let answer = Mutex::new(None);
+    let slot = Mutex::new(None);
     (case.strike)(rig, &|| {
         let start = Instant::now();
         let result = subject.run(&rig.store, case.keeps_data);
-        *answer.lock().unwrap() = Some((result, start.elapsed()));
+        *slot.lock().unwrap() = Some((result, start.elapsed()));
     });
-    let (result, took) = answer.into_inner().unwrap().unwrap();
+    let (result, took) = slot.into_inner().unwrap().unwrap();
 
-    let told = result.as_ref().map_or_else(kind, |()| "ok".to_owned());
-    assert_documented(row, op, &told, &(context, &result));
+    let reported = result.as_ref().map_or_else(kind, |()| "ok".to_owned());
+    assert_documented(row, op, &reported, &(context, &result));
     // The store waits for its deadline, if that is short, or for nothing.
     assert!(took < SHORT + PROMPT, "{context}: took {took:?}");
     if let Err(error) = &result {
-        assert_tells_no_secret(error, &subject);
+        assert_holds_no_secret(error, &subject);
     }
     match TABLE[row][4] {
         "" => {}
@@ -87,8 +87,8 @@ fn check_op(rig: &Rig, row: &str, case: &Case, op: Op, context: &str) {
         "the same" => {
             for other in others {
                 let again = other.run(&rig.store, true);
-                let told = again.as_ref().map_or_else(kind, |()| "ok".to_owned());
-                assert_documented(row, other.op, &told, &(context, again));
+                let reported = again.as_ref().map_or_else(kind, |()| "ok".to_owned());
+                assert_documented(row, other.op, &reported, &(context, again));
             }
         }
         other => panic!("what is {other:?} in the table?"),
@@ -98,7 +98,7 @@ fn check_op(rig: &Rig, row: &str, case: &Case, op: Op, context: &str) {
     assert!(eventually(PATIENCE, || rig.admin.read(&subject.id, Touch::No).is_ok()), "{context}");
     let (undone, done) = subject.outcomes(case.keeps_data);
     let found = (rig.payload(&subject.id), rig.payload(&subject.new));
-    match told.as_str() {
+    match reported.as_str() {
         "ok" => assert_eq!(found, done, "{context}"),
         "MayHaveHappened" => assert!(found == undone || found == done, "{context}: {found:?}"),
         _ => assert_eq!(found, undone, "{context}"),
@@ -117,22 +117,22 @@ fn assert_fails_at_once(rig: &Rig, row: &str, context: &str) {
     let mut times: Vec<Duration> = (0..101)
         .map(|_| {
             let start = Instant::now();
-            let told = kind(&read().unwrap_err());
-            if told != "Unavailable" {
-                assert_documented(row, Op::Read, &told, &context);
+            let reported = kind(&read().unwrap_err());
+            if reported != "Unavailable" {
+                assert_documented(row, Op::Read, &reported, &context);
             }
             start.elapsed()
         })
         .collect();
     times.sort_unstable();
-    // Who waits for a connection waits that long before looking whether it makes sense.
+    // A caller that waits for a connection checks the circuit breaker only after this time.
     assert!(times[50] < Duration::from_millis(10), "{context}: fails in {:?}", times[50]);
 }
 
-fn assert_tells_no_secret(error: &Error, subject: &Subject) {
-    let told = format!("{error} {error:?} {:?}", std::error::Error::source(error).map(ToString::to_string));
+fn assert_holds_no_secret(error: &Error, subject: &Subject) {
+    let reported = format!("{error} {error:?} {:?}", std::error::Error::source(error).map(ToString::to_string));
     for secret in [&subject.id.expose(), &subject.new.expose(), &subject.before, &subject.after, PASSWORD] {
-        assert!(!told.contains(secret), "{told}");
+        assert!(!reported.contains(secret), "{reported}");
     }
 }
 
@@ -201,7 +201,7 @@ faults! {
             act();
         },
         |rig| rig.server.resume();
-    dripping: "answers in drips", PROXIED, |rig, act| strike_once(rig, Fault::Drip(Duration::from_millis(1)), act), NOTHING;
+    dripping: "responds in drips", PROXIED, |rig, act| strike_once(rig, Fault::Drip(Duration::from_millis(1)), act), NOTHING;
     interrupted: "replies while signals interrupt the thread", PROXIED,
         |rig, act| {
             let before = rig.proxy.fired();
@@ -376,7 +376,7 @@ fn a_cluster() {
         let builder = RedisSessionStore::builder().url(asked.url()).deadline(PATIENCE);
         let store = if expiring { builder.expiring() } else { builder }.build().unwrap();
         assert_all_refused(A_CLUSTER, &store);
-        assert!(store.health().is_healthy(), "it answers");
+        assert!(store.health().is_healthy(), "it is healthy");
     }
 }
 

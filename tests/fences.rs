@@ -507,9 +507,9 @@ fn panic_over_one_session_hides_no_other() {
     assert_eq!(listed, ["1", "2"]);
     clock.advance(HOUR);
     let reaped = index.reap(0, 10, true).unwrap();
-    let mut told: Vec<_> = reaped.sessions.into_iter().map(|expired| expired.payload).collect();
-    told.sort();
-    assert_eq!((reaped.removed, told), (3, vec!["1".into(), "2".into()]));
+    let mut reported: Vec<_> = reaped.sessions.into_iter().map(|expired| expired.payload).collect();
+    reported.sort();
+    assert_eq!((reaped.removed, reported), (3, vec!["1".into(), "2".into()]));
     assert_eq!(index.end("ada", Ending::All).unwrap(), 0);
     assert_eq!(records().matches("the step fences::panic_over_one_session_hides_no_other::Picky panicked").count(), 2);
 }
@@ -561,8 +561,8 @@ fn reaper_survives_panicking_callback_and_codec() {
     let builder = SessionManager::<Pin>::builder(store.clone()).codec(Fragile(Json::new()));
     let sessions = builder.idle_timeout(HOUR).build().unwrap();
     let plain = SessionManager::<Pin>::builder(store).idle_timeout(HOUR).build().unwrap();
-    let told = Arc::new(Mutex::new(BTreeMap::new()));
-    let so_far = told.clone();
+    let reported = Arc::new(Mutex::new(BTreeMap::new()));
+    let so_far = reported.clone();
     let reaper = sessions.reaper().on_expired(move |expired| {
         if expired.data.pin == "7" {
             unlucky::<()>()
@@ -581,7 +581,7 @@ fn reaper_survives_panicking_callback_and_codec() {
         removed += reaper.reap_now().unwrap();
         removed == 4
     }));
-    assert_eq!(*told.lock().unwrap(), BTreeMap::from([("1".to_owned(), 1), ("2".to_owned(), 1)]));
+    assert_eq!(*reported.lock().unwrap(), BTreeMap::from([("1".to_owned(), 1), ("2".to_owned(), 1)]));
     assert_eq!(reaper.stats().errors, 0);
 }
 

@@ -1,4 +1,4 @@
-//! The index heals, and whatever happens to it, nobody is logged out.
+//! The index of the expiring store repairs itself, and damage to it ends no session.
 
 #[path = "index/companions.rs"]
 mod companions;
@@ -127,7 +127,7 @@ fn traffic_rebuilds_lost_index_without_logouts() {
                 // As if it had last been used two 64ths of its time ago.
                 server.cmd(&["PEXPIRE", &store.key(id), &(HOUR_MILLIS * 31 / 32 + GRACE).to_string()]);
             }
-            let mut session = sessions.open_id(id).unwrap().expect("nobody is logged out");
+            let mut session = sessions.open_id(id).unwrap().expect("no session ends");
             assert_eq!(*session, value);
             if value % 2 == 1 {
                 *session += 1000;
@@ -141,7 +141,7 @@ fn traffic_rebuilds_lost_index_without_logouts() {
     }
 }
 
-/// What the reaper could be made to touch by nothing but the right prefix.
+/// A wrong prefix is the only mistake that lets the reaper reach these keys.
 #[test]
 fn rrss_keys_under_same_prefix_stay_untouched() {
     let server = RedisServer::start();
@@ -257,7 +257,7 @@ fn index_of_wrong_type_fails_reapers_only() {
         server.cmd(clobbering);
         let what_is_there: Vec<u8> = ask(&server, &["DUMP", INDEX]);
         after = (5..9).map(|value| create(&sessions, value)).collect();
-        load_overdue_beside(&server);
+        load_overdue_next_to(&server);
 
         assert_wrong_type(index(&store).reap(0, 50, true));
         assert_wrong_type(index(&store).count());
@@ -265,7 +265,7 @@ fn index_of_wrong_type_fails_reapers_only() {
         let reaper = sessions.reaper().resolution(Duration::from_millis(1)).start().unwrap();
         assert!(eventually(PATIENCE, || reaper.stats().errors > 3));
         for (id, value) in before.iter().chain(&after).zip(1..) {
-            let mut session = sessions.open_id(id).unwrap().expect("nobody is logged out");
+            let mut session = sessions.open_id(id).unwrap().expect("no session ends");
             assert_eq!(*session, value);
             *session = 100;
             let _ = sessions.commit(session).unwrap();
@@ -283,7 +283,7 @@ fn index_of_wrong_type_fails_reapers_only() {
 }
 
 /// Overdue data without an entry.
-fn load_overdue_beside(server: &RedisServer) {
+fn load_overdue_next_to(server: &RedisServer) {
     let key = "sessions:00000000-0000-4000-8000-000000000000";
     server.cmd(&["SET", key, reaping::SEVEN, "PX", &(GRACE - 1).to_string()]);
 }

@@ -1,4 +1,4 @@
-//! Two requests change one session: which pairs of changes are merged, and which are refused.
+//! Two requests change one session: which pairs of changes are merged, and which are rejected.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;

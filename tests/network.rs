@@ -1,6 +1,6 @@
 //! Faults of the network between the store and a healthy Redis: forgotten connections, dead addresses, slow links.
 //!
-//! Each fault is forced by a proxy or by a listener that accepts nobody. In every case one deadline bounds the operation.
+//! Each fault is forced by a proxy or by a listener that accepts no connection. In every case one deadline bounds the operation.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Observers: what they get of operations, sessions, conflicts and connections, and how the two exporters show it.
+//! Observers get operations, sessions, conflicts and connections, without secrets; both exporters show the same figures.
 
 mod support;
 

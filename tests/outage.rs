@@ -1,4 +1,5 @@
-//! What an outage is to the threads of a server: the first deadline, then errors at once, then service as before.
+//! An outage as the threads of a server see it: the first operations wait for their deadline, later ones fail fast, and all work
+//! again once Redis responds.
 
 mod support;
 
@@ -47,7 +48,7 @@ fn a_program_can_start_before_its_redis() {
     assert!(!store.health().is_healthy());
     assert!(store.health().last_error.is_some_and(|error| error.contains("refused")));
     server.restart();
-    // Also if nobody asks.
+    // Also without traffic.
     assert!(eventually(PATIENCE, || store.health().is_healthy()));
     assert_eq!(read(&store), Ok(()));
     assert!(store.health().last_error.is_some(), "it is kept");
@@ -140,7 +141,7 @@ fn threads_fail_fast_during_outage_and_then_recover() {
             let mut times: Vec<Duration> = failed.iter().map(|visit| visit.1).collect();
             times.sort_unstable();
             let median = times[times.len() / 2];
-            // Who waits for a connection waits that long before looking whether it makes sense.
+            // A caller that waits for a connection checks the circuit breaker only after this time.
             assert!(median < Duration::from_millis(10), "{median:?} for an error");
             let waits = times.iter().filter(|&&time| time > DEADLINE / 2).count();
             assert!(waits <= THREADS * 3 / 2, "a thread waits for one deadline, not for another: {waits} waits");

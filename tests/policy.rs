@@ -1,4 +1,4 @@
-//! What a manager decides, on a clock that the tests move.
+//! The decisions of a session manager, on a clock that the tests move.
 
 #[path = "policy/anonymous.rs"]
 mod anonymous;
@@ -86,13 +86,13 @@ fn set_cookie(committed: &Committed) -> Option<&str> {
     header(committed, "Set-Cookie")
 }
 
-/// What a browser sends after it got this `Set-Cookie`.
+/// The cookie that a browser sends after this `Set-Cookie`.
 fn cookie(set_cookie: &str) -> &str {
     set_cookie.split(';').next().unwrap()
 }
 
 #[test]
-fn a_session_says_where_it_comes_from() {
+fn session_reports_its_origin() {
     let world = world(|builder| builder.idle_timeout(HOUR));
     let began = world.clock.now();
     let state = |session: &Session<u32>| (session.is_new(), session.is_detached(), session.id().is_some());

@@ -1,4 +1,4 @@
-//! The pool when connections are short, or of no more use, without an outage.
+//! The pool without an outage: connections are short, rejected, or unusable, and sessions are never mixed up.
 
 mod support;
 
@@ -43,7 +43,7 @@ fn exhausted_pool_is_no_outage() {
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(format!("{error:?}").contains("none of up to 1 connections came free"), "{error:?}");
     assert!(store.health().is_healthy() && store.health().last_error.is_none(), "{:?}", store.health());
-    // Who waits is served as soon as it comes back.
+    // A waiting caller is served as soon as a connection comes back.
     thread::scope(|scope| {
         let waiting = scope.spawn(|| eventually(PATIENCE, || serves(&store)));
         drop(held);
@@ -162,7 +162,7 @@ fn the_deadline_is_of_the_whole_operation() {
         drop(held);
         waiting.join().unwrap()
     });
-    // What it would be if waiting and reading were to have it each.
+    // The deadline covers waiting and reading together.
     assert!(took >= deadline && took < deadline * 7 / 4, "{took:?}");
     server.resume();
     assert!(eventually(PATIENCE, || serves(&store)));

@@ -1,4 +1,4 @@
-//! Sessions that belong to somebody: listed, ended, capped, and never out of reach.
+//! Sessions with an owner: listed, ended and capped, and never out of reach of `end_all`.
 
 #[path = "principals/cap.rs"]
 mod cap;
@@ -35,7 +35,7 @@ type Settings = SessionManagerBuilder<Fields>;
 /// One store, and a manager on it.
 struct Room {
     sessions: SessionManager<Fields>,
-    /// What its keys begin with, if it is in Redis.
+    /// The prefix of its keys, if it is in Redis.
     prefix: Option<String>,
     in_cluster: bool,
 }
@@ -130,12 +130,12 @@ impl Room {
         }
     }
 
-    /// What a principal's sessions are called, the newest first.
+    /// The labels of a principal's sessions, the newest first.
     fn labels(&self, principal: &str) -> Vec<String> {
         self.sessions.list(principal).unwrap().into_iter().map(|session| session.label).collect()
     }
 
-    /// What is in Redis besides the marks of renewed sessions, which go by themselves.
+    /// The keys in Redis, without tombstones, which expire by themselves.
     fn keys(&self) -> Vec<String> {
         let Some(prefix) = &self.prefix else { return Vec::new() };
         let mut keys: Vec<String> =

@@ -1,4 +1,4 @@
-//! Several requests of one visitor at once, and ids that the store did not issue, or not any more.
+//! Several requests of one visitor at once, and ids that are unknown or dead: no change is lost silently, and no dead id revives.
 
 mod support;
 
@@ -61,7 +61,7 @@ impl Room {
         stored(self.sessions.commit(session).unwrap())
     }
 
-    /// What a request with this id in its cookie gets.
+    /// Opens the session of a request with this id in its cookie.
     fn open(&self, id: &SessionId) -> Session<Fields> {
         self.sessions.open([&*format!("__Host-session={}", id.expose())]).unwrap()
     }
@@ -104,7 +104,7 @@ fn assert_left_alone(committed: &Committed, outcome: Outcome) {
     assert_eq!(outcome.is_lost(), outcome != Outcome::Unchanged);
 }
 
-/// The session is stored under an id of its own, which the visitor is given.
+/// Asserts that the session is stored under a new id, and that the visitor gets this id.
 #[track_caller]
 fn assert_begun(committed: Committed, dead: &SessionId) -> SessionId {
     let cookie = set_cookie(&committed).expect("the visitor gets the id").to_owned();
@@ -169,7 +169,7 @@ fn request_racing_renewal_stores_nothing_and_keeps_cookie() {
                         assert_eq!((committed.outcome(), set_cookie(&committed)), (Outcome::Unchanged, None));
                     }
                     (false, "look") => assert_left_alone(&committed, Outcome::Unchanged),
-                    // A login whose answer got lost, so that it is repeated with the old id.
+                    // A login whose response was lost, so that the visitor repeats it with the old id.
                     (false, "renew") => {
                         let begun = assert_begun(committed, &old);
                         assert_ne!(begun, new);
@@ -226,7 +226,7 @@ fn concurrent_changes_follow_the_conflict_policy() {
                     second.renew();
                 }
                 assert_eq!(stored(room.sessions.commit(first).unwrap()), id);
-                // What was committed before a renewal is kept by the renewal.
+                // The renewal keeps all changes that were committed before.
                 match (sessions.commit(second), expected) {
                     (Ok(committed), Ok(expected)) => {
                         let now = stored(committed);
@@ -244,8 +244,8 @@ fn concurrent_changes_follow_the_conflict_policy() {
     });
 }
 
-/// Eight requests each set a field of their own while another one ends or renews the session, or only looks at it. What
-/// their commits say is the whole truth about the session afterwards.
+/// Eight requests each set a different field while another request ends, renews or only reads the session. The outcomes of the
+/// commits describe the stored session exactly.
 #[test]
 fn parallel_commits_report_their_true_outcome() {
     const REQUESTS: usize = 8;

@@ -1,4 +1,4 @@
-//! The reaper: what it removes and when, what it tells, what it costs, what it survives.
+//! The reaper removes each expired session once, in time, at a bounded cost, and reports it to the callback.
 
 mod reaping;
 #[path = "reaper/stop.rs"]
@@ -11,7 +11,7 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use reaping::{HOUR, Other, SEVEN, Told, ask, create, expiring, idle_for, index, is_live, load, prefix_of};
+use reaping::{HOUR, Other, Reported, SEVEN, ask, create, expiring, idle_for, index, is_live, load, prefix_of};
 use support::{Monitor, PATIENCE, RedisServer, eventually, shared, unique};
 use threaded_sessions::store::SessionIndex;
 use threaded_sessions::{Clock, ErrorKind, Handle, MemorySessionStore, ReaperStats, RedisSessionStore, SessionManager};
@@ -35,8 +35,8 @@ fn session_expires_exactly_one_idle_timeout_after_use() {
                 .clock(clock.clone())
                 .build()
                 .unwrap();
-            let told = Told::default();
-            let reaper = sessions.reaper().resolution(resolution).on_expired(told.callback()).start().unwrap();
+            let reported = Reported::default();
+            let reaper = sessions.reaper().resolution(resolution).on_expired(reported.callback()).start().unwrap();
             let id = create(&sessions, 1);
             let mut left = idle;
             clock.advance(idle / 2);
@@ -47,13 +47,13 @@ fn session_expires_exactly_one_idle_timeout_after_use() {
             clock.advance(left - MILLISECOND);
             assert_eq!(reaper.reap_now().unwrap(), 0, "{idle:?}, {touched}");
             assert!(is_live(&store, &id), "{idle:?}, {touched}");
-            assert_eq!((index(&store).count().unwrap(), told.sorted()), (1, vec![]));
+            assert_eq!((index(&store).count().unwrap(), reported.sorted()), (1, vec![]));
 
             clock.advance(MILLISECOND);
             assert!(!is_live(&store, &id), "{idle:?}, {touched}");
             // Its own round may have come first, if the resolution is short.
             reaper.reap_now().unwrap();
-            assert_eq!(told.sorted(), [(handle, 1)], "{idle:?}, {touched}");
+            assert_eq!(reported.sorted(), [(handle, 1)], "{idle:?}, {touched}");
             assert_eq!((index(&store).count().unwrap(), reaper.stats().removed), (0, 1));
         }
     }
@@ -64,14 +64,14 @@ fn sessions_expired_before_first_round_are_reported() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let sessions = idle_for(store.clone(), MINUTE);
-    let told = Told::default();
-    let reaper = sessions.reaper().resolution(NEVER).on_expired(told.callback()).start().unwrap();
+    let reported = Reported::default();
+    let reaper = sessions.reaper().resolution(NEVER).on_expired(reported.callback()).start().unwrap();
     let id = create(&sessions, 1);
     clock.advance(MINUTE);
     // Traffic removes what has expired from memory.
     assert!(!is_live(&store, &id));
     assert_eq!(reaper.reap_now().unwrap(), 1);
-    assert_eq!(told.sorted(), [(sessions.store().handle(&id), 1)]);
+    assert_eq!(reported.sorted(), [(sessions.store().handle(&id), 1)]);
 }
 
 #[test]
@@ -79,8 +79,8 @@ fn destroyed_session_is_reported_only_if_expired_before() {
     let server = shared();
     let store = expiring(server, &unique("destroyed"), 1);
     let sessions = idle_for(store.clone(), HOUR);
-    let told = Told::default();
-    let reaper = sessions.reaper().resolution(NEVER).on_expired(told.callback()).start().unwrap();
+    let reported = Reported::default();
+    let reaper = sessions.reaper().resolution(NEVER).on_expired(reported.callback()).start().unwrap();
     let (destroyed, expired) = (create(&sessions, 1), create(&sessions, 2));
     let late = sessions.open_id(&expired).unwrap().unwrap();
     let expire = |key: &str| server.cmd(&["PEXPIRE", key, &(reaping::GRACE - 1).to_string()]);
@@ -93,7 +93,7 @@ fn destroyed_session_is_reported_only_if_expired_before() {
     }
     assert!(!is_live(&store, &destroyed) && !is_live(&store, &expired));
     assert_eq!(reaper.reap_now().unwrap(), 1);
-    assert_eq!(told.sorted(), [(sessions.store().handle(&expired), 2)]);
+    assert_eq!(reported.sorted(), [(sessions.store().handle(&expired), 2)]);
     assert_eq!(ask::<u64>(server, &["EXISTS", &index, &store.key(&expired)]), 0);
 }
 
@@ -107,11 +107,11 @@ fn concurrent_reapers_report_each_session_once() {
         let server = RedisServer::start();
         let store = expiring(&server, "sessions", partitions);
         let sessions = idle_for(store.clone(), Duration::from_millis(50));
-        let told = Told::default();
+        let reported = Reported::default();
         let other = Other::start(TEST, &server.url(), "sessions", partitions, 7);
         let start = || {
             let reaper = sessions.reaper().resolution(MILLISECOND).batch(7).gentle(false);
-            reaper.on_expired(told.callback()).start().unwrap()
+            reaper.on_expired(reported.callback()).start().unwrap()
         };
         let reapers: Vec<_> = (0..3).map(|_| start()).collect();
         let created = thread::scope(|scope| {
@@ -130,11 +130,11 @@ fn concurrent_reapers_report_each_session_once() {
             created
         });
         assert!(eventually(PATIENCE, || ask::<u64>(&server, &["DBSIZE"]) == 0));
-        // Callbacks that are under way are done when this answers.
+        // `reap_now` returns only after running callbacks.
         for reaper in &reapers {
             reaper.reap_now().unwrap();
         }
-        let mut all = [told.sorted(), other.finish()].concat();
+        let mut all = [reported.sorted(), other.finish()].concat();
         all.sort();
         assert_eq!(all, created, "{partitions} partitions");
     }
@@ -144,8 +144,8 @@ fn concurrent_reapers_report_each_session_once() {
 fn concurrent_memory_reapers_report_each_session_once() {
     let clock = Clock::manual();
     let sessions = idle_for(MemorySessionStore::new().with_clock(clock.clone()), MINUTE);
-    let told = Told::default();
-    let start = || sessions.reaper().resolution(NEVER).batch(3).on_expired(told.callback()).start().unwrap();
+    let reported = Reported::default();
+    let start = || sessions.reaper().resolution(NEVER).batch(3).on_expired(reported.callback()).start().unwrap();
     let reapers = [start(), start(), start(), start()];
     let created: Vec<_> = (1..=500).map(|value| (sessions.store().handle(&create(&sessions, value)), value)).collect();
     clock.advance(MINUTE);
@@ -164,7 +164,7 @@ fn concurrent_memory_reapers_report_each_session_once() {
     });
     let mut expected = created;
     expected.sort();
-    assert_eq!((removed, told.sorted()), (500, expected));
+    assert_eq!((removed, reported.sorted()), (500, expected));
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn callback_gets_session_data_and_owner() {
     let store = MemorySessionStore::new().with_clock(clock.clone());
     let builder = SessionManager::<u64>::builder(store).clock(clock.clone()).idle_timeout(HOUR);
     let sessions = builder.build().unwrap();
-    let (tell, told) = mpsc::channel();
-    let reaper = sessions.reaper().resolution(NEVER).on_expired(move |session| tell.send(session).unwrap());
+    let (report, reported) = mpsc::channel();
+    let reaper = sessions.reaper().resolution(NEVER).on_expired(move |session| report.send(session).unwrap());
     let reaper = reaper.start().unwrap();
     let began = clock.now();
     for (value, bound) in [(1, None), (2, Some(("ada", "telephone")))] {
@@ -189,7 +189,7 @@ fn callback_gets_session_data_and_owner() {
         let _ = sessions.commit(session).unwrap();
         clock.advance(HOUR);
         assert_eq!(reaper.reap_now().unwrap(), 1);
-        let expired = told.recv().unwrap();
+        let expired = reported.recv().unwrap();
         assert_eq!((expired.handle, expired.data), (handle, value));
         assert_eq!(expired.created, clock.now() - HOUR - MINUTE);
         assert!(expired.created >= began);
@@ -222,7 +222,7 @@ fn statistics_count_the_work_done() {
             seen.push((stats.removed, stats.backlog, stats.rounds));
             go_on.send(()).unwrap();
         }
-        // Two of five are told of, then two more; the last batch finds nothing behind it.
+        // The first batch reports two of five sessions, the second two more; the last batch finds no backlog.
         assert_eq!(seen, [(2, 3, 0), (2, 3, 0), (4, 1, 0), (4, 1, 0), (5, 0, 0)]);
         assert_eq!(reaping.join().unwrap().unwrap(), 5);
     });

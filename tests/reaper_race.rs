@@ -1,4 +1,4 @@
-//! Reapers beside traffic, beside each other, and killed.
+//! Reapers during traffic, next to each other, and killed: they remove no live session and report each expired one once.
 
 mod reaping;
 mod support;
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 use reaping::{
-    HOUR, Other, SEVEN, Told, ask, create, entries, expiring, idle_for, is_live, keep_logs, load, logged_by, reap_all,
+    HOUR, Other, Reported, SEVEN, ask, create, entries, expiring, idle_for, is_live, keep_logs, load, logged_by,
+    reap_all,
 };
 use support::{Cluster, Fault, PATIENCE, Proxy, RedisServer, eventually};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
@@ -20,13 +21,13 @@ use threaded_sessions::{Handle, RedisSessionStore, SessionId, SessionStore};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// What clocks that count in milliseconds may be apart.
+/// The largest difference between two clocks that count milliseconds.
 const TOLERANCE: Duration = Duration::from_millis(2);
 
 /// The index lags by up to 5 ms of it.
 const TTL: Duration = Duration::from_millis(320);
 
-/// A session, and what is known of its deadline by when the operation that set it was sent and answered.
+/// A session, and the bounds of its deadline: the operation that set it was sent and completed at these times.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Known {
     next_use: Instant,
@@ -103,7 +104,7 @@ impl Visitors<'_> {
     }
 }
 
-/// Only what was asked and answered when is judged, so a slow machine cannot fail this.
+/// The test compares only the times of requests and replies, so a slow machine cannot fail it.
 #[test]
 fn reaper_spares_used_and_reports_expired_sessions_once() {
     if Other::is_this() {
@@ -128,18 +129,18 @@ fn race(test: &str, url: &str, partitions: u32, is_empty: impl Fn() -> bool) {
     let builder = RedisSessionStore::builder().url(url).partitions(partitions).deadline(PATIENCE);
     let store = builder.expiring().build().unwrap();
     let sessions = idle_for(store.clone(), TTL);
-    let (told, done) = (Told::default(), AtomicBool::new(false));
+    let (reported, done) = (Reported::default(), AtomicBool::new(false));
     let other = Other::start(test, url, "sessions", partitions, 50);
     let mut created = thread::scope(|scope| {
         for batch in [1, 10, 50] {
-            let (sessions, told, done) = (&sessions, &told, &done);
+            let (sessions, reported, done) = (&sessions, &reported, &done);
             scope.spawn(move || {
                 let reaper = sessions.reaper().resolution(MILLISECOND).batch(batch).gentle(false);
-                let reaper = reaper.on_expired(told.callback()).start().unwrap();
+                let reaper = reaper.on_expired(reported.callback()).start().unwrap();
                 while !done.load(Ordering::Relaxed) {
                     reaper.reap_now().unwrap();
                 }
-                // What is under way is told when this answers.
+                // `reap_now` returns only after running callbacks.
                 reaper.reap_now().unwrap();
             });
         }
@@ -157,16 +158,16 @@ fn race(test: &str, url: &str, partitions: u32, is_empty: impl Fn() -> bool) {
         };
         let threads: Vec<_> = (1..=4).map(|seed| scope.spawn(visit(seed))).collect();
         let created = threads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>();
-        // The sessions that are left expire, and then nobody reaps any more.
+        // The remaining sessions expire, and then all reapers stop.
         let gone = eventually(PATIENCE, is_empty);
         done.store(true, Ordering::Relaxed);
         assert!(gone, "everything expired goes");
         created.into_iter().flat_map(Result::unwrap).collect::<Vec<_>>()
     });
-    let mut all = [told.sorted(), other.finish()].concat();
+    let mut all = [reported.sorted(), other.finish()].concat();
     all.sort();
     created.sort();
-    assert!(all == created, "of {} sessions {} were told", created.len(), all.len());
+    assert!(all == created, "of {} sessions {} were reported", created.len(), all.len());
 }
 
 /// Kills a process that reaps, at this moment.
@@ -180,7 +181,7 @@ fn killed_reaper_loses_no_live_session() {
     const TEST: &str = "killed_reaper_loses_no_live_session";
     const OVERDUE: u32 = 10_000;
     let moments: [Kill; 3] = [
-        // Between the removal and the answer.
+        // Between the removal and the reply.
         |_, proxy, other| {
             proxy.set_for(Fault::Stall, 1);
             assert!(eventually(PATIENCE, || proxy.fired() >= 1));
@@ -202,7 +203,7 @@ fn killed_reaper_loses_no_live_session() {
         let store = expiring(&server, "sessions", 1);
         let sessions = idle_for(store.clone(), HOUR);
         let live: Vec<SessionId> = (1..=50).map(|value| create(&sessions, value)).collect();
-        // Whose entries make them look overdue.
+        // Live sessions whose entries look overdue.
         let lagging = load(&server, "sessions:", OVERDUE..OVERDUE + 50, 3_600_000, -1);
         let other = Other::start(TEST, &proxy.url(), "sessions", 1, 10);
         load(&server, "sessions:", 0..OVERDUE, -1, -1);
@@ -237,16 +238,16 @@ fn reaper_outlives_its_redis_and_logs_once() {
     let server = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let store = expiring(&server, "sessions", 1);
     let sessions = idle_for(store.clone(), HOUR);
-    let (told, thread) = (Told::default(), Arc::new(Mutex::new(None)));
-    let (mut tell, known) = (told.callback(), thread.clone());
+    let (reported, thread) = (Reported::default(), Arc::new(Mutex::new(None)));
+    let (mut report, known) = (reported.callback(), thread.clone());
     let callback = move |session| {
         *known.lock().unwrap() = Some(thread::current().id());
-        tell(session);
+        report(session);
     };
     let reaper = sessions.reaper().resolution(MILLISECOND * 10).on_expired(callback).start().unwrap();
     let stays = create(&sessions, 1);
     load(&server, "sessions:", 0..1, -1, -1);
-    assert!(eventually(PATIENCE, || told.sorted().len() == 1));
+    assert!(eventually(PATIENCE, || reported.sorted().len() == 1));
     let thread = thread.lock().unwrap().expect("the callback was called");
 
     for outage in 1..=3 {
@@ -256,11 +257,11 @@ fn reaper_outlives_its_redis_and_logs_once() {
         server.restart();
         assert!(eventually(PATIENCE, || reaper.stats().rounds > before.rounds + 3));
         load(&server, "sessions:", outage * 100..outage * 100 + 60, -1, -1);
-        assert!(eventually(PATIENCE, || told.sorted().len() == outage as usize * 60 + 1));
+        assert!(eventually(PATIENCE, || reported.sorted().len() == outage as usize * 60 + 1));
         assert!(is_live(&store, &stays));
         assert_eq!(ask::<u64>(&server, &["DBSIZE"]), 2);
 
-        let said: Vec<_> = logged_by(thread).into_iter().filter(|(_, text)| text.contains("reaper")).collect();
+        let said: Vec<_> = logged_by(thread).into_iter().filter(|(_, text)| text.contains("reap")).collect();
         let levels: Vec<Level> = said.iter().map(|(level, _)| *level).collect();
         assert_eq!(levels, [Level::Warn, Level::Info].repeat(outage as usize), "{said:?}");
     }

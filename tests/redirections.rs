@@ -1,4 +1,4 @@
-//! Redirections of a cluster that lead nowhere.
+//! Cluster nodes whose redirections never reach the owner of a slot: operations fail within the deadline.
 
 mod support;
 

@@ -153,10 +153,10 @@ fn logout_ends_every_session_of_the_cookies() {
 }
 
 #[test]
-fn login_beside_planted_session_stays_the_visitors() {
+fn login_keeps_its_session_despite_planted_one() {
     let world = World::new();
     let sessions = world.sessions(|b| b);
-    // Whether the browser sends the planted cookie first or last, and whether the visitor had a session.
+    // The browser sends the planted cookie first or last, and the visitor had a session or not.
     for (is_first, had_session) in [(true, true), (true, false), (false, true), (false, false)] {
         let planted = store(&sessions, "mallory");
         let own = if had_session { store(&sessions, "") } else { SessionId::random() };

@@ -1,4 +1,4 @@
-//! The adapter for rouille, with requests that are made up.
+//! The adapter for rouille, called with hand-made requests: cookies, status codes, and commits of handlers.
 #![cfg(feature = "rouille")]
 
 #[path = "rouille/bearer.rs"]
@@ -189,7 +189,7 @@ fn panicking_handler_commits_nothing() {
 
 #[test]
 fn unreachable_redis_gets_503_with_retry_after() {
-    // Nobody listens there.
+    // No server listens on this port.
     let store = RedisSessionStore::builder().url("redis://:secret@127.0.0.1:1").deadline(PATIENCE).build().unwrap();
     let sessions = Sessions::new(store);
     let id = SessionId::random();
@@ -227,7 +227,7 @@ fn unreadable_session_gets_500() {
 }
 
 #[test]
-fn a_conflict_is_answered_as_one() {
+fn conflict_gets_409() {
     let sessions = Sessions::builder(MemorySessionStore::new()).on_conflict(OnConflict::Fail).build().unwrap();
     let id = stored(&sessions);
     let race = |session: &mut Session<u32>| {

@@ -1,5 +1,5 @@
-//! Ids, values and passwords are secrets: whatever is logged, shown with `Debug` or told by an error can be read by
-//! anybody. Every secret here has the word in it, but the ids, which are collected.
+//! No secret reaches a log, a `Debug` text or an error, because many people can read these. Secrets are ids, values and passwords.
+//! Every secret in these tests contains the word, except ids, which the tests collect.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn row_32_logs_and_errors_hold_no_secret() {
         let builder = RedisSessionStore::builder().deadline(PATIENCE);
         builder.url(format!("redis://:secret-password@127.0.0.1:{}", server.port()))
     };
-    log.tell(redis());
+    log.show(redis());
     let stores: [Arc<dyn SessionStore>; 3] = [
         Arc::new(redis().build().unwrap()),
         Arc::new(redis().prefix("expiring").expiring().build().unwrap()),
@@ -36,7 +36,7 @@ fn row_32_logs_and_errors_hold_no_secret() {
     ];
     for store in &stores {
         let settings = SessionManager::<Attributes>::builder(store.clone()).max_payload(400);
-        log.tell(&settings);
+        log.show(&settings);
         let sessions = settings.build().unwrap();
         let mut session = sessions.fresh();
         session.insert("secret-name", "secret-value").unwrap();
@@ -47,7 +47,7 @@ fn row_32_logs_and_errors_hold_no_secret() {
         let id = log.commit(&sessions, session).expect("it is stored");
         let open = || sessions.open([&*format!("__Host-session={}", id.expose())]).unwrap();
         let (mut renewed, mut late, mut too_large) = (open(), open(), open());
-        log.tell((&sessions, &renewed, &id, store.handle(&id), store.read(&id, Touch::No)));
+        log.show((&sessions, &renewed, &id, store.handle(&id), store.read(&id, Touch::No)));
         // The payload is of another type.
         let numbers = || SessionManager::<u32>::builder(store.clone());
         log.result(numbers().build().unwrap().open_id(&id));
@@ -58,15 +58,15 @@ fn row_32_logs_and_errors_hold_no_secret() {
         log.commit(&sessions, renewed).expect("it is stored");
         late.clear();
         assert_eq!(log.commit(&sessions, late), None);
-        log.tell(open());
+        log.show(open());
         if let Some(index) = store.index() {
-            log.tell((index.list_by_principal("secret-principal"), index.page(0, 9), Ending::AllExcept(&id)));
+            log.show((index.list_by_principal("secret-principal"), index.page(0, 9), Ending::AllExcept(&id)));
         }
     }
     server.kill();
     for store in &stores {
         log.result(store.read(&log.ids[0].clone(), Touch::No));
-        log.tell((store, store.health()));
+        log.show((store, store.health()));
     }
     let expected = ["is left to expire", "over the limit", "is away", "Detached", "Set-Cookie"];
     log.check(&expected);
@@ -88,39 +88,39 @@ fn debug_text_of_values_holds_no_secret() {
     let write = Write::new(b"secret-payload", HOUR).with_bind(to);
     // As bytes, too.
     let version = Version::new(*b"secret-payload");
-    log.tell((id, Some(id), Ending::AllExcept(&id), attributes(), Handle::of_key(b"secret-key")));
-    log.tell((&envelope, &envelope.bound, write, to, &version));
-    log.tell(("secret".parse::<SessionId>(), "secret".parse::<Handle>()));
-    log.tell(Json::<String>::new().migrate(|secret: u32| Ok(secret.to_string())));
+    log.show((id, Some(id), Ending::AllExcept(&id), attributes(), Handle::of_key(b"secret-key")));
+    log.show((&envelope, &envelope.bound, write, to, &version));
+    log.show(("secret".parse::<SessionId>(), "secret".parse::<Handle>()));
+    log.show(Json::<String>::new().migrate(|secret: u32| Ok(secret.to_string())));
 
     let store = MemorySessionStore::new().with_clock(Clock::manual());
-    log.tell(store.create(&id, write).unwrap());
-    log.tell(store.create(&id, Write::new(b"another-secret", HOUR)).unwrap());
-    log.tell(store.read(&id, Touch::No).unwrap());
-    log.tell(store.save(&id, write, Some(&Version::new(*b"secret"))).unwrap());
-    log.tell((store.index().unwrap().list_by_principal("secret-principal").unwrap(), &store));
+    log.show(store.create(&id, write).unwrap());
+    log.show(store.create(&id, Write::new(b"another-secret", HOUR)).unwrap());
+    log.show(store.read(&id, Touch::No).unwrap());
+    log.show(store.save(&id, write, Some(&Version::new(*b"secret"))).unwrap());
+    log.show((store.index().unwrap().list_by_principal("secret-principal").unwrap(), &store));
 
     let client = redis::Client::open(format!("redis://secret-user:secret@127.0.0.1:{}", shared().port())).unwrap();
     let manager = RedisConnectionManager::new(client.clone()).unwrap();
     let pool = || threaded_sessions::RedisPool::new(manager.clone());
     let builder = RedisSessionStore::builder;
-    log.tell((&manager, pool(), builder().client(client.clone()), builder().pool(pool())));
-    log.tell(builder().url("redis://secret-user:secret@127.0.0.1").key_mapper(move |id| id.expose()));
+    log.show((&manager, pool(), builder().client(client.clone()), builder().pool(pool())));
+    log.show(builder().url("redis://secret-user:secret@127.0.0.1").key_mapper(move |id| id.expose()));
     let store = builder().pool(pool()).key_mapper(move |id| id.expose()).build().unwrap();
-    log.tell((&store, SessionManager::<u32>::builder(store.clone()), SessionManager::<u32>::new(store.clone())));
+    log.show((&store, SessionManager::<u32>::builder(store.clone()), SessionManager::<u32>::new(store.clone())));
     let connection = threaded_sessions::RedisPool::new(RedisConnectionManager::open(&shared().url()).unwrap()).get();
     log.result(connection);
     log.check(&["SessionId(..)", "bytes: 14", "Client(..)", "Custom(..)"]);
 
     // Bytes are shown as numbers.
-    let told = log.shown.concat();
+    let shown_or_logged = log.shown.concat();
     for part in [&b"secret-payload"[..], id.expose().as_bytes()] {
         let bytes = format!("{:?}", &part[..6]);
-        assert!(!told.contains(bytes.trim_matches(['[', ']'])), "{part:?}");
+        assert!(!shown_or_logged.contains(bytes.trim_matches(['[', ']'])), "{part:?}");
     }
 }
 
-/// A value that cannot be encoded, and says more about it than it should.
+/// A value that cannot be encoded, and whose error contains the value.
 #[derive(Debug, Default, Deserialize)]
 struct Talkative(String);
 
@@ -134,7 +134,7 @@ impl Serialize for Talkative {
 }
 
 #[test]
-fn no_failure_of_any_kind_tells_a_secret() {
+fn failures_of_any_kind_hold_no_secret() {
     let mut log = Log::start();
     let id = log.know(SessionId::random());
     let secret = || Write::new(b"secret-payload", HOUR);
@@ -153,7 +153,7 @@ fn no_failure_of_any_kind_tells_a_secret() {
             log.result(store.rotate(id, &new, write, expected));
         }
         log.result(store.delete(id));
-        log.tell((store, store.health()));
+        log.show((store, store.health()));
     }
     let both = |settings: &dyn Fn() -> RedisSessionStoreBuilder, log: &mut Log| {
         for builder in [settings(), settings().expiring()] {
@@ -226,7 +226,7 @@ fn no_failure_of_any_kind_tells_a_secret() {
     log.result(plain.end_all("secret-principal"));
     log.result(plain.reaper().start());
 
-    // Cut before the answer, hanging, gone.
+    // Cut before the reply, hanging, gone.
     let server = RedisServer::start();
     let proxy = Proxy::start(&server);
     let cut = redis().url(proxy.url()).deadline(PATIENCE).build().unwrap();
@@ -236,7 +236,7 @@ fn no_failure_of_any_kind_tells_a_secret() {
     assert!(eventually(PATIENCE, || hanging.read(&id, Touch::No).is_ok()));
     server.stop();
     log.result(hanging.read(&id, Touch::No));
-    log.tell(hanging.health());
+    log.show(hanging.health());
     server.resume();
     server.kill();
     for store in [cut, hanging] {
@@ -274,7 +274,7 @@ fn reaper_logs_no_secret_of_expired_sessions() {
         shown.send(format!("{session:?} {session:#?}")).unwrap();
         panic!("a callback that panics, as the test wants it");
     });
-    log.tell(&settings);
+    log.show(&settings);
     let reaper = settings.resolution(HOUR).start().unwrap();
     reaper.reap_now().unwrap();
     let bound = r#"{"v":1,"rev":1,"created":1,"bound":{"principal":"secret-principal","label":"secret-label"},
@@ -285,7 +285,7 @@ fn reaper_logs_no_secret_of_expired_sessions() {
     }
     clock.advance(HOUR);
     log.result(reaper.reap_now());
-    log.tell((&reaper, reaper.stats()));
+    log.show((&reaper, reaper.stats()));
     log.shown.push(texts.recv().unwrap());
     log.check(&[
         "cannot be decoded, so `on_expired` was not called",
@@ -294,7 +294,7 @@ fn reaper_logs_no_secret_of_expired_sessions() {
     ]);
 }
 
-/// What was shown of values and told by errors, and whose ids must not be in it.
+/// The texts of values and errors, and the ids that must not be in them.
 #[derive(Default)]
 struct Log {
     shown: Vec<String>,
@@ -314,13 +314,13 @@ impl Log {
         id
     }
 
-    fn tell(&mut self, value: impl Debug) {
+    fn show(&mut self, value: impl Debug) {
         self.shown.push(format!("{value:?} {value:#?}"));
     }
 
     fn result(&mut self, result: Result<impl Debug>) {
         match result {
-            Ok(value) => self.tell(value),
+            Ok(value) => self.show(value),
             Err(error) => {
                 self.kinds.insert(error.kind());
                 self.shown.push(texts(&error));
@@ -331,9 +331,9 @@ impl Log {
         }
     }
 
-    /// Commits a session, and answers the id it has then.
+    /// Commits a session, and returns its id afterwards.
     fn commit<T: 'static>(&mut self, sessions: &SessionManager<T>, session: Session<T>) -> Option<SessionId> {
-        self.tell(&session);
+        self.show(&session);
         let result = sessions.commit(session);
         let id = result.as_ref().ok().and_then(Committed::id).copied();
         id.map(|id| self.know(id));
@@ -341,15 +341,15 @@ impl Log {
         id
     }
 
-    /// That all this was shown or logged, by this test or another, and no secret.
+    /// Asserts that each expected text was shown or logged, by this test or another, and that no secret was.
     fn check(&self, expected: &[&str]) {
         let records = Records::all();
-        let told: Vec<&String> = self.shown.iter().chain(&records).collect();
+        let shown_or_logged: Vec<&String> = self.shown.iter().chain(&records).collect();
         for expected in expected {
-            assert!(told.iter().any(|text| text.contains(expected)), "{expected} was not told");
+            assert!(shown_or_logged.iter().any(|text| text.contains(expected)), "{expected} was not shown");
         }
         for secret in self.ids.iter().map(SessionId::expose).chain(["secret".to_owned()]) {
-            let leaks: Vec<_> = told.iter().filter(|text| text.contains(&secret)).collect();
+            let leaks: Vec<_> = shown_or_logged.iter().filter(|text| text.contains(&secret)).collect();
             assert!(leaks.is_empty(), "{leaks:?}");
         }
     }

@@ -1,4 +1,5 @@
-//! The master that Sentinels name: what its loss, its replacement and its return are to the threads of a server.
+//! A store on the master that Sentinels name: no acknowledged and replicated change is lost when the master is lost, replaced, or
+//! returns.
 
 mod support;
 
@@ -87,16 +88,16 @@ fn unknown_sentinel_master_name_is_reported() {
     }
 }
 
-/// Somebody's session: its payload names it, and counts.
+/// A session whose payload has its name and a counter.
 struct Visitor {
     id: SessionId,
-    /// What a replica is known to have.
+    /// The count that a replica is known to have.
     confirmed: u64,
-    /// What was ever sent.
+    /// The highest count that was sent.
     sent: u64,
-    /// What was answered to be stored.
+    /// The highest count that was acknowledged.
     stored: u64,
-    /// How many changes that were answered to be stored are undone.
+    /// The number of acknowledged changes that were lost.
     undone: u64,
 }
 
@@ -121,7 +122,7 @@ impl Visitor {
         visits
     }
 
-    /// What so many replicas have by now: a write after the session was seen, over the same connection, got there.
+    /// Returns the count that so many replicas have: a later write over the same connection has reached them.
     fn confirm(&self, store: &RedisSessionStore, replicas: usize) -> Option<u64> {
         let mut connection = store.pool().get().ok()?;
         let there: Vec<u8> = redis::cmd("GET").arg(store.key(&self.id)).query(&mut connection).ok()?;
@@ -140,7 +141,7 @@ impl Visitor {
         let next = self.payload(visits + 1);
         match store.save(&self.id, Write::new(next.as_bytes(), HOUR), Some(&there.version)) {
             Ok(Saved::Stored(_)) => self.stored = visits + 1,
-            // What was given up may have arrived late.
+            // A write that timed out may have arrived late.
             Ok(Saved::Conflict(_)) => {}
             Ok(Saved::Missing | Saved::OverCap) => panic!("a session is lost"),
             Err(error) => return Err(error.kind()),
@@ -202,7 +203,7 @@ impl<'a> Load<'a> {
     }
 
     /// Waits until every thread had so many more visits that went well.
-    fn goes_on(&self) {
+    fn continues(&self) {
         let from = Instant::now();
         let goes_well = |visitor: &Mutex<(Visitor, Vec<Visit>)>| {
             visitor.lock().unwrap().1.iter().filter(|visit| visit.0 > from && visit.2.is_ok()).count() > 20
@@ -210,7 +211,7 @@ impl<'a> Load<'a> {
         assert!(eventually(PATIENCE * 3, || self.visitors.iter().all(goes_well)), "{:?}", self.store.health());
     }
 
-    /// That what came of the visits so far is documented, and came in time. Says what happened since then.
+    /// Asserts that the results of the visits so far are documented and came in time. Prints a summary of them.
     fn check(&self, since: Instant, case: &str) {
         let mut kinds = BTreeMap::new();
         for (_, took, result) in self.visits() {
@@ -254,12 +255,12 @@ fn killed_master_is_replaced_and_may_return() {
     let store = open(all.url());
     let old = &all.servers[0];
     Load::run(&store, 1, |load| {
-        load.goes_on();
+        load.continues();
         let killed = Instant::now();
         old.kill();
         let new = replaced(&all, old, &[&all.sentinels[0]]);
         println!("another master is named after {:?}", killed.elapsed());
-        load.goes_on();
+        load.continues();
         load.check(killed, "kill -9");
 
         // It comes back as it was started, an empty master, until the Sentinels make it a replica.
@@ -268,21 +269,21 @@ fn killed_master_is_replaced_and_may_return() {
         let as_master = "return {redis.call('INFO', 'replication'), redis.call('DBSIZE')}";
         let is_replica = || {
             // It cuts its connections when it becomes one, and then loads its data.
-            let Ok(answer) = all.try_ask(old, &["EVAL", as_master, "0"]) else { return false };
-            let (replication, keys): (String, usize) = redis::from_redis_value(answer).unwrap();
+            let Ok(reply) = all.try_ask(old, &["EVAL", as_master, "0"]) else { return false };
+            let (replication, keys): (String, usize) = redis::from_redis_value(reply).unwrap();
             let is_master = replication.contains("role:master");
-            assert!(!is_master || keys == 0, "somebody wrote to it");
+            assert!(!is_master || keys == 0, "a client wrote to it");
             !is_master
         };
         assert!(eventually(PATIENCE * 3, is_replica), "it is made a replica");
         println!("the old master is a replica {:?} after its return", returned.elapsed());
         all.settle();
-        load.goes_on();
+        load.continues();
         let refused: String = all.ask(old, &["INFO", "errorstats"]);
-        assert!(!refused.contains("READONLY"), "somebody wrote to it: {refused}");
+        assert!(!refused.contains("READONLY"), "a client wrote to it: {refused}");
         assert!(all.is_master(new));
         let back = load.visits().into_iter().filter(|visit| visit.0 > returned && visit.2.is_err()).count();
-        assert_eq!(back, 0, "nobody notices");
+        assert_eq!(back, 0, "no operation fails");
     });
     assert!(store.health().is_healthy());
 }
@@ -290,8 +291,8 @@ fn killed_master_is_replaced_and_may_return() {
 /// How often it may be missed that the store is the first to leave, because the machine is busy.
 const ROUNDS: usize = 3;
 
-/// The Sentinels only tell the old master after some ten seconds: what it is given until then is lost. One of its replicas is
-/// told a little later than the other, so only what both confirm is safe.
+/// The Sentinels demote the old master only after some ten seconds. Until then it accepts writes, which are lost. Its replicas
+/// learn of the change at different times, so only writes that both confirm are safe.
 #[test]
 fn demoted_master_is_left_despite_taking_writes() {
     let _alone = alone();
@@ -305,7 +306,7 @@ fn demoted_master_is_left_despite_taking_writes() {
     let cached = cached(all.url(), HOUR);
     Load::run(&store, 2, |load| {
         let is_first_to_leave = || {
-            load.goes_on();
+            load.continues();
             #[cfg(feature = "near-cache")]
             let hot = heated(&cached);
             let old = all.named_by(&all.sentinels[0]);
@@ -327,14 +328,16 @@ fn demoted_master_is_left_despite_taking_writes() {
             }
             let (left, is_first) = (ordered.elapsed(), all.is_master(old));
             assert!(eventually(PATIENCE * 3, || !all.is_master(old)), "it is made a replica");
-            let told = ordered.elapsed();
-            println!("named after {named:?}, the store leaves by {left:?}, the old master is told after {told:?}");
-            load.goes_on();
+            let demoted = ordered.elapsed();
+            println!(
+                "named after {named:?}, the store leaves by {left:?}, the old master is demoted after {demoted:?}"
+            );
+            load.continues();
             all.settle();
             load.check(ordered, "SENTINEL FAILOVER");
             is_first
         };
-        assert!((0..ROUNDS).any(|_| is_first_to_leave()), "it is left before it is told");
+        assert!((0..ROUNDS).any(|_| is_first_to_leave()), "it is left before it is demoted");
     });
     assert!(store.health().is_healthy());
     // The listener follows the master, and ends arrive from the new one.
@@ -351,48 +354,48 @@ fn hanging_and_dead_sentinels_delay_no_operation() {
     let quiet = open(all.url());
     let old = &all.servers[0];
     Load::run(&store, 1, |load| {
-        load.goes_on();
+        load.continues();
         // One hangs, also for those who come new; two agree on another master.
         all.sentinels[0].stop();
         let killed = Instant::now();
         old.kill();
         replaced(&all, old, &[&all.sentinels[1], &all.sentinels[2]]);
         println!("another master is named after {:?}", killed.elapsed());
-        load.goes_on();
+        load.continues();
         load.check(killed, "kill -9, and the first Sentinel hangs");
         let begun = Instant::now();
         assert!(eventually(PATIENCE, || create(&open(all.url())).is_ok()), "who comes new");
         assert!(eventually(PATIENCE, || create(&quiet).is_ok()), "who was there, but quiet");
         println!("new and quiet stores are served after {:?}", begun.elapsed());
 
-        // Without any Sentinel those who are connected go on.
+        // Without any Sentinel, open connections still work.
         all.sentinels[0].resume();
         all.sentinels.iter().for_each(RedisServer::kill);
         let alone = Instant::now();
-        load.goes_on();
+        load.continues();
         sleep(Duration::from_secs(2));
-        load.goes_on();
+        load.continues();
         let failed = load.visits().into_iter().filter(|visit| visit.0 > alone && visit.2.is_err()).count();
-        assert_eq!(failed, 0, "nobody notices");
+        assert_eq!(failed, 0, "no operation fails");
         assert!(store.health().is_healthy());
     });
     let begun = Instant::now();
     let error = open(all.url()).read(&SessionId::random(), Touch::No).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "who comes new is told");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "new clients get an error");
     assert!(begun.elapsed() < PATIENCE / 2, "at once");
     all.sentinels[2].restart();
     assert!(eventually(PATIENCE, || create(&open(all.url())).is_ok()), "one is enough");
 }
 
-/// Says for ever that the master is there.
+/// A Sentinel that always names this master.
 fn stubborn_sentinel(port: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().unwrap().port();
     let port = port.to_string();
-    let answer = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
+    let reply = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
     thread::spawn(move || {
         for mut asked in listener.incoming().flatten() {
-            // A client sets up its connection with commands whose answers it ignores.
+            // A client sets up its connection with commands whose replies it ignores.
             let mut bytes = [0; 1024];
             let mut text = String::new();
             while let Ok(count @ 1..) = asked.read(&mut bytes) {
@@ -401,7 +404,7 @@ fn stubborn_sentinel(port: u16) -> u16 {
                     let _ = asked.write_all(b"+OK\r\n");
                 }
                 if text.contains("GET-MASTER-ADDR-BY-NAME") {
-                    let _ = asked.write_all(answer.as_bytes());
+                    let _ = asked.write_all(reply.as_bytes());
                 }
                 text.clear();
             }
@@ -483,8 +486,8 @@ fn sentinels_have_passwords_of_their_own() {
         let error = open(url).read(&SessionId::random(), Touch::No).unwrap_err();
         println!("{word}: {:?} {}", error.kind(), error.source().unwrap());
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
-        let told = texts(&error);
-        assert!(!told.contains("of-") && !told.contains("wrong-one"), "{told}");
+        let shown = texts(&error);
+        assert!(!shown.contains("of-") && !shown.contains("wrong-one"), "{shown}");
     }
     let credentials = || threaded_sessions::Credentials::password("of-redis");
     let url = all.url().replace("of-redis", "wrong-one");

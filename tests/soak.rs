@@ -1,7 +1,7 @@
-//! Random faults against a model of what each session can be: what was acknowledged is so, what was refused is not, what may
-//! have happened did or did not.
+//! Random faults against a model of the possible states of each session. An acknowledged change is stored, a rejected one is not,
+//! and a doubtful one may or may not be.
 //!
-//! `SOAK_SECONDS` sets how long, `SOAK_SEED` repeats the choices of a run (though not how its threads meet).
+//! `SOAK_SECONDS` sets the duration. `SOAK_SEED` repeats the choices of a run, but not the timing of its threads.
 
 mod support;
 
@@ -48,12 +48,12 @@ impl Change {
         }
     }
 
-    /// Whether it does nothing once the session was changed: then nobody has to reckon with a late effect.
+    /// Returns `true` if the change has no effect after another change of the session. Such a change cannot arrive late.
     fn is_harmless_later(&self) -> bool {
         matches!(self, Self::Save(_, Some(_), _) | Self::Rotate(_, _, Some(_), _))
     }
 
-    /// Does it and answers what the session is now, as far as that is told: not by a conflict.
+    /// Makes the change, and returns the state of the session afterwards. A conflict does not reveal the state.
     fn run(&self, store: &RedisSessionStore) -> Result<Option<World>> {
         let version = |expected: &Option<String>| expected.as_ref().map(|payload| Version::new(payload.as_bytes()));
         let saved = match self {
@@ -81,9 +81,9 @@ impl Change {
 /// One session through all its ids.
 struct Slot {
     ids: Vec<SessionId>,
-    /// What can be.
+    /// The possible states.
     worlds: Vec<World>,
-    /// What was in doubt.
+    /// The changes in doubt.
     pending: Vec<Change>,
 }
 
@@ -92,7 +92,7 @@ impl Slot {
         Self { ids: Vec::new(), worlds: vec![None], pending: Vec::new() }
     }
 
-    /// What can be by now, with what was in doubt and came through late.
+    /// Adds the states that doubtful changes can lead to if they arrive late.
     fn settle(&mut self) {
         let mut at = 0;
         while at < self.worlds.len() {
@@ -106,7 +106,7 @@ impl Slot {
         }
     }
 
-    /// Keeps what agrees with an answer.
+    /// Keeps the states that agree with a result.
     fn learn(&mut self, what: &str, agrees: impl Fn(&World) -> bool) {
         self.settle();
         let possible = std::mem::take(&mut self.worlds);
@@ -234,7 +234,7 @@ fn work(store: &RedisSessionStore, mut random: Random, over: &AtomicBool) -> Wor
             }
             Err(other) => panic!("no fault explains {other:?}"),
         }
-        // What may come through late, and whenever it does, makes a session say less from then on.
+        // A doubtful change that may arrive at any later time makes the session useless for further checks.
         if slot.pending.iter().any(|change| !change.is_harmless_later()) {
             work.slots.push(std::mem::replace(slot, Slot::new()));
         }
@@ -334,7 +334,7 @@ fn acknowledged_writes_survive_random_faults() {
     for (number, work) in done.into_iter().enumerate() {
         let store = &stores[number % 2];
         for mut slot in work.slots {
-            // Each answer narrows down what can be, so at the end all of them agree with one world.
+            // Each result rules out states, so in the end all results agree with one state.
             slot.ids.clone().into_iter().for_each(|id| slot.read(store, id, Touch::No).unwrap());
         }
         for id in work.expired {

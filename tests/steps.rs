@@ -1,4 +1,4 @@
-//! Steps around every operation, and the companions that they write.
+//! Steps around every operation, and the companions that they write: steps see each payload, and companions end with their session.
 
 mod support;
 
@@ -64,11 +64,11 @@ struct Idle;
 
 impl Step for Idle {}
 
-/// A step that says when it is before and after the rest, and which other steps have spoken before it.
+/// A step that records when it runs before and after the other steps, and the steps that ran before it.
 #[derive(Clone, Debug)]
 struct Named(&'static str, Arc<Mutex<Vec<String>>>);
 
-/// Who has spoken in this operation.
+/// The steps that have run in this operation.
 struct Spoken(Vec<&'static str>);
 
 impl Named {
@@ -84,10 +84,10 @@ macro_rules! speak {
     ($self:ident, $operation:ident, $run:expr) => {{
         let spoken = $self.say("before", $operation.values().get());
         $operation.values().insert(spoken);
-        let answer = $run?;
+        let result = $run?;
         let spoken = $self.say("after", $operation.values().get());
         $operation.values().insert(spoken);
-        Ok(answer)
+        Ok(result)
     }};
 }
 
@@ -330,9 +330,9 @@ fn reaped_sessions_pass_the_delete_steps() {
         }
     }));
     let store = store.build().unwrap();
-    let (refused, told, deleted) = (store.fresh_id(None), store.fresh_id(None), create(&store, HOUR));
+    let (refused, reported, deleted) = (store.fresh_id(None), store.fresh_id(None), create(&store, HOUR));
     let _ = store.create(&refused, Write::new(b"refused", SHORT)).unwrap();
-    let _ = store.create(&told, Write::new(b"told", SHORT)).unwrap();
+    let _ = store.create(&reported, Write::new(b"reported", SHORT)).unwrap();
     assert!(store.delete(&deleted).unwrap());
     // Steps see them also if the caller does not want the payloads.
     let index = store.index().unwrap();
@@ -343,17 +343,17 @@ fn reaped_sessions_pass_the_delete_steps() {
     let mut seen = seen.lock().unwrap();
     let mut expected = [
         (store.handle(&refused), true, Some(Bytes::from("refused"))),
-        (store.handle(&told), true, Some(Bytes::from("told"))),
+        (store.handle(&reported), true, Some(Bytes::from("reported"))),
         (store.handle(&deleted), false, None),
     ];
     seen.sort();
     expected.sort();
     assert_eq!(*seen, expected);
     drop(seen);
-    for payload in [b"refused".as_slice(), b"told"] {
+    for payload in [b"refused".as_slice(), b"reported"] {
         let _ = store.create(&store.fresh_id(None), Write::new(payload, SHORT)).unwrap();
     }
-    assert_eq!(reap(&store, 2), [b"told"], "only the refused one is not reported");
+    assert_eq!(reap(&store, 2), [b"reported"], "only the rejected session is not reported");
 }
 
 #[test]
@@ -405,13 +405,13 @@ fn written_at_lives_and_ends_with_its_session() {
 }
 
 #[test]
-fn written_at_is_gone_however_a_session_ends() {
+fn written_at_ends_with_its_session() {
     type End = fn(&StepStore<RedisSessionStore>, &SessionId);
     let ends: [(&str, bool, End); 9] = [
         ("deleted", true, |store, id| assert!(store.delete(id).unwrap())),
         ("deleted in a plain store", false, |store, id| assert!(store.delete(id).unwrap())),
         ("ended", true, |store, _| assert_eq!(store.index().unwrap().end("ada", Ending::All).unwrap(), 1)),
-        ("everybody's ended", true, |store, _| assert_eq!(store.index().unwrap().end_everybody().unwrap(), 1)),
+        ("all ended", true, |store, _| assert_eq!(store.index().unwrap().end_everybody().unwrap(), 1)),
         ("beyond the cap", true, |store, _| {
             let bind = Bind::To { principal: "ada", cap: Some(1) };
             let newest = store.fresh_id(None);

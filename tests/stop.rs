@@ -1,4 +1,4 @@
-//! How both programs end: in order, under load, and when Redis does not answer.
+//! Both programs end in order on a signal: under load, and while Redis does not respond. Every request that began completes.
 
 mod support;
 
@@ -13,8 +13,8 @@ use rustix::process::Signal;
 use support::program::{PROGRAMS, Program, stores};
 use support::{Client, Fault, PATIENCE, Proxy, RedisServer, eventually, shared, unique};
 
-/// Visitors who hit as fast as they can until the program is gone, and what each was answered: the number of hits that
-/// the program said it kept, and every status.
+/// Visitors who send hits as fast as they can until the program ends. Each returns its status codes and the number of hits that the
+/// program acknowledged.
 struct Crowd {
     visitors: Vec<thread::JoinHandle<(Client, u64, BTreeSet<u16>)>>,
     over: Arc<AtomicBool>,
@@ -47,7 +47,7 @@ impl Crowd {
                     }
                 }
                 Err(error) => {
-                    assert_ne!(error.kind(), ErrorKind::UnexpectedEof, "answered halfway");
+                    assert_ne!(error.kind(), ErrorKind::UnexpectedEof, "a response is cut off");
                     break;
                 }
             }
@@ -57,12 +57,12 @@ impl Crowd {
 
     fn disperse(self) -> Vec<(Client, u64, BTreeSet<u16>)> {
         self.over.store(true, Ordering::Relaxed);
-        self.visitors.into_iter().map(|visitor| visitor.join().expect("every answer was whole")).collect()
+        self.visitors.into_iter().map(|visitor| visitor.join().expect("every response was complete")).collect()
     }
 }
 
-/// Whatever it could wait for by mistake takes longer than `PATIENCE`: the reaper's next round, a deadline of a minute,
-/// a visitor who stays.
+/// Everything that the program could wait for by mistake takes longer than `PATIENCE`: the reaper's next round, a deadline of a
+/// minute, and an idle visitor.
 #[test]
 fn ctrl_c_under_load_completes_running_requests() {
     for program in PROGRAMS {
@@ -84,7 +84,11 @@ fn ctrl_c_under_load_completes_running_requests() {
                 if !store.is_empty() {
                     let mut later = again.client();
                     later.cookies = client.cookies;
-                    assert_eq!(later.get("/api/session").json()["hits"], hits, "exactly what was answered is kept");
+                    assert_eq!(
+                        later.get("/api/session").json()["hits"],
+                        hits,
+                        "exactly the acknowledged hits are kept"
+                    );
                 }
             }
         }
@@ -142,7 +146,7 @@ fn ctrl_c_during_outage_ends_within_two_deadlines() {
 }
 
 #[test]
-fn a_second_ctrl_c_ends_it_at_once() {
+fn second_ctrl_c_ends_program_at_once() {
     let proxy = Proxy::start(shared());
     for program in PROGRAMS {
         let (mut process, _client) = hanging(program, &proxy);

@@ -1,4 +1,4 @@
-//! The test kit itself: tests that rely on it prove nothing if it lies.
+//! Tests of the test kit. If the kit is wrong, the tests that use it prove nothing.
 
 mod support;
 
@@ -116,7 +116,7 @@ fn server_restarts_after_own_shutdown() {
 }
 
 #[test]
-fn a_stopped_server_answers_once_resumed() {
+fn stopped_server_responds_once_resumed() {
     let server = RedisServer::start();
     let mut connection = server.connection();
     server.stop();
@@ -142,7 +142,7 @@ fn dropped_servers_are_gone_even_stopped_ones() {
     }
 }
 
-/// What the test below does in the process that it starts.
+/// The work of the process that the test below starts.
 fn hold_servers() {
     let mut lines = io::stdin().lines();
     lines.next();

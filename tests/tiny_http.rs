@@ -1,4 +1,4 @@
-//! The adapter for tiny_http, over real connections.
+//! The adapter for tiny_http, over real connections: cookies, status codes, and commits of handlers.
 
 mod support;
 
@@ -210,7 +210,7 @@ fn session_is_found_in_any_cookie_header() {
 
 #[test]
 fn panicking_handler_commits_nothing_and_thread_survives() {
-    // There is only one to answer what comes after.
+    // With only one thread, the next request shows that the thread survived.
     let site = Site::start(&sessions(|settings| settings), 1, route);
     let mut client = site.client();
     for path in ["/panic", "/panic-without-session"] {

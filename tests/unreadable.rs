@@ -13,7 +13,7 @@ use threaded_sessions::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What the old version of a program stored, and what the new version cannot read.
+/// The types of an old and a new version of a program. The new version cannot read values of the old one.
 type Before = SessionManager<String>;
 type After = SessionManager<u32>;
 

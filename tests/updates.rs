@@ -1,4 +1,4 @@
-//! No update is lost, whatever happens to a session at once.
+//! No acknowledged update is lost, even if requests change, renew or end one session at the same time.
 
 mod support;
 
@@ -59,7 +59,7 @@ fn in_parallel(act: impl Fn(usize, usize) + Sync) {
     });
 }
 
-/// Whether a change was answered with success. The only other answer is that there was too much contention.
+/// Returns `true` if a change was acknowledged. The only permitted error is too much contention.
 fn is_kept<C>(result: Result<C, threaded_sessions::Error>) -> bool {
     result.map_err(|error| assert_eq!(error.kind(), ErrorKind::Conflict, "{error}")).is_ok()
 }

@@ -1,4 +1,4 @@
-//! What goes over the wire, and what it leaves in Redis.
+//! The commands that each operation sends, and the keys that it leaves in Redis.
 
 #[path = "wire/index.rs"]
 mod index;
@@ -33,7 +33,7 @@ struct Visit {
     seen: HashMap<String, u32>,
 }
 
-/// A server of its own, and a store on it with the default prefix.
+/// Runs a test with a separate server for each kind of store, and the default prefix.
 fn on_each_kind(test: impl Fn(&RedisServer, &RedisSessionStore, Kind)) {
     for kind in [Kind::Plain, Kind::Expiring] {
         let server = RedisServer::start();
@@ -78,7 +78,7 @@ fn create(sessions: &SessionManager<Visit>, count: u32) -> SessionId {
     store_change(sessions, session)
 }
 
-/// The life of a session, operation by operation: `did` is told what was done, under which key. Every operation works.
+/// The life of a session, operation by operation: `did` gets the name and the key of each. Every operation succeeds.
 fn live(store: &RedisSessionStore, mut did: impl FnMut(&'static str, &str)) {
     let touching = SessionManager::<Visit>::new(store.clone());
     let settings = || SessionManager::<Visit>::builder(store.clone());
@@ -383,9 +383,9 @@ fn with_hashed_keys_redis_holds_no_id() {
             assert!(sessions.open_id(&SessionId::random()).unwrap().is_none());
             assert!(!open(&sessions, &second).is_new());
 
-            // All that Redis was ever told.
-            let told = format!("{:?}", monitor.commands());
-            let holds = |id: &SessionId| told.contains(&id.expose()) || told.contains(&id.expose().replace('-', ""));
+            // All commands that Redis got.
+            let sent = format!("{:?}", monitor.commands());
+            let holds = |id: &SessionId| sent.contains(&id.expose()) || sent.contains(&id.expose().replace('-', ""));
             assert_eq!([&first, &second].map(holds), [!hashed; 2], "{kind:?}");
         }
     }
@@ -458,7 +458,7 @@ fn nested_values_survive_message_pack() {
     comes_back_equal(threaded_sessions::MessagePack::new);
 }
 
-/// Nobody is logged out, and nothing is lost, by a Redis that is full.
+/// A full Redis ends no session and loses no data.
 #[test]
 fn full_redis_still_reads_and_touches_sessions() {
     for kind in [Kind::Plain, Kind::Expiring] {
@@ -479,7 +479,7 @@ fn full_redis_still_reads_and_touches_sessions() {
         };
         let filled = (0..100).map(|_| filling()).find(Result::is_err).expect("4 MB are full by now");
         full(filled);
-        // So far below what is used that no buffer which shrinks makes room.
+        // The limit is so far below the used memory that a shrinking buffer makes no room.
         server.cmd(&["CONFIG", "SET", "maxmemory", "2mb"]);
 
         let keys: u64 = ask(&server, &["DBSIZE"]);

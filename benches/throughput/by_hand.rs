@@ -1,6 +1,6 @@
-//! What somebody would write who talks to Redis by hand: the commands that the crate sends for each operation, bare. Where it
-//! takes a script, one that runs the same commands straight on and checks nothing but what the operation is about. (A payload
-//! that is expected is compared as a whole, where the crate compares its revision.)
+//! The commands that the crate sends for each operation, written by hand. If an operation needs a script, the script here runs the
+//! same commands and makes only the checks of the operation itself. (It compares an expected payload as a whole; the crate
+//! compares revisions.)
 
 use std::time::Duration;
 
@@ -137,7 +137,7 @@ impl ByHand {
     pub(crate) fn read(&self, key: &str) -> Vec<u8> {
         let mut get = redis::cmd("GET");
         get.arg(key);
-        let answer = match (&self.script, self.operation) {
+        let reply = match (&self.script, self.operation) {
             (Some(script), _) => {
                 let mut touch = self.with_keys(script, &[key]);
                 touch.arg(self.in_redis());
@@ -151,7 +151,7 @@ impl ByHand {
             }
             (None, _) => self.floor.query(&get),
         };
-        match answer {
+        match reply {
             Value::BulkString(payload) => payload,
             other => panic!("no session: {other:?}"),
         }
@@ -159,7 +159,7 @@ impl ByHand {
 
     /// Creates or saves.
     pub(crate) fn write(&self, key: &str, payload: &[u8], expected: &[u8]) {
-        let answer = match (&self.script, self.operation) {
+        let reply = match (&self.script, self.operation) {
             (Some(script), operation) => {
                 let mut command = self.with_keys(script, &[key]);
                 command.arg(payload).arg(self.in_redis());
@@ -173,8 +173,8 @@ impl ByHand {
                 self.floor.query(self.set(key, payload).arg(condition).arg("GET"))
             }
         };
-        let created = self.operation == Operation::Create && answer == Value::Nil;
-        assert!(created || matches!(answer, Value::Int(1) | Value::BulkString(_)), "{answer:?}");
+        let created = self.operation == Operation::Create && reply == Value::Nil;
+        assert!(created || matches!(reply, Value::Int(1) | Value::BulkString(_)), "{reply:?}");
     }
 
     pub(crate) fn renew(&self, old: &str, new: &str, payload: &[u8], expected: &[u8]) {
@@ -185,11 +185,11 @@ impl ByHand {
     }
 
     pub(crate) fn destroy(&self, key: &str) {
-        let answer = match &self.script {
+        let reply = match &self.script {
             Some(script) => self.floor.query(&self.with_keys(script, &[key])),
             None => self.floor.query(redis::cmd("DEL").arg(key)),
         };
-        assert_eq!(answer, Value::Int(1));
+        assert_eq!(reply, Value::Int(1));
     }
 
     /// `SET key payload PX ttl`, without a condition.
@@ -212,7 +212,7 @@ impl ByHand {
 
 /// Clears Redis and stores a session with this payload under each key, as the crate lays them out.
 pub(crate) fn seed(connection: &mut redis::Connection, keys: &[String], payload: &[u8], index: Option<&str>) {
-    redis::cmd("FLUSHALL").exec(connection).expect("Redis answers");
+    redis::cmd("FLUSHALL").exec(connection).expect("Redis responds");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let ttl = WEEK.as_millis() as u64;
     for keys in keys.chunks(1000) {
@@ -224,6 +224,6 @@ pub(crate) fn seed(connection: &mut redis::Connection, keys: &[String], payload:
                 pipe.cmd("ZADD").arg(index).arg(now + ttl).arg(key).ignore();
             }
         }
-        pipe.exec(connection).expect("Redis answers");
+        pipe.exec(connection).expect("Redis responds");
     }
 }

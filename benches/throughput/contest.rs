@@ -1,5 +1,5 @@
-//! One session that 32 connections change at once: how many increments that were answered with success it holds afterwards,
-//! and how fast they come.
+//! 32 connections change one session at once. Counts the acknowledged increments that the session holds afterwards, and the
+//! increments per second.
 
 use std::sync::Barrier;
 use std::thread;
@@ -37,11 +37,11 @@ pub(crate) fn run(report: &mut Report, server: &RedisServer) {
         let sessions = SessionManager::<u64>::new(builder.build().expect("the settings are valid"));
         let mut session = sessions.fresh();
         session.renew();
-        let id = *sessions.commit(session).expect("Redis answers").id().expect("it is stored");
+        let id = *sessions.commit(session).expect("Redis responds").id().expect("it is stored");
         let took = all(each, || matches!(sessions.update(&id, |count| *count += 1), Ok(Some(()))));
-        let kept = *sessions.open_id(&id).expect("Redis answers").expect("it lives");
+        let kept = *sessions.open_id(&id).expect("Redis responds").expect("it lives");
         line(report, if expiring { "update, expiring" } else { "update, plain" }, took, kept);
-        assert_eq!(kept, took.acknowledged, "every increment that was answered with success is kept");
+        assert_eq!(kept, took.acknowledged, "every acknowledged increment is kept");
     }
 }
 
@@ -71,7 +71,7 @@ fn line(report: &mut Report, name: &str, took: Took, kept: u64) {
     let share = 100.0 * kept as f64 / took.acknowledged as f64;
     let per_second = took.acknowledged as f64 / took.seconds;
     report.line(&format!(
-        "{name:34} {per_second:>7.0}/s, {} of {} answered with success, {share:.1} % of these kept",
+        "{name:34} {per_second:>7.0}/s, {} of {} acknowledged, {share:.1} % of these kept",
         took.acknowledged, took.asked
     ));
 }

@@ -7,7 +7,7 @@ use redis::{Client, Cmd, Connection, IntoConnectionInfo, RedisError, RedisResult
 
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Connections of the `redis` crate as they are, with the time limits that nobody should do without.
+/// Bare connections of the `redis` crate, with the time limits that every program needs.
 #[derive(Debug)]
 pub(crate) struct Bare(Client);
 
@@ -46,15 +46,15 @@ impl Floor {
 
     pub(crate) fn query(&self, command: &Cmd) -> Value {
         let mut connection = self.0.get().expect("there are as many connections as threads");
-        command.query(&mut *connection).expect("Redis answers")
+        command.query(&mut *connection).expect("Redis responds")
     }
 
-    /// Two commands in one go: what the first one answers.
+    /// Sends two commands in one pipeline, and returns the reply to the first.
     pub(crate) fn query_both(&self, one: Cmd, other: Cmd) -> Value {
         let mut connection = self.0.get().expect("there are as many connections as threads");
         let both = redis::pipe().add_command(one).add_command(other).query(&mut *connection);
-        let [answer, _]: [Value; 2] = both.expect("Redis answers");
-        answer
+        let [reply, _]: [Value; 2] = both.expect("Redis responds");
+        reply
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn run(report: &mut Report, server: &RedisServer) {
     }
 }
 
-/// Stores of different sizes take turns, each in a Redis of its own.
+/// Stores of different sizes take turns, each in a separate Redis.
 fn sessions(report: &mut Report, expiring: bool) {
     let kind = if expiring { "expiring" } else { "plain" };
     report.section(&format!("growth with the sessions, store, {kind}, TCP, 1 thread"));
@@ -109,7 +109,7 @@ impl Sized {
             let mut load = redis::cmd("EVAL");
             load.arg(LOAD).arg(index.iter().len()).arg(index.as_slice());
             load.arg(begin).arg(size.min(begin + 10_000)).arg(&PAYLOAD).arg(WEEK.as_millis() as u64 + 86_400_000);
-            load.exec(&mut connection).expect("Redis answers");
+            load.exec(&mut connection).expect("Redis responds");
         }
         Self { store, floor: Floor::new(&server.url(), 1), index, size }
     }
@@ -148,11 +148,11 @@ impl Sized {
             let id = ids.next().expect("one for each time");
             let (read, touch) = (Touch::No, Touch::Set(WEEK));
             if operation == Operation::Save {
-                let saved = self.store.save(&id, Write::new(&PAYLOAD, WEEK), None).expect("Redis answers");
+                let saved = self.store.save(&id, Write::new(&PAYLOAD, WEEK), None).expect("Redis responds");
                 assert!(matches!(saved, Saved::Stored(_)), "{saved:?}");
             } else {
                 let touch = if operation == Operation::Touch { touch } else { read };
-                let found = self.store.read(&id, touch).expect("Redis answers");
+                let found = self.store.read(&id, touch).expect("Redis responds");
                 assert!(matches!(found, Found::Live(_)), "{found:?}");
             }
         })]

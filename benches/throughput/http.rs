@@ -1,5 +1,5 @@
-//! A page with a counter in a session of 1 KiB, beside the same page by somebody who sends the same commands, decodes and
-//! encodes by hand.
+//! A page with a counter in a session of 1 KiB, compared with the same page written by hand: it sends the same commands, decodes
+//! and encodes without the crate.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ use super::visit::Visit;
 /// The two headers that no personal page should be without; the crate sets them by itself.
 const HEADERS: [(&str, &str); 2] = [("Cache-Control", "no-store"), ("Vary", "Cookie")];
 
-/// Nobody waits for longer, whatever happens.
+/// The longest wait for any reply.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How soon an idle server notices that it is to stop.
@@ -90,13 +90,13 @@ fn stored(sessions: &SessionManager<Visit>, count: usize) -> Vec<String> {
     let store = |_| {
         let mut session = sessions.fresh();
         *session = Visit::ordinary();
-        let committed = sessions.commit(session).expect("Redis answers");
+        let committed = sessions.commit(session).expect("Redis responds");
         format!("__Host-session={}", committed.id().expect("it is stored").expose())
     };
     (0..count).map(store).collect()
 }
 
-/// A server on a port of its own. It stops when it is dropped.
+/// A server on a free port. Dropping it stops the server.
 struct Host {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -193,7 +193,7 @@ struct Browsers(Vec<Mutex<Browser>>);
 struct Browser {
     connection: BufReader<TcpStream>,
     request: Vec<u8>,
-    /// What the page is to show next.
+    /// The count that the page must show next.
     count: u64,
     line: Vec<u8>,
 }
@@ -217,7 +217,10 @@ impl Browsers {
     }
 
     fn acts(&self) -> Vec<Act<'_>> {
-        self.0.iter().map(|browser| Box::new(|| browser.lock().expect("nobody panicked").visit()) as Act<'_>).collect()
+        self.0
+            .iter()
+            .map(|browser| Box::new(|| browser.lock().expect("no client panicked").visit()) as Act<'_>)
+            .collect()
     }
 }
 
@@ -239,7 +242,7 @@ impl Browser {
 
     fn line(&mut self) -> &[u8] {
         self.line.clear();
-        self.connection.read_until(b'\n', &mut self.line).expect("the server answers in time");
+        self.connection.read_until(b'\n', &mut self.line).expect("the server responds in time");
         &self.line
     }
 }

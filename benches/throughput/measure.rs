@@ -1,4 +1,4 @@
-//! Rounds in which the sides of a comparison take turns, so that whatever disturbs the machine disturbs all of them.
+//! Rounds in which the sides of a comparison take turns, so that noise of the machine affects all of them.
 
 use std::fs;
 use std::sync::Barrier;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::support::RedisServer;
 
-/// What a thread does once.
+/// One operation of a thread.
 pub(crate) type Act<'a> = Box<dyn FnMut() + Send + 'a>;
 
 /// One side of a comparison: prepares, off the clock, what each of `threads` threads is to do `each` times.
@@ -21,7 +21,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// What takes long enough to be timed, and not so long that much can change before the other side's turn.
+    /// Turns that are long enough to be timed, and short enough that the machine hardly changes before the other side's turn.
     pub(crate) fn usual(threads: usize) -> Self {
         Self { threads, each: if threads == 1 { 1000 } else { 4000 / threads } }
     }
@@ -32,8 +32,8 @@ impl Load {
 pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) load: Load,
-    /// What a side does in a round comes in so many parts, with the clock stopped while the next one is prepared: where
-    /// preparing leaves a lot in memory, it is small and warm, as it is within a request.
+    /// The number of parts of a turn. The clock stops while the next part is prepared. Small parts keep the prepared data in the
+    /// cache of the processor, as within a request.
     pub(crate) batches: usize,
 }
 
@@ -64,7 +64,7 @@ impl Spread {
     }
 }
 
-/// What came of the rounds. The first side is the floor, and runs again at the end of each round.
+/// The result of the rounds. The first side is the floor, and runs again at the end of each round.
 pub(crate) struct Outcome {
     /// Of each side but the repeated floor.
     pub(crate) figures: Vec<Figures>,
@@ -119,7 +119,7 @@ impl Plan {
     }
 }
 
-/// Carries out each act `each` times, adds the nanoseconds that each time took, and answers how long it took altogether.
+/// Carries out each act `each` times, adds the nanoseconds of each time, and returns the total time.
 pub(crate) fn batch(acts: Vec<Act<'_>>, each: usize, times: &mut Vec<u32>) -> Duration {
     let work = |mut act: Act<'_>, ready: &Barrier| {
         let mut times = Vec::with_capacity(each);
@@ -184,9 +184,9 @@ fn cpu_by_info(server: &RedisServer) -> f64 {
 /// Where threads that are started from now on, and Redis, run.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
-    /// All on one core, which shows the length of the path: nobody has to be woken up on another one.
+    /// All on one core. This shows the length of the path, because no thread is woken up on another core.
     Together,
-    /// Redis on a core of its own, the threads on the others.
+    /// Redis on one core, the threads on the others.
     Apart,
 }
 

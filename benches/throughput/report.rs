@@ -1,4 +1,4 @@
-//! The table, and what is kept for the chart.
+//! Prints the table, and keeps its rows for the chart.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
 }
 
-/// A comparison of two, for the chart.
+/// One row of the chart: a comparison of two sides.
 pub(crate) struct Row {
     pub(crate) section: String,
     pub(crate) name: String,

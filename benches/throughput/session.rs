@@ -1,4 +1,4 @@
-//! The session: a typed value of 1 KiB, beside the bare commands with a payload of the same size and no codec at all.
+//! The session level: a typed value of 1 KiB, compared with bare commands that send a payload of the same size without a codec.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ fn level<C: Codec<Visit>>(
     let batches = report.plan(Load { threads, each: SESSIONS }, usual.each.div_ceil(SESSIONS));
     let mut row = |name: &str, plan, floor: Operation, change| {
         let hand = ByHand::new(&bench.floor, floor, None);
-        let leaner = name.ends_with("beside SET XX");
+        let leaner = name.ends_with("against SET XX");
         let by_hand = |load| if leaner { bench.set_xx(&hand, load) } else { bench.by_hand(&hand, floor, load) };
         let sessions = |load| bench.sessions(change, load);
         report.compare(name, plan, server, &by_hand, &sessions);
@@ -55,9 +55,9 @@ fn level<C: Codec<Visit>>(
     row("read", long, Operation::Read, Does::Read);
     row("read with touch", long, Operation::Touch, Does::ReadWithTouch);
     row("save, last write wins", batches, Operation::Save, Does::Save(OnConflict::LastWriteWins));
-    row("  last write wins beside SET XX", batches, Operation::Save, Does::Save(OnConflict::LastWriteWins));
+    row("  last write wins against SET XX", batches, Operation::Save, Does::Save(OnConflict::LastWriteWins));
     row("save, merge", batches, Operation::SaveIfUnchanged, Does::Save(OnConflict::Merge));
-    row("  merge beside SET XX", batches, Operation::Save, Does::Save(OnConflict::Merge));
+    row("  merge against SET XX", batches, Operation::Save, Does::Save(OnConflict::Merge));
     row("create", batches, Operation::Create, Does::Create);
     row("renew", batches, Operation::Renew, Does::Renew);
     row("destroy", batches, Operation::Destroy, Does::Destroy);
@@ -80,7 +80,7 @@ struct Bench<'a> {
     /// With and without a touch when it reads.
     touching: SessionManager<Visit>,
     reading: SessionManager<Visit>,
-    /// What is stored of a session, and what a change makes of it.
+    /// The payload of a session before and after a change.
     before: Vec<u8>,
     after: Vec<u8>,
 }
@@ -137,7 +137,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// What is done with as many keys as a thread acts times, under which sessions are stored unless they are to be created.
+    /// Calls a function with one key for each act of a thread. A session is stored under each key, unless the act creates it.
     fn for_each_key<'b>(
         &'b self,
         operation: Operation,
@@ -162,7 +162,7 @@ impl<'a> Bench<'a> {
                 let mut ids = ids.into_iter();
                 Box::new(move || {
                     let id = ids.next().expect("one for each time");
-                    let session = manager.open_id(&id).expect("Redis answers").expect("it lives");
+                    let session = manager.open_id(&id).expect("Redis responds").expect("it lives");
                     assert_eq!(session.count, 1);
                 }) as Act<'_>
             };
@@ -176,13 +176,13 @@ impl<'a> Bench<'a> {
                 Box::new(move || {
                     let (mut session, visit) = fresh.next().expect("one for each time");
                     *session = visit;
-                    assert_eq!(manager.commit(session).expect("Redis answers").outcome(), Outcome::Stored);
+                    assert_eq!(manager.commit(session).expect("Redis responds").outcome(), Outcome::Stored);
                 }) as Act<'_>
             };
             return (0..load.threads).map(|_| fresh()).map(act).collect();
         }
         let act = |ids: Vec<SessionId>| {
-            let open = |id| manager.open_id(id).expect("Redis answers").expect("it lives");
+            let open = |id| manager.open_id(id).expect("Redis responds").expect("it lives");
             let mut sessions = ids.iter().map(open).collect::<Vec<_>>().into_iter();
             Box::new(move || {
                 let mut session = sessions.next().expect("one for each time");
@@ -201,7 +201,7 @@ impl<'a> Bench<'a> {
                         Outcome::Destroyed
                     }
                 };
-                assert_eq!(manager.commit(session).expect("Redis answers").outcome(), outcome);
+                assert_eq!(manager.commit(session).expect("Redis responds").outcome(), outcome);
             }) as Act<'_>
         };
         self.stored(load).into_iter().map(act).collect()

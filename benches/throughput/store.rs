@@ -1,4 +1,4 @@
-//! The store: bytes in, bytes out.
+//! The store level: payloads are bytes, without a codec.
 
 use redis::Value;
 use threaded_sessions::codec::Envelope;
@@ -26,7 +26,7 @@ pub(crate) fn run(report: &mut Report, server: &RedisServer) {
                 for operation in Operation::ALL {
                     bench.compare(report, operation.name(), plan, server, operation);
                 }
-                bench.beside_leaner(report, plan, server);
+                bench.against_leaner(report, plan, server);
             }
         }
     }
@@ -72,8 +72,8 @@ impl Bench {
         report.compare(name, plan, server, &floor, &store);
     }
 
-    /// Beside commands that do less than the crate's: what the difference costs.
-    fn beside_leaner(&self, report: &mut Report, plan: Plan, server: &RedisServer) {
+    /// Compares the crate with commands that do less, which shows the cost of the difference.
+    fn against_leaner(&self, report: &mut Report, plan: Plan, server: &RedisServer) {
         let bare = &ByHand::new(&self.floor, Operation::Touch, None);
         let set = |condition: &'static str| {
             move |load: Load| {
@@ -92,21 +92,21 @@ impl Bench {
         let getex = |load: Load| self.floor_acts(bare, Operation::Touch, load);
         let not_due = Touch::SetIfDue { ttl: WEEK, enough: WEEK / 2 };
         let sparing = |load: Load| self.reads(not_due, load);
-        report.compare("  read with touch_every beside GETEX", plan, server, &getex, &sparing);
+        report.compare("  read with touch_every against GETEX", plan, server, &getex, &sparing);
         if self.index.is_some() {
             let touch = |load: Load| self.store_acts(Operation::Touch, load);
-            report.compare("  read with touch beside GETEX", plan, server, &getex, &touch);
+            report.compare("  read with touch against GETEX", plan, server, &getex, &touch);
         } else {
             let get = &ByHand::new(&self.floor, Operation::Read, None);
             let bare = |load: Load| self.floor_acts(get, Operation::Read, load);
             report.compare("  GET with the guards of the pool", plan, server, &bare, &|load| self.guarded_gets(load));
             let create = |load: Load| self.store_acts(Operation::Create, load);
-            report.compare("  create beside SET NX", plan, server, &set_nx, &create);
+            report.compare("  create against SET NX", plan, server, &set_nx, &create);
             let save = |load: Load| self.store_acts(Operation::Save, load);
-            report.compare("  last write wins beside SET XX", plan, server, &set_xx, &save);
+            report.compare("  last write wins against SET XX", plan, server, &set_xx, &save);
         }
         let guarded = |load: Load| self.store_acts(Operation::SaveIfUnchanged, load);
-        report.compare("  save if unchanged beside SET XX", plan, server, &set_xx, &guarded);
+        report.compare("  save if unchanged against SET XX", plan, server, &set_xx, &guarded);
     }
 
     /// The bare command over the connections of the crate: what its time limits and its look-out for failures cost.
@@ -114,7 +114,7 @@ impl Bench {
         self.for_each_thread(load, SESSIONS, true, |ids| {
             let (keys, mut turn) = (self.keys(&ids), 0);
             Box::new(move || {
-                let mut connection = self.store.pool().get().expect("Redis answers");
+                let mut connection = self.store.pool().get().expect("Redis responds");
                 let value = redis::cmd("GET").arg(&keys[turn % SESSIONS]).query(&mut *connection);
                 assert!(matches!(value, Ok(Value::BulkString(_))));
                 turn += 1;
@@ -137,7 +137,7 @@ impl Bench {
         let ids: Vec<Vec<SessionId>> =
             (0..load.threads).map(|_| (0..sessions).map(|_| self.store.fresh_id(None)).collect()).collect();
         let keys = if stored { self.keys(&ids.concat()) } else { Vec::new() };
-        let mut connection = self.client.get_connection().expect("Redis answers");
+        let mut connection = self.client.get_connection().expect("Redis responds");
         seed(&mut connection, &keys, &self.payloads[1], self.index);
         ids.into_iter().map(act).collect()
     }
@@ -189,7 +189,7 @@ impl Bench {
         self.for_each_thread(load, SESSIONS, true, |ids| {
             let mut turn = 0;
             Box::new(move || {
-                let found = self.store.read(&ids[turn % SESSIONS], touch).expect("Redis answers");
+                let found = self.store.read(&ids[turn % SESSIONS], touch).expect("Redis responds");
                 assert!(matches!(found, Found::Live(_)), "{found:?}");
                 turn += 1;
             })
@@ -219,7 +219,7 @@ impl Bench {
                 let mut ids = ids.into_iter();
                 Box::new(move || {
                     let id = ids.next().expect("one for each time");
-                    let created = store.create(&id, write(0)).expect("Redis answers");
+                    let created = store.create(&id, write(0)).expect("Redis responds");
                     assert!(matches!(created, Created::Stored(_)), "{created:?}");
                 })
             }),
@@ -236,7 +236,7 @@ impl Bench {
                 let mut ids = ids.into_iter();
                 Box::new(move || {
                     let id = ids.next().expect("one for each time");
-                    assert!(store.delete(&id).expect("Redis answers"));
+                    assert!(store.delete(&id).expect("Redis responds"));
                 })
             }),
         }
@@ -255,8 +255,8 @@ fn payload(revision: u64, size: usize) -> Vec<u8> {
 }
 
 fn stored(saved: threaded_sessions::Result<Saved>) -> Version {
-    match saved.expect("Redis answers") {
+    match saved.expect("Redis responds") {
         Saved::Stored(version) => version,
-        other => panic!("nobody interferes: {other:?}"),
+        other => panic!("no other client interferes: {other:?}"),
     }
 }

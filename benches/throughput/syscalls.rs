@@ -1,5 +1,4 @@
-//! The system calls of an operation, as strace counts them: those of this program, started again with little to do and with
-//! more to do.
+//! Counts the system calls of an operation. strace runs this program twice, with little work and with more; the difference counts.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -13,7 +12,7 @@ use super::support::RedisServer;
 
 const TASK: &str = "--task";
 
-/// What the program does that is started under strace.
+/// The work of the program that is started under strace.
 pub(crate) struct Task {
     url: String,
     operation: Operation,

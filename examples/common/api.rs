@@ -7,7 +7,7 @@ use threaded_sessions::{Error, ErrorPage, Failure, ReaperStats, Session};
 
 use super::{Item, Sessions, Shopper, sign_in};
 
-/// What a request asks for.
+/// The call that a request makes.
 pub(crate) enum Call {
     Session,
     Hit,
@@ -19,7 +19,7 @@ pub(crate) enum Call {
     Health,
 }
 
-/// What it is answered.
+/// The response to a call.
 pub(crate) struct Reply {
     pub(crate) status: u16,
     /// JSON, or nothing.
@@ -54,7 +54,7 @@ impl Reply {
 
     /// For a change that was dropped.
     fn conflict() -> Self {
-        Self::error(409, "the session was renewed or ended meanwhile")
+        Self::error(409, "another request renewed or ended the session")
     }
 
     /// For a call that failed.

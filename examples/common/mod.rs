@@ -1,4 +1,4 @@
-//! What the programs `serve` and `shop` have in common: the command line, what a session holds, and the JSON API.
+//! Code that the programs `serve` and `shop` share: the command line, the value of a session, and the JSON API.
 
 pub(crate) mod api;
 
@@ -29,7 +29,7 @@ pub(crate) struct Cli {
     pub(crate) sessions: Args,
 }
 
-/// What the session of a visitor holds.
+/// The value of a visitor's session.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct Shopper {
@@ -60,7 +60,7 @@ impl Default for Cut {
     }
 }
 
-/// Signs the visitor in, under a new id, so that nobody who knew the old one is signed in as well.
+/// Signs the visitor in under a new id, so that the old id, which an attacker may know, is not signed in.
 pub(crate) fn sign_in(sessions: &Sessions, shopper: &mut Session<Shopper>, user: &str, device: &str) {
     shopper.renew();
     shopper.user = Some(user.to_owned());
@@ -70,9 +70,9 @@ pub(crate) fn sign_in(sessions: &Sessions, shopper: &mut Session<Shopper>, user:
     }
 }
 
-/// Runs a program, and says on stderr why it could not be run.
+/// Runs a program. If it fails, prints the reason to stderr.
 pub(crate) fn run<C: Parser>(program: impl FnOnce(C) -> Result<(), BoxError>) -> ExitCode {
-    log::set_logger(&Stderr).expect("nobody else sets a logger");
+    log::set_logger(&Stderr).expect("no other code sets a logger");
     log::set_max_level(LevelFilter::Info);
     let Err(error) = program(C::parse()) else { return ExitCode::SUCCESS };
     eprintln!("error: {error:#}");

@@ -55,7 +55,7 @@ fuzz_target!(|pieces: Vec<Vec<Piece<'_>>>| {
         return;
     }
 
-    // Whatever id the visitor brought, the new session gets another.
+    // The new session never gets the id that the visitor sent.
     *session = 2;
     let committed = sessions.commit(session).unwrap();
     assert_eq!(committed.outcome(), Outcome::Stored);

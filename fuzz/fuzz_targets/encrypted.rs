@@ -1,4 +1,4 @@
-//! Nothing is decrypted but what was encrypted, for the session that it was encrypted for.
+//! A payload is decrypted only if it was encrypted for the same session.
 #![no_main]
 
 use std::sync::Arc;
@@ -75,7 +75,7 @@ fn replace(store: &impl SessionStore, id: &SessionId, payload: &[u8]) {
     let _ = store.save(id, Write::new(payload, Duration::from_secs(60)), None).unwrap();
 }
 
-/// What can be read, if it can.
+/// The payload of a session, or `None` if it cannot be read.
 fn payload(store: &impl SessionStore, id: &SessionId) -> Option<Vec<u8>> {
     match store.read(id, Touch::No) {
         Ok(Found::Live(stored)) => Some(stored.payload.to_vec()),

@@ -1,4 +1,4 @@
-//! A merge takes what I changed and leaves the rest as it is there.
+//! A merge applies the changes of one side and keeps all other fields of the stored value.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ fn check_merge<F: Format>(base: &Envelope<Fields>, edits: &[Edit], theirs: &[u8]
     let (Ok(before), Ok(after)) = (encode::<F, _>(borrowed(base)), encode::<F, _>(borrowed(&mine))) else { return };
     let merged = merge::<F>(&before, &after, theirs);
     let Ok(there) = decode::<F, Fields>(theirs) else { return };
-    // It is refused if fields of theirs would be lost, or if both changed a list of which one may be a set.
+    // A merge is rejected if it would lose fields of the other side, or if both sides changed a list that may be a set.
     let Some(merged) = merged else { return };
     let merged = decode::<F, Fields>(&merged).unwrap();
 
@@ -84,7 +84,7 @@ fn check_merge<F: Format>(base: &Envelope<Fields>, edits: &[Edit], theirs: &[u8]
     assert_eq!(shown(&merged), shown(&expected));
 }
 
-/// What comes of a merge can be read, if nothing else.
+/// Merges, and checks that the result can be decoded.
 fn merge<F: Format>(base: &[u8], mine: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
     let merged = SerdeCodec::<F, Fields>::new().merge(base, mine, theirs)?;
     F::from_slice::<Envelope<BTreeMap<String, IgnoredAny>>>(&merged).unwrap();

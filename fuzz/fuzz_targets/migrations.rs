@@ -1,4 +1,4 @@
-//! Old payloads are read as the first form that fits, and what is of a newer layout is refused unasked.
+//! Old payloads are decoded in the first form that fits. A payload of a newer layout is rejected before any migration runs.
 #![no_main]
 
 use arbitrary::Arbitrary;

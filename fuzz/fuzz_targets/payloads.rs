@@ -1,4 +1,4 @@
-//! Any bytes are decoded or refused, and what is decoded can be stored again.
+//! Any bytes are decoded or rejected, and every decoded value can be stored again.
 #![no_main]
 
 use std::fmt::Debug;

@@ -1,3 +1,5 @@
+//! Encodes and decodes envelopes of both formats. All targets use it.
+
 use std::fmt::Debug;
 
 use serde::Serialize;
@@ -23,7 +25,7 @@ pub fn borrowed<T>(envelope: &Envelope<T>) -> Envelope<&T> {
     borrowed
 }
 
-/// What an envelope holds, as a text: NaN is not equal to itself, and the `Debug` of an envelope shows no value.
+/// The content of an envelope as text, because NaN is not equal to itself and the `Debug` of an envelope shows no value.
 pub fn shown<T: Debug>(envelope: &Envelope<T>) -> String {
     let bound = envelope.bound.as_ref().map(|bound| (&bound.principal, &bound.label));
     format!("{:?} {:?} {:?} {bound:?} {:?}", envelope.revision, envelope.created, envelope.remembered, envelope.data)

@@ -1,3 +1,5 @@
+//! Damage to payloads: flipped, inserted, cut and removed bytes.
+
 use arbitrary::Arbitrary;
 use threaded_sessions::codec::Format;
 
@@ -31,7 +33,7 @@ impl Damage {
     }
 }
 
-/// What a store may hold where a payload should be.
+/// Bytes that a store may hold in place of a payload.
 #[derive(Arbitrary, Debug)]
 pub enum Payload<'a> {
     Any(&'a [u8]),

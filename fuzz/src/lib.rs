@@ -1,4 +1,4 @@
-//! What the targets have in common: sessions to encode, and ways to spoil a payload.
+//! Code that the targets share: sessions to encode, and ways to damage a payload.
 
 mod codecs;
 mod damage;

@@ -1,3 +1,5 @@
+//! Arbitrary values of every shape that serde knows, sessions that hold them, and edits.
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 

@@ -1,3 +1,5 @@
+//! Any `Cookie` header has a documented outcome: the session of its first valid id, or a new session.
+
 use threaded_sessions::{MemorySessionStore, Outcome, SessionId, SessionManager};
 
 const NAME: &str = "__Host-session";
@@ -13,7 +15,7 @@ fn two_sessions() -> (SessionManager<u32>, [String; 2]) {
     (sessions, ids)
 }
 
-/// Opens the session of these headers: its value, or `None` if it is new. A new one that nobody changes gets no cookie.
+/// Opens the session of these headers. Returns its value, or `None` if the session is new. An unchanged new session gets no cookie.
 fn open(sessions: &SessionManager<u32>, headers: &[String]) -> Option<u32> {
     let session = sessions.open(headers.iter().map(String::as_str)).unwrap();
     let found = (!session.is_new()).then_some(*session);
@@ -78,7 +80,7 @@ fn cookie_without_valid_id_opens_new_session() {
 }
 
 #[test]
-fn first_live_id_counts_wherever_it_stands() {
+fn first_live_id_counts_in_any_position() {
     let (sessions, [one, two]) = two_sessions();
     let (one, two) = (format!("{NAME}={one}"), format!("{NAME}={two}"));
     let unknown = format!("{NAME}={}", SessionId::random().expose());

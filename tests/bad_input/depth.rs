@@ -1,3 +1,5 @@
+//! A codec rejects values that are nested too deeply to be read again, and reads every value that it stored.
+
 use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
@@ -29,7 +31,7 @@ struct Levels {
 }
 
 impl Levels {
-    /// In an envelope, which is a level of its own.
+    /// Returns a payload of this depth. The envelope adds one level.
     fn payload<F: Format>(&self, depth: usize) -> Vec<u8> {
         let mut payload = SerdeCodec::<F, u8>::new().encode(&Envelope::new(&7)).unwrap();
         let at = payload.iter().rposition(|byte| [7, b'7'].contains(byte)).unwrap();

@@ -1,3 +1,5 @@
+//! Keys that another program wrote, and key mappers or prefixes that collide: no operation changes foreign data.
+
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ fn both(settings: impl Fn(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder)
     [settings(redis()), settings(redis()).expiring()].map(|builder| builder.build().unwrap())
 }
 
-/// Every operation that can find something under the key of `id`, and what it answered.
+/// Runs every operation that uses the key of `id`. Returns the name and the error of each.
 fn every_operation(store: &RedisSessionStore, id: &SessionId) -> Vec<(&'static str, Option<Error>)> {
     let write = || Write::new(b"mine", HOUR);
     let (own, new) = (plant(store, b"own"), store.fresh_id(Some(id)));

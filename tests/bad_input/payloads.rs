@@ -1,3 +1,5 @@
+//! Payloads that cannot be decoded or are too large: the request gets an error or a new session, and the stored bytes stay.
+
 use std::error::Error;
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +36,7 @@ fn of_version<F: Format>(v: impl Serialize) -> Vec<u8> {
     F::to_vec(&Other { v, rev: 1, created: 1, data: visit() }).unwrap()
 }
 
-/// Payloads that are not a `Visit`, and words that say why.
+/// Payloads that are not a `Visit`, each with words of the expected error.
 fn unreadable<F: Format>(not_even: &[&[u8]]) -> Vec<(Vec<u8>, &'static str)> {
     #[derive(Deserialize, Serialize)]
     struct Text(String);

@@ -1,3 +1,5 @@
+//! Settings that cannot work are rejected when the store, manager or reaper is built, without repeating secrets.
+
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -53,7 +55,7 @@ fn unreadable_address_is_rejected_without_repeating_it() {
     }
 }
 
-/// A URL, and what the error says about it: the name of a parameter, or the remedy.
+/// URLs, each with words of the expected error: the name of a parameter, or the remedy.
 const IGNORED: &[(&str, &str)] = &[
     ("redis://h?db=3", "`db`"),
     ("redis://h/?db=3", "the path"),
@@ -339,7 +341,7 @@ fn reaper_with_unworkable_settings_is_rejected() {
         assert!(settings.start().is_ok(), "{shown}");
     }
     assert_eq!(format!("{:?}", reaper().resolution(Duration::MAX)), format!("{:?}", reaper().resolution(MAX_TTL)));
-    // What cannot work is said also where no reaper is needed.
+    // Settings are also checked on a store that needs no reaper.
     let plain = SessionManager::<u32>::new(RedisSessionStore::open(&shared().url()).unwrap());
     assert_eq!(plain.reaper().batch(0).start().unwrap_err().kind(), ErrorKind::Misconfigured);
     let error = plain.reaper().start().unwrap_err();

@@ -1,3 +1,5 @@
+//! Values that a format cannot represent are rejected, and the stored session stays.
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};

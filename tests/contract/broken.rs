@@ -1,4 +1,4 @@
-//! Stores that break one promise each. The suite must name the broken promise and what it saw.
+//! Stores that break one promise each. The suite must name the broken promise and the result that breaks it.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -97,7 +97,7 @@ struct Broken {
     known: Mutex<Known>,
 }
 
-/// What a fault needs.
+/// The state that a fault needs.
 #[derive(Debug, Default)]
 struct Known {
     /// Every session that was created, in order, with what it was created with.

@@ -1,4 +1,4 @@
-//! What the faults are tried on: a server with its stores, and an operation on a session.
+//! The subject of the faults: a server with its stores, and an operation on a session.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,7 @@ pub(super) struct Rig {
     pub(super) store: RedisSessionStore,
     /// Where the host of the store leads to.
     pub(super) addresses: Arc<Mutex<Vec<SocketAddr>>>,
-    /// What has to live as long as the rig.
+    /// Proxies that must live as long as the rig.
     pub(super) kept: Mutex<Vec<Proxy>>,
     pub(super) admin: RedisSessionStore,
     pub(super) bystander: SessionId,
@@ -110,7 +110,7 @@ impl Rig {
         self.store.read(&self.bystander, Touch::No).is_ok()
     }
 
-    /// What `id` is in Redis, whole or not at all.
+    /// Returns the payload of `id` in Redis. Panics if the session is not complete.
     pub(super) fn payload(&self, id: &SessionId) -> Option<Vec<u8>> {
         let (key, found) = (self.admin.key(id), self.admin.read(id, Touch::No).unwrap());
         let payload = match &found {
@@ -135,7 +135,7 @@ pub(super) fn write<'a>(store: &RedisSessionStore, payload: &'a str) -> Write<'a
     Write::new(payload.as_bytes(), HOUR).with_bind(bind)
 }
 
-/// What the operation is done to, and what it is to leave there.
+/// The session of an operation, and the payload that the operation must leave.
 pub(super) struct Subject {
     pub(super) op: Op,
     pub(super) id: SessionId,
@@ -166,7 +166,7 @@ impl Subject {
         Self { version: Some(version), ..subject }
     }
 
-    /// Does it. `lives` says whether there is a session, as far as the answer depends on it.
+    /// Runs the operation. `lives` is `true` if the session is live, because the result can depend on it.
     pub(super) fn run(&self, store: &RedisSessionStore, lives: bool) -> Result<(), Error> {
         let write = write(store, &self.after);
         let is_right = match self.op {
@@ -193,11 +193,11 @@ impl Subject {
                 matches!((saved?, lives), (Saved::Stored(_), true) | (Saved::Missing, false))
             }
         };
-        assert!(is_right, "{:?} answered what is not so", self.op);
+        assert!(is_right, "{:?} returned a false result", self.op);
         Ok(())
     }
 
-    /// What there is if the operation did not happen, and if it did.
+    /// The sessions in Redis if the operation did not happen, and if it did.
     pub(super) fn outcomes(&self, lives: bool) -> (Sessions, Sessions) {
         let payload = |text: &String| Some(text.as_bytes().to_vec());
         let undone = (if lives && self.op != Op::Create { payload(&self.before) } else { None }, None);

@@ -1,6 +1,6 @@
-//! Whatever is done to sessions, from several handles at once, every store does what a simple model says.
+//! Random operations on sessions through several handles: every store behaves like a simple model.
 //!
-//! `PROPTEST_CASES` says how many random runs each store gets. A run that failed once is kept: as a seed in
+//! `PROPTEST_CASES` sets the number of random runs for each store. A run that failed once is kept: as a seed in
 //! `model.proptest-regressions`, or as a test at the end of this file.
 
 #[path = "model/ground.rs"]
@@ -131,7 +131,7 @@ fn last_write_keeps_place_in_list() {
 }
 
 #[test]
-fn a_renewal_without_a_change_beside_one_with() {
+fn unchanged_renewal_races_a_change() {
     for policy in [LastWriteWins, Merge, Fail] {
         two_hold_adas_session(&[
             Put { hand: 0, field: 0, value: 1 },

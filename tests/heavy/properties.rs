@@ -1,4 +1,4 @@
-//! What holds for any text, any bytes and any value.
+//! Properties that hold for any text, any bytes and any value.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -87,7 +87,7 @@ fn borrowed<D>(envelope: &Envelope<D>) -> Envelope<&D> {
     borrowed
 }
 
-/// What an envelope holds, as a text: NaN is not equal to itself, and the `Debug` of an envelope shows no value.
+/// The content of an envelope as text, because NaN is not equal to itself and the `Debug` of an envelope shows no value.
 fn shown<D: Debug>(envelope: &Envelope<D>) -> String {
     let bound = envelope.bound.as_ref().map(|bound| (&bound.principal, &bound.label));
     format!("{:?} {:?} {:?} {bound:?} {:?}", envelope.revision, envelope.created, envelope.remembered, envelope.data)
@@ -217,7 +217,7 @@ fn damaged(payload: &[u8], damages: &[(prop::sample::Index, Option<u8>, bool)]) 
     damaged
 }
 
-/// What every format has to hold, with floats of its own kind.
+/// The properties of every format. Each format has its kind of floats.
 macro_rules! format_properties {
     ($name:ident, $format:ty, $doubles:expr) => {
         mod $name {
@@ -307,7 +307,7 @@ macro_rules! format_properties {
                     prop_assert_eq!(merged.created, if changed { mine.created } else { theirs.created });
                     prop_assert!(![base.revision, mine.revision, theirs.revision].contains(&merged.revision));
 
-                    // Who changed nothing leaves everything as it is there.
+                    // A merge without own changes leaves the stored value unchanged.
                     let mut left = merge(&b);
                     left.revision = theirs.revision;
                     prop_assert_eq!(shown(&left), shown(&theirs));

@@ -1,4 +1,4 @@
-//! Redis over TLS, with a certificate authority of one's own.
+//! Redis over TLS, with a custom certificate authority: a connection works only if both certificates are valid.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -41,7 +41,7 @@ fn certificate(authority: &Authority, name: &str) -> (Certificate, KeyPair) {
     (params.signed_by(&key, authority).unwrap(), key)
 }
 
-/// What a server takes to talk TLS only, under this name, and to want a certificate of its clients.
+/// The settings of a server that accepts only TLS, has a certificate for this name, and requires client certificates.
 fn tls_only(files: &TempDir, authority: &Authority, name: &str) -> Vec<String> {
     let (certificate, key) = certificate(authority, name);
     let file = |option: &str, text: &str| {
@@ -121,8 +121,7 @@ fn near_cache_serves_and_forgets_over_tls() {
     }
 }
 
-/// What Sentinels and nodes of a cluster call a server is what its certificate has to be for: an address, or a name if they are
-/// told so.
+/// A certificate must match the name that Sentinels and cluster nodes announce: an address, or a host name if one is configured.
 #[test]
 fn contract_holds_over_tls_with_sentinel_and_cluster() {
     let check = |builder: RedisSessionStoreBuilder, config: &Arc<ClientConfig>| {
@@ -147,7 +146,7 @@ fn contract_holds_over_tls_with_sentinel_and_cluster() {
 
         let cluster = ["--cluster-enabled", "yes", "--tls-cluster", "yes"];
         let node = RedisServer::with(&with(&[&cluster, node_naming].concat()));
-        // Over a store of its own, because the node talks TLS only.
+        // Over a separate store, because the node accepts only TLS.
         let admin = RedisSessionStore::builder().client(to(&node)).tls_config(config.clone()).build().unwrap();
         let ask = |command: &str| {
             let mut parts = command.split(' ');

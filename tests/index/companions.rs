@@ -1,4 +1,4 @@
-//! Companions and tombstones of sessions: verified, and never left to a later session of the same id.
+//! Companions and tombstones of sessions: `verify` checks them, and no later session of the same id inherits them.
 
 use std::ops::ControlFlow;
 

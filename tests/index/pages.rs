@@ -1,4 +1,4 @@
-//! Counting and listing without a look at the keyspace.
+//! Counting and listing sessions by the index, without a scan of the keyspace.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use threaded_sessions::{Clock, Handle, MemorySessionStore, RedisSessionStore};
 use super::*;
 
 /// Stores twelve sessions: two that do not expire, one more a hour further away than the last, and one that `expire`
-/// has expired. Answers the handles of those that live, in order of their pages (the first two in any order).
+/// has expired. Returns the handles of the live sessions in order of their pages (the first two in any order).
 fn fill(store: &dyn SessionStore, expire: impl Fn(&SessionId)) -> Vec<Handle> {
     let create = |ttl: Option<Duration>| {
         let id = store.fresh_id(None);
@@ -93,7 +93,7 @@ fn evicted_session_leaves_its_place_empty() {
         for id in &ids[..5] {
             server.cmd(&["DEL", &store.key(id)]);
         }
-        // Not evicted, but with the same result: expired, and the index says otherwise.
+        // The result is the same for sessions that have expired while the index still has them.
         for id in &ids[5..8] {
             server.cmd(&["PEXPIRE", &store.key(id), &(GRACE - 1).to_string()]);
         }

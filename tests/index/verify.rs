@@ -43,7 +43,7 @@ fn verify_repairs_both_directions_and_counts_repairs() {
         for id in dataless {
             server.cmd(&["DEL", &store.key(id)]);
         }
-        // Of others: a key that is not text, one that is called like a score, and some that almost look like a session's.
+        // Foreign keys: one that is not text, one with a number as its name, and some that resemble keys of sessions.
         redis::cmd("SET").arg(b"\xff\xfe").arg("x").exec(&mut server.connection()).unwrap();
         let id = ids[0].expose();
         let score: i64 = ask(&server, &["PEXPIRETIME", &store.key(&ids[100])]);
@@ -64,7 +64,7 @@ fn verify_repairs_both_directions_and_counts_repairs() {
         let dropped: BTreeSet<String> = dataless.iter().map(|id| store.key(id)).collect();
         assert_eq!(all().collect::<BTreeSet<_>>(), &whole - &dropped);
         assert_eq!(index(&store).count().unwrap(), 1500 - 20 - 10);
-        // What had expired is found by the reaper now.
+        // The reaper now finds the expired sessions.
         assert_eq!((0..partitions).map(|partition| reap_all(&store, partition)).sum::<u64>(), 10);
         for index in &indexes {
             assert_scores(&server, index, HOUR_MILLIS);
@@ -144,7 +144,7 @@ fn concurrent_verify_displaces_each_key_once() {
     }
 }
 
-/// It cannot tell such a key from anybody else's.
+/// Without an entry, a mapped key looks like a foreign key.
 #[test]
 fn mapped_keys_with_an_entry_are_verified() {
     let server = RedisServer::start();
@@ -162,7 +162,7 @@ fn mapped_keys_with_an_entry_are_verified() {
     assert_eq!(verified.tombstones_corrected, 4, "each note of an entry has a TTL now");
     assert!(notes.iter().all(|note| ask::<i64>(&server, &["PTTL", note]) > 0));
     assert_eq!(index(&store).count().unwrap(), 1);
-    let mut session = sessions.open_id(&unknown).unwrap().expect("nobody is logged out");
+    let mut session = sessions.open_id(&unknown).unwrap().expect("no session ends");
     *session = 4;
     let _ = sessions.commit(session).unwrap();
     assert_eq!(index(&store).count().unwrap(), 2);

@@ -99,9 +99,9 @@ fn walk_shows_owner_label_and_times() {
             session.bind(owner, format!("phone of {owner}"));
             ids.push(*manager.commit(session).unwrap().id().unwrap());
         }
-        let mut nobodys = json.open(None).unwrap();
-        *nobodys = 3;
-        let _ = json.commit(nobodys).unwrap();
+        let mut ownerless = json.open(None).unwrap();
+        *ownerless = 3;
+        let _ = json.commit(ownerless).unwrap();
 
         let found: BTreeMap<Option<String>, SessionInfo> =
             walk(&store).into_iter().map(|session| (session.owner.clone(), session)).collect();
@@ -115,9 +115,9 @@ fn walk_shows_owner_label_and_times() {
             assert!(session.expires_in.unwrap().abs_diff(HOUR) < Duration::from_secs(600), "{session:?}");
             assert!(!format!("{session:?}").contains(&format!("\"{owner}\"")), "{session:?}");
         }
-        let nobodys = &found[&None];
-        assert_eq!((nobodys.owner_hash.clone(), nobodys.last_used, nobodys.label.clone()), (None, None, None));
-        assert!(nobodys.created.unwrap() >= before);
+        let ownerless = &found[&None];
+        assert_eq!((ownerless.owner_hash.clone(), ownerless.last_used, ownerless.label.clone()), (None, None, None));
+        assert!(ownerless.created.unwrap() >= before);
 
         // After a touch with another idle timeout, the last use is unknown.
         for id in ids {

@@ -1,3 +1,5 @@
+//! The `Set-Cookie` header: its attributes, and which requests get one.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -66,7 +68,7 @@ fn cookie_defaults_are_the_safest() {
 fn cookie_is_set_only_when_changed() {
     let world = world(|builder| builder.idle_timeout(HOUR));
     let mut jar: Option<String> = None;
-    // What a request does, and whether a cookie is given (1), taken (0), or neither.
+    // The action of a request, its outcome, and its effect on the cookie: set (1), cleared (0), or none.
     type Handler = fn(&mut threaded_sessions::Session<u32>);
     let requests: &[(Handler, Outcome, Option<u8>)] = &[
         (|_| (), Outcome::Unchanged, None),
@@ -129,7 +131,7 @@ fn request_with_dead_id_keeps_the_cookie() {
         let session = world.sessions.open([&*header]).unwrap();
         assert_eq!(*session, 0);
         assert_eq!(set_cookie(&world.sessions.commit(session).unwrap()), None);
-        // A change begins a session of its own.
+        // A change begins a new session.
         let mut session = world.sessions.open([&*header]).unwrap();
         *session = 7;
         let committed = world.sessions.commit(session).unwrap();

@@ -1,6 +1,6 @@
 //! Clocks that jump: Redis's clock and the application's clock, stepped forwards and backwards, together and apart.
 //!
-//! Each test runs in a process of its own, whose clock it can step. The table "Clocks that jump" in `docs/operating.md` names the
+//! Each test runs in a separate process, whose clock it can step. The table "Clocks that jump" in `docs/operating.md` names the
 //! tests.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Marks on a session (changed, renew, discard, destroy): the strongest mark decides what a commit does.
+
 use threaded_sessions::{OnConflict, Outcome, Session, SessionId};
 
 use super::{World, set_cookie, world};

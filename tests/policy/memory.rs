@@ -1,3 +1,5 @@
+//! The memory store: expiry, its bound, and tombstones.
+
 use std::sync::{Arc, Mutex};
 
 use threaded_sessions::step::on_delete;
@@ -63,7 +65,7 @@ fn full_store_rejects_new_sessions_and_loses_none() {
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     assert!(error.kind().is_temporary());
 
-    // Those who are in go on as before.
+    // Existing sessions still work.
     let mut changed = sessions.open_id(&one).unwrap().unwrap();
     *changed = 11;
     assert_eq!(sessions.commit(changed).unwrap().outcome(), Outcome::Stored);
@@ -75,7 +77,7 @@ fn full_store_rejects_new_sessions_and_loses_none() {
     }
     assert_eq!(create(3).unwrap_err().kind(), ErrorKind::OutOfMemory);
 
-    // Who leaves makes room, and so does who expires.
+    // A session that ends or expires makes room.
     let mut left = sessions.open_id(&one).unwrap().unwrap();
     left.destroy();
     assert_eq!(sessions.commit(left).unwrap().outcome(), Outcome::Destroyed);
@@ -165,10 +167,10 @@ fn end_of_reaper_drops_waiting_sessions() {
 fn remaining_reaper_keeps_waiting_sessions() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
-    let told = Arc::new(Mutex::new(0));
+    let reported = Arc::new(Mutex::new(0));
     let sessions = SessionManager::<u32>::builder(store.clone()).idle_timeout(HOUR).build().unwrap();
     let other = sessions.reaper().start().unwrap();
-    let counted = told.clone();
+    let counted = reported.clone();
     let reaper = sessions.reaper().on_expired(move |_| *counted.lock().unwrap() += 1).start().unwrap();
     let mut session = sessions.fresh();
     *session = 1;
@@ -177,7 +179,7 @@ fn remaining_reaper_keeps_waiting_sessions() {
     assert_eq!(store.count().unwrap(), 0);
     other.stop();
     assert_eq!(reaper.reap_now().unwrap(), 1);
-    assert_eq!(*told.lock().unwrap(), 1);
+    assert_eq!(*reported.lock().unwrap(), 1);
 }
 
 #[test]

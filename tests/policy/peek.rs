@@ -1,4 +1,4 @@
-//! Reading a session without using it.
+//! `peek` reads a session and changes neither its deadline nor its cookie.
 
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Remembered sessions: their longer idle timeout, and the persistent cookie.
+
 use std::time::Duration;
 
 use redis::Value;
@@ -112,7 +114,7 @@ fn persistent_cookie_is_sent_again_after_half_time() {
         assert_eq!(visit(), None, "once");
     }
 
-    // Together with a change it costs nothing more, and not at all for one who is told to drop everything.
+    // With a change the new cookie costs no extra command. A discarded session gets no new cookie.
     world.clock.advance(MONTH / 2 + MILLISECOND);
     let mut discarded = world.open(&id);
     discarded.discard();
@@ -123,7 +125,7 @@ fn persistent_cookie_is_sent_again_after_half_time() {
     assert_eq!(visit(), None);
 }
 
-/// Nobody asked that the cookie be sent again: it must not cost a reader his page, nor another request its change.
+/// The manager refreshes the cookie on its own. The refresh must neither fail a read nor conflict with another change.
 #[test]
 fn sending_a_cookie_again_conflicts_with_nothing() {
     for policy in [OnConflict::Merge, OnConflict::Fail, OnConflict::LastWriteWins] {
@@ -182,7 +184,7 @@ fn touch_in_redis_shortens_no_remembered_session() {
         };
         let (usual, remembered) = (create(false), create(true));
         let grace = if expiring { DAY } else { Duration::ZERO };
-        // What the key itself has left.
+        // The remaining TTL of the key.
         let pttl = |id| match shared().cmd(&["PTTL", &store.key(id)]) {
             Value::Int(left) => Duration::from_millis(left.try_into().unwrap()).saturating_sub(grace),
             other => panic!("{other:?}"),
@@ -209,7 +211,7 @@ fn touch_in_redis_shortens_no_remembered_session() {
     }
 }
 
-/// A browser that keeps a cookie as long as it was told, and a visitor who comes every day.
+/// A visitor comes every day, with a browser that keeps a cookie for its `Max-Age`.
 fn daily_visitor_stays(settings: impl FnOnce(Settings) -> Settings, days: u32) -> u32 {
     let world = world(settings);
     let mut session = world.sessions.fresh();
@@ -217,16 +219,16 @@ fn daily_visitor_stays(settings: impl FnOnce(Settings) -> Settings, days: u32) -
     session.remember(true);
     let committed = world.sessions.commit(session).unwrap();
     let id = *committed.id().unwrap();
-    let told = |committed: &Committed| {
+    let kept_until = |committed: &Committed| {
         let max_age = set_cookie(committed)?.split("; ").find_map(|part| part.strip_prefix("Max-Age="))?;
         Some(world.clock.now() + Duration::from_secs(max_age.parse().unwrap()))
     };
-    let (mut dies, mut sent) = (told(&committed).unwrap(), 0);
+    let (mut dies, mut sent) = (kept_until(&committed).unwrap(), 0);
     for day in 1..=days {
         world.clock.advance(DAY);
         assert!(world.clock.now() < dies, "the browser dropped the cookie on day {day}");
         let committed = world.sessions.commit(world.open(&id)).unwrap();
-        if let Some(until) = told(&committed) {
+        if let Some(until) = kept_until(&committed) {
             (dies, sent) = (until, sent + 1);
         }
     }

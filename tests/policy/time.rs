@@ -1,3 +1,5 @@
+//! Idle timeout and lifetime: a session lives exactly as long as the shorter of the two allows.
+
 use std::time::Duration;
 
 use threaded_sessions::{Outcome, SessionManager};
@@ -119,7 +121,7 @@ fn a_lifetime_begins_anew_where_it_is_restarted() {
     assert!(!world.lives(&id) && !world.lives(&renewed));
     assert_eq!(world.count(), 0);
 
-    // What is new begins with the request anyway.
+    // A new session begins with the request anyway.
     let mut session = world.sessions.fresh();
     session.restart_lifetime();
     assert_eq!(world.sessions.commit(session).unwrap().outcome(), Outcome::Unchanged);

@@ -1,4 +1,4 @@
-//! Reads that move the deadline only once in a while.
+//! `touch_every`: a read moves the deadline only if the last move is old enough.
 
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! `max_per_principal`: a login over the cap ends the oldest sessions, and never its own.
+
 use std::collections::HashSet;
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What Redis lost by itself, has no room for, or others wrote where it does not belong.
+//! Damage to the data of owners: keys that Redis lost or has no room for, and foreign keys in their place.
 
 use std::sync::mpsc;
 use std::thread;
@@ -32,7 +32,7 @@ fn keys_of_wrong_type_end_no_session() {
         let before = room.login("ada", "before");
         let key = name(&room);
         let _: u32 = ask(&["DEL", &key]);
-        let _: String = ask(&["SET", &key, "somebody else's"]);
+        let _: String = ask(&["SET", &key, "foreign"]);
 
         let mut id = room.renew(&before);
         for label in ["a", "b", "c"] {
@@ -51,7 +51,7 @@ fn keys_of_wrong_type_end_no_session() {
         let reaped = room.sessions.store().index().unwrap().reap(0, 10, true);
         assert_eq!(reaped.is_err(), what == "index", "{what}");
         if what == "set" {
-            // They cannot be found, and nobody is told that all is well.
+            // The sessions cannot be found, and the calls fail instead of reporting success.
             assert_eq!(room.sessions.list("ada").unwrap_err().kind(), ErrorKind::WrongType);
             assert_eq!(room.sessions.end_all("ada").unwrap_err().kind(), ErrorKind::WrongType);
         } else {
@@ -59,7 +59,7 @@ fn keys_of_wrong_type_end_no_session() {
             assert!(!room.lives(&id), "{what}");
         }
         room.destroy(&room.login("bob", "phone"));
-        assert_eq!(ask::<String>(&["GET", &key]), "somebody else's", "{what}");
+        assert_eq!(ask::<String>(&["GET", &key]), "foreign", "{what}");
     }
 }
 
@@ -109,7 +109,7 @@ fn end_of_all_follows_sessions_without_an_index() {
     let _: u32 = ask(&["PEXPIRE", &room.key(&overdue.expose()), "86399999"]);
     let _: u32 = ask(&["DEL", &room.key(&evicted.expose())]);
     let foreign = room.key(&SessionId::random().expose());
-    let _: u32 = ask(&["HSET", &foreign, "somebody", "else's"]);
+    let _: u32 = ask(&["HSET", &foreign, "foreign", "value"]);
     let _: u32 = ask(&["ZADD", &index, "inf", &foreign]);
     // More than one script looks at, that stay where they are: as the index has it they are not due.
     for n in 0..MANY {
@@ -123,17 +123,17 @@ fn end_of_all_follows_sessions_without_an_index() {
     assert_eq!(answered.recv_timeout(PATIENCE).expect("it comes to an end"), 2);
     assert!(![&lags, &usual, &overdue, &evicted].into_iter().any(|id| room.lives(id)));
     assert_eq!(room.labels("ada"), [""; 0]);
-    assert_eq!(ask::<String>(&["HGET", &foreign, "somebody"]), "else's", "it is no session");
+    assert_eq!(ask::<String>(&["HGET", &foreign, "foreign"]), "value", "it is no session");
     assert_eq!(ask::<u32>(&["ZCARD", &index]), MANY + 1, "what expired waits for the reaper");
     let _: u32 = ask(&["ZADD", &index, "1", &room.key(&overdue.expose())]);
     let reaped = room.sessions.store().index().unwrap().reap(0, 10, true).unwrap();
-    assert_eq!(reaped.sessions.len(), 1, "which tells of it");
+    assert_eq!(reaped.sessions.len(), 1, "the reaper reports it");
     assert_eq!(reaped.sessions[0].handle, room.sessions.store().handle(&overdue));
 
     // Those that the index does not have are found after a look at all keys.
     let lost = room.login("ada", "phone");
     let _: u32 = ask(&["DEL", &index]);
-    let _: String = ask(&["SET", &index, "somebody else's"]);
+    let _: String = ask(&["SET", &index, "foreign"]);
     assert_eq!(room.sessions.end_everybody().unwrap_err().kind(), ErrorKind::WrongType);
     assert!(room.lives(&lost));
     room.sessions.store().index().unwrap().verify(Default::default()).unwrap();
@@ -189,7 +189,7 @@ fn verify_drops_owners_of_lost_sessions() {
     for id in &gone {
         let _: u32 = ask(&["DEL", &room.key(&id.expose())]);
     }
-    // No reaper will come by for them.
+    // No reaper removes these sessions.
     let _: u32 = ask(&["DEL", &room.key("index")]);
     room.login("ada", "phone");
     index.verify(Default::default()).unwrap();
@@ -197,10 +197,10 @@ fn verify_drops_owners_of_lost_sessions() {
     assert_eq!(ask::<u32>(&["ZCARD", &room.set()]), 1);
 
     let _: u32 = ask(&["DEL", &room.key("principals")]);
-    let _: String = ask(&["SET", &room.key("principals"), "somebody else's"]);
+    let _: String = ask(&["SET", &room.key("principals"), "foreign"]);
     assert_eq!(index.verify(Default::default()).unwrap().displaced, 1);
     let [aside] = &ask::<Vec<String>>(&["KEYS", &room.key("principals:clobbered:*")])[..] else { panic!("it is kept") };
-    assert_eq!(ask::<String>(&["GET", aside]), "somebody else's");
+    assert_eq!(ask::<String>(&["GET", aside]), "foreign");
     assert_eq!(ask::<u32>(&["HLEN", &room.key("principals")]), 1, "the set restores the hash");
     room.login("ada", "laptop");
     assert_eq!(room.sessions.end_all("ada").unwrap(), 2);
@@ -393,7 +393,7 @@ fn verify_gives_doubly_owned_session_to_later_owner() {
     }
 }
 
-/// What `verify` may find among owners.
+/// The repairs of owners that `verify` reports.
 trait With {
     fn with(self, owners_restored: u64, owned_dropped: u64) -> Self;
 }

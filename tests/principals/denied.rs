@@ -1,4 +1,4 @@
-//! A user of Redis who may not run some command: a change happens whole, or not at all.
+//! A Redis user without the right to run some command: a change is applied as a whole, or not at all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -179,7 +179,7 @@ fn denied_bookkeeping_changes_no_session_else() {
             let found = admin.read(id, Touch::No).unwrap();
             assert_eq!(matches!(found, Found::Live(_)), is_live, "without {command}");
         }
-        // What lags is corrected by a user who may.
+        // A user with the rights corrects the lagging index.
         let index = admin.index().unwrap();
         index.verify(VerifyOptions::new()).unwrap();
         let again = index.verify(VerifyOptions::new()).unwrap();

@@ -1,3 +1,5 @@
+//! Ending sessions of one principal or of all: no ended session comes back, and no foreign session ends.
+
 use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
@@ -40,7 +42,7 @@ struct Path {
     renewals: AtomicUsize,
 }
 
-/// Whatever comes after the end, a failure of the test included, is late.
+/// Marks the end as over when dropped, also if the test fails.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -68,7 +70,7 @@ fn end_all_while_they_are_renewed_and_saved(room: &Room) {
     };
     thread::scope(|scope| {
         for path in &paths {
-            // What this request began with cannot be there after the end.
+            // After the end, the session of this request must not be found.
             let open = || {
                 let late = over.load(Ordering::SeqCst);
                 let id = *path.now.lock().unwrap();
@@ -161,7 +163,7 @@ fn more_than_a_thousand_sessions_end_at_once() {
 }
 
 impl Room {
-    /// A session that belongs to nobody.
+    /// A session without an owner.
     fn visit(&self) -> SessionId {
         let mut session = self.sessions.fresh();
         session.insert("visits".into(), 1);
@@ -217,7 +219,7 @@ fn end_of_all_spans_several_scripts() {
 }
 
 /// Some sessions are renewed, and others begin, without a pause.
-fn end_everybody_while_they_are_renewed_and_begin(room: &Room) {
+fn end_all_during_renewals_and_logins(room: &Room) {
     const SESSIONS: usize = 4;
     let olds: Vec<SessionId> = iter::repeat_with(|| room.login("ada", "phone")).take(SESSIONS).collect();
     let (start, over, begun) = (&Barrier::new(SESSIONS + 2), &AtomicBool::new(false), &AtomicUsize::new(0));
@@ -265,7 +267,7 @@ fn end_everybody_while_they_are_renewed_and_begin(room: &Room) {
 
 #[test]
 fn end_of_all_leaves_no_earlier_session() {
-    in_each_room(|room| (0..4).for_each(|_| end_everybody_while_they_are_renewed_and_begin(&room)));
+    in_each_room(|room| (0..4).for_each(|_| end_all_during_renewals_and_logins(&room)));
 }
 
 /// The message of a logout survives, and the principal has no session left.

@@ -1,3 +1,5 @@
+//! Lists of the sessions of a principal: their order, their content, and the time of last use.
+
 use std::error::Error as _;
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
@@ -70,7 +72,7 @@ fn list_is_newest_first_and_safe_to_show() {
             assert_eq!(Some(&*shown.label), session.label());
             assert!((began - MINUTE..=SystemTime::now() + MINUTE).contains(&shown.last_used.unwrap()));
             assert!(shown.expires_in.unwrap() > 6 * DAY);
-            // Who reads it off a page has nothing to put into a cookie.
+            // The text on a page contains no id that would work in a cookie.
             let text = format!("{shown:?} {}", shown.handle);
             assert!(!text.contains(&id.expose()));
             assert!(shown.handle.to_string().parse::<SessionId>().is_err());
@@ -122,7 +124,7 @@ fn every_end_removes_session_from_list() {
                 end(&room, &id);
                 assert_eq!(room.labels("ada"), [""; 0], "{how}");
                 assert!(!room.lives(&id), "{how}");
-                // What has expired goes with the reaper, which may come a millisecond before the index says so.
+                // The reaper removes expired sessions. It may run a millisecond before the index has them as due.
                 let reaped = || {
                     room.reap();
                     room.keys().is_empty()
@@ -150,7 +152,7 @@ fn bind_moves_session_between_lists() {
         assert_eq!(change(&|session| session.bind("ada", "old phone")), lists(&["old phone"], &[]));
         assert_eq!(change(&|session| session.bind("bob", "phone")), lists(&[], &["phone"]));
         assert_eq!(change(&|session| session.unbind()), lists(&[], &[]));
-        assert!(room.lives(&id), "it belongs to nobody, and lives");
+        assert!(room.lives(&id), "it has no owner, and lives");
         assert_eq!(room.sessions.end_all("bob").unwrap(), 0);
         assert_eq!(change(&|session| session.bind("ada", "phone again")), lists(&["phone again"], &[]));
         room.destroy(&id);
@@ -164,7 +166,7 @@ fn sessions_in_use_never_slip_out() {
     in_each_room(|room| {
         let mut id = room.login("ada", "phone");
         for round in 0..12 {
-            // As far from its deadline as it can be, and the index not told.
+            // As far from its deadline as it can be, while the index has the old deadline.
             let _ = room.sessions.store().read(&id, Touch::Set(MINUTE * 60)).unwrap();
             for index in room.keys().iter().filter(|key| key.ends_with("index")) {
                 let overdue: Vec<String> = ask_for(&room, index, &["ZRANGE", index, "0", "-1"]);
@@ -226,7 +228,7 @@ fn last_use_is_none_if_unknown() {
     let listed = &forever.list("ada").unwrap()[0];
     assert_eq!((listed.last_used, listed.expires_in), (None, None));
 
-    // Stored when its lifetime ends before the idle timeout would: the deadline says nothing about its use.
+    // Stored when its lifetime ends before the idle timeout would: the deadline does not reveal the last use.
     let sessions = settings().idle_timeout(DAY).lifetime(DAY + MINUTE * 2).build().unwrap();
     let mut session = sessions.fresh();
     session.bind("bob", "phone");
@@ -350,8 +352,8 @@ fn owned_sessions_cost_no_extra_commands() {
     for known in [false, true] {
         let monitor = Monitor::start(&server);
         let expect = |operation: &str, names: &[&str]| {
-            let told: Vec<String> = monitor.commands().into_iter().map(|command| command[0].clone()).collect();
-            assert!(told == names || !known, "{operation}: {told:?}");
+            let sent: Vec<String> = monitor.commands().into_iter().map(|command| command[0].clone()).collect();
+            assert!(sent == names || !known, "{operation}: {sent:?}");
         };
         let commit = |session| *sessions.commit(session).unwrap().id().unwrap();
         let mut session = sessions.fresh();

@@ -1,4 +1,4 @@
-//! However busy a reaper is, stopping it takes no time.
+//! A busy reaper stops at once, too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -9,7 +9,7 @@ use super::reaping::Wrapped;
 use super::*;
 
 /// Ends a reaper either way. All that it could wait for by mistake takes longer than this: `PATIENCE`, hours, or until
-/// the test goes on.
+/// the test continues.
 #[track_caller]
 fn assert_ends_at_once(end: fn(Reaper), reaper: Reaper) {
     let (sender, ended) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! What a reaper lives through, and what it says about it.
+//! The reaper survives failures and panics, and logs each cause once.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +39,7 @@ fn payload(value: u64) -> Vec<u8> {
     SEVEN.replace('7', &value.to_string()).into_bytes()
 }
 
-/// What the thread logged at this level or above.
+/// The warnings and errors that the thread logged.
 fn complaints(thread: ThreadId) -> Vec<String> {
     logged_by(thread).into_iter().filter(|(level, _)| *level <= Level::Warn).map(|(_, text)| text).collect()
 }
@@ -47,8 +47,8 @@ fn complaints(thread: ThreadId) -> Vec<String> {
 #[test]
 fn panicking_callback_is_logged_once() {
     let sessions = idle_for(expiring(shared(), &unique("panics"), 1), HOUR);
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let so_far = told.clone();
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let so_far = reported.clone();
     let (reaper, thread) = start(&sessions, move |value| {
         if value % 2 == 0 {
             resume_unwind(Box::new("an even value"));
@@ -64,7 +64,7 @@ fn panicking_callback_is_logged_once() {
             removed += reaper.reap_now().unwrap();
             removed == 10
         }));
-        assert_eq!(told.lock().unwrap().len(), 1 + wave * 5);
+        assert_eq!(reported.lock().unwrap().len(), 1 + wave * 5);
     }
     assert_eq!(reaper.stats().errors, 0);
     let said = complaints(thread);
@@ -93,8 +93,8 @@ impl Codec<u64> for Fragile {
 fn undecodable_payloads_are_logged_once_without_secrets() {
     let store = expiring(shared(), &unique("undecodable"), 1);
     let sessions = SessionManager::builder_with_codec(store, Fragile(Json::new())).build().unwrap();
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let so_far = told.clone();
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let so_far = reported.clone();
     let (reaper, thread) = start(&sessions, move |value| so_far.lock().unwrap().push(value));
     let payloads: [&[u8]; 6] = [&payload(1), b"hunter2", b"\xff", b"", &payload(13), &payload(2)];
     let ids = payloads.map(|payload| put(&sessions, payload));
@@ -103,9 +103,9 @@ fn undecodable_payloads_are_logged_once_without_secrets() {
         removed += reaper.reap_now().unwrap();
         removed == 6
     }));
-    let mut told = told.lock().unwrap().clone();
-    told.sort();
-    assert_eq!(told, [1, 2, 7]);
+    let mut reported = reported.lock().unwrap().clone();
+    reported.sort();
+    assert_eq!(reported, [1, 2, 7]);
     let said = complaints(thread);
     assert_eq!(said.len(), 2, "{said:?}");
     assert_eq!(said.iter().filter(|text| text.contains("cannot be decoded")).count(), 1, "{said:?}");
@@ -129,11 +129,11 @@ fn failing_store_is_retried_once_per_resolution() {
         });
         let sessions = idle_for(store, MILLISECOND);
         create(&sessions, 1);
-        let told = Told::default();
-        let reaper = sessions.reaper().resolution(MILLISECOND * 5).on_expired(told.callback()).start().unwrap();
+        let reported = Reported::default();
+        let reaper = sessions.reaper().resolution(MILLISECOND * 5).on_expired(reported.callback()).start().unwrap();
         // With a backoff of seconds it would take far longer.
         assert!(eventually(PATIENCE, || reaper.stats().rounds > 3));
-        assert_eq!((reaper.stats().errors, reaper.stats().removed, told.sorted().len()), (6, 1, 1));
+        assert_eq!((reaper.stats().errors, reaper.stats().removed, reported.sorted().len()), (6, 1, 1));
         let thread = thread.lock().unwrap().expect("the store was asked");
         let (said, all) = (complaints(thread), logged_by(thread));
         assert_eq!((said.len(), all.len()), (1, 2), "{all:?}");

@@ -1,3 +1,5 @@
+//! Keeps log records by thread, for tests of the log of a reaper.
+
 use std::sync::{Mutex, Once};
 use std::thread::{self, ThreadId};
 
@@ -28,7 +30,7 @@ pub fn keep_logs() {
     });
 }
 
-/// What a thread logged; the callback of a reaper runs on the reaper's.
+/// The log of a thread. The callback of a reaper runs on the thread of the reaper.
 pub fn logged_by(thread: ThreadId) -> Vec<(Level, String)> {
     let kept = KEPT.lock().unwrap();
     kept.iter().filter(|(by, ..)| *by == thread).map(|(_, level, text)| (*level, text.clone())).collect()

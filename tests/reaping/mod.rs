@@ -1,4 +1,4 @@
-//! What the tests of reaper and index share.
+//! Helpers that the tests of the reaper and the index share.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
 mod logs;
@@ -33,7 +33,7 @@ pub fn expiring(server: &RedisServer, prefix: &str, partitions: u32) -> RedisSes
     builder.partitions(partitions).expiring().build().unwrap()
 }
 
-/// What the keys of a partition begin with.
+/// The prefix of the keys of a partition.
 pub fn prefix_of(store: &RedisSessionStore, partition: u32) -> String {
     let id = format!("00000000-0000-0000-0000-{partition:012x}");
     store.key(&id.parse().unwrap()).strip_suffix(&id).unwrap().to_owned()
@@ -81,9 +81,9 @@ pub fn ask<R: FromRedisValue>(server: &RedisServer, command: &[&str]) -> R {
     redis::from_redis_value(server.cmd(command)).unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// Puts sessions there as if they had been used a while ago, and answers their keys. `left`: the milliseconds until they
-/// expire, negative if they have; `indexed`: the same as the index has it. The prefix is all that comes before the id, so
-/// with colon and hash tag.
+/// Stores sessions as if they had been used a while ago, and returns their keys. `left` is the number of milliseconds until they
+/// expire, negative if they have expired. `indexed` is the same number in the index. The prefix is everything before the id, with
+/// colon and hash tag.
 pub fn load(server: &RedisServer, prefix: &str, numbers: Range<u32>, left: i64, indexed: i64) -> Vec<String> {
     const LOAD: &str = "
         local time = redis.call('TIME')
@@ -106,25 +106,25 @@ pub fn entries(server: &RedisServer, index: &str) -> Vec<(String, f64)> {
     ask(server, &["ZRANGE", index, "0", "-1", "WITHSCORES"])
 }
 
-/// The events that a callback was told of.
+/// The expired sessions that a callback got.
 #[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<Vec<(Handle, u64)>>>);
+pub struct Reported(Arc<Mutex<Vec<(Handle, u64)>>>);
 
-impl Told {
+impl Reported {
     pub fn callback(&self) -> impl FnMut(ExpiredSession<u64>) + Send + 'static {
-        let told = self.clone();
-        move |session| told.0.lock().unwrap().push((session.handle, session.data))
+        let reported = self.clone();
+        move |session| reported.0.lock().unwrap().push((session.handle, session.data))
     }
 
     /// All so far, in order.
     pub fn sorted(&self) -> Vec<(Handle, u64)> {
-        let mut told = self.0.lock().unwrap().clone();
-        told.sort();
-        told
+        let mut reported = self.0.lock().unwrap().clone();
+        reported.sort();
+        reported
     }
 }
 
-/// A store of somebody else's: another one, but for what its index does to reap.
+/// A custom store: it wraps another store and replaces the `reap` of its index.
 pub struct Wrapped<S> {
     pub store: S,
     pub reap: Box<Reap>,

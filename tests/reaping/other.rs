@@ -1,3 +1,5 @@
+//! Runs a reaper in a second process, which a test can kill.
+
 use std::env;
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -38,7 +40,7 @@ impl Other {
         other
     }
 
-    /// Whether this is the other process. It is done with its work then.
+    /// Runs the reaper if this is the other process, and then returns `true`.
     #[must_use]
     pub fn is_this() -> bool {
         let Ok(orders) = env::var("REAP") else { return false };
@@ -57,7 +59,7 @@ impl Other {
                     while !closed.load(Ordering::Relaxed) {
                         reaper.reap_now().unwrap();
                     }
-                    // All that it removed is told before this answers.
+                    // `reap_now` returns only after all callbacks.
                     reaper.reap_now().unwrap();
                 });
             }
@@ -73,7 +75,7 @@ impl Other {
         while !self.lines.recv_timeout(PATIENCE).expect("the other process reaps").starts_with("expired ") {}
     }
 
-    /// Lets it end in good order, and answers what its callbacks were told.
+    /// Stops the process in order, and returns the sessions that its callbacks got.
     pub fn finish(mut self) -> Vec<(Handle, u64)> {
         drop(self.stdin.take());
         let event = |line: String| {

@@ -1,4 +1,4 @@
-//! Clocks that a test steps: that of a Redis, or that of the test's own process, apart from the system's.
+//! Clocks that a test steps: the clock of a Redis, or of the test's process. The clock of the system stays as it is.
 //!
 //! Tests of clocks that jump use it. Programs start with a preloaded library, `clock_shim.c`, which takes its offset from a file.
 
@@ -63,7 +63,7 @@ impl SteppedClock {
     }
 }
 
-/// Runs a test in a process whose clock it can step: the first call starts the test program again, for the test of this name alone.
+/// Runs a test in a process whose clock it can step. The first call starts the test program again with only this test.
 ///
 /// # Panics
 ///

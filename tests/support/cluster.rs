@@ -1,3 +1,5 @@
+//! A Redis Cluster of six servers, and moves of its slots.
+
 use std::sync::OnceLock;
 
 use redis::{FromRedisValue, Value};
@@ -79,8 +81,8 @@ impl Cluster {
     }
 
     /// The node that serves a slot, by the account of this one.
-    pub fn owner(&self, slot: u16, told_by: &RedisServer) -> Option<&RedisServer> {
-        let ranges = Vec::<Vec<Value>>::from_redis_value(told_by.cmd(&["CLUSTER", "SLOTS"])).unwrap();
+    pub fn owner(&self, slot: u16, named_by: &RedisServer) -> Option<&RedisServer> {
+        let ranges = Vec::<Vec<Value>>::from_redis_value(named_by.cmd(&["CLUSTER", "SLOTS"])).unwrap();
         let range = ranges.into_iter().find(
             |range| matches!(range[..2], [Value::Int(from), Value::Int(to)] if (from..=to).contains(&i64::from(slot))),
         )?;
@@ -98,7 +100,7 @@ impl Cluster {
         self.nodes.iter().find(follows).expect("it has a replica")
     }
 
-    /// Moves a slot with all its keys from its node to this one, some keys at a time, and tells all nodes.
+    /// Moves a slot with all its keys from its node to this one, some keys at a time, and announces the new owner to all nodes.
     pub fn migrate(&self, slot: u16, to: &RedisServer) {
         let from = self.owner(slot, to).expect("all slots are served");
         let (slot, port) = (slot.to_string(), to.port().to_string());
@@ -116,7 +118,7 @@ impl Cluster {
             from.cmd(&migrate);
         }
         for node in [to, from].into_iter().chain(&self.nodes) {
-            // Replicas hear of it by themselves.
+            // Replicas learn of the move from their masters.
             if node.text(&["INFO", "replication"]).contains("role:master") {
                 node.cmd(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use threaded_sessions::redis::io::tcp::socket2::{Domain, Socket, Type};
 
-/// A listener that accepts nobody and whose backlog is full.
+/// A listener that accepts no connection and whose backlog is full.
 pub struct DeadEnd {
     address: SocketAddr,
     _held: (Socket, Vec<Socket>),

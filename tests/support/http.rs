@@ -1,3 +1,5 @@
+//! An HTTP client with one keep-alive connection and a cookie jar.
+
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,3 +1,5 @@
+//! A cookie jar that keeps and sends cookies as a browser does.
+
 use std::cmp::Reverse;
 
 /// The cookies of a browser, kept and sent as RFC 6265bis and CHIPS have it. Time plays no part.

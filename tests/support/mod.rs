@@ -1,4 +1,4 @@
-//! A private Redis, an ear on its commands, and a faulty wire to it.
+//! The test kit: private Redis servers, a monitor of their commands, a proxy with faults, and clients.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
 mod child;
@@ -47,10 +47,10 @@ pub use slow_pipe::slow_pipe;
 /// How long the kit waits for what must happen, on however busy a machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a client sends to set up or probe a connection, rather than to use it.
+/// The commands that set up or probe a connection.
 const SETUP: [&str; 5] = ["AUTH", "CLIENT", "HELLO", "PING", "SELECT"];
 
-/// Whether `condition` comes to hold within `patience`.
+/// Waits until `condition` holds, for at most `patience`. Returns `true` if it holds.
 #[must_use]
 pub fn eventually(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + patience;
@@ -65,15 +65,15 @@ pub fn eventually(patience: Duration, mut condition: impl FnMut() -> bool) -> bo
     }
 }
 
-/// For tests with a failover, one after the other: six servers each are enough for a machine. Beside others a replica may be
-/// loading anew, and have nothing, at the moment its master is lost, and a Sentinel that is kept waiting for two seconds does
+/// Runs tests with a failover one after the other, because six servers each are enough load for a machine. Under more load, a
+/// replica may still be loading when its master is lost, and then it is empty. A Sentinel that is delayed by two seconds does
 /// nothing for thirty.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// All that an error and what is behind it tell anybody.
+/// Returns all texts of an error and of its causes.
 pub fn texts(error: &dyn Error) -> String {
     let causes = iter::successors(Some(error), |&error| error.source());
     causes.map(|error| format!("{error} {error:?} {error:#?}\n")).collect()

@@ -1,3 +1,5 @@
+//! Records the commands that a server runs, without those of connection setup.
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{self, Receiver};
@@ -5,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use super::{PATIENCE, RedisServer, SETUP, unique};
 
-/// The commands a server runs for its clients, as `MONITOR` tells them.
+/// The commands that a server runs for its clients, as `MONITOR` shows them.
 pub struct Monitor {
     stream: TcpStream,
     marking: TcpStream,
@@ -33,7 +35,7 @@ impl Monitor {
     /// its upper-case name and its arguments. Left out are what scripts call,
     /// connection set-up, `PING` and `ECHO`.
     pub fn commands(&self) -> Vec<Vec<String>> {
-        // Whatever ran before this call is in the stream before the marker.
+        // All commands before this call are in the stream before the marker.
         let marker = unique("marker");
         (&self.marking).write_all(format!("ECHO {marker}\r\n").as_bytes()).unwrap();
         let line = || self.lines.recv_timeout(PATIENCE).expect("the server is still monitored");

@@ -1,3 +1,5 @@
+//! Starts an example program as a process, and stops it.
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -22,7 +24,7 @@ pub fn stores(url: &str) -> [Vec<String>; 3] {
     [vec![], redis("plain"), [redis("expiring"), vec!["--expiring".to_owned()]].concat()]
 }
 
-/// One of the examples that serve, as a process of its own. It ends with this value.
+/// The process of an example that serves. Dropping the value ends the process.
 pub struct Program {
     process: Child,
     address: SocketAddr,
@@ -30,7 +32,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it on a port of its own, with these flags and variables, and waits until it listens.
+    /// Starts an example on a free port, with these flags and variables, and waits until it listens.
     #[track_caller]
     pub fn start(example: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let stderr = NamedTempFile::new().expect("a temporary file");
@@ -91,11 +93,11 @@ impl Program {
             status = self.try_wait();
             status.is_some()
         });
-        assert!(ended, "it goes on: {}", self.stderr());
+        assert!(ended, "the process still runs: {}", self.stderr());
         status.unwrap()
     }
 
-    /// What it has said on stderr so far.
+    /// Returns the output on stderr so far.
     pub fn stderr(&self) -> String {
         contents(&self.stderr)
     }

@@ -1,3 +1,5 @@
+//! A TCP proxy in front of a Redis server that injects faults.
+
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use super::{RedisServer, SETUP};
 
-/// What goes wrong between client and server. A request is all that a client
+/// A fault between client and server. A request is everything that a client
 /// sends before it waits: a command, or a whole pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
@@ -83,8 +85,8 @@ impl Proxy {
         self.wires.state().port = server.port();
     }
 
-    /// Swallows from now on what comes over the connections that are open, as
-    /// a firewall does that has forgotten them. New connections work.
+    /// Swallows all further bytes on the open connections, as a firewall does
+    /// after it has dropped their state. New connections work.
     pub fn forget(&self) {
         let state = self.wires.state();
         state.open.iter().filter_map(Weak::upgrade).for_each(|wire| wire.forgotten.store(true, Ordering::SeqCst));
@@ -131,7 +133,7 @@ struct State {
     fault: Fault,
     /// How often the fault is still to strike, if that is limited.
     left: Option<usize>,
-    /// What comes after that.
+    /// The fault after that.
     then: Fault,
     fired: usize,
     swallowed: usize,
@@ -204,7 +206,7 @@ impl Wires {
     }
 
     /// Decides and registers under one lock, so that no connection slips past
-    /// a `Refuse` or a close that comes meanwhile.
+    /// a `Refuse` or a close that comes between the two.
     fn admit(&self, client: TcpStream) -> Option<Arc<Wire>> {
         let mut state = self.state();
         if state.closed {
@@ -338,8 +340,8 @@ fn value_length(bytes: &[u8]) -> Option<usize> {
     (0..values).try_fold(head, |end, _| Some(end + value_length(&bytes[end..])?))
 }
 
-/// Whether the first command, in `*1\r\n$4\r\nPING\r\n` the third line, is one
-/// of connection set-up.
+/// Returns `true` if the first command of the request sets up a connection.
+/// In `*1\r\n$4\r\nPING\r\n` its name is the third line.
 fn is_setup(request: &[u8]) -> bool {
     let name = request.split(|&byte| byte == b'\n').nth(2).unwrap_or_default().trim_ascii_end();
     SETUP.iter().any(|setup| setup.as_bytes().eq_ignore_ascii_case(name))

@@ -1,4 +1,4 @@
-//! A pseudo-terminal with a program on it, and what a person would see there.
+//! A pseudo-terminal that runs a program, and the text that a person would see.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

@@ -1,3 +1,5 @@
+//! A master, its replicas and three Sentinels.
+
 use redis::{Client, FromRedisValue, Value};
 
 use super::{PATIENCE, RedisServer, eventually};
@@ -13,7 +15,7 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// What the Sentinels call the master.
+    /// The name of the master.
     pub const NAME: &str = "sessions-master";
 
     pub fn start() -> Self {
@@ -101,8 +103,8 @@ impl Sentinels {
     /// Has a server or a Sentinel run a command.
     #[track_caller]
     pub fn ask<V: FromRedisValue>(&self, server: &RedisServer, command: &[&str]) -> V {
-        let answer = self.try_ask(server, command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        V::from_redis_value(answer).unwrap()
+        let reply = self.try_ask(server, command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        V::from_redis_value(reply).unwrap()
     }
 
     pub fn try_ask(&self, server: &RedisServer, command: &[&str]) -> redis::RedisResult<Value> {

@@ -1,3 +1,5 @@
+//! A private Redis server, which ends with its value or with the test process.
+
 use std::collections::hash_map::RandomState;
 use std::env;
 use std::ffi::OsString;
@@ -55,8 +57,8 @@ exit $status
 /// The configuration of a server that is a Sentinel.
 const SENTINEL: &str = "sentinel.conf";
 
-/// A Redis server of its own, on a loopback port and on a unix socket. It ends
-/// with this value, and with the test process at the latest.
+/// A private Redis server, on a loopback port and on a unix socket. Dropping
+/// the value ends the server, and so does the end of the test process.
 pub struct RedisServer {
     // Declared, and so dropped, before the directory it runs in.
     process: Mutex<Process>,
@@ -82,7 +84,7 @@ impl RedisServer {
         Self::within(TempDir::new().expect("a temporary directory"), &[], &clock.environment())
     }
 
-    /// Starts a Sentinel with this configuration, of which it makes a file of its own.
+    /// Starts a Sentinel with this configuration, which it may rewrite.
     pub fn sentinel(configuration: &str) -> Self {
         Self::sentinel_with(configuration, &[])
     }
@@ -154,7 +156,7 @@ impl RedisServer {
     }
 
     /// Freezes the server: the kernel still accepts connections for it, but
-    /// nothing is answered until [`resume`](Self::resume).
+    /// the server replies to nothing until [`resume`](Self::resume).
     pub fn stop(&self) {
         self.process.lock().unwrap().signal("STOP");
     }
@@ -180,12 +182,12 @@ pub fn unique(name: &str) -> String {
 struct Process {
     guard: Child,
     orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    replies: BufReader<ChildStdout>,
     server: u32,
 }
 
 impl Process {
-    /// Starts a server and waits until it answers; `None` if the port is taken.
+    /// Starts a server and waits until it responds; `None` if the port is taken.
     fn launch(dir: &Path, port: u16, args: &[String], environment: &[(&'static str, OsString)]) -> Option<Self> {
         let binary = env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
         let log = dir.join("redis.log");
@@ -214,8 +216,8 @@ impl Process {
             .spawn()
             .expect("sh can be started");
         let orders = guard.stdin.take().unwrap();
-        let answers = BufReader::new(guard.stdout.take().unwrap());
-        let mut process = Self { guard, orders, answers, server: 0 };
+        let replies = BufReader::new(guard.stdout.take().unwrap());
+        let mut process = Self { guard, orders, replies, server: 0 };
         process.server = process.order("go").parse().expect("the server's pid");
 
         let mut exit = None;
@@ -225,7 +227,7 @@ impl Process {
         });
         let log = fs::read_to_string(log).unwrap_or_default();
         match exit.map(|status| status.code()) {
-            None => assert!(settled, "redis-server does not answer:\n{log}"),
+            None => assert!(settled, "redis-server does not respond:\n{log}"),
             Some(Some(126 | 127)) => {
                 panic!("cannot start {binary:?}; run scripts/test, which provides a redis-server")
             }
@@ -235,13 +237,13 @@ impl Process {
         Some(process)
     }
 
-    /// Has the guard do something, and returns what it answers: nothing if the
-    /// server, and the guard with it, has ended.
+    /// Sends an order to the guard, and returns its reply. The reply is empty
+    /// if the server has ended, because the guard ends with it.
     fn order(&mut self, order: &str) -> String {
-        let mut answer = String::new();
+        let mut reply = String::new();
         let _ = writeln!(self.orders, "{order}");
-        let _ = self.answers.read_line(&mut answer);
-        answer.trim_end().to_owned()
+        let _ = self.replies.read_line(&mut reply);
+        reply.trim_end().to_owned()
     }
 
     fn signal(&mut self, signal: &str) {
@@ -264,8 +266,8 @@ fn socket(dir: &Path) -> PathBuf {
     dir.join("redis.sock")
 }
 
-/// Whether the server behind `socket` serves commands. Asked over the socket
-/// because a stranger may answer on the port.
+/// Returns `true` if the server behind `socket` serves commands. Uses the
+/// socket because another process may listen on the port.
 fn is_ready(socket: &Path) -> bool {
     let ping = || {
         let mut stream = UnixStream::connect(socket)?;

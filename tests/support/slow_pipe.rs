@@ -1,4 +1,4 @@
-//! A slow way to a server, for any protocol.
+//! A slow connection to a server, for any protocol.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

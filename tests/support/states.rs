@@ -1,3 +1,5 @@
+//! States in which a Redis server responds but does not serve, such as loading or read-only.
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -5,15 +7,15 @@ use std::time::Duration;
 
 use super::{PATIENCE, RedisServer, eventually};
 
-/// A port nobody listens on.
-const NOBODY: &str = "1";
+/// A port without a listener.
+const NO_LISTENER: &str = "1";
 
-/// States in which a server answers, but does not serve. Each is entered when
-/// the call returns, and lasts until the next one.
+/// States in which a server responds but does not serve. Each state has begun
+/// when the call returns, and lasts until the next one.
 impl RedisServer {
     /// Makes it the replica of a primary that is not there: no writes.
     pub fn demote(&self) {
-        self.cmd(&["REPLICAOF", "127.0.0.1", NOBODY]);
+        self.cmd(&["REPLICAOF", "127.0.0.1", NO_LISTENER]);
     }
 
     pub fn promote(&self) {
@@ -38,7 +40,7 @@ impl RedisServer {
 
     pub fn finish_loading(&self) {
         self.cmd(&["CONFIG", "SET", "key-load-delay", "0"]);
-        assert!(eventually(PATIENCE, || !self.answers("-LOADING")));
+        assert!(eventually(PATIENCE, || !self.replies("-LOADING")));
     }
 
     /// Busy with a script that does not end.
@@ -49,7 +51,7 @@ impl RedisServer {
 
     pub fn interrupt(&self) {
         self.cmd(&["SCRIPT", "KILL"]);
-        assert!(eventually(PATIENCE, || !self.answers("-BUSY")));
+        assert!(eventually(PATIENCE, || !self.replies("-BUSY")));
     }
 
     /// Unable to write a snapshot: there is a directory in its place.
@@ -77,18 +79,18 @@ impl RedisServer {
     fn start_and_await(&self, command: &str, state: &str) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port())).unwrap();
         stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
-        assert!(eventually(PATIENCE, || self.answers(state)), "{command} does not lead to {state}");
+        assert!(eventually(PATIENCE, || self.replies(state)), "{command} does not lead to {state}");
     }
 
-    /// Whether the answer to a `PING` begins like this.
-    fn answers(&self, state: &str) -> bool {
+    /// Returns `true` if the reply to a `PING` begins like this.
+    fn replies(&self, state: &str) -> bool {
         let ping = || {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port()))?;
             stream.set_read_timeout(Some(Duration::from_millis(100)))?;
             stream.write_all(b"PING\r\n")?;
-            let mut answer = vec![0; state.len()];
-            stream.read_exact(&mut answer).map(|()| answer)
+            let mut reply = vec![0; state.len()];
+            stream.read_exact(&mut reply).map(|()| reply)
         };
-        ping().is_ok_and(|answer| answer == state.as_bytes())
+        ping().is_ok_and(|reply| reply == state.as_bytes())
     }
 }

@@ -1,4 +1,4 @@
-//! The index of the expiring store follows what becomes of its sessions.
+//! The index of the expiring store follows every operation on its sessions.
 
 use std::ops::RangeInclusive;
 
@@ -16,7 +16,7 @@ fn now(server: &RedisServer) -> u64 {
     seconds * 1000 + micros / 1000
 }
 
-/// Does it, and tells what may be the deadline of a session that lives for a week from then on.
+/// Runs an operation, and returns the possible deadlines of a session that lives for a week from then on.
 fn deadline<R>(server: &RedisServer, act: impl FnOnce() -> R) -> (R, RangeInclusive<u64>) {
     let before = now(server);
     let done = act();
@@ -32,7 +32,7 @@ fn assert_indexed(server: &RedisServer, key: &str, deadlines: &RangeInclusive<u6
     assert!(deadlines.contains(score), "after {after} the index has {score}, not one of {deadlines:?}");
 }
 
-/// Whatever the index had before: what it should, a wrong score, or nothing, as after it was lost.
+/// The index may be right before, have a wrong score, or be lost.
 #[test]
 fn every_operation_indexes_key_and_deadline() {
     for spoil in [None, Some(&["ZADD", INDEX, "1"][..]), Some(&["DEL", INDEX])] {
@@ -101,8 +101,8 @@ fn touch_updates_index_only_across_a_64th() {
         entries(&server)
     };
     assert_eq!(touch_with_less(2 * SLACK), [(key.clone(), 1)]);
-    let told = touch_with_less(step);
-    assert!((started + idle..=now(&server) + idle).contains(&told[0].1), "{told:?}");
+    let moved = touch_with_less(step);
+    assert!((started + idle..=now(&server) + idle).contains(&moved[0].1), "{moved:?}");
 }
 
 #[test]

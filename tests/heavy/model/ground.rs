@@ -1,4 +1,4 @@
-//! The stores that the steps are taken on, and what a test does to them behind their back.
+//! The stores that the steps are taken on, and the changes that a test makes to them directly.
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
@@ -30,7 +30,7 @@ pub(crate) trait Ground {
     /// Lets enough time pass that no session is bound in the same millisecond as the last.
     fn tick(&self) {}
 
-    /// What is stored besides marks, when all sessions are gone.
+    /// Returns all stored keys, without tombstones, after all sessions have ended.
     fn leftovers(&self) -> Vec<String> {
         Vec::new()
     }

@@ -1,4 +1,4 @@
-//! What can be done to sessions.
+//! The operations on sessions that a random run consists of.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! The model, beside what it models.
+//! The model of a store, next to the store itself: every step runs on both, and their results must agree.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -14,7 +14,7 @@ const CAP: usize = 2;
 
 type Fields = BTreeMap<String, u64>;
 
-/// What is stored of a session, as an application sees it.
+/// The stored state of a session, as an application sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct State {
     fields: Fields,
@@ -36,7 +36,7 @@ impl State {
         self
     }
 
-    /// What changed from `base` to `self`, put onto `there`.
+    /// Applies the changes from `base` to `self` to `there`.
     fn merged(&self, base: &Self, there: &Self) -> Self {
         let mut merged = there.clone();
         for field in FIELDS {
@@ -56,7 +56,7 @@ impl State {
     }
 }
 
-/// What became of an id.
+/// The fate of an id.
 #[derive(Debug)]
 enum Fate {
     Lives(Record),
@@ -104,7 +104,7 @@ impl Held {
     }
 }
 
-/// What a write stores, and whom the session belonged to as far as the writer knew.
+/// The state that a write stores, and the owner that the writer knew.
 struct Written {
     state: State,
     owner: Option<&'static str>,
@@ -113,7 +113,7 @@ struct Written {
 pub(crate) struct World {
     ground: Box<dyn Ground>,
     sessions: SessionManager<Fields>,
-    /// Whether the store knows principals.
+    /// `true` if the store has an index of principals.
     indexed: bool,
     ids: Vec<(SessionId, Fate)>,
     hands: [Option<Held>; HANDS as usize],
@@ -290,7 +290,7 @@ impl World {
         }
     }
 
-    /// What a commit should answer, with the id unless it is a new one.
+    /// The expected result of a commit, with the id unless it is a new one.
     fn committed(&self, held: &Held) -> Result<(Outcome, Option<Option<SessionId>>), ErrorKind> {
         let (detached, renewed) = (held.session.is_detached(), self.is_renewed(held));
         Ok(match held.change {
@@ -309,8 +309,8 @@ impl World {
         })
     }
 
-    /// What storing a session now should store; `None` if it is gone. An `exact` write looks at what is there whatever the
-    /// policy.
+    /// The expected result of storing a session now; `None` if the session has ended. An `exact` write compares versions under
+    /// every policy.
     fn written(&self, held: &Held, exact: bool) -> Result<Option<Written>, ErrorKind> {
         if !self.indexed && held.mine.bound.is_some() {
             return Err(ErrorKind::Unsupported);
@@ -522,7 +522,7 @@ impl World {
     }
 }
 
-/// Whom a session belongs to, and what it is called.
+/// The owner and the label of a session.
 fn bound(session: &Session<Fields>) -> Option<(&str, &str)> {
     assert_eq!(session.principal().is_some(), session.label().is_some());
     session.principal().zip(session.label())
