@@ -36,8 +36,11 @@
 //!
 //! Invariant: a cookie reaches the application only if a browser would send it, and no value of a cookie is in a `Debug` text.
 //!
-#![cfg_attr(any(all(doc, not(doctest)), all(doctest, feature = "rouille", feature = "tiny-http")), doc = include_str!("guides.md"))]
-#![cfg_attr(any(all(doc, not(doctest)), all(doctest, feature = "rouille", feature = "tiny-http")), doc = include_str!("../docs/testing.md"))]
+#![cfg_attr(
+    any(all(doc, not(doctest)), all(doctest, feature = "rouille", feature = "tiny-http")),
+    doc = include_str!("guides.md"),
+    doc = include_str!("../docs/testing.md")
+)]
 
 mod exchange;
 #[cfg(feature = "http")]

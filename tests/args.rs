@@ -17,7 +17,7 @@ use threaded_sessions::{
 #[derive(Parser)]
 #[command(version = "7.8.9")]
 struct Cli {
-    /// A flag of its own
+    /// An extra flag
     #[arg(long)]
     own: bool,
     #[command(flatten)]

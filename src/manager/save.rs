@@ -158,8 +158,8 @@ impl<T: 'static> Inner<T> {
             if save.merges == Merges::Bookkeeping && !self.is_bookkeeping(session, &save, &stored) {
                 return Ok(SaveOutcome::Conflict);
             }
-            // After the first conflict it is the turn that is waited for. The second one is expected: the threads before this one have
-            // stored other versions.
+            // After the first conflict, wait for a turn. Expect a second conflict, because the threads before this one stored other
+            // versions in that time. Pause only after further conflicts, which come from other processes.
             turn = turn.or_else(|| self.turns.take(&save.id));
             if turn.is_none() || *conflicts > 2 {
                 backoff.wait()?;

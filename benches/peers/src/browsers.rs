@@ -73,7 +73,7 @@ fn parse(received: &[u8]) -> Option<Response> {
     Some(Response { status, cookie, body: String::from_utf8_lossy(body).into_owned() })
 }
 
-/// One page, over a connection of its own.
+/// One page, over a separate connection.
 pub(crate) fn get(address: SocketAddr, path: &str, cookie: Option<&str>) -> Response {
     Browser::new(address, path, cookie).visit()
 }

@@ -63,7 +63,7 @@ fn group(bars: &mut String, section: &Section, y: f64, scale: f64) -> f64 {
     let (one, bottom) = (LEFT + scale, y + LINE * section.rows.len() as f64);
     let mut labels = format!("<path class='one' d='M{one:.1} {}V{}'/>\n", y - 2.0, bottom - 2.0);
     for (number, (library, summary)) in section.rows.iter().enumerate() {
-        // This crate is the measure, whatever the noise of its own turns is.
+        // This crate is the measure, even if its turns are noisy.
         let ratio = if number == 0 { 1.0 } else { summary.ratio.median };
         let (width, middle) = ((ratio * scale).clamp(1.0, LONGEST), y + LINE / 2.0 + 2.0);
         let class = if library.starts_with("this crate") { "own" } else { "peer" };

@@ -1,6 +1,6 @@
-//! This crate beside other session libraries: the same payload, the same operations and the same Redis, in alternating rounds.
+//! Compares this crate with other session libraries: the same payload, the same operations and the same Redis, in alternating rounds.
 //!
-//! `benches/peers/run` installs the peers and starts this program, which starts a Redis and the servers of its own. The program
+//! `benches/peers/run` installs the peers and starts this program, which starts a private Redis and the servers. The program
 //! draws the chart of the README and writes the table of `docs/comparison.md`. In each round every peer has its turn between two
 //! turns of this crate, so whatever disturbs the machine disturbs both; a ratio is the median of the ratios of the rounds.
 //!

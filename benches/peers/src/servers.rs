@@ -1,4 +1,4 @@
-//! The servers of the HTTP level, each a process of its own that ends when its standard input does.
+//! The servers of the HTTP level, each a separate process that ends when its standard input does.
 //!
 //! All have the same pages: `/start` stores the payload in a new session, `/count` adds one to its counter, `/value` shows the
 //! counter, and `/plain` needs no session.

@@ -41,7 +41,7 @@ impl Operation {
 
 /// A library with its store, in the set-up that its documentation shows.
 pub(crate) trait Library {
-    /// Has `load.clients` clients at once carry out the operation `load.each` times, each on sessions of its own, and returns
+    /// Has `load.clients` clients at once carry out the operation `load.each` times, each on separate sessions, and returns
     /// how long that took. What the operation needs is stored, and for a save also read, before the clock starts.
     fn turn(&self, operation: Operation, load: Load) -> Duration;
 }

@@ -47,7 +47,7 @@ pub(super) struct Door {
 pub(super) struct Guard<'a> {
     door: &'a Door,
     keys: [Option<&'a str>; 2],
-    /// Whether the write may also end sessions whose keys the client does not know.
+    /// `true` if the write may also end sessions whose keys the client does not know.
     ends_others: bool,
 }
 
