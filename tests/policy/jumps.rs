@@ -28,7 +28,7 @@ struct Rig<'a> {
 fn with_clocks(test: &str, run: impl FnOnce(&Rig<'_>)) {
     under_stepped_clock(&format!("jumps::{test}"), |application| {
         let redis = SteppedClock::new();
-        let server = RedisServer::under(&redis);
+        let server = RedisServer::with_environment(&redis.environment());
         run(&Rig { application, redis, server });
     });
 }

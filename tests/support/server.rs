@@ -78,10 +78,10 @@ impl RedisServer {
         Self::within(TempDir::new().expect("a temporary directory"), args, &[])
     }
 
-    /// Starts a server whose clock the test steps.
+    /// Starts a server with further environment variables.
     #[cfg(target_os = "linux")]
-    pub fn under(clock: &super::SteppedClock) -> Self {
-        Self::within(TempDir::new().expect("a temporary directory"), &[], &clock.environment())
+    pub fn with_environment(environment: &[(&'static str, OsString)]) -> Self {
+        Self::within(TempDir::new().expect("a temporary directory"), &[], environment)
     }
 
     /// Starts a Sentinel with this configuration, which it may rewrite.
