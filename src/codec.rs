@@ -130,8 +130,7 @@ pub trait Codec<T>: Send + Sync + 'static {
         None
     }
 
-    /// Returns `true` if two payloads hold equal values, whatever the rest of their envelopes. Defaults to comparing the
-    /// payloads.
+    /// Returns `true` if two payloads with equal envelopes hold equal values. Defaults to comparing the payloads.
     ///
     /// A map in another order is equal.
     fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
@@ -160,6 +159,11 @@ pub trait Format: Send + Sync + 'static {
 
     /// The name of the format, for `Debug`.
     const NAME: &'static str;
+
+    /// `true` if two encodings of equal data have the same bytes, in another order at most.
+    ///
+    /// Payloads with other bytes are then known to differ, without being decoded. Defaults to `false`.
+    const ONLY_ORDER_VARIES: bool = false;
 
     /// Serializes data.
     ///
@@ -285,7 +289,8 @@ impl<F: Format, T: Serialize + DeserializeOwned + 'static> Codec<T> for SerdeCod
     }
 
     fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
-        one == other || merge::is_same::<F>(one, other)
+        let may_be_same = || !F::ONLY_ORDER_VARIES || merge::has_same_bytes(one, other);
+        one == other || (may_be_same() && merge::is_same::<F>(one, other))
     }
 
     fn loses(&self, payload: &[u8]) -> bool {

@@ -32,6 +32,7 @@ pub enum JsonFormat {}
 impl Format for JsonFormat {
     type Value = Raw;
     const NAME: &'static str = "Json";
+    const ONLY_ORDER_VARIES: bool = true;
 
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
         Check::json(data)?;

@@ -145,6 +145,14 @@ pub(super) fn is_same<F: Format>(one: &[u8], other: &[u8]) -> bool {
     matches!((value(one), value(other)), (Some(one), Some(other)) if one.data == other.data)
 }
 
+/// Returns `true` if one has the bytes of the other, in any order.
+pub(super) fn has_same_bytes(one: &[u8], other: &[u8]) -> bool {
+    let mut surplus = [0_i64; 256];
+    one.iter().for_each(|byte| surplus[usize::from(*byte)] += 1);
+    other.iter().for_each(|byte| surplus[usize::from(*byte)] -= 1);
+    surplus.iter().all(|count| *count == 0)
+}
+
 /// The names of the fields that differ.
 fn changes<'f, F: Format>(before: &'f Fields<F>, after: &'f Fields<F>) -> BTreeSet<&'f String> {
     let names = before.keys().chain(after.keys());

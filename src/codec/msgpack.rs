@@ -26,6 +26,7 @@ pub enum MessagePackFormat {}
 impl Format for MessagePackFormat {
     type Value = Packed;
     const NAME: &'static str = "MessagePack";
+    const ONLY_ORDER_VARIES: bool = true;
 
     fn to_vec<D: Serialize>(data: &D) -> Result<Vec<u8>, BoxError> {
         Check::message_pack(data)?;
