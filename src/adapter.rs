@@ -27,17 +27,20 @@ pub(crate) use self::nesting::RequestIdentity;
 use crate::bearer::Carrier;
 use crate::{BoxError, Committed, Outcome, Result, Session, SessionManager, fence};
 
-/// The reason for which a route opens the session.
-#[derive(Clone, Copy)]
-pub(crate) enum Purpose {
-    Any,
-    /// To sign a visitor in: a session that cannot be decoded is replaced.
+/// The way in which `try_session` of an adapter opens the session of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenMode {
+    /// Opens it for use, by [`SessionManager::open`].
+    Use,
+    /// Opens it to sign a visitor in, by [`SessionManager::open_for_sign_in`]. A session that cannot be decoded is replaced.
     SignIn,
-    /// To look at it: opening it is no use.
+    /// Opens it without counting that as use, by [`SessionManager::peek`].
     Peek,
-    /// To use it as it is in Redis, past the near cache.
+    /// Opens it as it is in Redis, past the near cache, by [`SessionManager::open_fresh`].
     Fresh,
-    /// To serve a client that sends a bearer token instead of a cookie.
+    /// Opens that of a client which sends a bearer token instead of a cookie, by [`SessionManager::open_bearer`]. The origin of
+    /// the request is not checked.
     Bearer,
 }
 
@@ -63,19 +66,19 @@ pub(crate) struct Incoming<O, C, A> {
 /// sends no token on behalf of another origin.
 pub(crate) fn open<'m, 'h, T: Default + 'static>(
     sessions: &'m SessionManager<T>,
-    purpose: Purpose,
+    mode: OpenMode,
     request: Incoming<impl FnOnce() -> Result<()>, impl Iterator<Item = &'h str>, impl Iterator<Item = &'h str>>,
 ) -> Result<Open<'m, T>> {
-    if !matches!(purpose, Purpose::Bearer) {
+    if !matches!(mode, OpenMode::Bearer) {
         (request.check_origin)()?;
     }
     let nesting = OpenSession::enter(sessions.identity(), request.identity)?;
-    let session = match purpose {
-        Purpose::Any => sessions.open(request.cookies)?,
-        Purpose::SignIn => sessions.open_for_sign_in(request.cookies)?,
-        Purpose::Peek => sessions.peek(request.cookies)?,
-        Purpose::Fresh => sessions.open_fresh(request.cookies)?,
-        Purpose::Bearer => sessions.open_bearer(request.authorization)?,
+    let session = match mode {
+        OpenMode::Use => sessions.open(request.cookies)?,
+        OpenMode::SignIn => sessions.open_for_sign_in(request.cookies)?,
+        OpenMode::Peek => sessions.peek(request.cookies)?,
+        OpenMode::Fresh => sessions.open_fresh(request.cookies)?,
+        OpenMode::Bearer => sessions.open_bearer(request.authorization)?,
     };
     Ok(Open { sessions, session, _nesting: nesting })
 }

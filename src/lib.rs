@@ -266,7 +266,9 @@ pub use self::adapter::rouille;
 #[doc(inline)]
 pub use self::adapter::tiny_http;
 #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
-pub use self::adapter::{ErrorPage, Failure, HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult};
+pub use self::adapter::{
+    ErrorPage, Failure, HandlerError, HandlerResponse, HandlerResult, IntoHandlerResult, OpenMode,
+};
 pub use self::all::{AllSessions, EndedByHandle, FoundByHandle, HandlePrefix, SessionInfo, Walk};
 pub use self::attributes::Attributes;
 pub use self::bearer::TOKEN_HEADER;

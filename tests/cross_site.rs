@@ -16,7 +16,7 @@ use logs::{keep_logs, logged_by};
 use rouille::Request;
 use support::Client;
 use threaded_sessions::{
-    ErrorKind, MemorySessionStore, SessionManager, SessionManagerBuilder, rouille as on_rouille,
+    ErrorKind, MemorySessionStore, OpenMode, SessionManager, SessionManagerBuilder, rouille as on_rouille,
     tiny_http as on_tiny_http,
 };
 use tiny_http::Server;
@@ -227,9 +227,11 @@ fn rouille_refuses_before_the_session_opens() {
     let response = on_rouille::session(&sessions, &forged, |_| -> rouille::Response { panic!("no handler runs") });
     assert_eq!(response.status_code, 403);
     assert!(response.headers.iter().all(|(name, _)| name != "Set-Cookie"), "{:?}", response.headers);
-    let error = on_rouille::try_session(&sessions, &forged, |_| -> rouille::Response { panic!("no handler runs") })
-        .map(drop)
-        .unwrap_err();
+    let error = on_rouille::try_session(&sessions, OpenMode::Use, &forged, |_| -> rouille::Response {
+        panic!("no handler runs")
+    })
+    .map(drop)
+    .unwrap_err();
     assert_eq!(error.kind(), Some(ErrorKind::CrossOrigin));
     assert_eq!(count(&sessions), 0);
     let logged = warnings(thread::current().id());

@@ -9,8 +9,8 @@ use std::thread::{self, ThreadId};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use threaded_sessions::{
-    BoxError, Error, ErrorKind, ErrorPage, HandlerResult, MemorySessionStore, OnConflict, Outcome, RedisSessionStore,
-    Session, SessionId, SessionManager, SessionManagerBuilder,
+    BoxError, Error, ErrorKind, ErrorPage, HandlerResult, MemorySessionStore, OnConflict, OpenMode, Outcome,
+    RedisSessionStore, Session, SessionId, SessionManager, SessionManagerBuilder,
 };
 use threaded_sessions::{rouille, tiny_http};
 
@@ -289,7 +289,7 @@ fn try_session_leaves_failures_to_the_caller() {
     let sessions = builder().build().unwrap();
     let id = stored(&sessions);
     let request = rouille_request("/reset/token", &cookie(&id));
-    let result = rouille::try_session(&sessions, &request, |session| {
+    let result = rouille::try_session(&sessions, OpenMode::Use, &request, |session| {
         **session = 7;
         Err(Error::new(ErrorKind::Conflict, "testing").into())
     });
@@ -306,22 +306,25 @@ fn try_session_leaves_failures_to_the_caller() {
         sessions.store().delete(session.id().unwrap()).unwrap();
         **session += 1;
     };
-    let (_, committed) = rouille::try_sign_in(&sessions, &request, |session| {
+    let (_, committed) = rouille::try_session(&sessions, OpenMode::SignIn, &request, |session| {
         lose(session);
         ::rouille::Response::text("done")
     })
     .unwrap();
     assert_eq!(committed.outcome(), Outcome::Dropped);
     let mut request = tiny_http_request("/", &cookie(&stored(&sessions)));
-    let (_, committed) = tiny_http::try_session(&sessions, &mut request, |session, _| {
+    let (_, committed) = tiny_http::try_session(&sessions, OpenMode::Use, &mut request, |session, _| {
         lose(session);
         ::tiny_http::Response::empty(204)
     })
     .unwrap();
     assert!(committed.outcome().is_lost());
-    let failed = tiny_http::try_sign_in(&sessions, &mut request, |_, _| -> HandlerResult<::tiny_http::ResponseBox> {
-        Err("it fails".into())
-    });
+    let failed = tiny_http::try_session(
+        &sessions,
+        OpenMode::SignIn,
+        &mut request,
+        |_, _| -> HandlerResult<::tiny_http::ResponseBox> { Err("it fails".into()) },
+    );
     let failure = failed.map(drop).unwrap_err();
     assert_eq!((failure.kind(), failure.error().to_string()), (None, "it fails".to_owned()));
     assert_eq!(Seen::from(tiny_http::error_response(&sessions, &failure)).status, 500);

@@ -12,8 +12,8 @@ use http::{Method, Request, Response, Uri};
 use threaded_sessions::http::{bearer, commit, error_response, open, peek, session, try_session};
 use threaded_sessions::testing::{Browser, Page};
 use threaded_sessions::{
-    Clock, Error, ErrorKind, ErrorPage, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionManager,
-    SessionManagerBuilder,
+    Clock, Error, ErrorKind, ErrorPage, MemorySessionStore, OnConflict, OpenMode, Outcome, RedisSessionStore,
+    SessionManager, SessionManagerBuilder,
 };
 
 type Builder = SessionManagerBuilder<u32>;
@@ -208,7 +208,7 @@ fn error_page_is_the_applications() {
     let page = browser(&sessions).get("/fail?token=1");
     assert_eq!((page.status(), page.body()), (500, "500 GET /fail"));
     assert_eq!((page.header("X-Page"), page.headers().count()), (Some("own"), 4), "{page:?}");
-    let failed = try_session(&sessions, &Request::new(()), |_| Err::<Response<()>, _>("no".into()));
+    let failed = try_session(&sessions, OpenMode::Use, &Request::new(()), |_| Err::<Response<()>, _>("no".into()));
     let failure = failed.map(drop).unwrap_err();
     assert_eq!((failure.kind(), failure.error().to_string()), (None, "no".to_owned()));
     assert_eq!(error_response::<_, Vec<u8>>(&sessions, &failure).body(), b"500 GET /");

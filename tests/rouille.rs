@@ -14,12 +14,10 @@ use std::time::Duration;
 
 use rouille::{Request, Response};
 use support::PATIENCE;
-use threaded_sessions::rouille::{
-    discard_unreadable, failure, peek, session, sign_in, try_peek, try_session, try_sign_in,
-};
+use threaded_sessions::rouille::{discard_unreadable, failure, peek, session, sign_in, try_session};
 use threaded_sessions::store::{SessionStore, Write};
 use threaded_sessions::{
-    Clock, Error, ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, Session, SessionId,
+    Clock, Error, ErrorKind, MemorySessionStore, OnConflict, OpenMode, Outcome, RedisSessionStore, Session, SessionId,
     SessionManager,
 };
 
@@ -104,7 +102,7 @@ fn peek_moves_no_deadline() {
     let response = peek(&sessions, &request_of(&id), left);
     assert_eq!(header(&response, "Set-Cookie"), [""; 0]);
     let seen = body(response);
-    let (response, committed) = try_peek(&sessions, &request_of(&id), left).unwrap();
+    let (response, committed) = try_session(&sessions, OpenMode::Peek, &request_of(&id), left).unwrap();
     assert_eq!((body(response), committed.outcome()), (seen.clone(), Outcome::Unchanged));
     assert!(seen.ends_with(" Some(1s)"), "{seen}");
     clock.advance(Duration::from_secs(1));
@@ -196,8 +194,11 @@ fn unreachable_redis_gets_503_with_retry_after() {
     let never = |_: &mut Session<u32>| -> Response { panic!("there is no session to handle") };
     let answers = [
         // It cannot be read; it cannot be stored.
-        (session(&sessions, &request_of(&id), never), try_session(&sessions, &request_of(&id), never).err()),
-        (session(&sessions, &request(&[]), count), try_session(&sessions, &request(&[]), count).err()),
+        (
+            session(&sessions, &request_of(&id), never),
+            try_session(&sessions, OpenMode::Use, &request_of(&id), never).err(),
+        ),
+        (session(&sessions, &request(&[]), count), try_session(&sessions, OpenMode::Use, &request(&[]), count).err()),
     ];
     for (response, error) in answers {
         assert_eq!(error.expect("the same as an error").kind(), Some(ErrorKind::Unavailable));
@@ -236,7 +237,7 @@ fn conflict_gets_409() {
     };
     assert_eq!(session(&sessions, &request_of(&id), race).status_code, 409);
     assert_eq!(
-        try_session(&sessions, &request_of(&id), race).map(|_| ()).unwrap_err().kind(),
+        try_session(&sessions, OpenMode::Use, &request_of(&id), race).map(|_| ()).unwrap_err().kind(),
         Some(ErrorKind::Conflict)
     );
     assert_eq!(value(&sessions, &id), Some(21));
@@ -246,7 +247,7 @@ fn conflict_gets_409() {
 fn lost_change_is_reported_in_the_outcome() {
     let sessions = sessions();
     let id = stored(&sessions);
-    let (response, committed) = try_session(&sessions, &request_of(&id), |session| {
+    let (response, committed) = try_session(&sessions, OpenMode::Use, &request_of(&id), |session| {
         assert!(sessions.store().delete(&id).unwrap());
         count(session)
     })
@@ -328,15 +329,15 @@ fn second_opening_in_one_request_fails_loudly() {
         let request = Request::fake_http("GET", "/app/page", headers, Vec::new());
         let without_prefix = request.remove_prefix("/app").unwrap();
         for inner in [&request, &without_prefix] {
-            let (response, committed) = try_session(&sessions, &request, |outer| {
+            let (response, committed) = try_session(&sessions, OpenMode::Use, &request, |outer| {
                 **outer += 1;
                 let mut was_called = false;
-                let error = try_session(&clone, inner, |_| {
+                let error = try_session(&clone, OpenMode::Use, inner, |_| {
                     was_called = true;
                     Response::empty_204()
                 });
                 assert_eq!(error.expect_err("it is open already").kind(), Some(ErrorKind::Misconfigured));
-                let error = try_sign_in(&clone, inner, |_| Response::empty_204());
+                let error = try_session(&clone, OpenMode::SignIn, inner, |_| Response::empty_204());
                 assert_eq!(error.expect_err("it is open already").kind(), Some(ErrorKind::Misconfigured));
                 assert!(!was_called);
                 session(&clone, inner, |_| Response::empty_204())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rouille::{Request, Response, ResponseBody};
 use threaded_sessions::rouille::{error_response, session, sign_in as open_for_sign_in, try_session};
-use threaded_sessions::{BoundSession, Error, ErrorKind, ErrorPage, Failure, Session};
+use threaded_sessions::{BoundSession, Error, ErrorKind, ErrorPage, Failure, OpenMode, Session};
 
 use crate::common::api::{Call, Reply};
 use crate::common::{Cut, Item, Shopper, sign_in};
@@ -62,7 +62,7 @@ impl Shop {
     /// Does what a form asks for, and leads on to the page that shows it.
     pub(crate) fn act(&self, request: &Request, action: impl FnOnce(&mut Session<Shopper>, &Form) -> Next) -> Response {
         let form = Form::read(request);
-        let done = try_session(&self.sessions, request, |shopper| {
+        let done = try_session(&self.sessions, OpenMode::Use, request, |shopper| {
             // Another site does not know the token. After a session has ended, the tokens of its pages are rejected.
             if !form.get("token").is_some_and(|token| shopper.verify_csrf(token)) {
                 shopper

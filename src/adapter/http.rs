@@ -28,8 +28,8 @@ use ::http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, COOKIE, HOST, HeaderM
 use ::http::request::Parts;
 use ::http::{Method, Request, Response, StatusCode, Uri};
 
-use super::{ErrorResponse, Purpose, RequestIdentity, RequestLine};
-use crate::{Committed, Error, Failure, IntoHandlerResult, Session, SessionManager, adapter};
+use super::{ErrorResponse, RequestIdentity, RequestLine};
+use crate::{Committed, Error, Failure, IntoHandlerResult, OpenMode, Session, SessionManager, adapter};
 
 mod sealed {
     pub trait Sealed {}
@@ -133,10 +133,12 @@ pub fn session<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Resp
     request: &impl RequestHead,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response<B> {
-    complete(sessions, request, try_session(sessions, request, handler))
+    complete(sessions, request, try_session(sessions, OpenMode::Use, request, handler))
 }
 
-/// Runs a handler like [`session`], and returns failures and the outcome of the commit to the caller.
+/// Runs a handler with the session of the request, and returns failures and the outcome of the commit to the caller.
+///
+/// The mode selects how the session is opened: [`OpenMode::Use`] like [`session`], and each other mode like the function of its name.
 ///
 /// The body of the response may have any type.
 ///
@@ -151,10 +153,25 @@ pub fn session<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Resp
 /// - the errors of [`SessionManager::commit`].
 pub fn try_session<T: Default + 'static, B, H: IntoHandlerResult<Response = Response<B>>>(
     sessions: &SessionManager<T>,
+    mode: OpenMode,
     request: &impl RequestHead,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Result<(Response<B>, Committed), Failure> {
-    handle(sessions, Purpose::Any, request, handler)
+    let line = line(request);
+    // The headers stay where they are while the handler runs.
+    let identity = RequestIdentity { address: ptr::from_ref(request.headers()).addr(), copy: None };
+    let incoming = adapter::Incoming {
+        identity,
+        check_origin: || check_cross_origin(sessions, request),
+        cookies: cookies(request.headers()),
+        authorization: request.headers().get_all(AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()),
+    };
+    let mut open = adapter::open(sessions, mode, incoming).map_err(|error| Failure::new(&line, error))?;
+    let result = handler(&mut open.session).into_handler_result();
+    let (mut response, committed) =
+        open.finish(result).map_err(|ended| Failure::new(&line, ended.error).with_committed(ended.committed))?;
+    merge_into(response.headers_mut(), &committed);
+    Ok((response, committed))
 }
 
 /// Runs a handler that may sign a visitor in, like [`session`]. If the session of the request cannot be decoded, the handler gets
@@ -166,20 +183,7 @@ pub fn sign_in<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Resp
     request: &impl RequestHead,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response<B> {
-    complete(sessions, request, try_sign_in(sessions, request, handler))
-}
-
-/// Runs a handler like [`sign_in`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`], except for that of a session that cannot be decoded.
-pub fn try_sign_in<T: Default + 'static, B, H: IntoHandlerResult<Response = Response<B>>>(
-    sessions: &SessionManager<T>,
-    request: &impl RequestHead,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response<B>, Committed), Failure> {
-    handle(sessions, Purpose::SignIn, request, handler)
+    complete(sessions, request, try_session(sessions, OpenMode::SignIn, request, handler))
 }
 
 /// Runs a handler like [`session`], without counting the request as use of the session.
@@ -190,20 +194,7 @@ pub fn peek<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Respons
     request: &impl RequestHead,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response<B> {
-    complete(sessions, request, try_peek(sessions, request, handler))
-}
-
-/// Runs a handler like [`peek`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`].
-pub fn try_peek<T: Default + 'static, B, H: IntoHandlerResult<Response = Response<B>>>(
-    sessions: &SessionManager<T>,
-    request: &impl RequestHead,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response<B>, Committed), Failure> {
-    handle(sessions, Purpose::Peek, request, handler)
+    complete(sessions, request, try_session(sessions, OpenMode::Peek, request, handler))
 }
 
 /// Runs a handler like [`session`], with the session as it is in Redis, past the [near cache](crate::near_cache).
@@ -214,20 +205,7 @@ pub fn session_fresh<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResul
     request: &impl RequestHead,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response<B> {
-    complete(sessions, request, try_session_fresh(sessions, request, handler))
-}
-
-/// Runs a handler like [`session_fresh`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`].
-pub fn try_session_fresh<T: Default + 'static, B, H: IntoHandlerResult<Response = Response<B>>>(
-    sessions: &SessionManager<T>,
-    request: &impl RequestHead,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response<B>, Committed), Failure> {
-    handle(sessions, Purpose::Fresh, request, handler)
+    complete(sessions, request, try_session(sessions, OpenMode::Fresh, request, handler))
 }
 
 /// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.
@@ -241,20 +219,7 @@ pub fn bearer<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Respo
     request: &impl RequestHead,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response<B> {
-    complete(sessions, request, try_bearer(sessions, request, handler))
-}
-
-/// Runs a handler like [`bearer`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`], except for that of another origin.
-pub fn try_bearer<T: Default + 'static, B, H: IntoHandlerResult<Response = Response<B>>>(
-    sessions: &SessionManager<T>,
-    request: &impl RequestHead,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response<B>, Committed), Failure> {
-    handle(sessions, Purpose::Bearer, request, handler)
+    complete(sessions, request, try_session(sessions, OpenMode::Bearer, request, handler))
 }
 
 /// Ends the session of the request if it cannot be decoded, and clears the cookie on the response.
@@ -334,29 +299,6 @@ pub fn commit<T: 'static>(
     let committed = sessions.commit(session)?;
     merge_into(headers, &committed);
     Ok(committed)
-}
-
-fn handle<T: Default + 'static, B, H: IntoHandlerResult<Response = Response<B>>>(
-    sessions: &SessionManager<T>,
-    purpose: Purpose,
-    request: &impl RequestHead,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response<B>, Committed), Failure> {
-    let line = line(request);
-    // The headers stay where they are while the handler runs.
-    let identity = RequestIdentity { address: ptr::from_ref(request.headers()).addr(), copy: None };
-    let incoming = adapter::Incoming {
-        identity,
-        check_origin: || check_cross_origin(sessions, request),
-        cookies: cookies(request.headers()),
-        authorization: request.headers().get_all(AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()),
-    };
-    let mut open = adapter::open(sessions, purpose, incoming).map_err(|error| Failure::new(&line, error))?;
-    let result = handler(&mut open.session).into_handler_result();
-    let (mut response, committed) =
-        open.finish(result).map_err(|ended| Failure::new(&line, ended.error).with_committed(ended.committed))?;
-    merge_into(response.headers_mut(), &committed);
-    Ok((response, committed))
 }
 
 /// Returns the response that the visitor gets.

@@ -29,8 +29,8 @@ use ::rouille::{Request, Response, ResponseBody};
 #[cfg(feature = "clap")]
 pub use self::serve::serve;
 pub use self::streams::{EventSender, MessageSender, Streams, StreamsBuilder, events, websocket};
-use super::{CopyIdentity, ErrorResponse, Purpose, RequestIdentity, RequestLine};
-use crate::{Committed, Error, Failure, IntoHandlerResult, Session, SessionManager, adapter};
+use super::{CopyIdentity, ErrorResponse, RequestIdentity, RequestLine};
+use crate::{Committed, Error, Failure, IntoHandlerResult, OpenMode, Session, SessionManager, adapter};
 
 /// Runs a handler with the session of the request, commits the session, and puts the session's headers onto the response.
 ///
@@ -73,18 +73,20 @@ pub fn session<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     request: &Request,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response {
-    complete(sessions, request, try_session(sessions, request, handler))
+    complete(sessions, request, try_session(sessions, OpenMode::Use, request, handler))
 }
 
-/// Runs a handler like [`session`], and returns failures and the outcome of the commit to the caller.
+/// Runs a handler with the session of the request, and returns failures and the outcome of the commit to the caller.
+///
+/// The mode selects how the session is opened: [`OpenMode::Use`] like [`session`], and each other mode like the function of its name.
 ///
 /// ```
 /// use rouille::{Request, Response};
-/// use threaded_sessions::SessionManager;
 /// use threaded_sessions::rouille::{error_response, try_session};
+/// use threaded_sessions::{OpenMode, SessionManager};
 ///
 /// fn hit(sessions: &SessionManager<u32>, request: &Request) -> Response {
-///     let result = try_session(sessions, request, |hits| {
+///     let result = try_session(sessions, OpenMode::Use, request, |hits| {
 ///         **hits += 1;
 ///         Response::text(hits.to_string())
 ///     });
@@ -109,10 +111,23 @@ pub fn session<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
 /// - the errors of [`SessionManager::commit`].
 pub fn try_session<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     sessions: &SessionManager<T>,
+    mode: OpenMode,
     request: &Request,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Result<(Response, Committed), Failure> {
-    handle(sessions, Purpose::Any, request, handler)
+    let line = line(request);
+    let incoming = adapter::Incoming {
+        identity: identity(request),
+        check_origin: || sessions.check_cross_origin(request.method(), request.raw_url(), request.headers()),
+        cookies: adapter::cookies(request.headers()),
+        authorization: adapter::values(request.headers(), "Authorization"),
+    };
+    let mut open = adapter::open(sessions, mode, incoming).map_err(|error| Failure::new(&line, error))?;
+    let result = handler(&mut open.session).into_handler_result();
+    let (mut response, committed) =
+        open.finish(result).map_err(|ended| Failure::new(&line, ended.error).with_committed(ended.committed))?;
+    committed.merge_into(&mut response.headers);
+    Ok((response, committed))
 }
 
 /// Runs a handler that may sign a visitor in, like [`session`]. If the session of the request cannot be decoded, the handler gets
@@ -138,20 +153,7 @@ pub fn sign_in<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     request: &Request,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response {
-    complete(sessions, request, try_sign_in(sessions, request, handler))
-}
-
-/// Runs a handler like [`sign_in`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`], except for that of a session that cannot be decoded.
-pub fn try_sign_in<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
-    sessions: &SessionManager<T>,
-    request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response, Committed), Failure> {
-    handle(sessions, Purpose::SignIn, request, handler)
+    complete(sessions, request, try_session(sessions, OpenMode::SignIn, request, handler))
 }
 
 /// Runs a handler like [`session`], without counting the request as use of the session.
@@ -177,20 +179,7 @@ pub fn peek<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     request: &Request,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response {
-    complete(sessions, request, try_peek(sessions, request, handler))
-}
-
-/// Runs a handler like [`peek`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`].
-pub fn try_peek<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
-    sessions: &SessionManager<T>,
-    request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response, Committed), Failure> {
-    handle(sessions, Purpose::Peek, request, handler)
+    complete(sessions, request, try_session(sessions, OpenMode::Peek, request, handler))
 }
 
 /// Runs a handler like [`session`], with the session as it is in Redis, past the [near cache](crate::near_cache).
@@ -201,20 +190,7 @@ pub fn session_fresh<T: Default + 'static, H: IntoHandlerResult<Response = Respo
     request: &Request,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response {
-    complete(sessions, request, try_session_fresh(sessions, request, handler))
-}
-
-/// Runs a handler like [`session_fresh`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`].
-pub fn try_session_fresh<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
-    sessions: &SessionManager<T>,
-    request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response, Committed), Failure> {
-    handle(sessions, Purpose::Fresh, request, handler)
+    complete(sessions, request, try_session(sessions, OpenMode::Fresh, request, handler))
 }
 
 /// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.
@@ -241,20 +217,7 @@ pub fn bearer<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
     request: &Request,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response {
-    complete(sessions, request, try_bearer(sessions, request, handler))
-}
-
-/// Runs a handler like [`bearer`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`], except for that of another origin.
-pub fn try_bearer<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
-    sessions: &SessionManager<T>,
-    request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response, Committed), Failure> {
-    handle(sessions, Purpose::Bearer, request, handler)
+    complete(sessions, request, try_session(sessions, OpenMode::Bearer, request, handler))
 }
 
 /// Ends the session of the request if it cannot be decoded, and clears the cookie on the response.
@@ -287,27 +250,6 @@ pub fn discard_unreadable<T: 'static>(
         }
         Err(error) => error_response(sessions, &Failure::new(&line(request), error)),
     }
-}
-
-fn handle<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
-    sessions: &SessionManager<T>,
-    purpose: Purpose,
-    request: &Request,
-    handler: impl FnOnce(&mut Session<T>) -> H,
-) -> Result<(Response, Committed), Failure> {
-    let line = line(request);
-    let incoming = adapter::Incoming {
-        identity: identity(request),
-        check_origin: || sessions.check_cross_origin(request.method(), request.raw_url(), request.headers()),
-        cookies: adapter::cookies(request.headers()),
-        authorization: adapter::values(request.headers(), "Authorization"),
-    };
-    let mut open = adapter::open(sessions, purpose, incoming).map_err(|error| Failure::new(&line, error))?;
-    let result = handler(&mut open.session).into_handler_result();
-    let (mut response, committed) =
-        open.finish(result).map_err(|ended| Failure::new(&line, ended.error).with_committed(ended.committed))?;
-    committed.merge_into(&mut response.headers);
-    Ok((response, committed))
 }
 
 /// Returns the response that the visitor gets.

@@ -29,8 +29,8 @@ use ::tiny_http::{Header, Request, Response, ResponseBox};
 
 #[cfg(feature = "clap")]
 pub use self::serve::serve;
-use super::{ErrorResponse, Purpose, RequestIdentity, RequestLine};
-use crate::{Committed, Error, Failure, IntoHandlerResult, Session, SessionManager, adapter};
+use super::{ErrorResponse, RequestIdentity, RequestLine};
+use crate::{Committed, Error, Failure, IntoHandlerResult, OpenMode, Session, SessionManager, adapter};
 
 /// Sends the response of [`session`] to a request.
 ///
@@ -99,11 +99,13 @@ pub fn session<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerRes
     request: &mut Request,
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> ResponseBox {
-    let result = try_session(sessions, request, handler);
+    let result = try_session(sessions, OpenMode::Use, request, handler);
     complete(sessions, request, result)
 }
 
-/// Runs a handler like [`session`], and returns failures and the outcome of the commit to the caller.
+/// Runs a handler with the session of the request, and returns failures and the outcome of the commit to the caller.
+///
+/// The mode selects how the session is opened: [`OpenMode::Use`] like [`session`], and each other mode like the function of its name.
 ///
 /// # Errors
 ///
@@ -116,10 +118,25 @@ pub fn session<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerRes
 /// - the errors of [`SessionManager::commit`].
 pub fn try_session<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
     sessions: &SessionManager<T>,
+    mode: OpenMode,
     request: &mut Request,
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> Result<(Response<R>, Committed), Failure> {
-    handle(sessions, Purpose::Any, request, handler)
+    let identity = RequestIdentity { address: ptr::from_ref(&*request).addr(), copy: None };
+    let incoming = adapter::Incoming {
+        identity,
+        check_origin: || {
+            sessions.check_cross_origin(request.method().as_str(), request.url(), headers(request.headers()))
+        },
+        cookies: adapter::cookies(headers(request.headers())),
+        authorization: adapter::values(headers(request.headers()), "Authorization"),
+    };
+    let mut open = adapter::open(sessions, mode, incoming).map_err(|error| Failure::new(&line(request), error))?;
+    let result = handler(&mut open.session, request).into_handler_result();
+    let (response, committed) = open
+        .finish(result)
+        .map_err(|ended| Failure::new(&line(request), ended.error).with_committed(ended.committed))?;
+    Ok((merged(response, &committed), committed))
 }
 
 /// Runs a handler that may sign a visitor in, like [`session`]. If the session of the request cannot be decoded, the handler gets
@@ -131,21 +148,8 @@ pub fn sign_in<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerRes
     request: &mut Request,
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> ResponseBox {
-    let result = try_sign_in(sessions, request, handler);
+    let result = try_session(sessions, OpenMode::SignIn, request, handler);
     complete(sessions, request, result)
-}
-
-/// Runs a handler like [`sign_in`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`], except for that of a session that cannot be decoded.
-pub fn try_sign_in<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
-    sessions: &SessionManager<T>,
-    request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
-) -> Result<(Response<R>, Committed), Failure> {
-    handle(sessions, Purpose::SignIn, request, handler)
 }
 
 /// Runs a handler like [`session`], without counting the request as use of the session.
@@ -156,21 +160,8 @@ pub fn peek<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResult
     request: &mut Request,
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> ResponseBox {
-    let result = try_peek(sessions, request, handler);
+    let result = try_session(sessions, OpenMode::Peek, request, handler);
     complete(sessions, request, result)
-}
-
-/// Runs a handler like [`peek`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`].
-pub fn try_peek<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
-    sessions: &SessionManager<T>,
-    request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
-) -> Result<(Response<R>, Committed), Failure> {
-    handle(sessions, Purpose::Peek, request, handler)
 }
 
 /// Runs a handler like [`session`], with the session as it is in Redis, past the [near cache](crate::near_cache).
@@ -181,21 +172,8 @@ pub fn session_fresh<T: Default + 'static, R: Read + Send + 'static, H: IntoHand
     request: &mut Request,
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> ResponseBox {
-    let result = try_session_fresh(sessions, request, handler);
+    let result = try_session(sessions, OpenMode::Fresh, request, handler);
     complete(sessions, request, result)
-}
-
-/// Runs a handler like [`session_fresh`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`].
-pub fn try_session_fresh<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
-    sessions: &SessionManager<T>,
-    request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
-) -> Result<(Response<R>, Committed), Failure> {
-    handle(sessions, Purpose::Fresh, request, handler)
 }
 
 /// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.
@@ -209,21 +187,8 @@ pub fn bearer<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResu
     request: &mut Request,
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> ResponseBox {
-    let result = try_bearer(sessions, request, handler);
+    let result = try_session(sessions, OpenMode::Bearer, request, handler);
     complete(sessions, request, result)
-}
-
-/// Runs a handler like [`bearer`], and returns failures and the outcome of the commit to the caller.
-///
-/// # Errors
-///
-/// Returns the failures of [`try_session`], except for that of another origin.
-pub fn try_bearer<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
-    sessions: &SessionManager<T>,
-    request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
-) -> Result<(Response<R>, Committed), Failure> {
-    handle(sessions, Purpose::Bearer, request, handler)
 }
 
 /// Ends the session of the request if it cannot be decoded, and clears the cookie on the response.
@@ -243,29 +208,6 @@ pub fn discard_unreadable<T: 'static, R: Read + Send + 'static>(
         Ok(discarded) => merged(response, &discarded).boxed(),
         Err(error) => error_response(sessions, &Failure::new(&line(request), error)),
     }
-}
-
-fn handle<T: Default + 'static, R: Read, H: IntoHandlerResult<Response = Response<R>>>(
-    sessions: &SessionManager<T>,
-    purpose: Purpose,
-    request: &mut Request,
-    handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
-) -> Result<(Response<R>, Committed), Failure> {
-    let identity = RequestIdentity { address: ptr::from_ref(&*request).addr(), copy: None };
-    let incoming = adapter::Incoming {
-        identity,
-        check_origin: || {
-            sessions.check_cross_origin(request.method().as_str(), request.url(), headers(request.headers()))
-        },
-        cookies: adapter::cookies(headers(request.headers())),
-        authorization: adapter::values(headers(request.headers()), "Authorization"),
-    };
-    let mut open = adapter::open(sessions, purpose, incoming).map_err(|error| Failure::new(&line(request), error))?;
-    let result = handler(&mut open.session, request).into_handler_result();
-    let (response, committed) = open
-        .finish(result)
-        .map_err(|ended| Failure::new(&line(request), ended.error).with_committed(ended.committed))?;
-    Ok((merged(response, &committed), committed))
 }
 
 /// Returns the response that the visitor gets.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rouille::{Request, Response};
-use threaded_sessions::rouille::{bearer, error_response, session, try_bearer};
-use threaded_sessions::{ErrorPage, MemorySessionStore, Outcome, SessionId, SessionManager, TOKEN_HEADER};
+use threaded_sessions::rouille::{bearer, error_response, session, try_session};
+use threaded_sessions::{ErrorPage, MemorySessionStore, OpenMode, Outcome, SessionId, SessionManager, TOKEN_HEADER};
 
 use crate::{Sessions, cookie, count, header, request, sessions, stored, value};
 
@@ -119,7 +119,7 @@ fn old_token_gets_a_409() {
         assert_eq!(crate::body(response), "Some(Detached) true");
     }
     assert_eq!(bearer(&sessions, &with_token(&id), count).status_code, 409);
-    let (_, committed) = try_bearer(&sessions, &with_token(&id), |_| Response::empty_204()).unwrap();
+    let (_, committed) = try_session(&sessions, OpenMode::Bearer, &with_token(&id), |_| Response::empty_204()).unwrap();
     assert_eq!(committed.outcome(), Outcome::Detached);
     // A login begins a new session.
     let login = bearer(&sessions, &with_token(&id), |session| {
@@ -139,7 +139,7 @@ fn failed_bearer_request_sends_stored_token() {
         sessions.update_in(session, |count| *count += 1)?;
         Err("later")?
     };
-    let failure = try_bearer(&sessions, &request(&[]), fails).unwrap_err();
+    let failure = try_session(&sessions, OpenMode::Bearer, &request(&[]), fails).unwrap_err();
     let response = error_response(&sessions, &failure);
     assert_eq!((response.status_code, header(&response, "Set-Cookie")), (500, vec![]));
     assert_eq!(header(&response, "Vary"), ["Authorization"]);
