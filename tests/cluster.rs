@@ -402,6 +402,31 @@ fn session_lives_and_ends_in_a_cluster() {
 }
 
 #[test]
+fn touch_every_moves_only_old_deadlines_in_cluster() {
+    let _alone = alone();
+    let cluster = shared_cluster();
+    let every = HOUR / 6;
+    for expiring in [false, true] {
+        let store = open(cluster, expiring, PATIENCE);
+        let builder = SessionManager::<u32>::builder(store.clone()).idle_timeout(HOUR).touch_every(every);
+        let sessions = builder.build().unwrap();
+        let mut session = sessions.fresh();
+        *session = 1;
+        let id = *sessions.commit(session).unwrap().id().unwrap();
+        let key = store.key(&id);
+        let master = cluster.master_of(&key);
+        let deadline = || redis::from_redis_value::<u128>(master.cmd(&["PEXPIRETIME", &key])).unwrap();
+        let first = deadline();
+        assert!(sessions.open_id(&id).unwrap().is_some());
+        assert_eq!(deadline(), first, "the session was stored just now");
+        let earlier = first - (every + Duration::from_secs(1)).as_millis();
+        master.cmd(&["PEXPIREAT", &key, &earlier.to_string()]);
+        assert!(sessions.open_id(&id).unwrap().is_some());
+        assert!(deadline() >= first, "the last touch was too long ago");
+    }
+}
+
+#[test]
 #[cfg(feature = "cli")]
 fn operators_tool_works_in_a_cluster() {
     use support::tool::{Tool, check_basics};
