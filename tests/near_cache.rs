@@ -569,6 +569,93 @@ fn contract_holds_through_the_cache() {
     }
 }
 
+/// A session in the model of two caches: what was stored in it, in order, and when each value but the last was replaced.
+struct History {
+    id: SessionId,
+    values: Vec<Option<Vec<u8>>>,
+    replaced: Vec<Instant>,
+    /// The position of the newest value that each store has read or written.
+    newest: [usize; 2],
+}
+
+impl History {
+    fn new(store: &impl SessionStore) -> Self {
+        Self { id: create(store, 0), values: vec![Some(payload(0))], replaced: Vec::new(), newest: [0; 2] }
+    }
+
+    /// Notes an acknowledged write.
+    fn write(&mut self, by: usize, value: Option<Vec<u8>>) {
+        self.values.push(value);
+        self.replaced.push(Instant::now());
+        self.newest[by] = self.values.len() - 1;
+    }
+
+    /// Checks a read that began at this time.
+    fn check(&mut self, by: usize, begun: Instant, found: Option<Vec<u8>>, lease: Duration) {
+        let position = self.values.iter().rposition(|value| *value == found).expect("the value was stored once");
+        assert!(position >= self.newest[by], "the store returns to a value before {}", self.newest[by]);
+        let stale =
+            self.replaced.get(position).map_or(Duration::ZERO, |replaced| begun.saturating_duration_since(*replaced));
+        assert!(stale <= lease + SLACK, "the read is stale after {stale:?}");
+        self.newest[by] = position;
+    }
+}
+
+/// Delays announcements at random, by up to `longest` each, for this time.
+fn delay_announcements(relay: &Relay, longest: Duration, span: Duration) {
+    let (begun, mut seed) = (Instant::now(), 7);
+    while begun.elapsed() < span {
+        relay.holds.store(true, Ordering::SeqCst);
+        sleep(longest * (random(&mut seed) % 100) as u32 / 100);
+        relay.holds.store(false, Ordering::SeqCst);
+        sleep(Duration::from_millis(random(&mut seed) % 5));
+    }
+}
+
+/// The next of a fixed sequence of numbers.
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *seed >> 33
+}
+
+#[test]
+fn delayed_announcements_stay_within_the_lease() {
+    let server = RedisServer::start();
+    for lease in [Duration::ZERO, Duration::from_secs(1)] {
+        let (relay, prefix) = (Relay::start(&server), unique("near-model"));
+        let stores = [0, 1].map(|_| relay.store(&prefix, lease));
+        let span = lease + Duration::from_millis(rounds(1_000, 20_000));
+        thread::scope(|scope| {
+            scope.spawn(|| delay_announcements(&relay, lease / 2, span));
+            let (begun, mut seed) = (Instant::now(), 1);
+            let mut sessions = [0, 1, 2].map(|by| History::new(&stores[by % 2]));
+            while begun.elapsed() < span {
+                let by = random(&mut seed) as usize % 2;
+                let session = &mut sessions[random(&mut seed) as usize % 3];
+                let store = &stores[by];
+                match random(&mut seed) % 1000 {
+                    0 => {
+                        assert_eq!(store.delete(&session.id).unwrap(), session.values.last().unwrap().is_some());
+                        session.write(by, None);
+                    }
+                    1..30 if session.values.last().unwrap().is_some() => {
+                        let value = payload(session.values.len() as u64);
+                        let _ = store.save(&session.id, Write::new(&value, HOUR), None).unwrap();
+                        session.write(by, Some(value));
+                    }
+                    2 => *session = History::new(store),
+                    _ => {
+                        let begun = Instant::now();
+                        session.check(by, begun, read(store, &session.id), lease);
+                    }
+                }
+            }
+        });
+        let hits: u64 = stores.iter().map(|store| near(store).hits).sum();
+        assert_eq!(hits > 0, lease > Duration::ZERO, "{hits} reads without a command");
+    }
+}
+
 #[test]
 fn lease_of_zero_serves_nothing() {
     let store = cached(builder(shared(), &unique("near-zero")), Duration::ZERO);
