@@ -145,6 +145,7 @@
 //! | `rouille` | the module `rouille`: sessions for rouille handlers |
 //! | `tiny-http` | the module `tiny_http`: sessions for tiny_http servers |
 //! | `clap` | the module `args`: flags and environment variables for programs that host sessions, and their clean shutdown |
+//! | `cli` | the program `threaded-sessions` and `args::OperatorArgs`: the commands of operators |
 //! | `testing` | the module `testing`: a browser that keeps cookies, for the tests of applications |
 //! | `metrics` | `observer::MetricsObserver`, which feeds the recorder of the `metrics` crate |
 //! | `near-cache` | `NearCache`, a copy of hot sessions in the process |

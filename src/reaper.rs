@@ -130,7 +130,8 @@ impl<T: 'static> ReaperBuilder<T> {
 
     /// Sets whether the reaper pauses between batches, so that it does not slow down other traffic. Defaults to `true`.
     ///
-    /// With `false`, two batches run at a time over two connections, which removes a large backlog faster.
+    /// With `false`, two batches run at a time over two connections, which removes a large backlog faster. If the system has no
+    /// thread for them, the reaper works as with `true`.
     pub fn gentle(self, gentle: bool) -> Self {
         Self { gentle, ..self }
     }
