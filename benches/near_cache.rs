@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Each line compares a store with a cache and the same store without one, in one process and in alternating order. It has the
-//! median of the ratios of throughput, and the interval that has the true median with 95 % probability. The first argument that is
-//! a number sets the number of pairs; `hits`, `cold` and `pages` choose what is compared.
+//! median of the ratios of throughput, and the interval that has the true median with 95 % probability. The last line is the time
+//! from a `DEL` until no process serves the session. The first argument that is a number sets the number of pairs; `hits`, `cold`,
+//! `pages` and `ends` choose what is measured.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -15,12 +16,12 @@ use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use support::RedisServer;
+use support::{RedisServer, heat, slow_pipe};
 use threaded_sessions::store::{Found, Touch, Write};
 use threaded_sessions::{
     NearCache, RedisSessionStore, SessionId, SessionManager, SessionStore, tiny_http as on_tiny_http,
@@ -29,6 +30,12 @@ use threaded_sessions::{
 const THREADS: usize = 16;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// The time that a slow link to Redis adds to each reply.
+const LINK_DELAY: Duration = Duration::from_micros(500);
+
+/// How often a session is ended.
+const ENDS: usize = 2000;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -55,21 +62,25 @@ fn main() {
             cold_reads(&redis, pairs, threads);
         }
     }
-    if !is_wanted("pages") {
-        return;
+    if is_wanted("pages") {
+        let (near, far) = (redis.url(), format!("redis://127.0.0.1:{}", slow_pipe(redis.port(), LINK_DELAY)));
+        pages(&near, pairs, "page that only reads", |_| {});
+        pages(&near, pairs, "page that writes at every request", |visit| visit.count += 1);
+        pages(&far, pairs, "page that only reads, Redis 0.5 ms away", |_| {});
+        page_without_sessions(&near, pairs);
     }
-    pages(&redis, pairs, "page that only reads", |_| {});
-    pages(&redis, pairs, "page that writes at every request", |visit| visit.count += 1);
+    if is_wanted("ends") {
+        ends(&redis);
+    }
 }
 
 fn is_name(argument: String) -> bool {
-    ["hits", "cold", "pages"].contains(&&*argument)
+    ["hits", "cold", "pages", "ends"].contains(&&*argument)
 }
 
-fn stores(redis: &RedisServer, prefix: &str) -> [RedisSessionStore; 2] {
-    let builder = |side: &str| {
-        RedisSessionStore::builder().url(redis.url()).pool_size(THREADS as u32).prefix(format!("{prefix}-{side}"))
-    };
+fn stores(url: &str, prefix: &str) -> [RedisSessionStore; 2] {
+    let builder =
+        |side: &str| RedisSessionStore::builder().url(url).pool_size(THREADS as u32).prefix(format!("{prefix}-{side}"));
     [builder("off").build().unwrap(), builder("on").near_cache(NearCache::new()).build().unwrap()]
 }
 
@@ -144,7 +155,7 @@ fn read(store: &RedisSessionStore, id: &SessionId) {
 
 /// Reads of hot sessions, each by its own thread.
 fn hits(redis: &RedisServer, pairs: usize, threads: usize) {
-    let [off, on] = stores(redis, &format!("hits{threads}"));
+    let [off, on] = stores(&redis.url(), &format!("hits{threads}"));
     let ids = [&off, &on].map(|store| (0..threads).map(|number| create(store, number)).collect::<Vec<_>>());
     for id in &ids[1] {
         (0..3).for_each(|_| read(&on, id));
@@ -161,7 +172,7 @@ fn hits(redis: &RedisServer, pairs: usize, threads: usize) {
 
 /// Reads of sessions that are read once, so no cache can help.
 fn cold_reads(redis: &RedisServer, pairs: usize, threads: usize) {
-    let stores = stores(redis, &format!("cold{threads}"));
+    let stores = stores(&redis.url(), &format!("cold{threads}"));
     let each = 3200 / threads;
     let side = |store: &RedisSessionStore| {
         let ids: Vec<_> = (0..threads * each).map(|number| create(store, number)).collect();
@@ -174,23 +185,86 @@ fn cold_reads(redis: &RedisServer, pairs: usize, threads: usize) {
     );
 }
 
-/// A page over HTTP with one keep-alive connection and one session for each thread.
-fn pages(redis: &RedisServer, pairs: usize, what: &str, handle: fn(&mut Visit)) {
-    let stores = stores(redis, if what.contains("only") { "reads" } else { "writes" });
-    let hosts = stores.map(|store| {
+/// A page over HTTP with one session for each connection.
+fn pages(url: &str, pairs: usize, what: &str, handle: fn(&mut Visit)) {
+    let sites = stores(url, &what.replace(' ', "-")).map(|store| Site::with_sessions(store, handle));
+    let [off, on] = &sites;
+    compare(&format!("{what}, {THREADS} connections"), pairs, [&mut || off.visit(), &mut || on.visit()]);
+}
+
+/// The page that only reads, with a cache, and a page that opens no session.
+fn page_without_sessions(url: &str, pairs: usize) {
+    let [_, store] = stores(url, "no-session");
+    let none = Site::start(&[(); THREADS].map(|()| String::new()), |request| {
+        let _ = on_tiny_http::answer(request, |_| tiny_http::Response::from_string("1"));
+    });
+    let cached = Site::with_sessions(store, |_| {});
+    compare("page without a session, then with one and a cache", pairs, [&mut || none.visit(), &mut || cached.visit()]);
+}
+
+/// Ends sessions that two caches serve, and prints how long after the reply to `DEL` a read could begin that still found the session.
+fn ends(redis: &RedisServer) {
+    let cached = || RedisSessionStore::builder().url(redis.url()).prefix("ends").near_cache(NearCache::new());
+    let caches = [cached().build().unwrap(), cached().build().unwrap()];
+    let mut connection = redis.connection();
+    let mut delays: Vec<Duration> = (0..ENDS)
+        .map(|number| {
+            let id = create(&caches[0], number);
+            caches.iter().for_each(|cache| heat(cache, &id));
+            let _: u32 = redis::cmd("DEL").arg(caches[0].key(&id)).query(&mut connection).unwrap();
+            let ended = Instant::now();
+            let last_read = |cache: &RedisSessionStore| {
+                let mut last = Duration::ZERO;
+                loop {
+                    let begun = ended.elapsed();
+                    match cache.read(&id, Touch::No).unwrap() {
+                        Found::Live(_) => last = begun,
+                        _ => return last,
+                    }
+                }
+            };
+            caches.iter().map(last_read).max().unwrap_or_default()
+        })
+        .collect();
+    delays.sort_unstable();
+    let at = |percent: usize| delays[ENDS * percent / 100];
+    println!("from DEL to the last read that found the session, {ENDS} times: p50 {:.1?}, p99 {:.1?}", at(50), at(99));
+}
+
+/// A server and browsers that are connected to it.
+struct Site {
+    browsers: Vec<Mutex<Browser>>,
+    _host: Host,
+}
+
+impl Site {
+    fn start(cookies: &[String], respond: impl Fn(tiny_http::Request) + Clone + Send + 'static) -> Self {
+        let host = Host::start(respond);
+        let browsers = cookies.iter().map(|cookie| Mutex::new(Browser::new(host.address, cookie))).collect();
+        Self { browsers, _host: host }
+    }
+
+    fn with_sessions(store: RedisSessionStore, handle: fn(&mut Visit)) -> Self {
         let sessions = SessionManager::<Visit>::new(store);
         let cookies: Vec<String> = (0..THREADS).map(|_| cookie(&sessions)).collect();
-        let host = Host::start(sessions, handle);
-        (
-            cookies.iter().map(|cookie| std::sync::Mutex::new(Browser::new(host.address, cookie))).collect::<Vec<_>>(),
-            host,
-        )
-    });
-    let side = |at: usize| {
-        let browsers = &hosts[at].0;
-        run(THREADS, 100, |thread, _| browsers[thread].lock().unwrap().visit())
-    };
-    compare(&format!("{what}, {THREADS} connections"), pairs, [&mut || side(0), &mut || side(1)]);
+        Self::start(&cookies, move |request| {
+            let _ = on_tiny_http::respond(&sessions, request, |visit, _| {
+                // A handler that only reads must not count as one that writes.
+                let before = visit.count;
+                let mut changed = Visit { count: before, text: String::new() };
+                handle(&mut changed);
+                if changed.count != before {
+                    visit.count = changed.count;
+                }
+                tiny_http::Response::from_string(visit.count.to_string())
+            });
+        })
+    }
+
+    /// Loads the page in all browsers, and returns the throughput.
+    fn visit(&self) -> f64 {
+        run(THREADS, 100, |thread, _| self.browsers[thread].lock().unwrap().visit())
+    }
 }
 
 fn cookie(sessions: &SessionManager<Visit>) -> String {
@@ -208,24 +282,16 @@ struct Host {
 }
 
 impl Host {
-    fn start(sessions: SessionManager<Visit>, handle: fn(&mut Visit)) -> Self {
+    fn start(respond: impl Fn(tiny_http::Request) + Clone + Send + 'static) -> Self {
         let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").unwrap());
         let (address, stop) = (server.server_addr().to_ip().unwrap(), Arc::new(AtomicBool::new(false)));
         let threads = (0..THREADS).map(|_| {
-            let (server, stop, sessions) = (server.clone(), stop.clone(), sessions.clone());
+            let (server, stop, respond) = (server.clone(), stop.clone(), respond.clone());
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let Ok(Some(request)) = server.recv_timeout(Duration::from_millis(100)) else { continue };
-                    let _ = on_tiny_http::respond(&sessions, request, |visit, _| {
-                        // A handler that only reads must not count as one that writes.
-                        let before = visit.count;
-                        let mut changed = Visit { count: before, text: String::new() };
-                        handle(&mut changed);
-                        if changed.count != before {
-                            visit.count = changed.count;
-                        }
-                        tiny_http::Response::from_string(visit.count.to_string())
-                    });
+                    if let Ok(Some(request)) = server.recv_timeout(Duration::from_millis(100)) {
+                        respond(request);
+                    }
                 }
             })
         });
