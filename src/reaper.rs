@@ -190,13 +190,11 @@ impl<T: 'static> ReaperBuilder<T> {
     /// - Returns [`ErrorKind::Unsupported`] if the store has no index. The plain Redis store has none, and needs no reaper.
     /// - Returns [`ErrorKind::Other`] if the system cannot create a thread.
     pub fn start(self) -> Result<Reaper> {
-        let refuse = |why: &'static str| Err(Error::misconfigured(operation::START_REAPER, why));
-        if self.resolution < Duration::from_millis(1) {
-            return refuse("`resolution` must be at least 1 ms");
-        }
-        if !ALLOWED_BATCH_SESSIONS.contains(&self.batch) {
-            return refuse("`batch` must be between 1 and 1000");
-        }
+        let rules = [
+            (self.resolution < Duration::from_millis(1), "`resolution` must be at least 1 ms"),
+            (!ALLOWED_BATCH_SESSIONS.contains(&self.batch), "`batch` must be between 1 and 1000"),
+        ];
+        Error::first_broken(operation::START_REAPER, rules)?;
         let Some(index) = self.sessions.store().index() else {
             return Err(Error::unsupported(operation::START_REAPER, NO_INDEX));
         };
