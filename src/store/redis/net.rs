@@ -11,7 +11,7 @@ pub(super) mod address;
 mod breaker;
 pub(super) mod circuit;
 mod cluster;
-mod commands;
+pub(super) mod commands;
 pub(super) mod connection;
 pub(super) mod connector;
 pub(super) mod credentials;

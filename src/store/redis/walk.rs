@@ -13,13 +13,16 @@ use std::vec;
 use redis::{Cmd, ConnectionLike, Value};
 
 use super::RedisSessionStore;
-use super::index::{SCAN_STEP, keys_of_pairs};
+pub(super) use super::net::commands::command;
 use super::net::error::Effect;
 use super::net::pool::To;
 use super::net::server::Server;
-use super::reply::{decode, decode_ttl, unexpected_part};
+use super::reply::{decode, decode_ttl, keys_of_pairs, time_left, unexpected_part};
 use crate::store::{Bytes, KeyPage, KeyPages, Progress, SessionKey, Snapshot};
 use crate::{Error, ErrorKind, Handle, Result, operation};
+
+/// The number of keys that one step of a scan or a `page` looks at. A step blocks the server for well under 1 ms.
+pub(super) const SCAN_STEP: usize = 200;
 
 /// Begins a walk.
 pub(super) fn pages(store: &RedisSessionStore) -> Result<KeyPages<'_>> {
@@ -178,13 +181,8 @@ fn array(reply: Option<Value>) -> Vec<Value> {
 
 /// Returns a session, if it is live and its key has the right type.
 fn snapshot(store: &RedisSessionStore, key: &SessionKey, payload: Value, left: Value) -> Option<Snapshot> {
-    let (Value::BulkString(payload), Value::Int(left)) = (payload, left) else { return None };
-    let grace = store.grace_millis() as i64;
-    let left = match left {
-        -1 => None,
-        left if left > grace || left >= 0 && grace == 0 => decode_ttl(left - grace),
-        _ => return None,
-    };
+    let Value::BulkString(payload) = payload else { return None };
+    let left = decode_ttl(time_left(&left, store.grace_millis())?);
     Some(Snapshot::new(key.clone(), Bytes::from(payload), left))
 }
 
@@ -403,10 +401,4 @@ impl RedisSessionStore {
 /// The key of a session as text. A store makes no other keys.
 pub(super) fn text(key: &SessionKey) -> Result<&str> {
     str::from_utf8(key.name()).map_err(|_| unexpected_part(operation::WALK))
-}
-
-pub(super) fn command(name: &str, key: &[u8]) -> Cmd {
-    let mut command = redis::cmd(name);
-    command.arg(key);
-    command
 }
