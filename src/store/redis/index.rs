@@ -247,25 +247,22 @@ impl RedisSessionStore {
         let mut ended = 0;
         // A walk finds every entry that is in the index from the beginning of the walk to its end. It can miss a session that
         // is rotated during the walk.
-        let flow =
-            self.scan_all(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], SCAN_STEP, |entries, _| {
-                for keys in keys_of_pairs(entries).chunks(SCAN_STEP) {
-                    let mut left = STOPPED;
-                    while left == STOPPED {
-                        let some;
-                        (some, left) = self.end_some(partition, &since, SCAN_STEP, keys)?;
-                        ended += some;
-                    }
-                    if looked_at(keys.len() as u64).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+        let scan = ["ZSCAN", index];
+        for page in self.scan_pages(operation::END_ALL_SESSIONS, To::Key(index), &scan, SCAN_STEP) {
+            let (_, entries) = page?;
+            for keys in keys_of_pairs(entries).chunks(SCAN_STEP) {
+                let mut left = STOPPED;
+                while left == STOPPED {
+                    let some;
+                    (some, left) = self.end_some(partition, &since, SCAN_STEP, keys)?;
+                    ended += some;
                 }
-                Ok(ControlFlow::Continue(()))
-            })?;
-        if flow.is_break() {
-            return Ok((ended, flow));
+                if looked_at(keys.len() as u64).is_break() {
+                    return Ok((ended, ControlFlow::Break(())));
+                }
+            }
         }
-        Ok((ended + self.end_later_ones(partition, &since)?, flow))
+        Ok((ended + self.end_later_ones(partition, &since)?, ControlFlow::Continue(())))
     }
 
     /// Ends the sessions of one partition whose deadline is later than `since`, until none is left: a session written since the
