@@ -4,14 +4,12 @@
 
 mod support;
 
-use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, RedisServer, eventually};
+use support::{PATIENCE, RedisServer, eventually, reply_server};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
 
@@ -191,43 +189,25 @@ struct PingProxy {
 
 impl PingProxy {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let (serves, reads) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let flags = (serves.clone(), reads.clone());
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (serves, reads) = flags.clone();
-                thread::spawn(move || relay(stream, &serves, &reads));
-            }
+        let port = reply_server(move |request| {
+            let has = |name: &str| String::from_utf8_lossy(request).contains(&format!("\r\n{name}\r\n"));
+            let serves = flags.0.load(Ordering::Relaxed);
+            let reply = match () {
+                () if has("PING") => "+PONG\r\n",
+                () if !serves && !((has("EXISTS") || has("GET")) && flags.1.load(Ordering::Relaxed)) => "",
+                () if has("GET") && has("SET") => "$-1\r\n",
+                () if has("GET") => "$3\r\nold\r\n",
+                () => ":0\r\n",
+            };
+            reply.to_owned()
         });
         Self { port, serves, reads }
     }
 
     fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
-    }
-}
-
-fn relay(mut stream: TcpStream, serves: &AtomicBool, reads: &AtomicBool) {
-    let mut bytes = [0; 1024];
-    while let Ok(count @ 1..) = stream.read(&mut bytes) {
-        let command = String::from_utf8_lossy(&bytes[..count]).into_owned();
-        let has = |name: &str| command.contains(&format!("\r\n{name}\r\n"));
-        let reply = match () {
-            () if has("PING") => "+PONG\r\n",
-            () if !serves.load(Ordering::Relaxed)
-                && !((has("EXISTS") || has("GET")) && reads.load(Ordering::Relaxed)) =>
-            {
-                continue;
-            }
-            () if has("GET") && has("SET") => "$-1\r\n",
-            () if has("GET") => "$3\r\nold\r\n",
-            () => ":0\r\n",
-        };
-        if stream.write_all(reply.as_bytes()).is_err() {
-            return;
-        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod program;
 mod proxy;
 #[cfg(feature = "cli")]
 pub mod pty;
+mod replies;
 mod sentinel;
 mod server;
 mod signals;
@@ -39,6 +40,7 @@ pub use jar::Jar;
 pub use monitor::Monitor;
 pub use near::{heat, is_gone, near};
 pub use proxy::{Fault, Proxy};
+pub use replies::{reply_server, serve_replies};
 pub use sentinel::Sentinels;
 pub use server::{RedisServer, shared, unique};
 pub use signals::{Signals, Victims};
