@@ -5,11 +5,11 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex, Once};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, RedisServer, eventually, reply_server};
+use support::{PATIENCE, RedisServer, eventually, keep_logs, reply_server};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
 
@@ -20,34 +20,11 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// From this time on, a worker counts as waiting.
 const WAITING: Duration = Duration::from_millis(100);
 
-struct Log;
-
-static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-impl log::Log for Log {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        LOG.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
-    }
-
-    fn flush(&self) {}
-}
-
-fn install_log() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        log::set_logger(&Log).unwrap();
-        log::set_max_level(log::LevelFilter::Trace);
-    });
-}
-
-/// The lines about the server at this port.
+/// The lines of the log about the server at this port.
 fn logged(port: u16) -> Vec<String> {
     let address = format!("127.0.0.1:{port} ");
-    LOG.lock().unwrap().iter().filter(|line| line.contains(&address)).cloned().collect()
+    let lines = support::logged().into_iter().map(|record| format!("{} {}", record.level, record.text));
+    lines.filter(|line| line.contains(&address)).collect()
 }
 
 /// An operation of a worker.
@@ -139,7 +116,7 @@ fn observe(store: &RedisSessionStore, lasts: Duration, fault: impl FnOnce(), end
 
 #[test]
 fn paused_writes_hold_one_worker_at_a_time() {
-    install_log();
+    keep_logs();
     let server = RedisServer::start();
     let store = RedisSessionStore::open(&server.url()).unwrap();
     let pause = Duration::from_secs(8);
@@ -213,7 +190,7 @@ impl PingProxy {
 
 #[test]
 fn ping_reply_ends_no_outage_of_commands() {
-    install_log();
+    keep_logs();
     let proxy = PingProxy::start();
     let deadline = Duration::from_millis(500);
     let store = RedisSessionStore::builder().url(proxy.url()).deadline(deadline).build().unwrap();

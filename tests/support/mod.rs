@@ -8,6 +8,7 @@ mod cluster;
 mod dead_end;
 mod http;
 mod jar;
+mod logs;
 mod monitor;
 mod near;
 #[cfg(feature = "clap")]
@@ -37,6 +38,7 @@ pub use cluster::{Cluster, shared_cluster};
 pub use dead_end::DeadEnd;
 pub use http::{Client, Response};
 pub use jar::Jar;
+pub use logs::{Logged, keep_logs, logged, logged_by};
 pub use monitor::Monitor;
 pub use near::{heat, is_gone, near};
 pub use proxy::{Fault, Proxy};
