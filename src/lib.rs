@@ -218,6 +218,7 @@ mod sync;
 mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod worker;
 
 /// Makes each guide a page of the documentation, and nothing of the compiled crate. Its snippets are tested if the features are on.
 /// The links in `guides.md` lead to items of the crate, and those at the end of a guide, which come second, work on GitHub.
