@@ -1,11 +1,12 @@
 //! The source of the current time.
 //!
-//! The manager and the memory store read it. Times are whole milliseconds, so a time that is stored and read back is the same.
+//! The manager, the memory store, lists of sessions and the step `WrittenAt` read it. Times are whole milliseconds, so a time that is stored and read back is the same.
 
-use crate::sync;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::sync;
 
 /// A source of the current time: the system, or a clock that a test moves.
 ///

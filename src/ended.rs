@@ -1,7 +1,7 @@
-//! The end of a session, as listeners report it.
+//! The end of a session, and the reason for it.
 //!
-//! Stores read it from their announcements, and the listener passes it to the application. Invariant: it names sessions by
-//! their handles only.
+//! Stores read both from their announcements and notes. A listener passes the end to the application, and a later request gets
+//! the reason from its [`Session`](crate::Session). Invariant: an end names sessions by their handles only.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! Random pauses, so that threads and processes that wait for one thing do not retry all at once.
 //!
-//! The optimistic save loop and the reaper use it.
+//! The optimistic save loop, the reaper, the feed of ended sessions and the near cache use it.
 
 use std::time::Duration;
 

@@ -102,17 +102,18 @@
 //! | serve with another server, or without HTTP | [`SessionManager`]; its settings are [`SessionManagerBuilder`] |
 //! | work with a session | [`Session`]; with named values instead of a custom type, [`Attributes`] |
 //! | leave a message for the next page | [`Flash`], a field of your value; after a logout, [`Session::reset`] |
-//! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`] |
+//! | keep sessions in Redis | [`RedisSessionStore`], [`RedisSessionStoreBuilder`]; the connections are a [`RedisPool`]; hot sessions also in the process, with `NearCache` (feature `near-cache`) |
 //! | test an application without sockets | the module `testing` (feature `testing`) |
 //! | keep sessions in the process, and in tests | [`MemorySessionStore`] with a [`Clock`] that tests can move |
 //! | keep sessions elsewhere | [`SessionStore`]: its contract is the page of [`store`], its test suite is [`contract`] |
 //! | encode sessions in another way, or read old ones | [`Codec`], [`Json`] by default; [`SerdeCodec::migrate`](codec::SerdeCodec::migrate): the page of [`codec`] |
 //! | remove expired sessions, and be notified | [`Reaper`], from [`SessionManager::reaper`] |
+//! | notice in any process that a session has ended | [`Listener`], from [`SessionManager::listener`] |
 //! | run code around every operation, record the last write, encrypt | [`Step`] and [`StepStore`]: the page of [`step`] |
 //! | count sessions, correct an index | [`SessionManager::count`], [`SessionManager::verify`]; more in [`SessionIndex`](store::SessionIndex) |
 //! | measure operations, sessions and connections | [`Observer`], [`PrometheusText`](observer::PrometheusText): the page of [`observer`] |
 //! | monitor Redis | [`SessionManager::check`] at the start, with its [`RedisWarning`]s; [`SessionManager::health`] from then on |
-//! | list all sessions, end one by its handle, for operators | [`AllSessions`], from a store or from [`SessionManager::all`] |
+//! | list all sessions, end one by its handle, for operators | [`AllSessions`], from a store or from [`SessionManager::all`]; from a terminal, the program `threaded-sessions` (feature `cli`) |
 //! | list and end the sessions of a user, or end all sessions | [`Session::bind`], [`SessionManager::list`] and the methods next to it |
 //! | react to errors | [`Error`] and its [`ErrorKind`] |
 //! | let handlers fail, and make error pages | `HandlerResult`, and `SessionManagerBuilder::error_page` |
@@ -217,6 +218,7 @@ mod sync;
 mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod worker;
 
 /// Makes each guide a page of the documentation, and nothing of the compiled crate. Its snippets are tested if the features are on.
 /// The links in `guides.md` lead to items of the crate, and those at the end of a guide, which come second, work on GitHub.

@@ -12,15 +12,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use self::rounds::Rounds;
 use crate::process::Origin;
 use crate::store::SessionStore;
-use crate::{Ended, Error, ErrorKind, Result, SessionId, SessionManager, operation};
-
-/// The longest time that [`Listener::stop`] waits for a callback that still runs.
-const STOP_LISTENING_TIMEOUT: Duration = Duration::from_millis(50);
+use crate::worker::Worker;
+use crate::{Ended, Result, SessionId, SessionManager, operation};
 
 /// A builder for a [`Listener`], created by [`SessionManager::listener`].
 #[must_use]
@@ -73,25 +71,18 @@ impl ListenerBuilder {
     ///
     /// # Errors
     ///
-    /// - Returns [`ErrorKind::Unsupported`] if the store does not announce ends. In Redis, set
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store does not announce ends. In Redis, set
     ///   [`announce_ends`](crate::RedisSessionStoreBuilder::announce_ends).
-    /// - Returns [`ErrorKind::Misconfigured`] if the store was created before `fork`.
-    /// - Returns [`ErrorKind::Other`] if the system cannot start a thread.
+    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the store was created before `fork`.
+    /// - Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the system cannot start a thread.
     pub fn start(self) -> Result<Listener> {
         let feed = self.store.end_feed()?;
-        let (orders, inbox) = unbounded();
-        let (ending, ended) = bounded(0);
         let state = Arc::new(State::default());
-        let rounds = Rounds::new(self.store, feed, self.on_ended, inbox, state.clone());
-        thread::Builder::new()
-            .name("session-listener".to_owned())
-            .spawn(move || {
-                // The thread drops the sender when it ends, even by a panic, and so wakes `stop`.
-                let _ending: Sender<()> = ending;
-                rounds.run();
-            })
-            .map_err(|error| Error::new(ErrorKind::Other, operation::LISTEN_FOR_ENDS).with_source(error))?;
-        Ok(Listener { orders, ended, state, next_watch: AtomicU64::new(0), origin: Origin::here() })
+        let shared = state.clone();
+        let worker = Worker::start("session-listener", operation::LISTEN_FOR_ENDS, move |inbox| {
+            Rounds::new(self.store, feed, self.on_ended, inbox, shared).run();
+        })?;
+        Ok(Listener { worker, state, next_watch: AtomicU64::new(0) })
     }
 }
 
@@ -113,11 +104,9 @@ impl fmt::Debug for ListenerBuilder {
 #[derive(Debug)]
 #[must_use = "the listener stops when it is dropped"]
 pub struct Listener {
-    orders: Sender<Order>,
-    ended: Receiver<()>,
+    worker: Worker<Order>,
     state: Arc<State>,
     next_watch: AtomicU64,
-    origin: Origin,
 }
 
 /// The state that the thread and its handle share.
@@ -140,16 +129,17 @@ impl Listener {
     pub fn watch(&self, id: &SessionId) -> Watch {
         let (ended, end) = bounded(1);
         let number = self.next_watch.fetch_add(1, Ordering::Relaxed);
-        if self.origin.is_here() {
+        let (orders, origin) = (self.worker.orders().clone(), self.worker.origin());
+        if origin.is_here() {
             // Sending fails if the thread has ended. Then the watch reports nothing.
-            let _ = self.orders.send(Order::Watch { number, id: *id, ended });
+            let _ = orders.send(Order::Watch { number, id: *id, ended });
         }
-        Watch { number, end, ended: OnceLock::new(), orders: self.orders.clone(), origin: self.origin }
+        Watch { number, end, ended: OnceLock::new(), orders, origin }
     }
 
     /// Returns `true` if the listener receives all announcements now.
     pub fn is_listening(&self) -> bool {
-        self.origin.is_here() && self.state.is_listening.load(Ordering::Acquire)
+        self.worker.origin().is_here() && self.state.is_listening.load(Ordering::Acquire)
     }
 
     /// Stops the thread. Waits up to 50 ms for a callback that runs; after that the thread ends by itself. Dropping the listener
@@ -159,16 +149,8 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // `fork` copies no thread, and a lock of the channels may be held for ever. So a child of the process keeps both ends,
-        // by references that are never dropped.
-        if !self.origin.is_here() {
-            mem::forget((self.orders.clone(), self.ended.clone()));
-            return;
-        }
         self.state.is_stopped.store(true, Ordering::Release);
-        // Sending fails if the thread has ended. Then there is nothing to stop.
-        let _ = self.orders.send(Order::Stop);
-        let _ = self.ended.recv_timeout(STOP_LISTENING_TIMEOUT);
+        self.worker.stop(Order::Stop);
     }
 }
 

@@ -11,7 +11,9 @@
 //! - `save`: the optimistic loop behind `commit` and `update`;
 //! - `events`: the events for observers;
 //! - `principals`: the sessions of an owner;
-//! - `update_all`: a change of these sessions from outside.
+//! - `update_all`: a change of these sessions from outside;
+//! - `timeouts` and `bounded`: when a session ends, and which sessions end with their lifetime;
+//! - `backoff` and `turns`: the pauses and the order of changes that conflict.
 //!
 //! A clone is the same manager: the settings never change after `build`.
 

@@ -1,7 +1,8 @@
 //! The process that created a pool or a thread.
 //!
 //! After `fork`, the child has a copy of everything but the threads. It shares the sockets with its parent, and a lock that
-//! another thread held at the fork stays locked for ever. So pools and reapers compare the process before they touch either.
+//! another thread held at the fork stays locked for ever. So connections, pools, reapers, listeners and near caches compare the
+//! process before they touch either.
 //!
 //! Invariant: the comparison takes no lock. It costs one `getpid`.
 
@@ -13,7 +14,7 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin(u32);
 
-/// Why a pool or a reaper of the parent cannot work in the child.
+/// Why a store of the parent, or a thread on it, cannot work in the child.
 pub(crate) const FORKED: &str = "the store was created before fork; create it in the child";
 
 impl Origin {

@@ -1,25 +1,23 @@
 //! The reaper: its settings, its handle and its statistics.
 //!
 //! Programs start it through [`SessionManager::reaper`] if their store has an index; `rounds` has the loop of its thread.
-//! Invariant: stopping or dropping a [`Reaper`] ends the thread after its current batch, and waits at most `STOP_TIMEOUT`.
+//! Invariant: stopping or dropping a [`Reaper`] ends the thread after its current batch, and waits for a moment only.
 
 mod rounds;
 
 use std::fmt;
-use std::mem;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, ThreadId};
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded};
 use serde::Serialize;
 
 use self::rounds::Rounds;
 use crate::codec::Envelope;
-use crate::process::Origin;
 use crate::store::{MAX_TTL, SessionIndex};
-use crate::{Error, ErrorKind, Handle, Result, SessionManager, fence, operation, serialize, sync};
+use crate::worker::Worker;
+use crate::{Error, Handle, Result, SessionManager, fence, operation, serialize, sync};
 
 /// The default time between two rounds, as in rrss (`:resolution`).
 const DEFAULT_RESOLUTION: Duration = Duration::from_secs(600);
@@ -32,9 +30,6 @@ const ALLOWED_BATCH_SESSIONS: RangeInclusive<usize> = 1..=1000;
 
 const NO_INDEX: &str =
     "the store has no index: a plain Redis store needs no reaper, because Redis removes expired sessions by itself";
-
-/// The longest time that [`Reaper::stop`] waits for a script or a callback that still runs.
-const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A builder for a [`Reaper`], created by [`SessionManager::reaper`].
 #[must_use]
@@ -186,37 +181,30 @@ impl<T: 'static> ReaperBuilder<T> {
     ///
     /// # Errors
     ///
-    /// - Returns [`ErrorKind::Misconfigured`], with the rule as its source, if the resolution or the batch is out of range.
-    /// - Returns [`ErrorKind::Unsupported`] if the store has no index. The plain Redis store has none, and needs no reaper.
-    /// - Returns [`ErrorKind::Other`] if the system cannot create a thread.
+    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), with the rule as its source, if the resolution or
+    ///   the batch is out of range.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index. The plain Redis store has
+    ///   none, and needs no reaper.
+    /// - Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the system cannot create a thread.
     pub fn start(self) -> Result<Reaper> {
-        let refuse = |why: &'static str| Err(Error::misconfigured(operation::START_REAPER, why));
-        if self.resolution < Duration::from_millis(1) {
-            return refuse("`resolution` must be at least 1 ms");
-        }
-        if !ALLOWED_BATCH_SESSIONS.contains(&self.batch) {
-            return refuse("`batch` must be between 1 and 1000");
-        }
+        let rules = [
+            (self.resolution < Duration::from_millis(1), "`resolution` must be at least 1 ms"),
+            (!ALLOWED_BATCH_SESSIONS.contains(&self.batch), "`batch` must be between 1 and 1000"),
+        ];
+        Error::first_broken(operation::START_REAPER, rules)?;
         let Some(index) = self.sessions.store().index() else {
             return Err(Error::unsupported(operation::START_REAPER, NO_INDEX));
         };
         let partitions = index.partitions().max(1);
         index.keep_expired();
         let keeping = Keeping(self.sessions.clone());
-        let (orders, inbox) = unbounded();
-        let (ending, ended) = bounded(0);
         let stats = Arc::new(Mutex::new(ReaperStats::default()));
-        let rounds = Rounds::new(self, partitions, inbox, stats.clone());
-        let thread = thread::Builder::new()
-            .name("session-reaper".to_owned())
-            .spawn(move || {
-                // The thread drops the sender when it ends, even by a panic, and so wakes `stop`.
-                let _ending: Sender<()> = ending;
-                let _keeping = keeping;
-                rounds.run();
-            })
-            .map_err(|error| Error::new(ErrorKind::Other, operation::START_REAPER).with_source(error))?;
-        Ok(Reaper { orders, ended, stats, thread: thread.thread().id(), origin: Origin::here() })
+        let shared = stats.clone();
+        let worker = Worker::start("session-reaper", operation::START_REAPER, move |inbox| {
+            let _keeping = keeping;
+            Rounds::new(self, partitions, inbox, shared).run();
+        })?;
+        Ok(Reaper { worker, stats })
     }
 }
 
@@ -249,11 +237,8 @@ impl<T> fmt::Debug for ReaperBuilder<T> {
 #[derive(Debug)]
 #[must_use = "the reaper stops when it is dropped"]
 pub struct Reaper {
-    orders: Sender<Order>,
-    ended: Receiver<()>,
+    worker: Worker<Order>,
     stats: Arc<Mutex<ReaperStats>>,
-    thread: ThreadId,
-    origin: Origin,
 }
 
 /// The counters of a [`Reaper`].
@@ -290,8 +275,8 @@ impl Reaper {
     ///
     /// # Errors
     ///
-    /// - Returns [`ErrorKind::Unsupported`] if the callback calls it, because it would wait for itself, or if the reaper has
-    ///   ended.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the callback calls it, because it would wait for
+    ///   itself, or if the reaper has ended.
     /// - Returns another error if a store operation fails.
     ///
     /// # Examples
@@ -314,21 +299,21 @@ impl Reaper {
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
     pub fn reap_now(&self) -> Result<u64> {
-        self.origin.check(operation::REAP)?;
+        self.worker.origin().check(operation::REAP)?;
         let refuse = |why: &'static str| Error::unsupported(operation::REAP, why);
-        if thread::current().id() == self.thread {
+        if self.worker.is_current() {
             return Err(refuse("the callback of a reaper cannot wait for the reaper"));
         }
         let (answer, answered) = bounded(1);
         let ended = || refuse("the reaper has ended");
-        self.orders.send(Order::Reap(answer)).map_err(|_| ended())?;
+        self.worker.orders().send(Order::Reap(answer)).map_err(|_| ended())?;
         answered.recv().map_err(|_| ended())?
     }
 
     /// Returns the counters of the reaper.
     pub fn stats(&self) -> ReaperStats {
         // The lock of the parent may be held for ever.
-        if !self.origin.is_here() {
+        if !self.worker.origin().is_here() {
             return ReaperStats::default();
         }
         lock(&self.stats).clone()
@@ -343,15 +328,7 @@ impl Reaper {
 
 impl Drop for Reaper {
     fn drop(&mut self) {
-        // `fork` copies no thread, and a lock of the channels may be held for ever. So a child of the process keeps both ends,
-        // by references that are never dropped.
-        if !self.origin.is_here() {
-            mem::forget((self.orders.clone(), self.ended.clone()));
-            return;
-        }
-        // Sending fails if the thread has ended. Then there is nothing to stop.
-        let _ = self.orders.send(Order::Stop);
-        let _ = self.ended.recv_timeout(STOP_TIMEOUT);
+        self.worker.stop(Order::Stop);
     }
 }
 

@@ -1,4 +1,5 @@
-//! How times are serialized for metrics and lists: whole milliseconds, and moments as milliseconds since 1970.
+//! How times and texts are serialized for metrics and lists: whole milliseconds, moments as milliseconds since 1970, and the text
+//! of a value.
 //!
 //! `Health`, `ReaperStats`, `BoundSession` and `SessionInfo` use it. Envelopes store times in the same unit. A reader can rely
 //! on integers.

@@ -4,9 +4,10 @@
 //! the same if a file moves within its part. `docs/operating.md` lists all of them.
 
 /// The part of the crate that a module belongs to, and the target of its records.
-const TARGETS: [(&str, &str); 6] = [
+const TARGETS: [(&str, &str); 7] = [
     ("adapter", "threaded_sessions::http"),
     ("cli", "threaded_sessions::host"),
+    ("listener", "threaded_sessions::listener"),
     ("manager", "threaded_sessions::session"),
     ("reaper", "threaded_sessions::reaper"),
     ("step", "threaded_sessions::step"),

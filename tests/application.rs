@@ -3,14 +3,11 @@
 
 mod support;
 
-use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
-use support::{PATIENCE, RedisServer, eventually};
+use support::{PATIENCE, RedisServer, eventually, reply_server};
 use threaded_sessions::store::{Created, Found, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
 
@@ -121,32 +118,18 @@ fn timed_out_blocking_command_is_no_outage() {
 
 /// A server whose first connection is in another state: its replies to commands on data are `first`.
 fn server(first: &'static str, later: &'static str) -> (u16, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let odd = Arc::new(AtomicUsize::new(0));
-    let counted = odd.clone();
-    let used = Arc::new(AtomicUsize::new(0));
-    let serve = move |mut stream: TcpStream| {
-        let (mut bytes, mut own) = ([0; 1024], None);
-        while let Ok(count @ 1..) = stream.read(&mut bytes) {
-            let reply = if bytes[..count].ends_with(b"PING\r\n") {
-                "+PONG\r\n"
-            } else if *own.get_or_insert_with(|| used.fetch_add(1, Ordering::Relaxed)) == 0 {
-                counted.fetch_add(1, Ordering::Relaxed);
-                first
-            } else {
-                later
-            };
-            if stream.write_all(reply.as_bytes()).is_err() {
-                return;
-            }
-        }
-    };
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let serve = serve.clone();
-            thread::spawn(move || serve(stream));
-        }
+    let (odd, used) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, mut own) = (odd.clone(), None);
+    let port = reply_server(move |request| {
+        let reply = if request.ends_with(b"PING\r\n") {
+            "+PONG\r\n"
+        } else if *own.get_or_insert_with(|| used.fetch_add(1, Ordering::Relaxed)) == 0 {
+            counted.fetch_add(1, Ordering::Relaxed);
+            first
+        } else {
+            later
+        };
+        reply.to_owned()
     });
     (port, odd)
 }

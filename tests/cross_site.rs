@@ -1,8 +1,5 @@
 //! Forged requests through the adapters: status, log, and the visitor's session.
 
-#[allow(unreachable_pub)]
-#[path = "reaping/logs.rs"]
-mod logs;
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,9 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle, ThreadId};
 
 use log::Level;
-use logs::{keep_logs, logged_by};
 use rouille::Request;
-use support::Client;
+use support::{Client, keep_logs, logged_by};
 use threaded_sessions::{
     ErrorKind, MemorySessionStore, OpenMode, SessionManager, SessionManagerBuilder, rouille as on_rouille,
     tiny_http as on_tiny_http,

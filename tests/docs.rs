@@ -232,6 +232,21 @@ fn every_setting_is_in_the_guide_to_migrating() {
 }
 
 #[test]
+fn every_feature_is_in_both_tables() {
+    let manifest = read("Cargo.toml");
+    let (_, features) = manifest.split_once("\n[features]\n").expect("there are features");
+    let features = features.split("\n[").next().unwrap().lines().filter_map(|line| line.split_once(" = "));
+    let features: Vec<&str> = features.map(|(name, _)| name).collect();
+    assert!(features.len() > 10, "{features:?}");
+    for document in ["README.md", "src/lib.rs"] {
+        let text = read(document);
+        for feature in &features {
+            assert!(text.contains(&format!("| `{feature}` | ")), "{document} does not list the feature {feature}");
+        }
+    }
+}
+
+#[test]
 fn every_log_target_is_in_the_guide() {
     let is_target = |text: &&str| text.starts_with("threaded_sessions::");
     let source = read("src/target.rs");

@@ -1,8 +1,5 @@
 //! Ends of sessions: announcements of all kinds of stores, the listener, and its watches.
 
-#[allow(unreachable_pub, reason = "another test crate exports them")]
-#[path = "reaping/logs.rs"]
-mod logs;
 mod support;
 
 use std::sync::{Arc, Mutex, OnceLock};
@@ -10,7 +7,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use log::Level;
-use support::{Cluster, Monitor, PATIENCE, RedisServer, eventually, shared, unique};
+use support::{Cluster, Monitor, PATIENCE, RedisServer, eventually, keep_logs, logged_by, shared, unique};
 use threaded_sessions::store::{Bind, Created, Ending, Found, Touch, Write};
 use threaded_sessions::{
     Clock, EndReason, Ended, ErrorKind, Handle, Listener, MemorySessionStore, RedisSessionStore,
@@ -216,7 +213,7 @@ fn end_is_one_command_with_announcements() {
 
 #[test]
 fn watch_notices_unannounced_ends() {
-    logs::keep_logs();
+    keep_logs();
     let server = RedisServer::start();
     let store = builder(&server, "sessions").build().unwrap();
     let received = Received::default();
@@ -242,7 +239,7 @@ fn watch_notices_unannounced_ends() {
     store.delete(&id).unwrap();
     assert_eq!(received.of(store.handle(&id)).reason, EndReason::Destroyed);
     assert_eq!(received.count(), 3, "each end arrives once, and none of a session that was over before");
-    let logged = logs::logged_by(received.thread());
+    let logged = logged_by(received.thread());
     let begins = |(level, text): &(Level, String), expected: &str| {
         *level == Level::Warn
             && text.starts_with("listening for ended sessions failed, will retry: ")
@@ -301,7 +298,7 @@ fn stopped_listener_calls_no_callback() {
 
 #[test]
 fn panicking_callback_is_called_again() {
-    logs::keep_logs();
+    keep_logs();
     let store = MemorySessionStore::new();
     let sessions = SessionManager::<u32>::new(store.clone());
     let calls = Arc::new(Mutex::new(Vec::new()));
@@ -318,7 +315,7 @@ fn panicking_callback_is_called_again() {
     let calls = || calls.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
     assert!(eventually(PATIENCE, || calls().len() == 2));
     listener.stop();
-    let logged = logs::logged_by(calls()[0]);
+    let logged = logged_by(calls()[0]);
     let text = "the callback for ended sessions panicked; it will be called again, and this is not repeated";
     assert_eq!(logged, [(Level::Error, text.to_owned())]);
 }

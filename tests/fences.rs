@@ -9,13 +9,13 @@ use std::fmt::Debug;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
-use support::{PATIENCE, eventually, shared, texts, unique};
+use support::{PATIENCE, eventually, keep_logs, logged, logged_by, shared, texts, unique};
 use threaded_sessions::codec::{Envelope, Format, JsonFormat, SerdeCodec};
 use threaded_sessions::observer::{ConnectionEvent, Ended, ObservedSession, Operation};
 use threaded_sessions::step::{
@@ -68,57 +68,14 @@ fn assert_kept_secret<R>(result: Result<R>, kind: ErrorKind, shown: &str) -> Err
     error
 }
 
-/// All records of the log, by thread.
-struct Records;
-
-static RECORDS: Mutex<Vec<(thread::ThreadId, String)>> = Mutex::new(Vec::new());
-
-/// The target and the key-value pairs of each record.
-static PAIRS: Mutex<Vec<(thread::ThreadId, String)>> = Mutex::new(Vec::new());
-
-impl<'kvs> log::kv::VisitSource<'kvs> for Pairs {
-    fn visit_pair(&mut self, key: log::kv::Key<'kvs>, value: log::kv::Value<'kvs>) -> Result<(), log::kv::Error> {
-        self.0.push_str(&format!(" {key}={value}"));
-        Ok(())
-    }
-}
-
-struct Pairs(String);
-
-impl log::Log for Records {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        RECORDS.lock().unwrap().push((thread::current().id(), record.args().to_string()));
-        let mut pairs = Pairs(record.target().to_owned());
-        record.key_values().visit(&mut pairs).unwrap();
-        PAIRS.lock().unwrap().push((thread::current().id(), pairs.0));
-    }
-
-    fn flush(&self) {}
-}
-
-/// Keeps all records from now on.
-fn keep_records() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        log::set_logger(&Records).unwrap();
-        log::set_max_level(log::LevelFilter::Trace);
-    });
-}
-
-/// The records of this thread so far.
+/// The texts that this thread has logged so far.
 fn records() -> String {
-    let own = thread::current().id();
-    let records = RECORDS.lock().unwrap();
-    records.iter().filter(|(thread, _)| *thread == own).map(|(_, text)| text.as_str()).collect()
+    logged_by(thread::current().id()).into_iter().map(|(_, text)| text).collect()
 }
 
 #[test]
 fn migration_error_shows_no_value() {
-    keep_records();
+    keep_logs();
     let store = MemorySessionStore::new();
     let id = store_secret(&store);
     let codec = || Json::new().migrate(|_: Pin| -> Result<Code, BoxError> { Err(quoting().into()) });
@@ -158,7 +115,7 @@ fn unreadable_session_names_its_field() {
         let logged = records();
         assert!(logged.contains(log) && logged.contains(shown) && !logged.contains("secret"), "{logged}");
     }
-    keep_records();
+    keep_logs();
     check::<JsonFormat>("is JSON of another shape");
     #[cfg(feature = "msgpack")]
     check::<threaded_sessions::codec::MessagePackFormat>("is not MessagePack of the right shape");
@@ -265,7 +222,7 @@ impl Step for Failing {
 
 #[test]
 fn step_error_shows_no_value() {
-    keep_records();
+    keep_logs();
     let clock = Clock::manual();
     let inner = MemorySessionStore::new().with_clock(clock.clone());
     let around = |step: Failing| StepStore::builder(inner.clone()).step(step).build().unwrap();
@@ -484,7 +441,7 @@ fn panicking_step_fails_with_known_outcome() {
 
 #[test]
 fn panic_over_one_session_hides_no_other() {
-    keep_records();
+    keep_logs();
     /// Panics over payloads that begin with 13.
     #[derive(Debug)]
     struct Picky;
@@ -603,14 +560,14 @@ fn memory_store_outlives_a_panic_in_a_handler() {
 
 #[test]
 fn record_has_stable_target_and_pairs() {
-    keep_records();
+    keep_logs();
     let store = MemorySessionStore::new();
     let id = store_secret(&store);
     let codes = SessionManager::<Code>::builder(store.clone()).unreadable(Unreadable::StartFresh).build().unwrap();
     assert!(codes.open_id(&id).unwrap().is_none());
     let own = thread::current().id();
-    let pairs = PAIRS.lock().unwrap();
-    let pairs: Vec<_> = pairs.iter().filter(|(thread, _)| *thread == own).map(|(_, pairs)| pairs.as_str()).collect();
+    let records = logged().into_iter().filter(|record| record.thread == own);
+    let pairs: Vec<_> = records.map(|record| record.target_and_pairs).collect();
     assert_eq!(pairs, [format!("threaded_sessions::session session={}", store.handle(&id))]);
 }
 

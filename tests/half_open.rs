@@ -4,14 +4,12 @@
 
 mod support;
 
-use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex, Once};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, RedisServer, eventually};
+use support::{PATIENCE, RedisServer, eventually, keep_logs, reply_server};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
 
@@ -22,34 +20,11 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// From this time on, a worker counts as waiting.
 const WAITING: Duration = Duration::from_millis(100);
 
-struct Log;
-
-static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-impl log::Log for Log {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        LOG.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
-    }
-
-    fn flush(&self) {}
-}
-
-fn install_log() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        log::set_logger(&Log).unwrap();
-        log::set_max_level(log::LevelFilter::Trace);
-    });
-}
-
-/// The lines about the server at this port.
+/// The lines of the log about the server at this port.
 fn logged(port: u16) -> Vec<String> {
     let address = format!("127.0.0.1:{port} ");
-    LOG.lock().unwrap().iter().filter(|line| line.contains(&address)).cloned().collect()
+    let lines = support::logged().into_iter().map(|record| format!("{} {}", record.level, record.text));
+    lines.filter(|line| line.contains(&address)).collect()
 }
 
 /// An operation of a worker.
@@ -141,7 +116,7 @@ fn observe(store: &RedisSessionStore, lasts: Duration, fault: impl FnOnce(), end
 
 #[test]
 fn paused_writes_hold_one_worker_at_a_time() {
-    install_log();
+    keep_logs();
     let server = RedisServer::start();
     let store = RedisSessionStore::open(&server.url()).unwrap();
     let pause = Duration::from_secs(8);
@@ -191,15 +166,19 @@ struct PingProxy {
 
 impl PingProxy {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let (serves, reads) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let flags = (serves.clone(), reads.clone());
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (serves, reads) = flags.clone();
-                thread::spawn(move || relay(stream, &serves, &reads));
-            }
+        let port = reply_server(move |request| {
+            let has = |name: &str| String::from_utf8_lossy(request).contains(&format!("\r\n{name}\r\n"));
+            let serves = flags.0.load(Ordering::Relaxed);
+            let reply = match () {
+                () if has("PING") => "+PONG\r\n",
+                () if !serves && !((has("EXISTS") || has("GET")) && flags.1.load(Ordering::Relaxed)) => "",
+                () if has("GET") && has("SET") => "$-1\r\n",
+                () if has("GET") => "$3\r\nold\r\n",
+                () => ":0\r\n",
+            };
+            reply.to_owned()
         });
         Self { port, serves, reads }
     }
@@ -209,31 +188,9 @@ impl PingProxy {
     }
 }
 
-fn relay(mut stream: TcpStream, serves: &AtomicBool, reads: &AtomicBool) {
-    let mut bytes = [0; 1024];
-    while let Ok(count @ 1..) = stream.read(&mut bytes) {
-        let command = String::from_utf8_lossy(&bytes[..count]).into_owned();
-        let has = |name: &str| command.contains(&format!("\r\n{name}\r\n"));
-        let reply = match () {
-            () if has("PING") => "+PONG\r\n",
-            () if !serves.load(Ordering::Relaxed)
-                && !((has("EXISTS") || has("GET")) && reads.load(Ordering::Relaxed)) =>
-            {
-                continue;
-            }
-            () if has("GET") && has("SET") => "$-1\r\n",
-            () if has("GET") => "$3\r\nold\r\n",
-            () => ":0\r\n",
-        };
-        if stream.write_all(reply.as_bytes()).is_err() {
-            return;
-        }
-    }
-}
-
 #[test]
 fn ping_reply_ends_no_outage_of_commands() {
-    install_log();
+    keep_logs();
     let proxy = PingProxy::start();
     let deadline = Duration::from_millis(500);
     let store = RedisSessionStore::builder().url(proxy.url()).deadline(deadline).build().unwrap();

@@ -138,6 +138,19 @@ fn private_constants_have_different_names() {
 }
 
 #[test]
+fn logging_parts_have_targets() {
+    let sources = sources();
+    let (_, targets) = sources.iter().find(|(name, _)| name == "src/target.rs").expect("the file of the targets");
+    let is_logging = |(name, source): &&(String, String)| name != "src/fence.rs" && source.contains("fence::log!(");
+    let parts = sources.iter().filter(is_logging).map(|(name, _)| {
+        let path = name.strip_prefix("src/").expect("a source file");
+        path.split(['/', '.']).next().unwrap_or_default()
+    });
+    let without = parts.filter(|part| !targets.contains(&format!("(\"{part}\", "))).map(str::to_owned);
+    assert_none("these parts log without a target of their own", without.collect());
+}
+
+#[test]
 fn functions_are_short_and_shallow() {
     let (mut count, mut places) = (0, Vec::new());
     for (file, source) in sources() {

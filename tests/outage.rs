@@ -3,14 +3,12 @@
 
 mod support;
 
-use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Fault, PATIENCE, Proxy, RedisServer, eventually};
+use support::{Fault, PATIENCE, Proxy, RedisServer, eventually, reply_server};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
 
@@ -254,29 +252,19 @@ fn stores_on_one_pool_know_the_same() {
 /// Slow to take the command, and then silent: that Redis took long to send to does not excuse it.
 #[test]
 fn redis_hanging_after_slow_send_is_an_outage() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let store = open(&format!("redis://{}", listener.local_addr().unwrap()), SHORT);
     let hangs = Arc::new(AtomicBool::new(false));
-    let serve = {
-        let hangs = hangs.clone();
-        move |mut stream: TcpStream| {
-            let mut bytes = [0; 1 << 16];
-            while let Ok(count @ 1..) = stream.read(&mut bytes) {
-                if bytes[..count].ends_with(b"PING\r\n") && !hangs.load(Ordering::Relaxed) {
-                    stream.write_all(b"+PONG\r\n").unwrap();
-                } else if !hangs.swap(true, Ordering::Relaxed) {
-                    // Beyond what the kernel buffers, the rest of the command waits for this.
-                    thread::sleep(SHORT * 6 / 10);
-                }
-            }
+    let hung = hangs.clone();
+    let port = reply_server(move |request| {
+        if request.ends_with(b"PING\r\n") && !hung.load(Ordering::Relaxed) {
+            return "+PONG\r\n".to_owned();
         }
-    };
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let serve = serve.clone();
-            thread::spawn(move || serve(stream));
+        if !hung.swap(true, Ordering::Relaxed) {
+            // Beyond what the kernel buffers, the rest of the command waits for this.
+            thread::sleep(SHORT * 6 / 10);
         }
+        String::new()
     });
+    let store = open(&format!("redis://127.0.0.1:{port}"), SHORT);
     let large = vec![b'x'; 32 << 20];
     let error = store.create(&store.fresh_id(None), Write::new(&large, HOUR)).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::MayHaveHappened), "{error:?}");

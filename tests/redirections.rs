@@ -2,11 +2,10 @@
 
 mod support;
 
-use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::thread;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use support::serve_replies;
 use threaded_sessions::store::Touch;
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore};
 
@@ -15,25 +14,13 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// A node that owns all slots by its own word, and redirects each command to another node.
 fn node(listener: TcpListener, redirection: String) {
     let own = listener.local_addr().unwrap().port();
-    let serve = move |mut stream: TcpStream| {
-        let mut bytes = [0; 1024];
-        while let Ok(count @ 1..) = stream.read(&mut bytes) {
-            let has = |word: &[u8]| bytes[..count].windows(word.len()).any(|part| part == word);
-            let reply = match () {
-                () if has(b"PING") => "+PONG\r\n".to_owned(),
-                () if has(b"SLOTS") => format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{own}\r\n"),
-                () if has(b"ASKING") => format!("+OK\r\n-{redirection}\r\n"),
-                () => format!("-{redirection}\r\n"),
-            };
-            if stream.write_all(reply.as_bytes()).is_err() {
-                return;
-            }
-        }
-    };
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let serve = serve.clone();
-            thread::spawn(move || serve(stream));
+    serve_replies(listener, move |request| {
+        let has = |word: &[u8]| request.windows(word.len()).any(|part| part == word);
+        match () {
+            () if has(b"PING") => "+PONG\r\n".to_owned(),
+            () if has(b"SLOTS") => format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{own}\r\n"),
+            () if has(b"ASKING") => format!("+OK\r\n-{redirection}\r\n"),
+            () => format!("-{redirection}\r\n"),
         }
     });
 }

@@ -5,11 +5,11 @@ mod support;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, Once, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
-use support::{Fault, PATIENCE, Proxy, RedisServer, eventually, shared, texts, unique};
+use support::{Fault, PATIENCE, Proxy, RedisServer, eventually, keep_logs, logged, shared, texts, unique};
 use threaded_sessions::codec::{Binding, Envelope};
 use threaded_sessions::store::{Bind, Ending, Touch, Version, Write};
 use threaded_sessions::{
@@ -304,7 +304,7 @@ struct Log {
 
 impl Log {
     fn start() -> Self {
-        Records::install();
+        keep_logs();
         Self::default()
     }
 
@@ -343,7 +343,7 @@ impl Log {
 
     /// Asserts that each expected text was shown or logged, by this test or another, and that no secret was.
     fn check(&self, expected: &[&str]) {
-        let records = Records::all();
+        let records: Vec<String> = logged().into_iter().map(|record| record.text).collect();
         let shown_or_logged: Vec<&String> = self.shown.iter().chain(&records).collect();
         for expected in expected {
             assert!(shown_or_logged.iter().any(|text| text.contains(expected)), "{expected} was not shown");
@@ -353,35 +353,4 @@ impl Log {
             assert!(leaks.is_empty(), "{leaks:?}");
         }
     }
-}
-
-/// Everything that was logged.
-struct Records(Mutex<Vec<String>>);
-
-static RECORDS: Records = Records(Mutex::new(Vec::new()));
-
-impl Records {
-    fn install() {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            log::set_logger(&RECORDS).unwrap();
-            log::set_max_level(log::LevelFilter::Trace);
-        });
-    }
-
-    fn all() -> Vec<String> {
-        RECORDS.0.lock().unwrap().clone()
-    }
-}
-
-impl log::Log for Records {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        self.0.lock().unwrap().push(record.args().to_string());
-    }
-
-    fn flush(&self) {}
 }

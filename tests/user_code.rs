@@ -4,14 +4,11 @@
 
 mod support;
 
-use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
-use support::{PATIENCE, RedisServer, eventually};
+use support::{PATIENCE, RedisServer, eventually, reply_server};
 use threaded_sessions::store::{Created, Touch, Write};
 use threaded_sessions::{
     Credentials, RedisConnectionManager, RedisPool, RedisSessionStore, SessionId, SessionManager, SessionStore, r2d2,
@@ -116,30 +113,13 @@ fn panicking_handlers_of_r2d2_are_not_called() {
 
 /// A Sentinel that names the master at this port.
 fn sentinel(master: Arc<AtomicU16>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let reply = move |mut stream: TcpStream| {
-        let mut bytes = [0; 1024];
-        while let Ok(count @ 1..) = stream.read(&mut bytes) {
-            let port = master.load(Ordering::Relaxed).to_string();
-            let asked = bytes[..count].windows(3).any(|word| word.eq_ignore_ascii_case(b"get"));
-            let reply = if asked {
-                format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
-            } else {
-                "+OK\r\n".to_owned()
-            };
-            if stream.write_all(reply.as_bytes()).is_err() {
-                return;
-            }
+    reply_server(move |request| {
+        let port = master.load(Ordering::Relaxed).to_string();
+        match request.windows(3).any(|word| word.eq_ignore_ascii_case(b"get")) {
+            true => format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len()),
+            false => "+OK\r\n".to_owned(),
         }
-    };
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let reply = reply.clone();
-            thread::spawn(move || reply(stream));
-        }
-    });
-    port
+    })
 }
 
 #[test]

@@ -184,9 +184,9 @@ impl RedisArgs {
         };
         let given = &self.flags;
         let contradictions = [
-            ("--expiring", given.expiring.is_some_and(|given| given != kind.is_expiring)),
-            ("--partitions", given.partitions.is_some_and(|given| given != kind.partitions)),
-            ("--hashed-keys", given.hashed_keys.is_some_and(|given| given != kind.hashed_keys)),
+            ("--expiring", given.expiring.is_some_and(|given| given != kind.is_expiring())),
+            ("--partitions", given.partitions.is_some_and(|given| given != kind.partitions())),
+            ("--hashed-keys", given.hashed_keys.is_some_and(|given| given != kind.has_hashed_keys())),
         ];
         if let Some((flag, _)) = contradictions.iter().find(|(_, is_contradiction)| *is_contradiction) {
             let why = format!("{flag} contradicts {:?}, which records `{kind}`: omit the flag", store.marker_key());

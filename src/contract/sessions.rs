@@ -67,6 +67,7 @@ pub(super) fn the_first_live_session_is_read(tested: &Tested<'_>) {
         (&[&unknown, &one], 1, "one"),
         (&[&renewed, &one, &other], 1, "one"),
         (&[&unknown, &renewed, &ended, &other], 3, "other"),
+        (&[&unknown, &ended, &unknown, &ended, &unknown, &other], 5, "other"),
         (&[&unknown, &renewed, &ended], 1, "(renewed)"),
         (&[&renewed, &unknown], 0, "(renewed)"),
         (&[&unknown, &ended, &renewed], 2, "(renewed)"),

@@ -160,7 +160,7 @@ impl Rounds {
         self.state.is_listening.store(false, Ordering::Release);
         if !self.is_failing {
             self.is_failing = true;
-            fence::log!(Warn, "listening for ended sessions failed, will retry: {error:#}");
+            fence::log!(Warn, error = error.kind().name(); "listening for ended sessions failed, will retry: {error:#}");
         }
         thread::sleep(FEED_TICK);
     }

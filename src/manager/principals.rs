@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{Inner, SessionManager};
 use crate::observer::EndCause;
-use crate::store::{Belonging, Ending, SessionIndex, Verified, VerifyOptions};
-use crate::{AllSessions, Error, Handle, Result, Session, operation, serialize};
+use crate::store::{Belonging, Ending, Verified, VerifyOptions, index_of};
+use crate::{AllSessions, Handle, Result, Session, operation, serialize};
 
 /// A session that belongs to a principal, in a form that you can show to the principal; from [`SessionManager::list`].
 ///
@@ -98,7 +98,7 @@ impl<T: 'static> SessionManager<T> {
     #[doc(alias = "find_by_principal_name")]
     pub fn list(&self, principal: &str) -> Result<Vec<BoundSession>> {
         let (inner, now) = (&*self.0, self.0.clock.now());
-        let stored = self.index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
+        let stored = index_of(self.store(), operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
         let shown = stored.into_iter().filter_map(|belonging| inner.bound_session(belonging, now));
         Ok(shown.map(|(session, _)| session).collect())
     }
@@ -128,7 +128,7 @@ impl<T: 'static> SessionManager<T> {
     /// ```
     pub fn list_with_data(&self, principal: &str) -> Result<Vec<(BoundSession, T)>> {
         let (inner, now) = (&*self.0, self.0.clock.now());
-        let stored = self.index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
+        let stored = index_of(self.store(), operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
         Ok(stored.into_iter().filter_map(|belonging| inner.bound_session(belonging, now)).collect())
     }
 
@@ -230,7 +230,7 @@ impl<T: 'static> SessionManager<T> {
     /// ends too. When it returns, all sessions that began before the call have ended, including those that were renewed during
     /// the call. Sessions that begin during the call may live.
     ///
-    /// Sessions that a Redis store lost from its index are not found: call [`verify`](SessionIndex::verify) first.
+    /// Sessions that a Redis store lost from its index are not found: call [`verify`](crate::store::SessionIndex::verify) first.
     /// [`on_expired`](crate::ReaperBuilder::on_expired) is called for none of them.
     ///
     /// On a plain Redis store it walks all keys of the database. To see how far it is, or to stop it, call
@@ -262,7 +262,7 @@ impl<T: 'static> SessionManager<T> {
         Ok(self.all().end_everybody(|_| ControlFlow::Continue(()))?.ended)
     }
 
-    /// Counts the live sessions, by the [index](SessionIndex::count).
+    /// Counts the live sessions, by the [index](crate::store::SessionIndex::count).
     ///
     /// # Errors
     ///
@@ -282,22 +282,22 @@ impl<T: 'static> SessionManager<T> {
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
     pub fn count(&self) -> Result<u64> {
-        self.index(operation::COUNT)?.count()
+        index_of(self.store(), operation::COUNT)?.count()
     }
 
-    /// Corrects the index of the store, and returns the findings; see [`SessionIndex::verify`].
+    /// Corrects the index of the store, and returns the findings; see [`SessionIndex::verify`](crate::store::SessionIndex::verify).
     ///
     /// # Errors
     ///
     /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index.
     /// - Returns an error if a store operation fails. You can safely call `verify` again.
     pub fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
-        self.index(operation::VERIFY)?.verify(options)
+        index_of(self.store(), operation::VERIFY)?.verify(options)
     }
 
     /// Ends sessions of a principal, and reports how many.
     fn end_for(&self, principal: &str, which: Ending<'_>, reason: EndCause) -> Result<u64> {
-        let ended = self.index(operation::END)?.end(principal, which)?;
+        let ended = index_of(self.store(), operation::END)?.end(principal, which)?;
         self.0.report_all_ended(ended, reason);
         Ok(ended)
     }
@@ -313,13 +313,6 @@ impl<T: 'static> SessionManager<T> {
             .with_clock(inner.clock.clone())
             .with_touch_every(inner.touch_every.unwrap_or_default())
             .with_decoder(|payload| inner.decode(payload).ok().map(|envelope| envelope.head()))
-    }
-
-    pub(super) fn index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
-        self.0.store.index().ok_or_else(|| {
-            let why = "the store has no index: use an expiring Redis store or a memory store";
-            Error::unsupported(operation, why)
-        })
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use super::backoff::Backoff;
 use super::{Inner, SessionManager};
-use crate::store::{Owned, Saved, SessionIndex, Write};
+use crate::store::{Owned, Saved, SessionIndex, Write, index_of};
 use crate::{Error, ErrorKind, Handle, Result, operation};
 
 /// The result of [`SessionManager::update_all`].
@@ -96,7 +96,7 @@ impl<T: 'static> SessionManager<T> {
     ///   over the size limit, for example, or because other requests kept changing it. The other sessions have the change.
     /// - Returns [`ErrorKind::Unsupported`] if the store has no index.
     pub fn update_all(&self, principal: &str, mut change: impl FnMut(&mut T)) -> Result<UpdatedAll> {
-        let (inner, index) = (&*self.0, self.index(operation::UPDATE_ALL)?);
+        let (inner, index) = (&*self.0, index_of(self.store(), operation::UPDATE_ALL)?);
         let mut sweep = Sweep { principal, change: &mut change, updated: UpdatedAll::default(), failed: None };
         for partition in 0..index.partitions() {
             inner.update_partition(index, partition, &mut sweep)?;

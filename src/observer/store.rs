@@ -10,9 +10,9 @@ use std::{fmt, iter};
 use super::{EndCause, Ended, Observers, Operation, OperationKind, OperationOutcome, effort};
 use crate::store::{
     Belonging, Created, EndFeed, EndedAll, Ending, Entry, Found, Health, KeyPages, OnProgress, OwnedPage, Reaped,
-    Saved, SessionIndex, SessionKey, Snapshot, Touch, Verified, VerifyOptions, Version, Write,
+    Saved, SessionIndex, SessionKey, Snapshot, Touch, Verified, VerifyOptions, Version, Write, index_of,
 };
-use crate::{Error, Handle, Observer, RedisWarning, Result, SessionId, SessionStore, operation};
+use crate::{Handle, Observer, RedisWarning, Result, SessionId, SessionStore, operation};
 
 /// A store with observers.
 pub(crate) struct ObservedStore {
@@ -65,7 +65,7 @@ impl ObservedStore {
         name: &'static str,
         operation: impl FnOnce(&dyn SessionIndex) -> Result<R>,
     ) -> Result<R> {
-        let index = self.store.index().ok_or_else(|| Error::unsupported(name, "the store has no index"))?;
+        let index = index_of(&*self.store, name)?;
         self.measure(kind, || operation(index), |_| (OperationOutcome::Done, None))
     }
 }

@@ -4,7 +4,6 @@
 //! or panic of the store or the callback ends the thread.
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::{ExpiredSession, Order, ReaperBuilder, ReaperStats, lock};
-use crate::store::{Expired, Reaped};
+use crate::store::{Expired, Reaped, index_of};
 use crate::{Error, ErrorKind, Result, SessionManager, codec, fence, jitter, operation};
 
 /// The pause between two batches of a gentle reaper, in which Redis serves other clients.
@@ -217,13 +216,12 @@ impl<T: 'static> Rounds<T> {
     fn tell(&mut self, expired: &Expired) {
         let Some(on_expired) = &mut self.settings.on_expired else { return };
         let (handle, decoder) = (expired.handle, self.settings.sessions.codec());
-        // Unwind safe: the callback gets a new session at each call. Only its own captures survive a panic.
-        let told = catch_unwind(AssertUnwindSafe(|| {
+        let told = fence::call(|| {
             decoder.decode(&expired.payload).map(|envelope| on_expired(ExpiredSession::new(handle, envelope)))
-        }));
+        });
         match told {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) if !codec::is_panic(&error) => {
+            Some(Ok(())) => {}
+            Some(Err(error)) if !codec::is_panic(&error) => {
                 if !self.undecodable {
                     fence::log!(
                         Warn,
@@ -233,7 +231,7 @@ impl<T: 'static> Rounds<T> {
                 }
                 self.undecodable = true;
             }
-            Ok(Err(_)) | Err(_) => {
+            Some(Err(_)) | None => {
                 if !self.panicked {
                     fence::log!(
                         Error,
@@ -277,12 +275,9 @@ impl<T: 'static> ReaperBuilder<T> {
 impl<T: 'static> Batches<T> {
     /// Reaps one batch. A panic in a custom store becomes an error, so that it does not end the thread.
     fn reap(&self, partition: u32) -> Result<Reaped> {
-        catch_unwind(AssertUnwindSafe(|| {
-            let index =
-                self.sessions.store().index().ok_or_else(|| Error::new(ErrorKind::Unsupported, operation::REAP))?;
-            index.reap(partition, self.size, self.payloads)
-        }))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, operation::REAP).with_source("the store panicked")))
+        let panicked = || Error::new(ErrorKind::Other, operation::REAP).with_source("the store panicked");
+        fence::call(|| index_of(self.sessions.store(), operation::REAP)?.reap(partition, self.size, self.payloads))
+            .unwrap_or_else(|| Err(panicked()))
     }
 }
 

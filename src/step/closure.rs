@@ -1,4 +1,7 @@
 //! Steps from plain closures (rrss `create-read-step`, `create-write-step`, `create-delete-step`).
+//!
+//! Applications use them for a step without state. Invariant: a step of a closure sees one kind of operation and passes the
+//! others on.
 
 use std::fmt;
 

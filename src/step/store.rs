@@ -11,7 +11,7 @@ use super::operation::{DeleteOperation, Next, ReadOperation, Subject, WriteKind,
 use crate::store::{
     Belonging, Bytes, Created, EndFeed, EndedAll, Ending, Entry, Expired, Found, Health, KeyPages, OnProgress, Owned,
     OwnedPage, Reaped, Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Touch, Verified, VerifyOptions,
-    Version, Write,
+    Version, Write, index_of,
 };
 use crate::{Error, ErrorKind, Handle, Observer, Reason, RedisWarning, Result, SessionId, fence, operation};
 
@@ -59,10 +59,6 @@ impl<S: SessionStore> StepStore<S> {
 
     fn chain(&self) -> Next<'_> {
         Next::new(&self.store, &self.steps)
-    }
-
-    fn inner_index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
-        self.store.index().ok_or_else(|| Error::unsupported(operation, "the store has no index"))
     }
 }
 
@@ -206,7 +202,8 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
 
     /// Asks for payloads even if the caller wants none, because the steps see each removed session.
     fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
-        let reaped = self.inner_index(operation::REAP)?.reap(partition, limit, payloads || !self.steps.is_empty())?;
+        let reaped =
+            index_of(&self.store, operation::REAP)?.reap(partition, limit, payloads || !self.steps.is_empty())?;
         let tell = |expired: Expired| {
             let mut operation = DeleteOperation::reaped(&self.store, expired.handle, expired.payload);
             match self.chain().delete(&mut operation) {
@@ -222,24 +219,24 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
     }
 
     fn count(&self) -> Result<u64> {
-        self.inner_index(operation::COUNT)?.count()
+        index_of(&self.store, operation::COUNT)?.count()
     }
 
     fn count_by_partition(&self) -> Result<Vec<u64>> {
-        self.inner_index(operation::COUNT)?.count_by_partition()
+        index_of(&self.store, operation::COUNT)?.count_by_partition()
     }
 
     fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
-        self.inner_index(operation::PAGE)?.page(offset, limit)
+        index_of(&self.store, operation::PAGE)?.page(offset, limit)
     }
 
     fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
-        let theirs = self.inner_index(operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
+        let theirs = index_of(&self.store, operation::LIST_BY_PRINCIPAL)?.list_by_principal(principal)?;
         Ok(theirs.into_iter().filter_map(|belonging| self.restored(belonging)).collect())
     }
 
     fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
-        let page = self.inner_index(operation::UPDATE_ALL)?.owned_after(principal, partition, after)?;
+        let page = index_of(&self.store, operation::UPDATE_ALL)?.owned_after(principal, partition, after)?;
         let restored = |owned: Owned| {
             let payload = owned.payload.and_then(|payload| self.restore(owned.key.handle(), payload));
             Owned { payload, ..owned }
@@ -248,19 +245,19 @@ impl<S: SessionStore> SessionIndex for StepStore<S> {
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
-        self.inner_index(operation::END)?.end(principal, which)
+        index_of(&self.store, operation::END)?.end(principal, which)
     }
 
     fn end_everybody(&self) -> Result<u64> {
-        self.inner_index(operation::END_ALL_SESSIONS)?.end_everybody()
+        index_of(&self.store, operation::END_ALL_SESSIONS)?.end_everybody()
     }
 
     fn end_everybody_with(&self, on_progress: &mut OnProgress<'_>) -> Result<EndedAll> {
-        self.inner_index(operation::END_ALL_SESSIONS)?.end_everybody_with(on_progress)
+        index_of(&self.store, operation::END_ALL_SESSIONS)?.end_everybody_with(on_progress)
     }
 
     fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
-        self.inner_index(operation::VERIFY)?.verify(options)
+        index_of(&self.store, operation::VERIFY)?.verify(options)
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::{Bytes, EndedAll, OnProgress, OwnedPage, Progress, owned};
+use super::{Bytes, EndedAll, OnProgress, OwnedPage, Progress, SessionStore, owned};
 use crate::{Error, ErrorKind, Handle, Result, SessionId};
 
 /// The index of a store: its sessions and their deadlines. The expiring Redis store and the memory store have one.
@@ -159,6 +159,16 @@ pub trait SessionIndex {
     /// Returns an error if a store operation fails. The findings before it are corrected by then; you can safely call `verify`
     /// again.
     fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified>;
+}
+
+/// Returns the index of a store.
+///
+/// # Errors
+///
+/// Returns [`ErrorKind::Unsupported`] if the store has none.
+pub(crate) fn index_of<'s>(store: &'s dyn SessionStore, operation: &'static str) -> Result<&'s dyn SessionIndex> {
+    let why = "the store has no index: use an expiring Redis store or a memory store";
+    store.index().ok_or_else(|| Error::unsupported(operation, why))
 }
 
 /// A callback of a [`verify`](SessionIndex::verify).

@@ -40,6 +40,7 @@ use self::marker::ForeignKeys;
 use self::near::Door;
 #[cfg(feature = "near-cache")]
 pub use self::near::NearCache;
+use self::net::commands::command;
 pub use self::net::connection::RedisConnection;
 pub use self::net::connector::RedisConnectionManager;
 #[cfg(feature = "clap")]
@@ -256,8 +257,7 @@ impl SessionStore for RedisSessionStore {
 
     fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
         if !self.expiring {
-            let why = "only an expiring store knows principals: build it with `expiring()`";
-            return Err(Error::unsupported(operation::UPDATE_ALL, why));
+            return Err(without_principals(operation::UPDATE_ALL));
         }
         owned::change(self, key, write, expected)
     }
@@ -327,8 +327,7 @@ impl RedisSessionStore {
         if self.ends.remember.is_some() {
             return reason::find(self, id, key);
         }
-        let mut exists = redis::cmd("EXISTS");
-        exists.arg(self.keys.tombstone(key));
+        let exists = command("EXISTS", &self.keys.tombstone(key));
         match self.command(operation::READ, Effect::Reads, To::Key(key), &exists)?.value {
             Value::Int(0) => Ok(Found::Absent),
             _ => Ok(Found::Renewed),
@@ -358,4 +357,9 @@ impl fmt::Debug for RedisSessionStore {
 /// Returns by how much the data of a session outlives it.
 fn grace(expiring: bool) -> Duration {
     if expiring { DATA_GRACE_PERIOD } else { Duration::ZERO }
+}
+
+/// The error of an operation about a principal in a plain store.
+fn without_principals(operation: &'static str) -> Error {
+    Error::unsupported(operation, "only an expiring store knows principals: build it with `expiring()`")
 }

@@ -163,21 +163,15 @@ fn throttled_touches_follow_redis_clock() {
     });
 }
 
-#[test]
-fn lifetime_counts_on_application_clock() {
-    with_clocks("lifetime_counts_on_application_clock", |rig| {
+/// Runs a test of a session with a lifetime of 2 hours, on each kind of store, with Redis's clock off by these minutes.
+fn with_lifetime(test: &str, run: impl Fn(&Rig<'_>, &Visitors, &SessionId, i64)) {
+    with_clocks(test, |rig| {
         rig.on_each_store(
             |builder| builder.idle_timeout(5 * HOUR).lifetime(2 * HOUR),
             |visitors| {
                 for redis in [-60, 0, 60] {
                     rig.set_minutes(0, 0);
-                    let id = visitors.store(|_| ());
-                    rig.set_minutes(60, redis);
-                    visitors.assert_left(&id, 60, ("the lifetime ends first", redis));
-                    rig.set_minutes(121, redis);
-                    assert!(visitors.open(&id).is_new(), "{redis}: the lifetime is over");
-                    rig.set_minutes(0, 0);
-                    assert_eq!(visitors.left(&id), None, "{redis}: a session that ended stays ended");
+                    run(rig, visitors, &visitors.store(|_| ()), redis);
                 }
             },
         );
@@ -185,27 +179,30 @@ fn lifetime_counts_on_application_clock() {
 }
 
 #[test]
+fn lifetime_counts_on_application_clock() {
+    with_lifetime("lifetime_counts_on_application_clock", |rig, visitors, id, redis| {
+        rig.set_minutes(60, redis);
+        visitors.assert_left(id, 60, ("the lifetime ends first", redis));
+        rig.set_minutes(121, redis);
+        assert!(visitors.open(id).is_new(), "{redis}: the lifetime is over");
+        rig.set_minutes(0, 0);
+        assert_eq!(visitors.left(id), None, "{redis}: a session that ended stays ended");
+    });
+}
+
+#[test]
 fn lifetime_begins_anew_if_application_clock_goes_back() {
-    with_clocks("lifetime_begins_anew_if_application_clock_goes_back", |rig| {
-        rig.on_each_store(
-            |builder| builder.idle_timeout(5 * HOUR).lifetime(2 * HOUR),
-            |visitors| {
-                for redis in [-60, 0, 60] {
-                    rig.set_minutes(0, 0);
-                    let id = visitors.store(|_| ());
-                    rig.set_minutes(-60, redis);
-                    let left = if redis > 0 { 60 } else { 120 };
-                    visitors.assert_left(&id, left, ("a later beginning counts as now", redis));
-                    let mut session = visitors.open(&id);
-                    *session += 1;
-                    assert_eq!(visitors.0.commit(session).unwrap().outcome(), Outcome::Stored);
-                    rig.set_minutes(-10, redis);
-                    visitors.assert_left(&id, 70, ("the beginning is corrected at a save", redis));
-                    rig.set_minutes(61, redis);
-                    assert!(visitors.open(&id).is_new(), "{redis}: two hours after the correction");
-                }
-            },
-        );
+    with_lifetime("lifetime_begins_anew_if_application_clock_goes_back", |rig, visitors, id, redis| {
+        rig.set_minutes(-60, redis);
+        let left = if redis > 0 { 60 } else { 120 };
+        visitors.assert_left(id, left, ("a later beginning counts as now", redis));
+        let mut session = visitors.open(id);
+        *session += 1;
+        assert_eq!(visitors.0.commit(session).unwrap().outcome(), Outcome::Stored);
+        rig.set_minutes(-10, redis);
+        visitors.assert_left(id, 70, ("the beginning is corrected at a save", redis));
+        rig.set_minutes(61, redis);
+        assert!(visitors.open(id).is_new(), "{redis}: two hours after the correction");
     });
 }
 

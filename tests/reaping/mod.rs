@@ -1,7 +1,6 @@
 //! Helpers that the tests of the reaper and the index share.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
-mod logs;
 mod other;
 
 use std::fmt;
@@ -16,9 +15,9 @@ use threaded_sessions::store::{
 };
 use threaded_sessions::{ExpiredSession, Handle, RedisSessionStore, Result, SessionId, SessionManager, SessionStore};
 
-pub use self::logs::{keep_logs, logged_by};
 pub use self::other::Other;
 use crate::support::{PATIENCE, RedisServer};
+pub use crate::support::{keep_logs, logged_by};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 

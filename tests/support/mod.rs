@@ -8,6 +8,7 @@ mod cluster;
 mod dead_end;
 mod http;
 mod jar;
+mod logs;
 mod monitor;
 mod near;
 #[cfg(feature = "clap")]
@@ -15,6 +16,7 @@ pub mod program;
 mod proxy;
 #[cfg(feature = "cli")]
 pub mod pty;
+mod replies;
 mod sentinel;
 mod server;
 mod signals;
@@ -36,9 +38,11 @@ pub use cluster::{Cluster, shared_cluster};
 pub use dead_end::DeadEnd;
 pub use http::{Client, Response};
 pub use jar::Jar;
+pub use logs::{Logged, keep_logs, logged, logged_by};
 pub use monitor::Monitor;
 pub use near::{heat, is_gone, near};
 pub use proxy::{Fault, Proxy};
+pub use replies::{reply_server, serve_replies};
 pub use sentinel::Sentinels;
 pub use server::{RedisServer, shared, unique};
 pub use signals::{Signals, Victims};

@@ -317,7 +317,10 @@ impl RedisSessionStoreBuilder {
     /// * a client has certificates of its own, or does not verify those of the server;
     /// * a TLS configuration is set, but no URL or client requires TLS, or the reverse without the feature `tls-rustls`;
     /// * there are several partitions, or a cluster, and the prefix contains braces or the key mapper is custom;
-    /// * there are no Sentinels or no nodes.
+    /// * there are no Sentinels or no nodes;
+    /// * the lease of a near cache is longer than 1 hour, or its entries may take no bytes.
+    ///
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if a near cache is set for a cluster.
     pub fn build(self) -> Result<RedisSessionStore> {
         let (settings, size) = (&self.connections, self.pool_size);
         settings.deadline.map_or(Ok(()), check_deadline)?;

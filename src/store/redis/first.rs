@@ -5,8 +5,10 @@
 
 use redis::{Cmd, Value};
 
+use super::net::commands::command;
 use super::net::error::Effect;
 use super::net::pool::To;
+use super::reply::time_left;
 use super::{RedisSessionStore, reason};
 use crate::store::{Found, Touch};
 use crate::{EndReason, Result, SessionId, operation};
@@ -90,7 +92,7 @@ fn traces_in_slot(store: &RedisSessionStore, ids: &[SessionId], positions: &[usi
         let tombstone = replies.next();
         let left = if at > 0 { replies.next() } else { None };
         match (tombstone, left) {
-            (_, Some(Value::Int(left))) if left == -1 || left > store.grace_millis() as i64 => Trace::Session,
+            (_, Some(left)) if time_left(&left, store.grace_millis()).is_some() => Trace::Session,
             (Some(Value::Int(1)), _) => Trace::Tombstone,
             (Some(notes), _) => match reason::reason(&notes) {
                 Some(EndReason::Renewed) => Trace::Tombstone,
@@ -101,10 +103,4 @@ fn traces_in_slot(store: &RedisSessionStore, ids: &[SessionId], positions: &[usi
         }
     });
     Ok(traces.collect())
-}
-
-fn command(name: &str, key: &str) -> Cmd {
-    let mut command = redis::cmd(name);
-    command.arg(key);
-    command
 }

@@ -9,8 +9,9 @@ use redis::{FromRedisValue, Value};
 
 use super::net::error::Effect;
 use super::net::pool::To;
-use super::reply::{decode, decode_count, decode_reaped, decode_ttl};
+use super::reply::{decode, decode_count, decode_reaped, decode_ttl, keys_of_pairs};
 use super::script::Script;
+use super::walk::SCAN_STEP;
 use super::{RedisSessionStore, keys, owned, verify};
 use crate::store::{
     Belonging, Bind, EndedAll, Ending, Entry, OnProgress, OwnedPage, Reaped, SessionIndex, Verified, VerifyOptions,
@@ -19,9 +20,6 @@ use crate::{Handle, Result, fence, operation};
 
 /// How often a login tries to enforce the cap while logins in other partitions do the same.
 const CAP_ATTEMPTS: usize = 20;
-
-/// The number of keys that one step of a scan or a `page` looks at. A step blocks the server for well under 1 ms.
-pub(super) const SCAN_STEP: usize = 200;
 
 /// The number of sessions of a principal that one script lists or ends.
 const OWNED_PAGE: usize = 1000;
@@ -249,25 +247,22 @@ impl RedisSessionStore {
         let mut ended = 0;
         // A walk finds every entry that is in the index from the beginning of the walk to its end. It can miss a session that
         // is rotated during the walk.
-        let flow =
-            self.scan_all(operation::END_ALL_SESSIONS, To::Key(index), &["ZSCAN", index], SCAN_STEP, |entries, _| {
-                for keys in keys_of_pairs(entries).chunks(SCAN_STEP) {
-                    let mut left = STOPPED;
-                    while left == STOPPED {
-                        let some;
-                        (some, left) = self.end_some(partition, &since, SCAN_STEP, keys)?;
-                        ended += some;
-                    }
-                    if looked_at(keys.len() as u64).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+        let scan = ["ZSCAN", index];
+        for page in self.scan_pages(operation::END_ALL_SESSIONS, To::Key(index), &scan, SCAN_STEP) {
+            let (_, entries) = page?;
+            for keys in keys_of_pairs(entries).chunks(SCAN_STEP) {
+                let mut left = STOPPED;
+                while left == STOPPED {
+                    let some;
+                    (some, left) = self.end_some(partition, &since, SCAN_STEP, keys)?;
+                    ended += some;
                 }
-                Ok(ControlFlow::Continue(()))
-            })?;
-        if flow.is_break() {
-            return Ok((ended, flow));
+                if looked_at(keys.len() as u64).is_break() {
+                    return Ok((ended, ControlFlow::Break(())));
+                }
+            }
         }
-        Ok((ended + self.end_later_ones(partition, &since)?, flow))
+        Ok((ended + self.end_later_ones(partition, &since)?, ControlFlow::Continue(())))
     }
 
     /// Ends the sessions of one partition whose deadline is later than `since`, until none is left: a session written since the
@@ -359,9 +354,4 @@ impl RedisSessionStore {
         let args: Vec<&[u8]> = [aside].into_iter().chain(sets.iter().map(String::as_str)).map(str::as_bytes).collect();
         self.index_script(operation::VERIFY, Effect::Writes, &self.scripts.clobbered, partition, &args)
     }
-}
-
-/// Keeps the keys of the pairs that `ZSCAN` and `HSCAN` return: key and score, or key and owner.
-pub(super) fn keys_of_pairs(entries: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    entries.into_iter().step_by(2).collect()
 }

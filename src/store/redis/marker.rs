@@ -8,16 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::RedisSessionStore;
 use super::keys::Keys;
-#[cfg(feature = "clap")]
-use super::recorded::RecordedKind;
 use crate::fence;
 
 /// The settings of a store that all stores under its prefix must have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marker {
-    kind: &'static str,
-    partitions: u32,
-    keys: &'static str,
+    pub(super) is_expiring: bool,
+    pub(super) partitions: u32,
+    /// The kind of the names of sessions: one of [`KEYS`].
+    pub(super) keys: &'static str,
 }
 
 /// The result of a comparison with a stored marker.
@@ -29,13 +28,13 @@ pub(super) enum Marking {
     Foreign,
 }
 
+/// The kinds of stores, by whether a store is expiring.
 const KINDS: [&str; 2] = ["plain", "expiring"];
 const KEYS: [&str; 3] = ["plain", "hashed", "custom"];
 
 impl Marker {
     pub(super) fn of(store: &RedisSessionStore) -> Self {
-        let kind = KINDS[usize::from(store.expiring)];
-        Self { kind, partitions: store.keys.partitions(), keys: store.keys.kind() }
+        Self { is_expiring: store.expiring, partitions: store.keys.partitions(), keys: store.keys.kind() }
     }
 
     pub(super) fn compare(&self, stored: &[u8]) -> Marking {
@@ -52,23 +51,12 @@ impl Marker {
             let fields = str::from_utf8(stored).ok()?.split(' ').filter_map(|field| field.split_once('='));
             fields.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
         };
-        let one_of = |known: &[&'static str], value: &str| known.iter().copied().find(|known| *known == value);
+        let place = |known: &[&str], value: &str| known.iter().position(|known| *known == value);
         Some(Self {
-            kind: one_of(&KINDS, field("kind")?)?,
+            is_expiring: place(&KINDS, field("kind")?)? == 1,
             partitions: field("partitions")?.parse().ok()?,
-            keys: one_of(&KEYS, field("keys")?)?,
+            keys: KEYS[place(&KEYS, field("keys")?)?],
         })
-    }
-
-    /// Returns the settings to build such a store with, unless a custom function names its keys.
-    #[cfg(feature = "clap")]
-    pub(super) fn kind(&self) -> Option<RecordedKind> {
-        let hashed_keys = match self.keys {
-            "plain" => false,
-            "hashed" => true,
-            _ => return None,
-        };
-        Some(RecordedKind { is_expiring: self.kind == "expiring", partitions: self.partitions, hashed_keys })
     }
 
     /// Explains why this store cannot use the prefix, and what to do.
@@ -82,7 +70,8 @@ impl Marker {
 
 impl fmt::Display for Marker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "kind={} partitions={} keys={}", self.kind, self.partitions, self.keys)
+        let kind = KINDS[usize::from(self.is_expiring)];
+        write!(f, "kind={kind} partitions={} keys={}", self.partitions, self.keys)
     }
 }
 
@@ -112,26 +101,18 @@ mod tests {
     use super::*;
 
     fn marker() -> Marker {
-        Marker { kind: "expiring", partitions: 64, keys: "hashed" }
+        Marker { is_expiring: true, partitions: 64, keys: "hashed" }
     }
 
     #[test]
     fn marker_is_equal_to_its_own_text() {
         assert_eq!(marker().to_string(), "kind=expiring partitions=64 keys=hashed");
-        assert_eq!(marker().compare(marker().to_string().as_bytes()), Marking::Same);
-        assert_eq!(marker().compare(b"kind=expiring partitions=64 keys=hashed since=2"), Marking::Same);
-    }
-
-    #[cfg(feature = "clap")]
-    #[test]
-    fn recorded_kind_shows_the_text_of_marker() {
-        for keys in ["plain", "hashed"] {
-            for kind in KINDS {
-                let marker = Marker { kind, partitions: 5, keys };
-                assert_eq!(marker.kind().map(|kind| kind.to_string()), Some(marker.to_string()));
-            }
+        for marker in
+            KEYS.into_iter().flat_map(|keys| [false, true].map(|is_expiring| Marker { is_expiring, keys, ..marker() }))
+        {
+            assert_eq!(marker.compare(marker.to_string().as_bytes()), Marking::Same);
         }
-        assert_eq!(Marker { keys: "custom", ..marker() }.kind(), None);
+        assert_eq!(marker().compare(b"kind=expiring partitions=64 keys=hashed since=2"), Marking::Same);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Each read of a session passes through [`Door::read`], and each write holds a guard of [`Door::forgets`] or [`Door::settles`].
 //! Without the feature `near-cache`, or without the setting, the door is open and does nothing. Behind it, `cache` decides what is
-//! served, `entries` has the sessions, `seen` decides which sessions are worth an entry, `lease` bounds how old an entry can be, and
-//! `line` has the connection over which the server announces changes.
+//! served, `entries` has the sessions, `seen` decides which sessions are worth an entry, `touches` which reads move a deadline,
+//! `lease` bounds how old an entry can be, and `line` has the connection over which the server announces changes, and the thread
+//! that `waker` wakes.
 //!
 //! Invariant: the cache serves a session only while a `PING` is answered that was sent less than a lease ago on the connection
 //! that read the session. So a change elsewhere is missed for less than a lease, whatever the network does.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 
 use super::RedisSessionStore;
+use super::net::commands::command;
 use super::net::error::Effect;
 use super::net::pool::To;
 use crate::store::Found;
@@ -14,8 +15,7 @@ use crate::{EndReason, Result, SessionId, operation};
 
 /// Looks up why the session with this id and key is not live.
 pub(super) fn find(store: &RedisSessionStore, id: &SessionId, key: &str) -> Result<Found> {
-    let (notes, mut pttl) = (notes(store, id, key), redis::cmd("PTTL"));
-    pttl.arg(key);
+    let (notes, pttl) = (notes(store, id, key), command("PTTL", key));
     let answer = store.pool.call(operation::READ, Effect::Reads, To::Key(key), |connection| {
         connection.pipeline2(&notes, &pttl).map(|replies| Value::Array(replies.into()))
     })?;

@@ -16,20 +16,28 @@ use super::net::error::Effect;
 use super::net::pool::To;
 use crate::{Error, ErrorKind, Result, operation};
 
-/// The settings of a store that the key `PREFIX:store` records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RecordedKind {
-    pub(crate) is_expiring: bool,
-    pub(crate) partitions: u32,
-    pub(crate) hashed_keys: bool,
+/// The settings of a store that the key `PREFIX:store` records. No custom function names the keys of such a store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordedKind(Marker);
+
+impl RecordedKind {
+    pub(crate) fn is_expiring(self) -> bool {
+        self.0.is_expiring
+    }
+
+    pub(crate) fn partitions(self) -> u32 {
+        self.0.partitions
+    }
+
+    pub(crate) fn has_hashed_keys(self) -> bool {
+        self.0.keys == "hashed"
+    }
 }
 
 /// The text that the record has for this kind.
 impl fmt::Display for RecordedKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.is_expiring { "expiring" } else { "plain" };
-        let keys = if self.hashed_keys { "hashed" } else { "plain" };
-        write!(f, "kind={kind} partitions={} keys={keys}", self.partitions)
+        self.0.fmt(f)
     }
 }
 
@@ -49,18 +57,18 @@ impl RedisSessionStore {
             let why = format!("{key:?} holds a value that no store wrote: check the prefix");
             return Err(Error::misconfigured(operation::READ_KIND, why));
         };
-        let kind = marker.kind().ok_or_else(|| {
+        if marker.keys == "custom" {
             let why = "the program names its keys by a custom function, so only the program finds its sessions";
-            Error::unsupported(operation::READ_KIND, why)
-        })?;
-        Ok(Some(kind))
+            return Err(Error::unsupported(operation::READ_KIND, why));
+        }
+        Ok(Some(RecordedKind(marker)))
     }
 
     /// Returns a store of this kind, with the prefix and the pool of this one.
     pub(crate) fn of_kind(&self, kind: RecordedKind) -> Result<Self> {
-        let mapper = if kind.hashed_keys { KeyMapper::Hashed } else { KeyMapper::Plain };
-        let keys = self.keys.of_kind(mapper, kind.partitions, self.pool.is_cluster())?;
-        Ok(Self::new(self.pool.clone(), keys, kind.is_expiring, self.ends, Door::default()))
+        let mapper = if kind.has_hashed_keys() { KeyMapper::Hashed } else { KeyMapper::Plain };
+        let keys = self.keys.of_kind(mapper, kind.partitions(), self.pool.is_cluster())?;
+        Ok(Self::new(self.pool.clone(), keys, kind.is_expiring(), self.ends, Door::default()))
     }
 
     /// Returns the key that records the kind of the store.

@@ -102,6 +102,17 @@ fn decode_stored(payload: Vec<u8>, expires_in: Option<Duration>) -> Stored {
     Stored { version: Version(payload.clone()), payload, expires_in }
 }
 
+/// Reads the reply of `PTTL` for a key, whose data outlives its session by `grace` ms. Returns the milliseconds that the session has
+/// left, -1 if it does not expire, or `None` if it is not live. Scripts decide by the same rule, in `is_live.lua`.
+pub(super) fn time_left(left: &Value, grace: u64) -> Option<i64> {
+    let grace = i64::try_from(grace).ok()?;
+    match left {
+        Value::Int(-1) => Some(-1),
+        Value::Int(left) if *left > grace => Some(left - grace),
+        _ => None,
+    }
+}
+
 /// Reads the milliseconds that a session has left; a negative number if the session does not expire.
 pub(super) fn decode_ttl(left: i64) -> Option<Duration> {
     u64::try_from(left).ok().map(Duration::from_millis)
@@ -130,6 +141,11 @@ pub(super) fn decode_count(reply: &Value) -> Result<u64> {
     }
 }
 
+/// Keeps the keys of the pairs that `ZSCAN` and `HSCAN` return: key and score, or key and owner.
+pub(super) fn keys_of_pairs(entries: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    entries.into_iter().step_by(2).collect()
+}
+
 /// Reads a reply of a known type.
 pub(super) fn decode<A: FromRedisValue>(operation: &'static str, reply: Value) -> Result<A> {
     A::from_redis_value(reply).map_err(|_| unexpected_part(operation))
@@ -155,4 +171,25 @@ fn unexpected(operation: &'static str, value: &Value) -> Error {
 /// An error for an array with an element that none of the commands returns.
 pub(super) fn unexpected_part(operation: &'static str) -> Error {
     unexpected(operation, &Value::Array(Vec::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn session_lives_until_grace_begins() {
+        for (left, grace, expected) in [
+            (-1, 0, Some(-1)),
+            (-1, 100, Some(-1)),
+            (-2, 0, None),
+            (0, 0, None),
+            (1, 0, Some(1)),
+            (100, 100, None),
+            (101, 100, Some(1)),
+        ] {
+            assert_eq!(time_left(&Value::Int(left), grace), expected, "{left} {grace}");
+        }
+        assert_eq!(time_left(&Value::Nil, 0), None);
+    }
 }

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Value};
 
+use super::net::commands::command;
 use super::net::connection::RedisConnection;
 use super::net::error::Effect;
 use super::net::pool::{Answer, To};
-use super::reply::{decode_created, decode_rotated, decode_saved, decode_stored_with_ttl, has_new_owner};
+use super::reply::{decode_created, decode_rotated, decode_saved, decode_stored_with_ttl, has_new_owner, time_left};
 use super::script::Script;
 use super::version::compare_args;
-use super::{RedisSessionStore, keys};
+use super::{RedisSessionStore, keys, without_principals};
 use crate::store::{Bind, Created, RENEWED_FOR, Saved, Stored, Version, Write, companion, ttl_millis};
-use crate::{Error, Handle, Result, SessionId, operation};
+use crate::{Handle, Result, SessionId, operation};
 
 /// The arguments of a script.
 pub(super) type Args<'a> = Vec<Cow<'a, [u8]>>;
@@ -101,17 +102,10 @@ pub(super) fn delete(store: &RedisSessionStore, id: &SessionId, key: &str) -> Re
 /// Reads a value with the time it has left, and leaves its TTL alone. In an expiring store it also reads a companion, which lives
 /// as long as its session.
 pub(super) fn get(store: &RedisSessionStore, operation: &'static str, key: &str) -> Result<Option<Stored>> {
-    let grace = store.grace_millis() as i64;
-    let mut pttl = redis::cmd("PTTL");
-    pttl.arg(key);
+    let pttl = command("PTTL", key);
     get_with_ttl(store, operation, Effect::Reads, key, |get, connection| {
         let [payload, left] = connection.pipeline2(get, &pttl)?;
-        let left = match left {
-            Value::Int(left) if left > grace => Value::Int(left - grace),
-            Value::Int(-1) => Value::Int(-1),
-            _ => Value::Nil,
-        };
-        Ok([payload, left])
+        Ok([payload, time_left(&left, store.grace_millis()).map_or(Value::Nil, Value::Int)])
     })
 }
 
@@ -167,8 +161,7 @@ fn get_with_ttl(
     key: &str,
     pipeline: impl Fn(&Cmd, &mut RedisConnection) -> RedisResult<[Value; 2]>,
 ) -> Result<Option<Stored>> {
-    let mut get = redis::cmd("GET");
-    get.arg(key);
+    let get = command("GET", key);
     let answer = store.pool.call(operation, effect, To::Key(key), |connection| {
         Ok(match pipeline(&get, connection)? {
             [_, Value::Nil] | [Value::Nil, _] => Value::Nil,
@@ -228,10 +221,7 @@ fn bind_args(
         Bind::Keep => return Ok(None),
         Bind::Nobody if !store.expiring => return Ok(None),
         Bind::Nobody => (String::new(), None),
-        Bind::To { .. } | Bind::WithinCap { .. } if !store.expiring => {
-            let why = "only an expiring store knows principals: build it with `expiring()`";
-            return Err(Error::unsupported(operation, why));
-        }
+        Bind::To { .. } | Bind::WithinCap { .. } if !store.expiring => return Err(without_principals(operation)),
         Bind::To { principal, cap } => (keys::owner(principal), cap.map(i64::from)),
         // For a script, a negative cap rejects a session instead of ending others.
         Bind::WithinCap { principal, cap } => (keys::owner(principal), Some(-i64::from(cap))),

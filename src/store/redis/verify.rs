@@ -16,11 +16,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use look::{Groups, Part, Set};
 
 use super::RedisSessionStore;
-use super::index::keys_of_pairs;
 use super::keys::KeyKind;
 use super::net::error::Effect;
 use super::net::pool::To;
-use super::reply::decode;
+use super::reply::{decode, keys_of_pairs};
 use crate::store::{Progress, RENEWED_FOR, Verified, VerifyOptions};
 use crate::{ErrorKind, Result, operation};
 

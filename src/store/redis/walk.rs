@@ -5,6 +5,7 @@
 //! there are, and only `end` changes anything.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -13,13 +14,19 @@ use std::vec;
 use redis::{Cmd, ConnectionLike, Value};
 
 use super::RedisSessionStore;
-use super::index::{SCAN_STEP, keys_of_pairs};
+pub(super) use super::net::commands::command;
 use super::net::error::Effect;
 use super::net::pool::To;
 use super::net::server::Server;
-use super::reply::{decode, decode_ttl, unexpected_part};
+use super::reply::{decode, decode_ttl, keys_of_pairs, time_left, unexpected_part};
 use crate::store::{Bytes, KeyPage, KeyPages, Progress, SessionKey, Snapshot};
 use crate::{Error, ErrorKind, Handle, Result, operation};
+
+/// The number of keys that one step of a scan or a `page` looks at. A step blocks the server for well under 1 ms.
+pub(super) const SCAN_STEP: usize = 200;
+
+/// The result of one step of a scan: the next cursor, which is 0 after the last step, and what the step has found.
+type ScanPage = (u64, Vec<Vec<u8>>);
 
 /// Begins a walk.
 pub(super) fn pages(store: &RedisSessionStore) -> Result<KeyPages<'_>> {
@@ -178,13 +185,8 @@ fn array(reply: Option<Value>) -> Vec<Value> {
 
 /// Returns a session, if it is live and its key has the right type.
 fn snapshot(store: &RedisSessionStore, key: &SessionKey, payload: Value, left: Value) -> Option<Snapshot> {
-    let (Value::BulkString(payload), Value::Int(left)) = (payload, left) else { return None };
-    let grace = store.grace_millis() as i64;
-    let left = match left {
-        -1 => None,
-        left if left > grace || left >= 0 && grace == 0 => decode_ttl(left - grace),
-        _ => return None,
-    };
+    let Value::BulkString(payload) = payload else { return None };
+    let left = decode_ttl(time_left(&left, store.grace_millis())?);
     Some(Snapshot::new(key.clone(), Bytes::from(payload), left))
 }
 
@@ -290,8 +292,7 @@ fn one_by_one(
 }
 
 impl RedisSessionStore {
-    /// Runs a step of a command such as `SCAN`, with the cursor between `before` and `after`. Returns the next cursor, which is 0
-    /// after the last step, and about `count` keys.
+    /// Runs a step of a command such as `SCAN`, with the cursor between `before` and `after`. Returns about `count` keys.
     fn scan(
         &self,
         operation: &'static str,
@@ -300,35 +301,30 @@ impl RedisSessionStore {
         cursor: u64,
         count: usize,
         after: &[&str],
-    ) -> Result<(u64, Vec<Vec<u8>>)> {
+    ) -> Result<ScanPage> {
         let mut scan = redis::Cmd::new();
         scan.arg(before).arg(cursor).arg("COUNT").arg(count).arg(after);
         decode(operation, self.command(operation, Effect::Reads, to, &scan)?.value)
     }
 
-    /// Runs a command such as `SCAN` to its end, or until `step` breaks. `step` gets what was found and the next cursor.
-    pub(super) fn scan_all(
-        &self,
+    /// Runs a command such as `SCAN` to its end. Returns its pages. If one is an error, it is the last.
+    pub(super) fn scan_pages<'a>(
+        &'a self,
         operation: &'static str,
-        to: To<'_>,
-        before: &[&str],
+        to: To<'a>,
+        before: &'a [&'a str],
         count: usize,
-        mut step: impl FnMut(Vec<Vec<u8>>, u64) -> Result<ControlFlow<()>>,
-    ) -> Result<ControlFlow<()>> {
-        let mut cursor = 0;
-        loop {
-            let (next, found) = self.scan(operation, to, before, cursor, count, &[])?;
-            if step(found, next)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(ControlFlow::Continue(()));
-            }
-        }
+    ) -> impl Iterator<Item = Result<ScanPage>> {
+        let mut cursor = Some(0);
+        iter::from_fn(move || {
+            let page = self.scan(operation, to, before, cursor.take()?, count, &[]);
+            cursor = page.as_ref().ok().map(|(next, _)| *next).filter(|next| *next != 0);
+            Some(page)
+        })
     }
 
-    /// Does the same as `scan_all`, but a thread reads the next page while `step` looks at a page.
+    /// Passes the pages of [`scan_pages`](Self::scan_pages) to `step`, with the next cursor, until it breaks. A thread reads the next
+    /// page while `step` looks at a page.
     pub(super) fn scan_ahead(
         &self,
         operation: &'static str,
@@ -341,17 +337,13 @@ impl RedisSessionStore {
             let (pages, read) = mpsc::sync_channel(0);
             let scan_on = move || {
                 // A failed send means that `step` broke, failed or panicked.
-                let _ = self
-                    .scan_all(operation, to, before, count, |found, next| {
-                        Ok(pages.send(Ok((found, next))).map_or(ControlFlow::Break(()), ControlFlow::Continue))
-                    })
-                    .map_err(|error| pages.send(Err(error)));
+                let _ = self.scan_pages(operation, to, before, count).try_for_each(|page| pages.send(page));
             };
             thread::Builder::new()
                 .spawn_scoped(scope, scan_on)
                 .map_err(|error| Error::new(ErrorKind::Unavailable, operation).with_source(error))?;
             for page in read {
-                let (found, next) = page?;
+                let (next, found) = page?;
                 if step(found, next)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -403,10 +395,4 @@ impl RedisSessionStore {
 /// The key of a session as text. A store makes no other keys.
 pub(super) fn text(key: &SessionKey) -> Result<&str> {
     str::from_utf8(key.name()).map_err(|_| unexpected_part(operation::WALK))
-}
-
-pub(super) fn command(name: &str, key: &[u8]) -> Cmd {
-    let mut command = redis::cmd(name);
-    command.arg(key);
-    command
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::super::net::connector::RedisConnectionManager;
 use super::super::net::error::Cause;
-use super::super::net::tracking::Tracking;
+use super::super::net::push::PushConnection;
 use super::super::version::version_of;
 use super::entries::{Entries, Fill};
 use super::lease::Lease;
@@ -166,7 +166,7 @@ impl Cache {
 
     /// Returns the reason why the server or the user cannot serve a cache, if there is one.
     pub(super) fn check(&self) -> Option<String> {
-        Tracking::open(&self.manager).err().map(|error| Cause::of(&error).to_string())
+        PushConnection::tracker(&self.manager).err().map(|error| Cause::of(&error).to_string())
     }
 
     /// Takes the requests that wait.
@@ -183,11 +183,9 @@ impl Cache {
     }
 
     fn is_in_service(&self, now: Instant) -> bool {
-        let is_at_the_master = || {
-            !self.manager.follows_a_master()
-                || self.manager.breaker().is_current(self.generation.load(Ordering::Acquire))
-        };
-        self.origin.is_here() && self.lease.holds(now) && is_at_the_master()
+        self.origin.is_here()
+            && self.lease.holds(now)
+            && self.manager.leads_to_master_of(self.generation.load(Ordering::Acquire))
     }
 
     fn request(&self, request: Request) {

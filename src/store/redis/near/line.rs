@@ -17,8 +17,8 @@ use redis::{PushKind, RedisResult, Value};
 
 use super::super::net::connector::RedisConnectionManager;
 use super::super::net::error::Cause;
+use super::super::net::push::{self, PushConnection};
 use super::super::net::threads;
-use super::super::net::tracking::{self, Tracking};
 use super::super::version::version_of;
 use super::cache::{Cache, Request};
 use super::entries::Fill;
@@ -119,7 +119,7 @@ enum Expected {
 /// One connection, and what is expected on it.
 struct Line<'a> {
     cache: &'a Cache,
-    tracking: Tracking,
+    connection: PushConnection,
     expected: VecDeque<Expected>,
     next_ping: Instant,
     /// Whether the payload of the fill at the front is still that of the entry to be.
@@ -131,11 +131,11 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn open(cache: &'a Cache, after_failure: bool) -> RedisResult<Self> {
-        let tracking = Tracking::open(&cache.manager)?;
-        cache.generation.store(tracking.generation(), Ordering::Release);
+        let connection = PushConnection::tracker(&cache.manager)?;
+        cache.generation.store(connection.generation(), Ordering::Release);
         let next_ping = Instant::now();
         let expected = VecDeque::new();
-        Ok(Self { cache, tracking, expected, next_ping, is_same: false, after_failure, has_served: false })
+        Ok(Self { cache, connection, expected, next_ping, is_same: false, after_failure, has_served: false })
     }
 
     /// Serves until the cache is stopped.
@@ -145,12 +145,12 @@ impl<'a> Line<'a> {
     /// Returns an error if the connection fails, or if it no longer leads to the master.
     fn serve(&mut self) -> RedisResult<()> {
         while !self.cache.is_stopped.load(Ordering::Acquire) {
-            self.tracking.check()?;
+            self.connection.check_master()?;
             self.send()?;
             let wait = self.next_ping.saturating_duration_since(Instant::now()).min(LINE_POLL);
-            if self.cache.waker.wait(Some(&self.tracking), wait)? {
-                self.tracking.fill_buffer()?;
-                while let Some(value) = self.tracking.next_value()? {
+            if self.cache.waker.wait(Some(&self.connection), wait)? {
+                self.connection.read()?;
+                while let Some(value) = self.connection.next_value()? {
                     self.take(value)?;
                 }
             }
@@ -172,12 +172,12 @@ impl<'a> Line<'a> {
             self.ping(now, None, &mut packed);
         }
         if !packed.is_empty() {
-            self.tracking.send(&packed)?;
+            self.connection.send(&packed)?;
         }
         let oldest = self.expected.front().map(|expected| match expected {
             Expected::Pong { sent, .. } | Expected::Payload { sent } | Expected::TimeLeft { sent, .. } => *sent,
         });
-        oldest.map_or(Ok(()), |oldest| self.tracking.check_patience(oldest))
+        oldest.map_or(Ok(()), |oldest| self.connection.check_patience(oldest))
     }
 
     fn ping(&mut self, sent: Instant, settled: Option<SyncSender<()>>, packed: &mut Vec<u8>) {
@@ -218,7 +218,7 @@ impl<'a> Line<'a> {
                 let deadline = self.deadline(sent, &value).filter(|_| self.is_same);
                 self.cache.entries.finish(fill, deadline);
             }
-            None => return Err(tracking::unexpected()),
+            None => return Err(push::unexpected()),
         }
         Ok(())
     }
@@ -248,8 +248,8 @@ impl<'a> Line<'a> {
         match data.into_iter().next() {
             Some(Value::Array(keys)) => {
                 for key in keys {
-                    let Value::BulkString(key) = key else { return Err(tracking::unexpected()) };
-                    let key = str::from_utf8(&key).map_err(|_| tracking::unexpected())?;
+                    let Value::BulkString(key) = key else { return Err(push::unexpected()) };
+                    let key = str::from_utf8(&key).map_err(|_| push::unexpected())?;
                     self.invalidate_key(key);
                 }
             }
@@ -258,7 +258,7 @@ impl<'a> Line<'a> {
                 self.count_invalidations(self.cache.entries.len() as u64);
                 self.cache.entries.invalidate_all();
             }
-            _ => return Err(tracking::unexpected()),
+            _ => return Err(push::unexpected()),
         }
         Ok(())
     }

@@ -3,7 +3,6 @@
 //! Applications pass them to the builder of a Redis store. Invariant: a lease has an upper bound, so that a wrong unit is noticed
 //! when the store is built.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::super::net::pool::RedisPool;
@@ -11,8 +10,8 @@ use super::Door;
 use super::line::Service;
 use crate::{Error, Result, operation};
 
-/// The leases that a cache may have.
-const LEASES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+/// The longest lease that a cache may have.
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 
 /// The lease, unless configured otherwise.
 const DEFAULT_LEASE: Duration = Duration::from_secs(1);
@@ -70,13 +69,11 @@ impl NearCache {
 
     /// Starts the cache of a store. The data of a session outlives it by `grace`.
     pub(in super::super) fn start(self, pool: &RedisPool, grace: Duration) -> Result<Door> {
-        let refuse = |why| Err(Error::misconfigured(operation::BUILD_STORE, why));
-        if !LEASES.contains(&self.lease) {
-            return refuse("the lease of the near cache must be at most 1 hour");
-        }
-        if self.max_bytes == 0 {
-            return refuse("`max_bytes` of the near cache must be at least 1");
-        }
+        let rules = [
+            (self.lease > LONGEST_LEASE, "the lease of the near cache must be at most 1 hour"),
+            (self.max_bytes == 0, "`max_bytes` of the near cache must be at least 1"),
+        ];
+        Error::first_broken(operation::BUILD_STORE, rules)?;
         if pool.is_cluster() {
             let why = "a cluster has no near cache: leave `near_cache` out";
             return Err(Error::unsupported(operation::BUILD_STORE, why));

@@ -9,7 +9,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::super::net::tracking::Tracking;
+#[cfg(unix)]
+use rustix::event::{PollFd, PollFlags};
+
+use super::super::net::push::{self, PushConnection};
 
 /// How long the thread waits at most where no request can wake it.
 #[cfg(not(unix))]
@@ -43,19 +46,31 @@ impl Waker {
     }
 
     /// Waits for the server, for a wake, or for this time. Returns `true` if the server has sent something.
-    pub(super) fn wait(&self, tracking: Option<&Tracking>, time: Duration) -> io::Result<bool> {
-        #[cfg(unix)]
-        let is_ready = {
-            use std::io::Read;
-            let [is_ready, is_woken] = Tracking::wait(tracking, &self.pipe.0, time)?;
-            if is_woken {
-                let _ = (&self.pipe.0).read(&mut [0; 8]);
-            }
-            is_ready
-        };
-        #[cfg(not(unix))]
-        let is_ready = Tracking::wait(tracking, time.min(REQUEST_POLL))?;
+    pub(super) fn wait(&self, connection: Option<&PushConnection>, time: Duration) -> io::Result<bool> {
+        let is_ready = self.wait_for_any(connection, time)?;
         self.is_woken.store(false, Ordering::Release);
         Ok(is_ready)
+    }
+
+    #[cfg(unix)]
+    fn wait_for_any(&self, connection: Option<&PushConnection>, time: Duration) -> io::Result<bool> {
+        use std::io::Read;
+        let mut watched = vec![PollFd::new(&self.pipe.0, PollFlags::IN)];
+        watched.extend(connection.map(PushConnection::watch));
+        let ready = push::wait(watched, time)?;
+        if ready[0] {
+            let _ = (&self.pipe.0).read(&mut [0; 8]);
+        }
+        Ok(ready.get(1) == Some(&true))
+    }
+
+    #[cfg(not(unix))]
+    fn wait_for_any(&self, connection: Option<&PushConnection>, time: Duration) -> io::Result<bool> {
+        let time = time.min(REQUEST_POLL);
+        let Some(connection) = connection else {
+            std::thread::sleep(time);
+            return Ok(false);
+        };
+        Ok(push::wait(vec![connection.watch()], time)?[0])
     }
 }

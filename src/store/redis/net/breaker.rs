@@ -262,11 +262,12 @@ impl Breaker {
         self.status().last_error.clone()
     }
 
-    /// Returns `true` if connections of this generation may still be used.
+    /// Returns the generation of connections that are used now.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Returns `true` if connections of this generation may still be used.
     pub(crate) fn is_current(&self, generation: u64) -> bool {
         self.generation.load(Ordering::Acquire) == generation
     }

@@ -1,6 +1,7 @@
-//! Knowledge about commands of Redis: their kind, and whether they change their connection.
+//! Knowledge about commands of Redis: their kind, whether they change their connection, and which replies they give.
 //!
-//! A [connection](super::connection) asks for each command of an application. The lists are sorted.
+//! A [connection](super::connection) asks for each command of an application. The lists are sorted. The store builds commands about
+//! one key here.
 //!
 //! Invariant: a command that is on no list counts as one that may write and may change its connection.
 
@@ -127,6 +128,13 @@ pub(crate) fn may_give(command: &Cmd, reply: &Value) -> bool {
         b"EVAL" | b"EVALSHA" => !matches!(reply, Value::SimpleString(_) | Value::Okay),
         _ => !matches!(reply, Value::SimpleString(status) if status == "QUEUED"),
     }
+}
+
+/// Builds a command about one key. More arguments may follow.
+pub(crate) fn command(name: &str, key: &(impl AsRef<[u8]> + ?Sized)) -> Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(key.as_ref());
+    command
 }
 
 fn name(command: &Cmd) -> &[u8] {

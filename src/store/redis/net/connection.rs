@@ -187,59 +187,48 @@ impl RedisConnection {
     ///
     /// Returns the error of the first command that fails.
     pub(crate) fn pipeline2(&mut self, first: &Cmd, second: &Cmd) -> RedisResult<[Value; 2]> {
-        self.run([first, second])
+        let mut replies = [Value::Nil, Value::Nil];
+        self.run(&[first, second], &mut replies)?;
+        Ok(replies)
     }
 
-    /// Sends up to seven commands in one pipeline and returns their replies.
+    /// Sends commands in one pipeline and returns their replies.
     ///
     /// # Errors
     ///
     /// Returns the error of the first command that fails.
     pub(crate) fn pipeline(&mut self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
-        Ok(match commands {
-            [] => Vec::new(),
-            [a] => self.run([a])?.into(),
-            [a, b] => self.run([a, b])?.into(),
-            [a, b, c] => self.run([a, b, c])?.into(),
-            [a, b, c, d] => self.run([a, b, c, d])?.into(),
-            [a, b, c, d, e] => self.run([a, b, c, d, e])?.into(),
-            [a, b, c, d, e, f] => self.run([a, b, c, d, e, f])?.into(),
-            [a, b, c, d, e, f, g, ..] => self.run([a, b, c, d, e, f, g])?.into(),
-        })
+        let mut replies = vec![Value::Nil; commands.len()];
+        self.run(&commands.iter().collect::<Vec<_>>(), &mut replies)?;
+        Ok(replies)
     }
 
-    /// Sends commands in one write and waits for a reply to each.
-    fn run<const N: usize>(&mut self, commands: [&Cmd; N]) -> RedisResult<[Value; N]> {
-        let mut packed = mem::take(&mut self.state.packed);
+    /// Sends commands in one write, and waits for a reply to each.
+    fn run(&mut self, commands: &[&Cmd], replies: &mut [Value]) -> RedisResult<()> {
+        let (mut packed, asking) = (mem::take(&mut self.state.packed), self.state.asking);
         packed.clear();
         for command in commands {
-            if self.state.asking {
+            if asking {
                 redis::cmd("ASKING").write_packed_command(&mut packed);
             }
             command.write_packed_command(&mut packed);
         }
-        let is_valid = |replies: &[Value; N]| {
+        let is_valid = |replies: &[Value]| {
             let mut pairs = commands.iter().zip(replies);
             pairs.all(|(command, reply)| matches!(reply, Value::ServerError(_)) || commands::may_give(command, reply))
         };
         let is_ours = self.state.operation.is_some();
-        let replies = self.exchange(self.traits(&commands), |connection, begun| {
-            let replies = connection.send_and_receive(&packed, begun)?;
-            if is_ours && !is_valid(&replies) {
-                return Err(no_such_reply());
-            }
-            Ok(replies)
+        let sent = self.exchange(self.traits(commands), replies, |connection, begun, replies| {
+            connection.send_and_receive(&packed, begun, asking, replies)?;
+            if is_ours && !is_valid(replies) { Err(no_such_reply()) } else { Ok(()) }
         });
         // Free a buffer that one large command needed.
         if packed.capacity() <= MAX_BUFFER_BYTES {
             self.state.packed = packed;
         }
         // Report an error only now that all replies are received, so that none is left on the connection.
-        let replies = replies?;
-        match replies.iter().find_map(error_reply) {
-            Some(error) => Err(error),
-            None => Ok(replies),
-        }
+        sent?;
+        replies.iter().find_map(error_reply).map_or(Ok(()), Err)
     }
 
     /// Returns the traits of commands. A store knows the kind of its commands, so that only those of the application are looked
@@ -251,24 +240,25 @@ impl RedisConnection {
         traits
     }
 
-    /// Sends commands with these traits, receives their replies, and reports the outcome to the circuit breaker.
+    /// Sends commands with these traits, receives their `replies` by `run`, and reports the outcome to the circuit breaker.
     ///
     /// # Errors
     ///
     /// Returns an error if the commands were not sent, or if there is no reply to each. Error replies are among the replies.
-    fn exchange<R: AsRef<[Value]>>(
+    fn exchange(
         &mut self,
         traits: Traits,
-        run: impl FnOnce(&mut Self, Begun) -> RedisResult<R>,
-    ) -> RedisResult<R> {
+        replies: &mut [Value],
+        run: impl FnOnce(&mut Self, Begun, &mut [Value]) -> RedisResult<()>,
+    ) -> RedisResult<()> {
         let (permit, begun) = self.begin(traits)?;
-        let result = run(self, begun);
+        let result = run(self, begun, replies);
         match &result {
-            Ok(replies) => {
+            Ok(()) => {
                 if let Some(permit) = permit {
                     self.state.breaker.on_reply(permit);
                 }
-                replies.as_ref().iter().filter_map(error_reply).for_each(|error| self.on_error_reply(&error));
+                replies.iter().filter_map(error_reply).for_each(|error| self.on_error_reply(&error));
             }
             Err(error) => self.on_failure(error, traits, permit, begun),
         }
@@ -305,25 +295,30 @@ impl RedisConnection {
         permit.inspect_err(|error| self.state.refused = Some(error.clone()))
     }
 
-    fn send_and_receive<const N: usize>(&mut self, packed: &[u8], begun: Begun) -> RedisResult<[Value; N]> {
+    /// Sends commands that the caller packed. Nothing can be put in front of each, so a node that imports their slot rejects them.
+    fn exchange_packed(&mut self, packed: &[u8], replies: &mut [Value]) -> RedisResult<()> {
+        self.exchange(Traits::of_packed(packed), replies, |connection, begun, replies| {
+            connection.send_and_receive(packed, begun, false, replies)
+        })
+    }
+
+    /// Sends packed commands and receives a reply to each. `asking` is whether an `ASKING` precedes each of them.
+    fn send_and_receive(
+        &mut self,
+        packed: &[u8],
+        begun: Begun,
+        asking: bool,
+        replies: &mut [Value],
+    ) -> RedisResult<()> {
         self.state.wire.send_at_once(packed, begun.limit, begun.allowed)?;
-        let mut replies = [const { Value::Nil }; N];
-        for reply in &mut replies {
-            if self.state.asking {
+        for reply in replies {
+            if asking {
                 self.state.wire.receive()?;
             }
             *reply = self.state.wire.receive()?;
         }
         self.state.wire.finish();
-        Ok(replies)
-    }
-
-    /// Sends a packed pipeline and receives this many replies.
-    fn send_pipeline(&mut self, packed: &[u8], count: usize, begun: Begun) -> RedisResult<Vec<Value>> {
-        self.state.wire.send_at_once(packed, begun.limit, begun.allowed)?;
-        let replies = (0..count).map(|_| self.state.wire.receive()).collect::<RedisResult<_>>()?;
-        self.state.wire.finish();
-        Ok(replies)
+        Ok(())
     }
 
     /// Decides what a missing reply means for this connection and its generation.
@@ -370,19 +365,22 @@ fn error_reply(reply: &Value) -> Option<RedisError> {
 
 impl ConnectionLike for RedisConnection {
     fn req_command(&mut self, command: &Cmd) -> RedisResult<Value> {
-        self.run([command]).map(|[reply]| reply)
+        let mut reply = [Value::Nil];
+        self.run(&[command], &mut reply)?;
+        let [reply] = reply;
+        Ok(reply)
     }
 
     fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
-        let run = |connection: &mut Self, begun| connection.send_and_receive::<1>(command, begun);
-        let [reply] = self.exchange(Traits::of_packed(command), run)?;
+        let mut reply = [Value::Nil];
+        self.exchange_packed(command, &mut reply)?;
+        let [reply] = reply;
         error_reply(&reply).map_or(Ok(reply), Err)
     }
 
     fn req_packed_commands(&mut self, commands: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
-        let mut replies = self.exchange(Traits::of_packed(commands), |connection, begun| {
-            connection.send_pipeline(commands, offset + count, begun)
-        })?;
+        let mut replies = vec![Value::Nil; offset + count];
+        self.exchange_packed(commands, &mut replies)?;
         // The first replies acknowledge the parts of a transaction, unless a part is refused.
         let refused = replies.drain(..offset).find_map(|reply| error_reply(&reply));
         refused.map_or(Ok(replies), Err)

@@ -16,11 +16,11 @@ use super::breaker::Breaker;
 use super::connection::RedisConnection;
 use super::credentials::Credentials;
 use super::dial::{Dialer, Resolver};
-use super::error;
+use super::error::{self, unreachable};
 use super::handshake;
 use super::idle::{IDLE_TIME, IdleTest};
 use super::limit::Limit;
-use super::sentinel::{Sentinel, unreachable};
+use super::sentinel::Sentinel;
 use super::stream::Stream;
 use super::tls::{self, Trust};
 use super::wire::Wire;
@@ -162,6 +162,11 @@ impl RedisConnectionManager {
     /// Returns `true` if Sentinel names the server, so that the next connection may lead to another server than the last.
     pub(crate) fn follows_a_master(&self) -> bool {
         matches!(self.target, Target::Master(_))
+    }
+
+    /// Returns `true` unless Sentinel may name another master than that of this generation of connections.
+    pub(crate) fn leads_to_master_of(&self, generation: u64) -> bool {
+        !self.follows_a_master() || self.breaker.is_current(generation)
     }
 
     /// Sets a function that returns the credentials. Defaults to the credentials of the URL or client.

@@ -3,7 +3,7 @@
 //! Every file of `net` uses it. Invariant: the text of an error never has an argument of a command or a part of a URL in it,
 //! because either may be a secret.
 
-use std::fmt;
+use std::{fmt, io};
 
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
@@ -79,6 +79,11 @@ pub(crate) fn outage(error: &RedisError) -> String {
 /// proxies lack some commands, rename them, or reply with an error of their own.
 pub(crate) fn is_command_refused(error: &RedisError) -> bool {
     error.code() == Some("NOPERM") || (error.code() == Some("ERR") && connect_kind(error) == ErrorKind::Misconfigured)
+}
+
+/// Returns an error of the same kind as that of a server that cannot be reached.
+pub(crate) fn unreachable(why: &str) -> RedisError {
+    io::Error::other(why).into()
 }
 
 /// Returns `true` if there was no valid reply: the connection broke, or the bytes that came are no reply.
@@ -200,8 +205,6 @@ impl std::error::Error for Cause {}
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     fn reply(line: &str) -> RedisError {

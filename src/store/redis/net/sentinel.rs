@@ -14,6 +14,7 @@ use std::time::Duration;
 use redis::{Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult};
 
 use super::dial::Dialer;
+use super::error::unreachable;
 use super::limit::Limit;
 use super::wire::Wire;
 use super::{address, error, handshake};
@@ -104,11 +105,6 @@ impl Sentinel {
 
 fn place(server: &Client) -> Option<(String, u16)> {
     address::of(server.get_connection_info()).map(|(host, port)| (host.to_owned(), port))
-}
-
-/// Returns an error of the same kind as that of a server that cannot be reached.
-pub(crate) fn unreachable(why: &str) -> RedisError {
-    std::io::Error::other(why).into()
 }
 
 /// Names the master and its Sentinels, for logs and for `Debug`.

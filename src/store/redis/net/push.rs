@@ -1,30 +1,30 @@
-//! A connection on which the server announces which keys have changed.
+//! A connection outside the pool, on which the server also sends values that no command asked for.
 //!
-//! The near cache opens one. It belongs to no pool, and speaks RESP3 whatever the pool speaks, so that announcements arrive between
-//! the replies. Invariant: announcements and replies are handed out in the order in which the server sent them.
+//! A [subscription](super::subscription) receives messages over it, and the near cache the announcements of changed keys.
+//! Invariant: values are handed out whole, and in the order in which the server sent them.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, RedisResult, Value};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, Timespec, poll};
 use rustix::io::Errno;
 
 use super::connector::RedisConnectionManager;
+use super::error::unreachable;
 use super::limit::Limit;
 use super::stream::Stream;
 
 /// The number of bytes that one read takes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// So long a read waits at most if `poll` has reported something to read.
+/// How long a read waits at most if `poll` has reported something to read.
 const CHUNK_TIME: Duration = Duration::from_millis(5);
 
 /// How deep arrays may be nested. Those of an announcement are two deep.
 const DEPTH_MAX: usize = 4;
 
-/// A connection with `CLIENT TRACKING ON`: the server announces the next change of each key that was read on it.
-pub(crate) struct Tracking {
+pub(crate) struct PushConnection {
     manager: RedisConnectionManager,
     stream: Stream,
     generation: u64,
@@ -33,13 +33,24 @@ pub(crate) struct Tracking {
     taken: usize,
 }
 
-impl Tracking {
-    pub(crate) fn open(manager: &RedisConnectionManager) -> RedisResult<Self> {
-        let (stream, generation) = manager.open_tracker()?;
-        Ok(Self { manager: manager.clone(), stream, generation, received: Vec::new(), taken: 0 })
+impl PushConnection {
+    /// Opens a connection for subscriptions.
+    pub(crate) fn subscriber(manager: &RedisConnectionManager) -> RedisResult<Self> {
+        Ok(Self::new(manager, manager.open_subscriber()?))
+    }
+
+    /// Opens a connection on which the server announces the next change of each key that was read on it.
+    #[cfg(feature = "near-cache")]
+    pub(crate) fn tracker(manager: &RedisConnectionManager) -> RedisResult<Self> {
+        Ok(Self::new(manager, manager.open_tracker()?))
+    }
+
+    fn new(manager: &RedisConnectionManager, (stream, generation): (Stream, u64)) -> Self {
+        Self { manager: manager.clone(), stream, generation, received: Vec::new(), taken: 0 }
     }
 
     /// Returns the generation of connections that this one belongs to.
+    #[cfg(feature = "near-cache")]
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
@@ -47,16 +58,17 @@ impl Tracking {
     /// # Errors
     ///
     /// Returns an error if Sentinel may name another master than that of this connection.
-    pub(crate) fn check(&self) -> RedisResult<()> {
-        if self.manager.follows_a_master() && !self.manager.breaker().is_current(self.generation) {
-            return Err(io::Error::other("the master has changed").into());
+    pub(crate) fn check_master(&self) -> RedisResult<()> {
+        if self.manager.leads_to_master_of(self.generation) {
+            Ok(())
+        } else {
+            Err(unreachable("the master has changed"))
         }
-        Ok(())
     }
 
     /// # Errors
     ///
-    /// Returns an error if a request that was sent at this time should have been answered.
+    /// Returns an error if a command that was sent at this time should have a reply by now.
     pub(crate) fn check_patience(&self, sent: Instant) -> RedisResult<()> {
         let deadline = self.manager.deadline();
         if sent.elapsed() > deadline { Err(Limit::of(deadline).passed("no reply").into()) } else { Ok(()) }
@@ -69,32 +81,16 @@ impl Tracking {
         Ok(self.stream.flush()?)
     }
 
-    /// Waits for this time until there is something to read, from the server or from the pipe. Returns from which there is.
-    #[cfg(unix)]
-    pub(crate) fn wait(tracking: Option<&Self>, pipe: &io::PipeReader, time: Duration) -> io::Result<[bool; 2]> {
-        let mut watched = vec![PollFd::new(pipe, PollFlags::IN)];
-        watched.extend(tracking.map(|tracking| tracking.stream.watch()));
-        poll_for(&mut watched, time)?;
-        let is_ready = |at: usize| watched.get(at).is_some_and(|watched| !watched.revents().is_empty());
-        Ok([is_ready(1), is_ready(0)])
+    /// Returns what [`wait`] takes to wait until there is something to read.
+    pub(crate) fn watch(&self) -> PollFd<'_> {
+        self.stream.watch()
     }
 
-    /// Waits for this time until there is something to read.
-    #[cfg(not(unix))]
-    pub(crate) fn wait(tracking: Option<&Self>, time: Duration) -> io::Result<bool> {
-        let Some(tracking) = tracking else {
-            std::thread::sleep(time);
-            return Ok(false);
-        };
-        let mut watched = [tracking.stream.watch()];
-        poll_for(&mut watched, time)?;
-        Ok(!watched[0].revents().is_empty())
-    }
-
-    /// Reads what has arrived, until nothing is left.
-    pub(crate) fn fill_buffer(&mut self) -> RedisResult<()> {
+    /// Reads what has arrived, until nothing is left. Returns `true` if anything has arrived.
+    pub(crate) fn read(&mut self) -> RedisResult<bool> {
         self.received.drain(..self.taken);
         self.taken = 0;
+        let before = self.received.len();
         loop {
             let length = self.received.len();
             self.received.resize(length + CHUNK_BYTES, 0);
@@ -104,16 +100,15 @@ impl Tracking {
             match read {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Ok(CHUNK_BYTES) => {}
-                Ok(_) => return Ok(()),
-                Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
-                    return Ok(());
-                }
+                Ok(_) => break,
+                Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => break,
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(self.received.len() > before)
     }
 
-    /// Returns the next reply or announcement, or `None` if a part of it has not arrived yet.
+    /// Returns the next value that was read, or `None` if a part of it has not arrived yet.
     pub(crate) fn next_value(&mut self) -> RedisResult<Option<Value>> {
         let rest = &self.received[self.taken..];
         let Some(end) = end_of_value(rest, 0, DEPTH_MAX)? else { return Ok(None) };
@@ -122,17 +117,18 @@ impl Tracking {
     }
 }
 
-fn poll_for(watched: &mut [PollFd<'_>], time: Duration) -> io::Result<()> {
+/// Waits for this time until there is something to read. Returns for each descriptor whether there is.
+pub(crate) fn wait(mut watched: Vec<PollFd<'_>>, time: Duration) -> io::Result<Vec<bool>> {
     let timeout = Timespec::try_from(time).map_err(io::Error::other)?;
-    match poll(watched, Some(&timeout)) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+    match poll(&mut watched, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(watched.iter().map(|watched| !watched.revents().is_empty()).collect()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The error for something that does not go with what was asked.
+/// The error for a value that does not match what was sent.
 pub(crate) fn unexpected() -> RedisError {
-    io::Error::other("the server sent something that does not match the commands").into()
+    unreachable("the server sent something that does not match the commands")
 }
 
 /// Returns where the value ends that begins at `at`, or `None` if it is not complete.
@@ -173,19 +169,29 @@ mod tests {
 
     #[test]
     fn value_ends_when_it_is_complete() {
-        let announced = b">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$3\r\nb\r\n\r\n";
-        for value in
-            [&announced[..], b">2\r\n$10\r\ninvalidate\r\n_\r\n", b"+PONG\r\n", b":-1\r\n", b"$-1\r\n", b"$0\r\n\r\n"]
-        {
+        for value in [
+            &b">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$3\r\nb\r\n\r\n"[..],
+            b">2\r\n$10\r\ninvalidate\r\n_\r\n",
+            b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$4\r\nk\r\nv\r\n",
+            b"+PONG\r\n",
+            b":-1\r\n",
+            b"$-1\r\n",
+            b"$0\r\n\r\n",
+        ] {
             let followed = [value, b"+PONG\r\n"].concat();
             for end in 0..value.len() {
                 assert_eq!(end_of_value(&followed[..end], 0, DEPTH_MAX).unwrap(), None, "{end}");
             }
             assert_eq!(end_of_value(&followed, 0, DEPTH_MAX).unwrap(), Some(value.len()));
         }
-        for malformed in
-            [&b"PONG\r\n"[..], b"$x\r\n", b"$-2\r\n", b"$99999999999\r\n", b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n"]
-        {
+        for malformed in [
+            &b"PONG\r\n"[..],
+            b"$x\r\n",
+            b"$-2\r\n",
+            b"*1\r\n$-2\r\n",
+            b"$99999999999\r\n",
+            b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
+        ] {
             assert!(end_of_value(malformed, 0, DEPTH_MAX).is_err(), "{malformed:?}");
         }
     }
