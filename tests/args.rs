@@ -39,7 +39,7 @@ struct Tool {
 }
 
 /// Each flag with a value that works, one that does not, and `true` if the flag needs a Redis.
-const FLAGS: [(&str, &str, &str, bool); 20] = [
+const FLAGS: [(&str, &str, &str, bool); 21] = [
     ("prefix", "shop", "", true),
     ("hashed-keys", "true", "perhaps", true),
     ("partitions", "16384", "16385", true),
@@ -52,6 +52,7 @@ const FLAGS: [(&str, &str, &str, bool); 20] = [
     ("remember-for", "30d", "never", false),
     ("no-touch-on-read", "true", "perhaps", false),
     ("touch-every", "5m", "never", false),
+    ("renew-every", "4h", "0s", false),
     ("max-per-principal", "1", "0", false),
     ("on-cap", "Refuse", "end-newest", false),
     ("resolution", "never", "100us", false),
@@ -170,9 +171,12 @@ fn cap_policy_without_cap_is_a_usage_error() {
 }
 
 #[test]
-fn touch_every_reaches_its_setting() {
-    let debug = format!("{:?}", parse(&["--touch-every", "5m"]).manager::<u32>().unwrap().build().unwrap());
-    assert!(debug.contains("touch_every: Some(300s)"), "{debug}");
+fn intervals_reach_their_settings() {
+    let debug = format!(
+        "{:?}",
+        parse(&["--touch-every", "5m", "--renew-every", "4h"]).manager::<u32>().unwrap().build().unwrap()
+    );
+    assert!(debug.contains("touch_every: Some(300s), renew_every: Some(14400s)"), "{debug}");
 }
 
 #[test]

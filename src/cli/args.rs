@@ -100,6 +100,10 @@ struct Flags {
     #[arg(long, global = true, env = "SESSION_TOUCH_EVERY", value_name = "TIME", value_parser = time)]
     touch_every: Option<Duration>,
 
+    /// The age at which the id of a session is replaced, such as 4h; only logins replace it by default
+    #[arg(long, global = true, env = "SESSION_RENEW_EVERY", value_name = "TIME", value_parser = limit)]
+    renew_every: Option<Limit>,
+
     /// The most sessions of a user; one more login ends the oldest, or fails (--on-cap). It needs an index: --expiring, or sessions in memory
     #[arg(long, global = true, env = "SESSION_MAX_PER_PRINCIPAL", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     max_per_principal: Option<u32>,
@@ -259,6 +263,9 @@ impl Args {
         if let Some(time) = flags.touch_every {
             builder = builder.touch_every(time);
         }
+        if let Some(Limit(age)) = flags.renew_every {
+            builder = builder.renew_every(age);
+        }
         if let Some(sessions) = flags.max_per_principal {
             builder = builder.max_per_principal(sessions);
         }
@@ -334,6 +341,7 @@ impl fmt::Debug for Args {
             .field("remember_for", &flags.remember_for)
             .field("no_touch_on_read", &flags.no_touch_on_read)
             .field("touch_every", &flags.touch_every)
+            .field("renew_every", &flags.renew_every)
             .field("max_per_principal", &flags.max_per_principal)
             .field("on_cap", &flags.on_cap)
             .field("resolution", &flags.resolution)
