@@ -103,6 +103,7 @@ struct Inner<T> {
     remember_for: Option<Duration>,
     touch_on_read: bool,
     touch_every: Option<Duration>,
+    renew_every: Option<Duration>,
     on_conflict: OnConflict,
     unreadable: Unreadable,
     max_payload: usize,
@@ -279,6 +280,7 @@ impl<T> fmt::Debug for Inner<T> {
             .field("remember_for", &self.remember_for)
             .field("touch_on_read", &self.touch_on_read)
             .field("touch_every", &self.touch_every)
+            .field("renew_every", &self.renew_every)
             .field("on_conflict", &self.on_conflict)
             .field("unreadable", &self.unreadable)
             .field("max_payload", &self.max_payload)

@@ -92,6 +92,8 @@ pub struct Session<T> {
     pub(crate) clock_was_ahead: bool,
     /// `true` if opening the session was no use of it, and nothing was stored since. Then the commit stores only a change.
     pub(crate) is_peeked: bool,
+    /// `true` if the id is so old that the next store of this request renews it.
+    pub(crate) is_renewal_due: bool,
     pub(crate) ended: Option<EndReason>,
     pub(crate) expires_in: Option<Duration>,
 }
@@ -402,13 +404,17 @@ impl<T: 'static> Session<T> {
             (Origin::Detached, Change::None | Change::Value | Change::Reset) => {
                 "the session is detached: another request renewed it"
             }
-            (Origin::New, _) | (_, Change::Renew | Change::Reset) => {
-                self.has_token.store(true, Ordering::Relaxed);
-                return Ok(csrf::token(&self.next_id()));
-            }
+            (Origin::New, _) | (_, Change::Renew | Change::Reset) => return Ok(self.next_token()),
+            _ if self.is_renewal_due => return Ok(self.next_token()),
             (Origin::Stored { id, .. }, _) => return Ok(csrf::token(id)),
         };
         Err(Error::unsupported(operation::MAKE_CSRF_TOKEN, why))
+    }
+
+    /// Returns the token of the id that the session gets with its commit.
+    fn next_token(&self) -> String {
+        self.has_token.store(true, Ordering::Relaxed);
+        csrf::token(&self.next_id())
     }
 
     /// Returns `true` if the token belongs to this session. Call it before the request [renews](Self::renew) the session.
@@ -573,7 +579,7 @@ impl<T: 'static> Session<T> {
         self.timeouts.stamp(&mut self.envelope);
         self.is_renewal_stored |= matches!(self.change, Change::Renew | Change::Reset);
         self.change = Change::None;
-        (self.clock_was_ahead, self.is_peeked) = (false, false);
+        (self.clock_was_ahead, self.is_peeked, self.is_renewal_due) = (false, false, false);
         (self.snapshot, self.before) = (None, None);
         (self.next_id, self.has_token) = (OnceLock::new(), AtomicBool::new(false));
     }
@@ -603,6 +609,11 @@ impl<T: 'static> Session<T> {
         if !*self.has_token.get_mut() {
             self.next_id = OnceLock::new();
         }
+    }
+
+    /// Returns `true` if the next store moves the session to another id.
+    pub(crate) fn is_to_be_renewed(&self) -> bool {
+        self.change == Change::Renew || (self.is_renewal_due && self.change < Change::Renew)
     }
 
     /// Returns the id that the session gets with its commit, if it gets another one. The store chooses it at the first call.

@@ -10,7 +10,7 @@ use support::program::{Program, command};
 use support::{Client, shared, unique};
 use threaded_sessions::args::{Args, Host, RedisArgs};
 use threaded_sessions::{
-    ErrorKind, MemorySessionStore, RedisSessionStore, RedisSessionStoreBuilder, SessionManager, SessionStore,
+    ErrorKind, MemorySessionStore, Outcome, RedisSessionStore, RedisSessionStoreBuilder, SessionManager, SessionStore,
 };
 
 /// What the program says of itself
@@ -39,7 +39,7 @@ struct Tool {
 }
 
 /// Each flag with a value that works, one that does not, and `true` if the flag needs a Redis.
-const FLAGS: [(&str, &str, &str, bool); 17] = [
+const FLAGS: [(&str, &str, &str, bool); 21] = [
     ("prefix", "shop", "", true),
     ("hashed-keys", "true", "perhaps", true),
     ("partitions", "16384", "16385", true),
@@ -47,10 +47,14 @@ const FLAGS: [(&str, &str, &str, bool); 17] = [
     ("pool-size", "1", "0", true),
     ("deadline", "1ms", "61m", true),
     ("idle-timeout", "30m", "soon", false),
+    ("anonymous-idle-timeout", "1h", "never", false),
     ("lifetime", "never", "0s", false),
     ("remember-for", "30d", "never", false),
     ("no-touch-on-read", "true", "perhaps", false),
+    ("touch-every", "5m", "never", false),
+    ("renew-every", "4h", "0s", false),
     ("max-per-principal", "1", "0", false),
+    ("on-cap", "Refuse", "end-newest", false),
     ("resolution", "never", "100us", false),
     ("cookie-name", "mine", "my cookie", false),
     ("cookie-domain", "example.com", "example.com/shop", false),
@@ -58,6 +62,11 @@ const FLAGS: [(&str, &str, &str, bool); 17] = [
     ("insecure-cookies", "true", "perhaps", false),
     ("trusted-origin", "https://admin.example.com", "admin.example.com", false),
 ];
+
+/// The flags that a flag needs, besides that of Redis.
+fn needs(flag: &str) -> &'static [&'static str] {
+    if flag == "on-cap" { &["--max-per-principal=3"] } else { &[] }
+}
 
 fn variable(flag: &str) -> String {
     format!("SESSION_{}", flag.replace('-', "_").to_uppercase())
@@ -95,7 +104,7 @@ fn every_flag_reaches_its_setting() {
     let url = shared().url();
     let prefix = unique("flags");
     let flags = format!(
-        "--redis-url {url} --prefix {prefix} --expiring --hashed-keys --partitions 5 --idle-timeout 30m --lifetime 90d --remember-for 30d \
+        "--redis-url {url} --prefix {prefix} --expiring --hashed-keys --partitions 5 --idle-timeout 30m --anonymous-idle-timeout 10m --lifetime 90d --remember-for 30d \
          --no-touch-on-read --resolution 5s --pool-size 7 --deadline 250ms --cookie-name mine --insecure-cookies --cookie-domain example.com \
          --same-site strict --max-per-principal 3 --trusted-origin https://one.example,https://two.example --trusted-origin https://three.example"
     );
@@ -113,6 +122,7 @@ fn every_flag_reaches_its_setting() {
         "same_site: Strict",
         "secure: false",
         "idle_timeout: Some(1800s)",
+        "anonymous_idle_timeout: Some(600s)",
         "lifetime: Some(7776000s)",
         "remember_for: Some(2592000s)",
         "touch_on_read: false",
@@ -138,6 +148,45 @@ fn cap_ends_the_oldest_session_of_user() {
 }
 
 #[test]
+fn refusing_cap_rejects_further_login() {
+    let flags = ["--max-per-principal", "1", "--on-cap", "refuse"];
+    let sessions = parse(&flags).manager::<u32>().unwrap().build().unwrap();
+    let outcomes = [Outcome::Stored, Outcome::Refused].map(|expected| {
+        let mut session = sessions.fresh();
+        session.bind("ada", "a browser");
+        (sessions.commit(session).unwrap().outcome(), expected)
+    });
+    assert!(outcomes.iter().all(|(outcome, expected)| outcome == expected), "{outcomes:?}");
+}
+
+#[test]
+fn cap_policy_without_cap_is_a_usage_error() {
+    for flags in [&["--on-cap", "refuse"][..], &["run", "--on-cap=end-oldest"]] {
+        let text = usage_error(flags);
+        assert!(text.contains("'--on-cap'") && text.contains("--max-per-principal <COUNT>"), "{text}");
+    }
+    parse(&["--max-per-principal=3", "run", "--on-cap=refuse"]);
+    let output = run(&[], &[("SESSION_ON_CAP", "refuse")]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn intervals_reach_their_settings() {
+    let debug = format!(
+        "{:?}",
+        parse(&["--touch-every", "5m", "--renew-every", "4h"]).manager::<u32>().unwrap().build().unwrap()
+    );
+    assert!(debug.contains("touch_every: Some(300s), renew_every: Some(14400s)"), "{debug}");
+}
+
+#[test]
+fn touch_interval_without_touches_is_a_usage_error() {
+    let text = usage_error(&["--no-touch-on-read", "run", "--touch-every=5m"]);
+    assert!(text.contains("'--touch-every'") && text.contains("'--no-touch-on-read'"), "{text}");
+    parse(&["--no-touch-on-read=false", "--touch-every=5m"]);
+}
+
+#[test]
 fn never_lifts_the_limits_of_program() {
     let limited = SessionManager::<u32>::builder(MemorySessionStore::new())
         .idle_timeout(Duration::from_secs(5))
@@ -160,11 +209,11 @@ fn missing_flag_leaves_the_setting_of_program() {
 fn flag_works_before_and_after_subcommand() {
     let default = format!("{:?}", parse(&["--redis-url", "redis://localhost", "run"]));
     for (flag, good, _, needs_redis) in FLAGS {
+        let others = if needs_redis { &["--redis-url", "redis://localhost"][..] } else { needs(flag) };
         let flag = format!("--{flag}={good}");
-        let redis = if needs_redis { &["--redis-url", "redis://localhost"][..] } else { &[] };
-        let before = format!("{:?}", parse(&[redis, &[&flag, "run"]].concat()));
-        let after = format!("{:?}", parse(&[&["run", &flag], redis].concat()));
-        let split = format!("{:?}", parse(&[redis, &["run", &flag]].concat()));
+        let before = format!("{:?}", parse(&[others, &[&flag, "run"]].concat()));
+        let after = format!("{:?}", parse(&[&["run", &flag], others].concat()));
+        let split = format!("{:?}", parse(&[others, &["run", &flag]].concat()));
         assert_eq!((&after, &split), (&before, &before), "{flag}");
         assert_ne!(before, default, "{flag}");
     }
@@ -200,7 +249,7 @@ fn redis_flag_without_redis_is_a_usage_error() {
     for (flag, good, _, needs_redis) in FLAGS {
         let given = format!("--{flag}={good}");
         if !needs_redis {
-            parse(&[&given]);
+            parse(&[&[&*given], needs(flag)].concat());
             continue;
         }
         for flags in [&[&*given][..], &["run", &given]] {
@@ -477,6 +526,8 @@ fn contradicting_settings_end_the_program() {
     let locked = support::RedisServer::with(&["--requirepass", "secret"]);
     for (flags, why) in [
         (&["--remember-for", "1d"][..], "longer than `idle_timeout`"),
+        (&["--anonymous-idle-timeout", "30d"], "longer than `idle_timeout`"),
+        (&["--touch-every", "30d"], "longer than `idle_timeout`"),
         (&["--cookie-name", "__Host-x", "--insecure-cookies"], "__Host-"),
         (&["--same-site", "none", "--insecure-cookies"], "SameSite=None"),
         (&["--redis-url", &url, "--partitions", "2", "--prefix", "{x}"], "braces"),

@@ -17,6 +17,8 @@ mod memory;
 mod peek;
 #[path = "policy/remember.rs"]
 mod remember;
+#[path = "policy/renew_every.rs"]
+mod renew_every;
 mod support;
 #[path = "policy/time.rs"]
 mod time;

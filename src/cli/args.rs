@@ -50,6 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind as UsageErrorKind;
 use clap::{ArgMatches, Args as Flatten, Command, Error as UsageError, FromArgMatches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,9 +60,10 @@ pub use super::host::Host;
 pub use super::operator::OperatorArgs;
 pub use super::redis::RedisArgs;
 use super::redis::RedisFlags;
-use super::values::{Limit, Unshown, cookie_domain, cookie_name, limit, same_site, time};
+use super::values::{Limit, Unshown, cookie_domain, cookie_name, limit, on_cap, same_site, time};
 use crate::{
-    MemorySessionStore, ReaperBuilder, Result, SameSite, SessionManager, SessionManagerBuilder, SessionStore, fence,
+    MemorySessionStore, OnCap, ReaperBuilder, Result, SameSite, SessionManager, SessionManagerBuilder, SessionStore,
+    fence,
 };
 
 /// The flags, as clap reads them. A flag that is not given changes no setting of the program.
@@ -77,6 +79,10 @@ struct Flags {
     #[arg(long, global = true, env = "SESSION_IDLE_TIMEOUT", value_name = "TIME", value_parser = limit)]
     idle_timeout: Option<Limit>,
 
+    /// The idle timeout of sessions without a user, shorter than that of others. It needs an index: --expiring, or sessions in memory
+    #[arg(long, global = true, env = "SESSION_ANONYMOUS_IDLE_TIMEOUT", value_name = "TIME", value_parser = time)]
+    anonymous_idle_timeout: Option<Duration>,
+
     /// How long a session lives at most, however busy; `never`, without a limit, by default
     #[arg(long, global = true, env = "SESSION_LIFETIME", value_name = "TIME", value_parser = limit)]
     lifetime: Option<Limit>,
@@ -90,9 +96,21 @@ struct Flags {
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     no_touch_on_read: Option<bool>,
 
-    /// The most sessions of a user; one more login ends the oldest. It needs an index: --expiring, or sessions in memory
+    /// How often reading extends a session, to save writes; every time by default
+    #[arg(long, global = true, env = "SESSION_TOUCH_EVERY", value_name = "TIME", value_parser = time)]
+    touch_every: Option<Duration>,
+
+    /// The age at which the id of a session is replaced, such as 4h; only logins replace it by default
+    #[arg(long, global = true, env = "SESSION_RENEW_EVERY", value_name = "TIME", value_parser = limit)]
+    renew_every: Option<Limit>,
+
+    /// The most sessions of a user; one more login ends the oldest, or fails (--on-cap). It needs an index: --expiring, or sessions in memory
     #[arg(long, global = true, env = "SESSION_MAX_PER_PRINCIPAL", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     max_per_principal: Option<u32>,
+
+    /// The policy for a login beyond --max-per-principal, end-oldest by default: the oldest session ends, or the login fails
+    #[arg(long, global = true, env = "SESSION_ON_CAP", value_name = "POLICY", value_parser = on_cap(), ignore_case = true)]
+    on_cap: Option<OnCap>,
 
     /// How often to delete expired sessions, or `never` if another program does; 10m by default
     #[arg(long, global = true, env = "SESSION_RESOLUTION", value_name = "TIME", value_parser = limit)]
@@ -121,6 +139,25 @@ struct Flags {
     trusted_origin: Vec<String>,
 }
 
+impl Flags {
+    /// Rejects flags that have no effect without another flag, or together with it.
+    fn check(&self) -> Result<(), UsageError> {
+        if self.on_cap.is_some() && self.max_per_principal.is_none() {
+            return Err(UsageError::raw(
+                UsageErrorKind::MissingRequiredArgument,
+                "'--on-cap' needs a cap: set '--max-per-principal <COUNT>' or the variable SESSION_MAX_PER_PRINCIPAL",
+            ));
+        }
+        if self.touch_every.is_some() && self.no_touch_on_read == Some(true) {
+            return Err(UsageError::raw(
+                UsageErrorKind::ArgumentConflict,
+                "'--touch-every' has no effect with '--no-touch-on-read': set only one of them",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// The flags for the operator of a program. Each has an environment variable, which the flag overrides.
 ///
 /// Flatten it into the parser of your program. All flags are global: they work before and after a subcommand. The operator's
@@ -128,7 +165,8 @@ struct Flags {
 ///
 /// - **A flag that is not given changes nothing,** so settings of your program are the defaults of its flags.
 /// - **Bad values** end the program with status 2 and a text that names the flag, also if the value came from the
-///   environment. So does a flag about Redis without `--redis-url`, because it would have no effect.
+///   environment. So does a flag that would have no effect: one about Redis without
+///   `--redis-url`, `--on-cap` without `--max-per-principal`, and `--touch-every` with `--no-touch-on-read`.
 /// - **A time** is a number with a unit (`30m`). `never` lifts the limit.
 /// - **A switch** takes a value too. `--expiring=false` overrides the environment.
 /// - **The version** is that of your program: `#[command(version)]` adds `--version`.
@@ -210,6 +248,9 @@ impl Args {
         if let Some(Limit(timeout)) = flags.idle_timeout {
             builder = builder.idle_timeout(timeout);
         }
+        if let Some(timeout) = flags.anonymous_idle_timeout {
+            builder = builder.anonymous_idle_timeout(timeout);
+        }
         if let Some(Limit(lifetime)) = flags.lifetime {
             builder = builder.lifetime(lifetime);
         }
@@ -219,8 +260,17 @@ impl Args {
         if let Some(no_touch) = flags.no_touch_on_read {
             builder = builder.touch_on_read(!no_touch);
         }
+        if let Some(time) = flags.touch_every {
+            builder = builder.touch_every(time);
+        }
+        if let Some(Limit(age)) = flags.renew_every {
+            builder = builder.renew_every(age);
+        }
         if let Some(sessions) = flags.max_per_principal {
             builder = builder.max_per_principal(sessions);
+        }
+        if let Some(on_cap) = flags.on_cap {
+            builder = builder.on_cap(on_cap);
         }
         if let Some(insecure) = flags.insecure_cookies {
             builder = builder.secure(!insecure);
@@ -258,6 +308,7 @@ impl FromArgMatches for Args {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, UsageError> {
         RedisFlags::check(matches)?;
         let flags = Flags::from_arg_matches(matches)?;
+        flags.check()?;
         Ok(Self { redis: RedisArgs::of(&flags.redis), flags })
     }
 
@@ -285,10 +336,14 @@ impl fmt::Debug for Args {
         f.debug_struct("Args")
             .field("redis", &self.redis)
             .field("idle_timeout", &flags.idle_timeout)
+            .field("anonymous_idle_timeout", &flags.anonymous_idle_timeout)
             .field("lifetime", &flags.lifetime)
             .field("remember_for", &flags.remember_for)
             .field("no_touch_on_read", &flags.no_touch_on_read)
+            .field("touch_every", &flags.touch_every)
+            .field("renew_every", &flags.renew_every)
             .field("max_per_principal", &flags.max_per_principal)
+            .field("on_cap", &flags.on_cap)
             .field("resolution", &flags.resolution)
             .field("cookie_name", &flags.cookie_name)
             .field("cookie_domain", &flags.cookie_domain)

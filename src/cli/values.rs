@@ -15,7 +15,7 @@ use humantime::parse_duration;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
 use crate::store::redis::{check_deadline, check_url};
-use crate::{Error, SameSite};
+use crate::{Error, OnCap, SameSite};
 
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -63,6 +63,13 @@ pub(super) fn same_site() -> impl TypedValueParser<Value = SameSite> {
         "strict" => SameSite::Strict,
         "none" => SameSite::None,
         _ => SameSite::Lax,
+    })
+}
+
+pub(super) fn on_cap() -> impl TypedValueParser<Value = OnCap> {
+    PossibleValuesParser::new(["end-oldest", "refuse"]).map(|name| match &*name.to_ascii_lowercase() {
+        "refuse" => OnCap::Refuse,
+        _ => OnCap::EndOldest,
     })
 }
 

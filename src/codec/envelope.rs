@@ -44,6 +44,10 @@ pub struct Envelope<D> {
     /// The end of the lifetime with which a session with an owner was stored.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub ends: Option<SystemTime>,
+    /// The time when the session got its id, if a manager with [`renew_every`](crate::SessionManagerBuilder::renew_every) renewed
+    /// it. Otherwise the age of the id counts from `created`.
+    #[serde(default, rename = "id", skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub id_since: Option<SystemTime>,
     /// The value of the application.
     pub data: D,
 }
@@ -86,6 +90,7 @@ impl<D> Envelope<D> {
             bound: None,
             idle_timeout: None,
             ends: None,
+            id_since: None,
             data,
         }
     }
@@ -110,6 +115,7 @@ impl<D> Envelope<D> {
             bound: self.bound.clone(),
             idle_timeout: self.idle_timeout,
             ends: self.ends,
+            id_since: self.id_since,
             data,
         }
     }
@@ -143,6 +149,7 @@ impl<D> Envelope<D> {
     pub(crate) fn limit_times(&mut self, now: SystemTime) {
         self.created = self.created.min(now);
         self.remembered = self.remembered.map(|since| since.min(now));
+        self.id_since = self.id_since.map(|since| since.min(now));
     }
 
     /// Draws a new revision, so that the encoding differs from all earlier ones.
@@ -216,14 +223,14 @@ pub(super) fn check_version<F: Format>(payload: &[u8]) -> Result<(), BoxError> {
 /// the formats of this crate. At most 64 bytes.
 pub(crate) fn revision_prefix(payload: &[u8]) -> Option<&[u8]> {
     const JSON: &[u8] = b"{\"v\":1,\"rev\":";
-    // The envelope is a map of 4 to 8 fields. The revision is a number of 64 bits.
+    // The envelope is a map of 4 to 9 fields. The revision is a number of 64 bits.
     const MESSAGE_PACK: &[u8] = b"\xa1v\x01\xa3rev\xcf";
     let end = if let Some(rest) = payload.strip_prefix(JSON) {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         (rest.get(digits) == Some(&b',') && (1..=20).contains(&digits)).then_some(JSON.len() + digits + 1)
     } else {
         let (fields, rest) = payload.split_first()?;
-        ((0x84..=0x88).contains(fields) && rest.starts_with(MESSAGE_PACK)).then_some(1 + MESSAGE_PACK.len() + 8)
+        ((0x84..=0x89).contains(fields) && rest.starts_with(MESSAGE_PACK)).then_some(1 + MESSAGE_PACK.len() + 8)
     };
     payload.get(..end?)
 }
@@ -290,6 +297,7 @@ mod tests {
                     envelope.remembered = n.is_multiple_of(5).then_some(envelope.created);
                     envelope.idle_timeout = n.is_multiple_of(6).then_some(Duration::from_secs(60));
                     envelope.ends = n.is_multiple_of(7).then_some(envelope.created);
+                    envelope.id_since = n.is_multiple_of(2).then_some(envelope.created);
                     let payload = F::to_vec(&envelope).unwrap();
                     let prefix = revision_prefix(&payload).unwrap();
                     assert!(prefix.len() <= 64);

@@ -14,8 +14,8 @@ use crate::Reason;
 /// The first byte of a payload of the step `Encrypted`.
 pub(crate) const ENCRYPTED: u8 = 0xE1;
 
-/// The first bytes of an envelope in MessagePack: a map of 4 to 8 fields.
-const MESSAGE_PACK_MAPS: std::ops::RangeInclusive<u8> = 0x84..=0x88;
+/// The first bytes of an envelope in MessagePack: a map of 4 to 9 fields.
+const MESSAGE_PACK_MAPS: std::ops::RangeInclusive<u8> = 0x84..=0x89;
 
 /// Reads all of an envelope but the value, if it is JSON or MessagePack.
 pub(crate) fn read_head(payload: &[u8]) -> Result<Head, Reason> {

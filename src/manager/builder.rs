@@ -227,6 +227,7 @@ impl<T: 'static> Inner<T> {
             remember_for: None,
             touch_on_read: true,
             touch_every: None,
+            renew_every: None,
             on_conflict: OnConflict::Merge,
             unreadable: Unreadable::Fail,
             max_payload: DEFAULT_MAX_PAYLOAD,
@@ -245,7 +246,6 @@ impl<T: 'static> Inner<T> {
     fn validate(&self) -> Result<()> {
         let times = [self.idle_timeout, self.anonymous_idle_timeout, self.lifetime, self.remember_for];
         let is_too_short = times.into_iter().flatten().any(|time| time < Duration::from_millis(1));
-        let shortest_idle = self.timeouts().shortest_idle_timeout();
         let outlives = |limit: Option<Duration>| self.remember_for.zip(limit).is_some_and(|(time, limit)| time > limit);
         let rules = [
             (is_too_short, "idle timeouts, `lifetime` and `remember_for` must be at least 1 ms, or not set"),
@@ -261,6 +261,26 @@ impl<T: 'static> Inner<T> {
                 self.anonymous_idle_timeout.is_some() && self.store.index().is_none(),
                 "`anonymous_idle_timeout` needs a store with an index, because other stores keep no owners",
             ),
+            (outlives(self.lifetime), "`remember_for` must not be longer than `lifetime`"),
+            (self.max_per_principal == Some(0), "`max_per_principal` must be at least 1"),
+            (
+                self.max_per_principal.is_some() && self.store.index().is_none(),
+                "`max_per_principal` needs a store with an index, because other stores keep no owners",
+            ),
+            (
+                self.on_cap == OnCap::Refuse && self.max_per_principal.is_none(),
+                "`on_cap` can reject logins only with a cap: set `max_per_principal`",
+            ),
+            (self.max_payload == 0, "`max_payload` must be greater than 0"),
+        ];
+        Error::first_broken(operation::BUILD_MANAGER, rules)?;
+        self.validate_intervals()
+    }
+
+    /// Checks the settings that do something again after a time.
+    fn validate_intervals(&self) -> Result<()> {
+        let shortest_idle = self.timeouts().shortest_idle_timeout();
+        let rules = [
             (
                 self.touch_every.is_some_and(|every| every < Duration::from_millis(1)),
                 "`touch_every` must be at least 1 ms, or not set",
@@ -277,17 +297,18 @@ impl<T: 'static> Inner<T> {
                 self.touch_every.zip(shortest_idle).is_some_and(|(every, idle)| every > idle),
                 "`touch_every` must not be longer than `idle_timeout` or `anonymous_idle_timeout`",
             ),
-            (outlives(self.lifetime), "`remember_for` must not be longer than `lifetime`"),
-            (self.max_per_principal == Some(0), "`max_per_principal` must be at least 1"),
             (
-                self.max_per_principal.is_some() && self.store.index().is_none(),
-                "`max_per_principal` needs a store with an index, because other stores keep no owners",
+                self.renew_every.is_some_and(|every| every < Duration::from_millis(1)),
+                "`renew_every` must be at least 1 ms, or not set",
             ),
             (
-                self.on_cap == OnCap::Refuse && self.max_per_principal.is_none(),
-                "`on_cap` can reject logins only with a cap: set `max_per_principal`",
+                self.renew_every.is_some() && !self.touch_on_read,
+                "`renew_every` needs `touch_on_read`, because a renewal extends the session",
             ),
-            (self.max_payload == 0, "`max_payload` must be greater than 0"),
+            (
+                self.renew_every.zip(self.lifetime).is_some_and(|(every, lifetime)| every >= lifetime),
+                "`renew_every` must be shorter than `lifetime`, because otherwise no id is renewed",
+            ),
         ];
         Error::first_broken(operation::BUILD_MANAGER, rules)
     }
@@ -500,6 +521,69 @@ impl<T: 'static> SessionManagerBuilder<T> {
     pub fn touch_every(self, time: impl Into<Option<Duration>>) -> Self {
         let time = time.into();
         self.with(|inner| inner.touch_every = time)
+    }
+
+    /// Sets the age at which the id of a session is replaced. Defaults to `None`: only [`renew`](crate::Session::renew) replaces
+    /// it.
+    ///
+    /// An id that leaked, for example into a log or a backup, then opens the session for this time at most, if the visitor keeps
+    /// using the session. A thief who uses the id when it is due gets the new one, and the visitor has to sign in again. (OWASP's
+    /// renewal timeout.)
+    ///
+    /// The commit of a request that uses the session renews an older id, in the one step and with the grace period of
+    /// [`renew`](crate::Session::renew). While the id is young, no additional command is sent. If the request changes nothing and
+    /// the store fails, the request keeps the old id, and a later request renews it.
+    ///
+    /// Other requests of the visitor may be under way with the old id at that moment, as at a login:
+    ///
+    /// - A request that has opened the session and changes nothing ends as usual, and sets no cookie.
+    /// - Its changes, if there are any, are not stored. The outcome is [`Detached`](crate::Outcome::Detached), which the adapters
+    ///   turn into a 409. The page should send the request again.
+    /// - A request that opens the session after the renewal, with the old cookie, gets a
+    ///   [detached](crate::Session::is_detached) session, which is not signed in.
+    ///
+    /// If the response with the new cookie never reaches the visitor, the visitor has to sign in again. Therefore choose a long time,
+    /// such as a few hours. The [CSRF tokens](crate::Session::csrf_token) of earlier pages end with the id.
+    ///
+    /// The following requests never renew by age:
+    ///
+    /// - a [`peek`](SessionManager::peek) and a discard, because they store nothing;
+    /// - [`open_id`](SessionManager::open_id) and [`update`](SessionManager::update), because no response takes the new id to the
+    ///   visitor;
+    /// - [bearer tokens](SessionManager::open_bearer), because a client that sends requests in parallel would get a 409 even for
+    ///   those that only read. Call `renew` in a route that the client calls alone.
+    ///
+    /// It needs [`touch_on_read`](Self::touch_on_read), because a renewal extends the session. It must be shorter than
+    /// [`lifetime`](Self::lifetime).
+    ///
+    /// The age is that of the session until the first renewal under this setting. Then the payload holds the time of the last
+    /// renewal, about 20 bytes. [`restart_lifetime`](crate::Session::restart_lifetime) before it begins the age anew.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use threaded_sessions::{Clock, MemorySessionStore, SessionManager};
+    ///
+    /// const HOUR: Duration = Duration::from_secs(3600);
+    ///
+    /// let clock = Clock::manual();
+    /// let store = MemorySessionStore::new().with_clock(clock.clone());
+    /// let sessions = SessionManager::<u32>::builder(store).clock(clock.clone()).renew_every(4 * HOUR).build()?;
+    /// let mut session = sessions.fresh();
+    /// *session = 7;
+    /// let old = *sessions.commit(session)?.id().expect("it is stored");
+    ///
+    /// clock.advance(5 * HOUR);
+    /// let session = sessions.open([&*format!("__Host-session={}", old.expose())])?;
+    /// let committed = sessions.commit(session)?;
+    /// assert_ne!(committed.id(), Some(&old));
+    /// assert!(committed.headers().any(|(name, _)| name == "Set-Cookie"));
+    /// # Ok::<_, threaded_sessions::Error>(())
+    /// ```
+    pub fn renew_every(self, age: impl Into<Option<Duration>>) -> Self {
+        let age = age.into();
+        self.with(|inner| inner.renew_every = age)
     }
 
     /// Sets the policy for two requests that change a session at once. Defaults to [`OnConflict::Merge`].
@@ -777,6 +861,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// - `remember_for` is not longer than `idle_timeout`, or is longer than `lifetime`;
     /// - `touch_every` is shorter than 1 ms or longer than the shortest idle timeout, or there is no idle timeout, or `touch_on_read`
     ///   is off;
+    /// - `renew_every` is shorter than 1 ms or not shorter than `lifetime`, or `touch_on_read` is off;
     /// - `max_payload` or `max_per_principal` is 0;
     /// - `max_per_principal` is set and the store has no index, or is not set and `on_cap` is `Refuse`;
     /// - a `trusted_origin` is not a whole origin, or an `exempt_path` is not a whole path.

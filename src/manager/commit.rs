@@ -178,6 +178,8 @@ enum Action {
     Detach,
     /// Stores a session that did not change, because its cookie is sent again, or because its times must be corrected.
     Refresh(SessionId),
+    /// Moves a session that did not change to a new id, because its id is old.
+    RenewByAge(SessionId),
     /// Stores a session that is not stored yet.
     Create,
     /// Stores the changes under the same id.
@@ -221,6 +223,8 @@ impl<T: 'static> Inner<T> {
             && (session.clock_was_ahead
                 || (self.touch_on_read && (cookie_is_due || session.timeouts.differ(&session.envelope))));
         let action = match (change, &session.origin) {
+            (Change::None, Origin::Stored { id, .. }) if session.is_renewal_due => Action::RenewByAge(*id),
+            (Change::Value, Origin::Stored { id, .. }) if session.is_renewal_due => Action::Rotate(*id),
             (Change::None, Origin::Stored { id, .. }) if must_refresh => Action::Refresh(*id),
             (Change::None, Origin::New) if has_token => Action::Create,
             // A client with a token has no other way to learn that it has an old one.
@@ -242,7 +246,8 @@ impl<T: 'static> Inner<T> {
         match plan.action {
             Action::Keep => Ok((Outcome::Unchanged, session.id().copied())),
             Action::Detach => Ok((Outcome::Detached, None)),
-            Action::Refresh(id) => self.refresh(session, id, plan.cookie_is_due),
+            Action::Refresh(id) => self.refresh(session, id, false, plan.cookie_is_due),
+            Action::RenewByAge(id) => self.refresh(session, id, true, true),
             Action::Create => Ok(match self.create(session, &self.storable(plan.encoded)?)? {
                 SaveOutcome::Stored(id, _) => (Outcome::Stored, Some(id)),
                 SaveOutcome::OverCap => (Outcome::Refused, None),
@@ -270,12 +275,13 @@ impl<T: 'static> Inner<T> {
         let changes = session.changes(&encoded);
         let is_cookie_sent = session.envelope.remembered.is_some() && (is_renewed || plan.cookie_is_due);
         let cookie_sent = is_cookie_sent.then_some(session.now);
+        if is_renewed {
+            self.note_renewal(session);
+        }
+        session.envelope.remembered = cookie_sent.or(session.envelope.remembered);
         let payload = match cookie_sent {
-            Some(_) => {
-                session.envelope.remembered = cookie_sent;
-                Cow::from(self.storable(session.encode())?)
-            }
-            None => Cow::from(&encoded),
+            None if !is_renewed || self.renew_every.is_none() => Cow::from(&encoded),
+            _ => Cow::from(self.storable(session.encode())?),
         };
         let overwrites = session.on_conflict == OnConflict::LastWriteWins && self.is_value_changed(session, &changes);
         let mut save = Save { cookie_sent, ..Save::new(id, session, payload, changes) };
@@ -303,25 +309,37 @@ impl<T: 'static> Inner<T> {
         value.is_some_and(|value| session.snapshot.as_deref().is_none_or(|base| !self.codec.is_same(base, value)))
     }
 
-    /// Stores a session that did not change. If another request changed it in between, a later request does what is due.
-    fn refresh(&self, session: &mut Session<T>, id: SessionId, cookie_is_due: bool) -> Result<Executed> {
-        let sent_before = session.envelope.remembered;
-        if cookie_is_due {
-            session.envelope.remembered = Some(session.now);
+    /// Stores a session that did not change, under a new id if its id is old. If another request changed it in between, a later
+    /// request sends the cookie, and a new id takes the change over.
+    fn refresh(
+        &self,
+        session: &mut Session<T>,
+        id: SessionId,
+        is_renewed: bool,
+        sends_cookie: bool,
+    ) -> Result<Executed> {
+        let before = (session.envelope.remembered, session.envelope.id_since);
+        let cookie_sent = session.envelope.remembered.filter(|_| sends_cookie).map(|_| session.now);
+        session.envelope.remembered = cookie_sent.or(session.envelope.remembered);
+        if is_renewed {
+            self.note_renewal(session);
         }
         let payload = self.encode_revised(session)?;
-        let save = Save { merges: Merges::Never, ..Save::new(id, session, payload, None) };
+        let mut save = Save { merges: Merges::Never, ..Save::new(id, session, payload, None) };
+        if is_renewed {
+            save = Save { merges: Merges::Always, cookie_sent, ..save }.with_next_id(session);
+        }
+        let has_token = session.has_token.load(Ordering::Relaxed);
         let executed = match self.save_until_stored(session, save, |session| self.encode_revised(session)) {
             Ok(SaveOutcome::Stored(id, _)) => return Ok((Outcome::Stored, Some(id))),
             Ok(SaveOutcome::Conflict | SaveOutcome::OverCap) => (Outcome::Unchanged, Some(id)),
             Ok(SaveOutcome::Missing | SaveOutcome::Ended) => (Outcome::Unchanged, None),
-            // The request changed nothing, so a full or read-only store does not concern it. A later request sends the cookie.
-            Err(error) if error.kind().is_temporary() && error.kind() != ErrorKind::MayHaveHappened => {
-                (Outcome::Unchanged, Some(id))
-            }
+            // The request changed nothing, so a full or read-only store does not concern it. A later request does what is due. But
+            // the page of the response may have a token for the new id, with which its forms would be rejected.
+            Err(error) if is_harmless(&error) && !has_token => (Outcome::Unchanged, Some(id)),
             Err(error) => return Err(error),
         };
-        session.envelope.remembered = sent_before;
+        (session.envelope.remembered, session.envelope.id_since) = before;
         Ok(executed)
     }
 
@@ -393,6 +411,12 @@ impl<T: 'static> Inner<T> {
             Carrier::Bearer => id.expose(),
         })
     }
+}
+
+/// Returns `true` if nothing was stored, and a later attempt may succeed.
+fn is_harmless(error: &Error) -> bool {
+    let kind = error.kind();
+    kind == ErrorKind::Conflict || (kind.is_temporary() && kind != ErrorKind::MayHaveHappened)
 }
 
 #[cfg(test)]

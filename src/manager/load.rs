@@ -223,7 +223,7 @@ impl<T: 'static> SessionManager<T> {
     {
         let token = bearer::token(authorization);
         let session = self.0.open(token.as_slice(), Purpose::Use)?;
-        Ok(Session { carrier: Carrier::Bearer, ..session })
+        Ok(Session { carrier: Carrier::Bearer, is_renewal_due: false, ..session })
     }
 
     /// Opens a session by its id; returns `None` if no live session has the id.
@@ -276,10 +276,21 @@ impl<T: 'static> Inner<T> {
             Loaded::Absent if ids.is_empty() || !candidates.unreadable.is_empty() => self.blank(Origin::New),
             Loaded::Absent => self.blank(Origin::New).after(EndReason::Unknown),
         };
+        session.is_renewal_due = self.is_renewal_due(&session);
         session.ends_rivals = purpose == Purpose::SignIn && !candidates.unreadable.is_empty();
         session.rivals = candidates.unreadable;
         session.rivals.extend(candidates.untried);
         Ok(session)
+    }
+
+    /// Returns `true` if the id of a session is older than the settings allow, and the request uses the session.
+    fn is_renewal_due(&self, session: &Session<T>) -> bool {
+        let envelope = &session.envelope;
+        let age = session.now.duration_since(envelope.id_since.unwrap_or(envelope.created)).unwrap_or_default();
+        !session.is_peeked
+            && !session.is_new()
+            && !session.is_detached()
+            && self.renew_every.is_some_and(|every| age > every)
     }
 
     /// Loads a session: one read, and a second one if the first one could not move the deadline to where it should be.
@@ -514,6 +525,7 @@ impl<T: 'static> Inner<T> {
             now,
             clock_was_ahead: false,
             is_peeked: false,
+            is_renewal_due: false,
             ended: None,
             expires_in,
         }

@@ -244,10 +244,20 @@ impl<T: 'static> Inner<T> {
                 merged
             }
         };
+        if save.new_id.is_some() {
+            self.note_renewal(session);
+        }
         if let (Some(sent), Some(noted)) = (save.cookie_sent, &mut session.envelope.remembered) {
             *noted = sent;
         }
         Ok(())
+    }
+
+    /// Notes the age of the id that the session is about to get, if ids are renewed by age. It is no change of the request.
+    pub(super) fn note_renewal(&self, session: &mut Session<T>) {
+        if self.renew_every.is_some() {
+            session.envelope.id_since = Some(session.now);
+        }
     }
 
     /// Merges the value. If only one of the two requests changed it, its value is taken whole, so that no type of value conflicts

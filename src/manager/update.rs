@@ -226,9 +226,12 @@ impl<T: 'static> Inner<T> {
         changes: Option<Changes<'_>>,
         mut change: impl FnMut(&mut T) -> R,
     ) -> Result<Applied<R>> {
-        let is_renewed = session.change == Change::Renew;
+        let is_renewed = session.is_to_be_renewed();
         let cookie_sent = session.envelope.remembered.filter(|_| is_renewed).map(|_| session.now);
         session.envelope.remembered = cookie_sent.or(session.envelope.remembered);
+        if is_renewed {
+            self.note_renewal(session);
+        }
         let mut returned = None;
         let mut changed_payload = |session: &mut Session<T>| {
             returned = Some(change(&mut session.envelope.data));

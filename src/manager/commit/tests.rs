@@ -167,6 +167,17 @@ fn plan_follows_origin_and_change() {
 }
 
 #[test]
+fn old_id_is_planned_by_change() {
+    let world = world(true);
+    let id = world.store(false);
+    let plan = |ask: Ask| world.plan(Session { is_renewal_due: true, ..world.open(&id) }, ask);
+    assert_eq!([plan(|_| ()), plan(touch)], [Action::RenewByAge(id); 2]);
+    assert_eq!([plan(add), plan(both)], [Action::Rotate(id); 2]);
+    assert_eq!([plan(discarded), plan(ended)], [Action::Keep, Action::Delete(id)]);
+    assert_eq!(plan(discarded_reset), Action::Replace(id));
+}
+
+#[test]
 fn due_cookie_waits_for_change_without_touch() {
     let world = world(false);
     let due = world.store(true);

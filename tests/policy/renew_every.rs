@@ -1,0 +1,191 @@
+//! `renew_every`: a request that uses a session whose id is old gives it a new id, and other requests keep working.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(feature = "msgpack")]
+use threaded_sessions::MessagePack;
+use threaded_sessions::{
+    Clock, MemorySessionStore, Outcome, RedisSessionStore, Session, SessionId, SessionManager, SessionManagerBuilder,
+    SessionStore,
+};
+#[cfg(feature = "encryption")]
+use threaded_sessions::{
+    StepStore,
+    step::{Encrypted, EncryptionKey},
+};
+
+use super::support::{shared, unique};
+use super::{HOUR, MILLISECOND, World, set_cookie, world};
+
+const EVERY: Duration = HOUR;
+
+fn cookie(id: &SessionId) -> String {
+    format!("__Host-session={}", id.expose())
+}
+
+/// A world with a session whose id is due.
+fn due() -> (World, SessionId) {
+    let world = world(|builder| builder.renew_every(EVERY));
+    let id = world.create();
+    world.clock.advance(EVERY + MILLISECOND);
+    (world, id)
+}
+
+fn visit(sessions: &SessionManager<u32>, id: &SessionId) -> Session<u32> {
+    sessions.open([&*cookie(id)]).unwrap()
+}
+
+fn value(world: &World, id: &SessionId) -> Option<u32> {
+    world.sessions.open_id(id).unwrap().map(|session| *session)
+}
+
+/// A request that only reads. Returns the id after it.
+fn read(sessions: &SessionManager<u32>, id: &SessionId) -> SessionId {
+    let committed = sessions.commit(visit(sessions, id)).unwrap();
+    let is_renewed = committed.id() != Some(id);
+    assert_eq!(committed.outcome(), if is_renewed { Outcome::Stored } else { Outcome::Unchanged });
+    assert_eq!(set_cookie(&committed).is_some(), is_renewed);
+    *committed.id().unwrap()
+}
+
+/// A session that was stored without the setting gets a new id when it is old, and again when the new id is old.
+fn renews_by_age(build: impl Fn() -> SessionManagerBuilder<u32>) {
+    let clock = Clock::manual();
+    let without = build().clock(clock.clone()).build().unwrap();
+    let sessions = build().clock(clock.clone()).renew_every(EVERY).build().unwrap();
+    let mut session = without.fresh();
+    (*session, _) = (7, session.remember(true));
+    let first = *without.commit(session).unwrap().id().unwrap();
+    let mut ids = vec![first];
+    for _ in 0..3 {
+        let id = *ids.last().unwrap();
+        clock.advance(EVERY);
+        assert_eq!(read(&sessions, &id), id, "an id of exactly this age stays");
+        clock.advance(MILLISECOND);
+        let next = read(&sessions, &id);
+        assert!(!ids.contains(&next) && sessions.open_id(&id).unwrap().is_none());
+        let session = without.open_id(&next).unwrap().unwrap();
+        assert_eq!((*session, session.is_remembered()), (7, true));
+        ids.push(next);
+    }
+}
+
+#[test]
+fn old_id_is_renewed_in_every_store() {
+    let redis = || RedisSessionStore::builder().url(shared().url()).prefix(unique("renew"));
+    let stores: [Arc<dyn SessionStore>; 3] = [
+        Arc::new(MemorySessionStore::new()),
+        Arc::new(redis().build().unwrap()),
+        Arc::new(redis().expiring().build().unwrap()),
+    ];
+    for store in stores {
+        renews_by_age(|| SessionManager::builder(store.clone()));
+        #[cfg(feature = "msgpack")]
+        renews_by_age(|| SessionManager::builder_with_codec(store.clone(), MessagePack::new()));
+        #[cfg(feature = "encryption")]
+        {
+            let step = Encrypted::new(EncryptionKey::from_bytes([7; 32]));
+            let encrypted = Arc::new(StepStore::builder(store).step(step).build().unwrap());
+            renews_by_age(|| SessionManager::builder(encrypted.clone()));
+        }
+    }
+}
+
+#[test]
+fn changed_session_is_stored_under_new_id() {
+    let (world, old) = due();
+    let mut session = visit(&world.sessions, &old);
+    *session = 2;
+    let committed = world.sessions.commit(session).unwrap();
+    let new = *committed.id().unwrap();
+    assert!(new != old && set_cookie(&committed).is_some());
+    assert_eq!((value(&world, &old), value(&world, &new)), (None, Some(2)));
+    assert_eq!(read(&world.sessions, &new), new, "the new id is young");
+}
+
+#[test]
+fn renewal_by_handler_restarts_the_age() {
+    let world = world(|builder| builder.renew_every(EVERY));
+    let old = world.create();
+    world.clock.advance(EVERY);
+    let mut session = visit(&world.sessions, &old);
+    session.renew();
+    let new = *world.sessions.commit(session).unwrap().id().unwrap();
+    world.clock.advance(EVERY);
+    assert_eq!(read(&world.sessions, &new), new);
+}
+
+#[test]
+fn update_in_renews_an_old_id() {
+    let (world, old) = due();
+    let mut session = visit(&world.sessions, &old);
+    let token = session.csrf_token().unwrap();
+    assert_eq!(world.sessions.update_in(&mut session, |count| *count += 1).unwrap(), Some(()));
+    let committed = world.sessions.commit(session).unwrap();
+    let new = *committed.id().unwrap();
+    assert!(new != old && set_cookie(&committed).is_some());
+    assert_eq!((value(&world, &old), value(&world, &new)), (None, Some(2)));
+    assert!(visit(&world.sessions, &new).verify_csrf(&token));
+}
+
+#[test]
+fn request_without_visitor_keeps_old_id() {
+    let (world, id) = due();
+    let sessions = &world.sessions;
+    let token = format!("Bearer {}", id.expose());
+    let mut discarded = visit(sessions, &id);
+    *discarded = 9;
+    discarded.discard();
+    for session in
+        [sessions.peek([&*cookie(&id)]).unwrap(), sessions.open_bearer([&*token]).unwrap(), world.open(&id), discarded]
+    {
+        let committed = sessions.commit(session).unwrap();
+        assert_eq!((committed.outcome(), committed.id()), (Outcome::Unchanged, Some(&id)));
+    }
+    assert_eq!(sessions.update(&id, |count| *count += 1).unwrap(), Some(()));
+    assert_eq!(value(&world, &id), Some(2));
+}
+
+#[test]
+fn parallel_reads_renew_old_id_once() {
+    let (world, old) = due();
+    let [one, other] = [(); 2].map(|()| visit(&world.sessions, &old));
+    let first = world.sessions.commit(one).unwrap();
+    let second = world.sessions.commit(other).unwrap();
+    assert_eq!((first.outcome(), second.outcome()), (Outcome::Stored, Outcome::Unchanged));
+    assert!(second.id().is_none() && set_cookie(&second).is_none(), "the cookie of the first one stays");
+    assert_eq!((value(&world, first.id().unwrap()), world.count()), (Some(1), 1));
+}
+
+#[test]
+fn renewal_takes_over_a_parallel_change() {
+    let (world, old) = due();
+    let reader = visit(&world.sessions, &old);
+    let token = reader.csrf_token().unwrap();
+    world.sessions.update(&old, |count| *count = 5).unwrap().unwrap();
+    let new = *world.sessions.commit(reader).unwrap().id().unwrap();
+    assert!(new != old && visit(&world.sessions, &new).verify_csrf(&token));
+    assert_eq!((value(&world, &new), read(&world.sessions, &new)), (Some(5), new));
+}
+
+#[test]
+fn parallel_change_is_stored_or_reported() {
+    for is_change_first in [true, false] {
+        let (world, old) = due();
+        let (reader, mut writer) = (visit(&world.sessions, &old), visit(&world.sessions, &old));
+        *writer = 5;
+        let commit = |session| world.sessions.commit(session).unwrap();
+        if is_change_first {
+            let (writer, reader) = (commit(writer), commit(reader));
+            assert_eq!((writer.outcome(), reader.outcome()), (Outcome::Stored, Outcome::Unchanged));
+            assert_eq!(value(&world, writer.id().unwrap()), Some(5));
+        } else {
+            let (reader, writer) = (commit(reader), commit(writer));
+            assert_eq!((reader.outcome(), writer.outcome()), (Outcome::Stored, Outcome::Detached));
+            assert!(writer.outcome().is_lost() && set_cookie(&writer).is_none());
+            assert_eq!(value(&world, reader.id().unwrap()), Some(1));
+        }
+        assert_eq!(world.count(), 1, "the visitor is signed in");
+    }
+}
