@@ -143,8 +143,8 @@ impl RedisSessionStore {
 }
 
 impl SessionStore for RedisSessionStore {
-    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        self.keys.fresh_id(near)
+    fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        self.keys.fresh_id(beside)
     }
 
     fn handle(&self, id: &SessionId) -> Handle {
