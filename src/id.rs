@@ -60,11 +60,11 @@ impl SessionId {
         (self.0.as_u128() % u128::from(count.max(1))) as u32
     }
 
-    /// Creates a random id in the same partition, of `count`, as `near`.
-    pub(crate) fn random_near(near: &Self, count: u32) -> Self {
+    /// Creates a random id in the same partition, of `count`, as `beside`.
+    pub(crate) fn random_beside(beside: &Self, count: u32) -> Self {
         let (random, count) = (Self::random().0.as_u128(), u128::from(count.max(1)));
         let floor = random - random % count;
-        let id = floor.checked_add(near.0.as_u128() % count).unwrap_or(floor - count + near.0.as_u128() % count);
+        let id = floor.checked_add(beside.0.as_u128() % count).unwrap_or(floor - count + beside.0.as_u128() % count);
         Self(Uuid::from_u128(id))
     }
 }
@@ -177,7 +177,7 @@ mod tests {
         for count in [1, 2, 3, 7, 16, 1000, u32::MAX] {
             for _ in 0..100 {
                 let old = SessionId::random();
-                let new = SessionId::random_near(&old, count);
+                let new = SessionId::random_beside(&old, count);
                 assert_ne!(old, new);
                 assert_eq!(old.partition(count), new.partition(count));
             }

@@ -257,7 +257,7 @@ pub struct ReaperStats {
     /// The time when the last round began.
     #[serde(serialize_with = "serialize::optional_moment")]
     pub last_round: Option<SystemTime>,
-    /// The duration of the last round.
+    /// The duration of the last round, which covers one partition.
     #[serde(serialize_with = "serialize::duration")]
     pub last_duration: Duration,
     /// The number of index entries that were due and not yet processed in the partition of the last batch, when it was last

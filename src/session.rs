@@ -21,8 +21,8 @@ use crate::{BoxError, Codec, EndReason, Error, Handle, OnConflict, Outcome, Sess
 /// It dereferences to your value `T`. Changes take effect when the session is [committed](crate::SessionManager::commit).
 /// Dropping the session discards them, for example if the handler panics.
 ///
-/// A session that was only read is not stored again, and a new session that did not change is not stored at all. A session has
-/// changed if its value was borrowed mutably and is encoded differently afterwards. A change behind a shared reference, in a
+/// A session that was only read is not stored again. A new session that did not change is not stored at all, unless
+/// [`renew`](Self::renew), [`reset`](Self::reset) or a [CSRF token](Self::csrf_token) needs it. A session has changed if its value was borrowed mutably and is encoded differently afterwards. A change behind a shared reference, in a
 /// `Cell` or a `Mutex` of `T`, is not noticed.
 ///
 /// # Examples
@@ -56,7 +56,25 @@ use crate::{BoxError, Codec, EndReason, Error, Handle, OnConflict, Outcome, Sess
 /// # Ok::<_, threaded_sessions::Error>(())
 /// ```
 ///
-/// A method of the session hides a method of `T` with the same name. To call that of `T`, write `(*session).renew()`.
+/// A method of the session hides a method of `T` with the same name. To call that of `T`, name the type:
+///
+/// ```
+/// use threaded_sessions::Session;
+///
+/// struct Lease {
+///     renewals: u32,
+/// }
+///
+/// impl Lease {
+///     fn renew(&mut self) {
+///         self.renewals += 1;
+///     }
+/// }
+///
+/// fn handler(lease: &mut Session<Lease>) {
+///     Lease::renew(lease); // `lease.renew()` is the method of the session
+/// }
+/// ```
 pub struct Session<T> {
     pub(crate) envelope: Envelope<T>,
     /// The id in the visitor's cookie, if that session is live, and when that cookie was sent if it is persistent.
@@ -65,8 +83,8 @@ pub struct Session<T> {
     pub(crate) stored_principal: Option<String>,
     pub(crate) origin: Origin,
     pub(crate) carrier: Carrier,
-    /// The ids of the other sessions that the request's cookies name and that may be live. The browser keeps sending them, so
-    /// one of them would be opened once this session has another id, or none.
+    /// The ids of the rivals: the sessions of the other session cookies in the request, for example of another path, that may be
+    /// live. The browser keeps sending these cookies. So it would open a rival if this session ended or got another id.
     pub(crate) rivals: Vec<SessionId>,
     /// `true` if the commit ends the rivals when it changes the id of the session.
     pub(crate) ends_rivals: bool,
@@ -90,7 +108,8 @@ pub struct Session<T> {
     pub(crate) now: SystemTime,
     /// `true` if a stored time is so far ahead of this clock that it must be stored again.
     pub(crate) clock_was_ahead: bool,
-    /// `true` if opening the session was no use of it, and nothing was stored since. Then the commit stores only a change.
+    /// `true` if the session was opened without counting as used (`peek`), and nothing was stored since. Then the commit stores
+    /// only a change.
     pub(crate) is_peeked: bool,
     /// `true` if the id is so old that the next store of this request renews it.
     pub(crate) is_renewal_due: bool,
@@ -171,8 +190,8 @@ impl<T: 'static> Session<T> {
 
     /// Returns why the session of the visitor is over, if the request came with the id of a session that is not live.
     ///
-    /// `None` means that the request came without an id, so this may be a first visit, or that its session is live or cannot be
-    /// decoded. [`EndReason::Unknown`] means that the store does not know the reason. Stores know it if they
+    /// Returns `None` if the request had no id, as at a first visit, if its session is live, or if its session cannot be decoded.
+    /// [`EndReason::Unknown`] means that the store does not know the reason. Stores know it if they
     /// [remember ends](crate::RedisSessionStoreBuilder::remember_ends). Show a reason only to the request that sent the id.
     ///
     /// # Examples
@@ -208,9 +227,10 @@ impl<T: 'static> Session<T> {
 
     /// Returns `true` if another request renewed the id of this request less than [30 seconds](crate::store::RENEWED_FOR) ago.
     ///
-    /// A detached session holds `T::default()`, and changes to it are not stored. The response must not overwrite the new
-    /// cookie that the visitor has or is about to get. Only [`renew`](Self::renew) turns it into a new session, so that a
-    /// visitor can repeat a login whose response was lost.
+    /// A detached session holds `T::default()`, and changes to it are not stored. The crate sends no cookie for it, because the
+    /// visitor has, or is about to get, the cookie of the new id. If the handler changes it, the adapters respond with 409. Ask
+    /// the visitor to reload the page. Only [`renew`](Self::renew) turns it into a new session, so that a visitor can repeat a
+    /// login whose response was lost.
     pub fn is_detached(&self) -> bool {
         matches!(self.origin, Origin::Detached)
     }
@@ -366,7 +386,7 @@ impl<T: 'static> Session<T> {
 
     /// Returns a token for the forms of this session, against cross-site request forgery (CSRF).
     ///
-    /// Put it into every form, and check it with [`verify_csrf`](Self::verify_csrf) when the form comes back. The token belongs
+    /// If you use tokens, put one into every form of signed-in visitors, and check it with [`verify_csrf`](Self::verify_csrf) when the form comes back. The token belongs
     /// to the id that the session has after the commit, so the page that follows a [`renew`](Self::renew) or a
     /// [`reset`](Self::reset) can have forms. A new session gets its id now and is stored with the commit, because its forms
     /// would be refused otherwise. Each call returns another token, and all of them fit as long as the session keeps its id. It
@@ -378,8 +398,9 @@ impl<T: 'static> Session<T> {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the session is [detached](Self::is_detached), or is
-    /// to be discarded or destroyed, because no session is stored then that the token could belong to.
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the session is [detached](Self::is_detached), if it
+    /// is to be destroyed, or if its changes are to be discarded. A token must belong to a stored session, and these requests
+    /// store none. After [`discard`](Self::discard) this also holds for a session that was stored before: make the token first.
     ///
     /// # Examples
     ///
@@ -509,7 +530,7 @@ impl<T: 'static> Session<T> {
     /// The commit ends the old session and stores the new one in one atomic step, whatever other requests have saved since. If the
     /// old session has ended already, the commit creates the new one. If another request renewed the old session, or the session
     /// is [detached](Self::is_detached), nothing is stored and the outcome is [`Detached`](crate::Outcome::Detached), because the
-    /// visitor is still signed in under another id. After an error of the commit the old session may still be live, so the
+    /// visitor is still signed in under another id. The adapters respond with 409; let the visitor sign out again. After an error of the commit the old session may still be live, so the
     /// response must not report a logout.
     ///
     /// It costs as much as [`renew`](Self::renew). [Companions](crate::store::Companion) that no later write replaces move to the
@@ -623,8 +644,8 @@ impl<T: 'static> Session<T> {
 
     /// Returns the ids of the rivals that end with this commit. `stored` is the id that the session has now, if it is stored.
     ///
-    /// Without the end of the rivals, a visitor who signs out would be in a rival session at the next request, and so would a
-    /// visitor who signs in, if the browser sends the rival's cookie first.
+    /// If the rivals did not end, the next request of a visitor who has signed out would open a rival. The same would happen after
+    /// a sign-in if the browser sends the rival's cookie first.
     pub(crate) fn rivals_to_end(&self, outcome: Outcome, stored: Option<&SessionId>) -> &[SessionId] {
         let has_other_id = stored.is_some_and(|id| self.cookie_id.is_none_or(|(cookie_id, _)| cookie_id != *id));
         if self.ends_rivals && (outcome == Outcome::Destroyed || has_other_id) { &self.rivals } else { &[] }

@@ -97,9 +97,9 @@ const DATA_GRACE_PERIOD: Duration = Duration::from_secs(86_400);
 pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Creates an id that no session has.
     ///
-    /// If the store has partitions, the id is in the partition of `near`, because a rotation needs both ids in one partition.
-    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        let _ = near;
+    /// If the store has partitions, the id is in the partition of `beside`, because a rotation needs both ids in one partition.
+    fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        let _ = beside;
         SessionId::random()
     }
 
@@ -578,8 +578,8 @@ impl fmt::Debug for Version {
 }
 
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
-    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        (**self).fresh_id(near)
+    fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        (**self).fresh_id(beside)
     }
 
     fn handle(&self, id: &SessionId) -> Handle {

@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{ExitCode, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -11,11 +12,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::pty::Pty;
 use support::tool::{Ran, SESSIONS_EACH, Tool, USERS, check_basics, fill};
-use support::{RedisServer, shared, slow_pipe, unique};
+use support::{PATIENCE, RedisServer, eventually, shared, slow_pipe, unique};
 use threaded_sessions::args::{Args, OperatorArgs};
 use threaded_sessions::step::{Encrypted, EncryptionKey};
 use threaded_sessions::store::Write;
-use threaded_sessions::{RedisSessionStore, RedisSessionStoreBuilder, SessionManager, SessionStore, StepStore};
+use threaded_sessions::{
+    EndReason, Ended, RedisSessionStore, RedisSessionStoreBuilder, SessionManager, SessionStore, StepStore,
+};
 
 fn store(settings: impl FnOnce(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder) -> (Tool, RedisSessionStore) {
     let tool = Tool::new(shared().url(), unique("cli"));
@@ -40,6 +43,23 @@ fn commands_work_on_each_kind_of_store() {
     check_basics(&tool, &expiring, true);
     let (tool, all) = store(|builder| builder.expiring().hashed_keys().partitions(3));
     check_basics(&tool, &all, true);
+}
+
+#[test]
+fn tool_announces_ends_and_records_no_reason() {
+    let (tool, redis) = store(|builder| builder.expiring().announce_ends().remember_ends(Duration::from_secs(60)));
+    let stored = fill(&redis, true);
+    let sessions = SessionManager::<Value>::new(redis);
+    let (sender, ends) = mpsc::channel();
+    let report = move |ended: Ended| sender.send((ended.handle, ended.reason)).unwrap();
+    let listener = sessions.listener().on_ended(report).start().unwrap();
+    assert!(eventually(PATIENCE, || listener.is_listening()), "the listener connects");
+
+    let (id, handle) = &stored[0];
+    tool.ok(&["end", &handle.to_string(), "--yes"]);
+    assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), (*handle, EndReason::Ended));
+    let cookie = format!("__Host-session={id}");
+    assert_eq!(sessions.open([&*cookie]).unwrap().ended(), Some(EndReason::Unknown));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use threaded_sessions::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn row_32_logs_and_errors_hold_no_secret() {
+fn logs_and_errors_hold_no_secret() {
     let mut log = Log::start();
     let server = RedisServer::with(&["--requirepass", "secret-password"]);
     let redis = || {

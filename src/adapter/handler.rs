@@ -1,6 +1,6 @@
 //! The return values of handlers: a response, or a `Result` with an error of any type.
 //!
-//! The functions of the adapters that take a handler use it. Invariant: exactly one error type fits a handler that uses `?`, so
+//! Every adapter function with a handler as its parameter uses this module. Invariant: exactly one error type fits a handler that uses `?`, so
 //! the compiler infers it and no closure needs an annotation.
 
 use std::fmt;
@@ -14,8 +14,9 @@ pub type HandlerResult<R> = Result<R, HandlerError>;
 
 /// The error of a handler: any error, of this crate or of the application.
 ///
-/// In a handler, `?` converts every type that converts into a [`BoxError`]: [`Error`](crate::Error), all error types that are
-/// `Send` and `Sync`, boxed errors that are, and texts. For that reason, `HandlerError` itself is not an error type. Convert a
+/// In a handler, `?` converts every type that converts into a [`BoxError`]: every error type, boxed or not, that is `Send` and
+/// `Sync`, such as [`Error`](crate::Error), and texts (`String` and `&str`). `HandlerError` itself does not implement
+/// [`std::error::Error`], because this conversion would then collide with the one of a type to itself. Convert a
 /// `Box<dyn std::error::Error>` without `Send` and `Sync` first, for example by `.map_err(|error| error.to_string())?`.
 ///
 /// The adapters log the text of the error and of its causes, so neither may hold a secret. An [`Error`](crate::Error) of this
@@ -41,12 +42,12 @@ pub type HandlerResult<R> = Result<R, HandlerError>;
 pub struct HandlerError(BoxError);
 
 impl HandlerError {
-    /// Returns the error that the handler returned.
+    /// Returns a reference to the error that the handler returned, for example to log it.
     pub fn error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
         &*self.0
     }
 
-    /// Returns the error that the handler returned, for code outside of a handler.
+    /// Takes the error out, to return it from a function that is no handler.
     pub fn into_inner(self) -> BoxError {
         self.0
     }
@@ -97,7 +98,7 @@ impl<R: HandlerResponse> IntoHandlerResult for HandlerResult<R> {
     }
 }
 
-/// Makes responses of a framework return values of handlers.
+/// Lets a handler return a response of this framework.
 macro_rules! response {
     ($response:ty $(, $body:ident $(: $bound:path)?)?) => {
         impl $(<$body $(: $bound)?>)? sealed::Sealed for $response {}

@@ -36,15 +36,16 @@ pub enum OnCap {
     EndOldest,
     /// The login is rejected, and nothing is stored.
     ///
-    /// [`SessionManager::sign_in`] returns [`SignIn::Refused`](crate::SignIn::Refused) before the page is rendered. A
-    /// [`bind`](crate::Session::bind) that is stored with the commit has the outcome [`Refused`](crate::Outcome::Refused): the
-    /// session keeps its id, and the adapters respond with 409. A session that the principal has already, under whatever id, is
-    /// never rejected.
+    /// [`SessionManager::sign_in`] returns [`SignIn::Refused`](crate::SignIn::Refused) before the page is rendered. If you call
+    /// [`bind`](crate::Session::bind) instead, the commit finds the limit: its outcome is [`Refused`](crate::Outcome::Refused),
+    /// the session keeps its id, and the adapters respond with 409. A session that already belongs to the principal is never
+    /// rejected, also not when it is renewed.
     ///
     /// A principal who loses a device waits until its session expires, unless another device ends it. The memory store, and a
-    /// Redis store with one partition, keep the cap exactly. With several partitions, and so by default in a cluster, the store
-    /// counts first, with a command for each partition. Logins that count before any of them is stored are all admitted, so
-    /// there can be as many sessions beyond the cap as other logins of the principal run at that moment.
+    /// Redis store with one [partition](crate::RedisSessionStoreBuilder::partitions), never exceed the cap. With several
+    /// partitions, the default in a cluster, the store counts first, with a command for each partition. Logins of one principal
+    /// that run at the same moment do not count each other, so all of them can succeed. They can exceed the cap by their number,
+    /// less one.
     Refuse,
 }
 
@@ -158,12 +159,14 @@ pub enum OnConflict {
     ///
     /// A conflict that cannot be merged fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict):
     ///
-    /// - `T` is no struct or map.
-    /// - `T` is an enum or has a `flatten`, and one of the two requests changed the variant, or fields that depend on each other.
-    /// - The merged fields are not those of a value, or the result is too large.
-    /// - Both requests changed a list, and this one has the same items as before in another order. A set looks like that.
+    /// - `T` is no struct or map, or is an enum that serde tags externally, the default.
+    /// - `T` is an enum with another tag or has a `flatten`, and one of the two requests changed the variant, or fields that depend
+    ///   on each other.
+    /// - The merged fields cannot be decoded as a `T`, or the result is too large.
+    /// - Both requests changed a list, and this request only changed the order of its items. A `HashSet` can look like that, because
+    ///   it has no fixed order.
     /// - Another version of the program stored fields that this version does not know. They would be lost.
-    /// - Other requests kept changing the session for 1 second and 128 attempts.
+    /// - Other requests kept changing the session for at least 1 second and at least 128 attempts.
     ///
     /// This is the default, because it is right for most sessions, rejects no request for an unrelated change, and costs
     /// nothing without a conflict.
@@ -177,7 +180,7 @@ pub enum OnConflict {
     Fail,
 }
 
-/// A policy for a session whose payload neither the codec nor a migration can read.
+/// A policy for a session whose payload neither the codec nor its [migration](crate::codec::SerdeCodec::migrate) can read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unreadable {
@@ -398,8 +401,9 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// [`unbind`](crate::Session::unbind) or [`reset`](crate::Session::reset) moves it back. A
     /// [remembered](crate::Session::remember) session counts as owned.
     ///
-    /// The owner is part of the payload, so the first read can extend a session only by this time. The read of an owned session
-    /// takes a second round trip, about once in a 64th of its idle timeout.
+    /// The script that reads a session does not know its owner, which is inside the payload. So a read first extends the session
+    /// only by this time. A second round trip extends an owned session to its full idle timeout, at most about 64 times in one idle
+    /// timeout.
     ///
     /// It needs a store with an index, the expiring Redis store or the memory store. On a plain store no session can have an owner.
     ///
@@ -470,10 +474,10 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// Sets the idle timeout and the cookie's age for [remembered](crate::Session::remember) sessions. Defaults to `None`: the
     /// [`idle_timeout`](Self::idle_timeout).
     ///
-    /// It must be longer than `idle_timeout`.
+    /// It must be longer than `idle_timeout`, and not longer than [`lifetime`](Self::lifetime).
     ///
     /// With this setting, the plain Redis store reads by a `GET` and a script in one round trip, because `GETEX` would shorten
-    /// remembered sessions. The read of a remembered session takes a second round trip, about once in a 64th of this time.
+    /// remembered sessions. The read of a remembered session takes a second round trip, at most about 64 times in this time.
     ///
     /// For an example, see [`Session::remember`](crate::Session::remember).
     pub fn remember_for(self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -489,19 +493,20 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.touch_on_read = touch)
     }
 
-    /// Sets how often the reads of a session in use write to the store. Defaults to `None`: every read moves the deadline.
+    /// Sets how often reading a session may write to the store. Defaults to `None`: every read moves the deadline.
     ///
     /// With it, every write and every touch makes the session live for this long in addition to its idle timeout. A read touches
     /// the session only when the idle timeout or less is left. So a session that is read often is touched about once in this time.
     /// All other reads write nothing, neither to the append-only file of Redis nor to its replicas. A session still
     /// lives at least its idle timeout after its last use, and at most this much longer. Its lifetime still bounds it.
     ///
-    /// [`Session::expires_in`](crate::Session::expires_in) is the time that is certain, without the additional time. So it is
-    /// shorter than the idle timeout by up to this time, also in a request that counts as use.
+    /// [`Session::expires_in`](crate::Session::expires_in) does not count the additional time. So it can be shorter than the idle
+    /// timeout by up to `touch_every`, also in a request that counts as use.
     ///
     /// A read takes one round trip as before, but it runs a script, also on a plain Redis store. The read of a remembered or an
     /// owned session with a longer idle timeout takes a second round trip, about once in this time. Managers with and without
-    /// this setting may share a store. It must not be longer than the shortest idle timeout.
+    /// this setting may share a store. It must not be longer than the shortest idle timeout, so it needs an idle timeout, and it needs
+    /// [`touch_on_read`](Self::touch_on_read).
     ///
     /// # Examples
     ///
@@ -618,7 +623,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
         self.with(|inner| inner.max_payload = bytes)
     }
 
-    /// Sets whether each payload is decoded before it is stored. Defaults to `true`.
+    /// Sets whether a save first checks that its payload can be decoded again. Defaults to `true`.
     ///
     /// serde can write [some values](crate::codec#values-that-serde-cannot-read-back) that it cannot read. With `true`, such a
     /// change is rejected with [`ErrorKind::Payload`](crate::ErrorKind::Payload), and the stored session stays as it was. With
@@ -627,8 +632,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
     ///
     /// Reading back costs what decoding costs. A session that did not change is not encoded, and costs nothing. With JSON, a commit
     /// of a value of 200 B takes 0.5 µs longer, of 4 KiB 9 µs, and of 64 KiB 140 µs; with MessagePack 0.3, 6 and 150 µs. (The bench
-    /// `read_back` measures it. Redis adds about 60 µs to each commit.) Steps that change payloads, such as encryption, restore the
-    /// payload first, and the manager decodes the result once more.
+    /// `read_back` measures it. Redis adds about 60 µs to each commit.) If steps change payloads, such
+    /// as encryption, they first restore the payload, which the manager then decodes.
     pub fn read_back(self, read_back: bool) -> Self {
         self.with(|inner| inner.read_back = read_back)
     }
@@ -701,7 +706,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
 
     /// Sets whether browsers send the cookie over HTTPS only. Defaults to `true`.
     ///
-    /// Set `false` for development over plain HTTP, where browsers drop a `Secure` cookie. Behind a proxy that speaks HTTPS to
+    /// Set `false` for development over plain HTTP from another host than `localhost`, or with Safari, because browsers
+    /// drop a `Secure` cookie there. Behind a proxy that speaks HTTPS to
     /// the visitors, keep the default.
     ///
     /// # Examples
@@ -727,7 +733,7 @@ impl<T: 'static> SessionManagerBuilder<T> {
 
     /// Sets whether browsers send the cookie with requests from other sites. Defaults to [`SameSite::Lax`].
     ///
-    /// With `Lax`, browsers send it only when a visitor follows a link. `SameSite::None` needs [`secure`](Self::secure).
+    /// With `Lax`, a request from another site carries the cookie only if the visitor follows a link. `SameSite::None` needs [`secure`](Self::secure).
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.with(|inner| inner.cookie.same_site = same_site)
     }

@@ -2,7 +2,8 @@
 //!
 //! `commit` and `update` store every session through this file. A change is applied to the version that it was made from. If
 //! another request stored another version, the loop merges and retries, or reports the conflict. Only
-//! [`OnConflict::LastWriteWins`] overwrites a version that this request has not read.
+//! [`OnConflict::LastWriteWins`] and a [reset](Session::reset) overwrite a version that this request has not read.
+//! An envelope is the value with its times and its owner. A head is an envelope without the value.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -16,11 +17,12 @@ use crate::{BoxError, Error, ErrorKind, Reason, Result, Session, SessionId, oper
 
 /// The changes of a request, which a merge puts onto the changes of another request.
 pub(crate) struct Changes<'a> {
-    /// The envelope before the first change.
+    /// The head before the first change.
     pub(crate) before: Head,
-    /// The envelope with the changes.
+    /// The head with the changes.
     pub(crate) after: Head,
-    /// The changed value, encoded in the envelope as it was before. `None` if the value did not change: a login, for example.
+    /// The changed value, encoded with the head `before`, so that it differs from the snapshot only by the value. `None` if the
+    /// value did not change, for example at a login.
     pub(crate) value: Option<Cow<'a, [u8]>>,
 }
 
@@ -36,7 +38,7 @@ pub(super) struct Save<'a> {
     /// The changes to keep in a merge. `None` if there are none.
     pub(super) changes: Option<Changes<'a>>,
     pub(super) merges: Merges,
-    /// The time to note for the cookie, if the cookie is sent again.
+    /// The time at which this request sends the cookie again, to be stored in the session.
     pub(super) cookie_sent: Option<SystemTime>,
 }
 
@@ -44,14 +46,15 @@ pub(super) struct Save<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Merges {
     Always,
-    /// Only if one of the two requests changed nothing that its handler could have changed.
+    /// Only if one of the two requests changed nothing but bookkeeping: the times and the revision that the crate keeps by itself.
+    /// The value, the owner, the beginning and whether the visitor is remembered are changes of the handler.
     Bookkeeping,
     Never,
 }
 
 impl<'a> Save<'a> {
-    /// A save under the same id that replaces the version that the session was read with. It merges, unless the session
-    /// rejects conflicts and its value has changed.
+    /// A save under the same id that replaces the version that the session was read with. It merges. If the session rejects
+    /// conflicts and its value has changed, it merges only bookkeeping.
     pub(super) fn new<T: 'static>(
         id: SessionId,
         session: &Session<T>,
@@ -88,7 +91,7 @@ pub(super) enum SaveOutcome {
     Stored(SessionId, Version),
     /// No live session has the id.
     Missing,
-    /// The lifetime of the session was over, and it was deleted.
+    /// The lifetime of the session is over. If it was stored, it was deleted.
     Ended,
     /// Another version is stored, and this save does not merge.
     Conflict,
@@ -123,6 +126,7 @@ impl<T: 'static> Inner<T> {
         save: Save<'_>,
         next_payload: impl FnMut(&mut Session<T>) -> Result<Vec<u8>>,
     ) -> Result<SaveOutcome> {
+        // A save that never merges gives way to the other request, which is no loss: it has no change of a handler.
         let (old_id, new_id, yields) = (save.id, save.new_id, save.merges == Merges::Never);
         let mut conflicts = 0;
         let saved = self.retry_until_stored(session, save, next_payload, &mut conflicts);
@@ -158,8 +162,9 @@ impl<T: 'static> Inner<T> {
             if save.merges == Merges::Bookkeeping && !self.is_bookkeeping(session, &save, &stored) {
                 return Ok(SaveOutcome::Conflict);
             }
-            // After the first conflict, wait for a turn. Expect a second conflict, because the threads before this one stored other
-            // versions in that time. Pause only after further conflicts, which come from other processes.
+            // After the first conflict, queue up with the other threads of this process that save the same session. While this
+            // thread waits, they store newer versions, so a second conflict is normal. Pause only after further conflicts, which
+            // come from other processes, or if there is no queue.
             turn = turn.or_else(|| self.turns.take(&save.id));
             if turn.is_none() || *conflicts > 2 {
                 backoff.wait()?;
@@ -170,7 +175,7 @@ impl<T: 'static> Inner<T> {
         }
     }
 
-    /// Sends one command, unless the lifetime of the session is over. `is_blind`: the first attempt overwrote any version.
+    /// Sends one command, unless the lifetime of the session is over. `is_blind`: the save began without an expected version.
     fn attempt(&self, session: &Session<T>, save: &Save<'_>, is_blind: bool) -> Result<Attempt> {
         // Write the owner explicitly in two cases. A blind overwrite does not know the stored owner. A rotation can
         // restore an owner that Redis lost, at little extra cost.
@@ -213,8 +218,7 @@ impl<T: 'static> Inner<T> {
         Ok(stored)
     }
 
-    /// Returns `true` if one of the two requests changed nothing that its handler could have changed: neither the value nor the
-    /// owner, the beginning or whether the visitor is remembered.
+    /// Returns `true` if one of the two requests changed only [bookkeeping](Merges::Bookkeeping).
     fn is_bookkeeping(&self, session: &Session<T>, save: &Save<'_>, stored: &Envelope<T>) -> bool {
         let (Some(changes), Some(base)) = (&save.changes, session.snapshot.as_deref()) else { return true };
         let is_mine_the_same = changes.value.as_ref().is_none_or(|mine| self.codec.is_same(base, mine));
@@ -260,8 +264,8 @@ impl<T: 'static> Inner<T> {
         }
     }
 
-    /// Merges the value. If only one of the two requests changed it, its value is taken whole, so that no type of value conflicts
-    /// with a login.
+    /// Merges the value. If only one of the two requests changed it, its value is taken whole. So a login, which changes only the
+    /// owner, never conflicts with a change of the value, even if values of this type cannot be merged.
     fn merge_value(
         &self,
         session: &Session<T>,
@@ -314,10 +318,12 @@ impl<T: 'static> Inner<T> {
         }
     }
 
-    /// Ends a session and stores another one under the id that was chosen for it, in one step and over any version.
+    /// Replaces the stored session `id`, the old one, by `session`, the new one, in one step and over any version.
     ///
-    /// If the session is gone, the other one is created, unless another request renewed it: then the visitor has a live session
-    /// under another id, and the outcome is `Missing`. If the lifetime of the other one is over, both end.
+    /// - If the old session is gone, the new one is created.
+    /// - If another request renewed the old session, the visitor has a live session under another id. Nothing is stored, and the
+    ///   outcome is `Missing`.
+    /// - If the lifetime of the new session is over, the old session is deleted, and the outcome is `Ended`.
     pub(super) fn replace(&self, session: &mut Session<T>, id: &SessionId, payload: &[u8]) -> Result<SaveOutcome> {
         let new_id = session.next_id();
         let write = self.write(session, payload, true);
@@ -361,7 +367,8 @@ impl<T: 'static> Inner<T> {
         Write::new(payload, ttl).with_bind(bind).with_read_back(self)
     }
 
-    /// Encodes the session with a new revision, so that no other payload is equal to it.
+    /// Encodes the session with a new revision, a random number. Stores compare versions by payload, and so no two payloads are
+    /// equal.
     pub(super) fn encode_revised(&self, session: &mut Session<T>) -> Result<Vec<u8>> {
         session.envelope.revise();
         self.storable(session.encode())

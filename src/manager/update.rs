@@ -38,8 +38,8 @@ impl<T: 'static> SessionManager<T> {
     /// # Errors
     ///
     /// - Returns the same errors as [`open_id`](Self::open_id) and [`commit`](Self::commit).
-    /// - Returns [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if other requests kept changing the session for 1 second
-    ///   and 128 attempts.
+    /// - Returns [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if other requests kept changing the session for at
+    ///   least 1 second and at least 128 attempts.
     /// - After [`ErrorKind::MayHaveHappened`](crate::ErrorKind::MayHaveHappened) the change is stored once or not at all.
     pub fn update<R>(&self, id: &SessionId, change: impl FnMut(&mut T) -> R) -> Result<Option<R>> {
         match self.0.load(id)? {

@@ -89,8 +89,8 @@ fn see_saved(saved: &Saved, bytes: usize) -> Seen {
 }
 
 impl SessionStore for ObservedStore {
-    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        self.store.fresh_id(near)
+    fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        self.store.fresh_id(beside)
     }
 
     fn handle(&self, id: &SessionId) -> Handle {

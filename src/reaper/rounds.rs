@@ -1,7 +1,9 @@
 //! The loop of the reaper's thread: rounds, batches, orders and retries.
 //!
-//! [`ReaperBuilder::start`] runs it in a thread. Invariants: orders are handled between batches, and no error
-//! or panic of the store or the callback ends the thread.
+//! [`ReaperBuilder::start`] runs it in a thread. A round covers one partition, in batches. Invariants: orders of the [`Reaper`] (reap
+//! now, or stop) are handled between batches, and no error or panic of the store or the callback ends the thread.
+//!
+//! [`Reaper`]: super::Reaper
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,9 +31,9 @@ pub(super) struct Rounds<T> {
     stats: Arc<Mutex<ReaperStats>>,
     /// The partitions whose last round failed. The log has one warning if there are any.
     failing: BTreeSet<u32>,
-    /// A panic over an expired session was logged.
+    /// `true` after the first warning about a panic of the codec or the callback. Further ones are not logged.
     panicked: bool,
-    /// A session that could not be decoded was logged.
+    /// `true` after the first warning about a session that cannot be decoded. Further ones are not logged.
     undecodable: bool,
 }
 
@@ -95,6 +97,8 @@ impl<T: 'static> Rounds<T> {
         }
     }
 
+    /// Carries out an order: stops, or reaps all partitions. The order may come within a round. Then the rounds of the order run
+    /// first, and the interrupted round continues after them.
     fn obey(&mut self, order: Order) -> Result<(), Stopped> {
         let Order::Reap(answer) = order else { return Err(Stopped) };
         let mut all = Ok(0);
@@ -161,8 +165,8 @@ impl<T: 'static> Rounds<T> {
         }
     }
 
-    /// Reaps two batches at a time, so that Redis works on one while the reply to the other is under way. `helper` makes the
-    /// threads of the batches.
+    /// Reaps with two helper threads, for a reaper that is not gentle. Redis works on the batch of one thread while the reply to the
+    /// other is under way. `helper` returns the builder of a helper thread; a test passes one that fails.
     fn flat_out(&mut self, partition: u32, helper: impl Fn() -> thread::Builder) -> Result<u64, Unfinished> {
         let (settings, over) = (&self.settings.batches(), &AtomicBool::new(false));
         let (sender, batches) = bounded(0);
@@ -179,7 +183,7 @@ impl<T: 'static> Rounds<T> {
                     }
                 })
             });
-            // Without any thread, this thread reaps. One helper is enough.
+            // If no helper thread can start, this thread reaps alone. If only one starts, it does all the work.
             if helpers.iter().all(Result::is_err) {
                 return self.gently(partition);
             }
@@ -281,7 +285,8 @@ impl<T: 'static> Batches<T> {
     }
 }
 
-/// The delay before the next round after a failure. Each failure in a row doubles the delay.
+/// The pause after a failed round: 1, 2, 4 seconds and so on, at most the usual pause. So the next round comes sooner than usual. It
+/// covers the next partition; the failed one has its turn again later.
 struct RetryDelay(Duration);
 
 impl Default for RetryDelay {
@@ -297,7 +302,7 @@ impl RetryDelay {
         usual
     }
 
-    /// Returns the delay, which is never longer than the usual pause.
+    /// Returns the pause after a failure, and doubles the next one.
     fn after_failure(&mut self, usual: Duration) -> Duration {
         let delay = self.0.min(usual);
         self.0 = delay * 2;
@@ -316,7 +321,7 @@ mod tests {
     use crate::{Clock, MemorySessionStore};
 
     #[test]
-    fn eager_reaper_works_with_few_threads() {
+    fn flat_out_reaper_works_with_few_threads() {
         for threads in 0..=2_u32 {
             let clock = Clock::manual();
             let store = MemorySessionStore::new().with_clock(clock.clone());

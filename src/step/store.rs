@@ -86,8 +86,8 @@ impl<S: SessionStore> StepStoreBuilder<S> {
 }
 
 impl<S: SessionStore> SessionStore for StepStore<S> {
-    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        self.store.fresh_id(near)
+    fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        self.store.fresh_id(beside)
     }
 
     fn handle(&self, id: &SessionId) -> Handle {

@@ -1,8 +1,9 @@
 //! The Redis store: its type, its constructors and its implementation of the contract.
 //!
-//! Applications build it by `builder`. Each operation takes one of two paths: `single`, if one command of Redis carries it out,
-//! or `scripted`, if it takes a script. Both send through `net` and read by `reply`; `index` adds what an expiring store can do
-//! in addition. The invariant: one operation is one command, one script or one pipeline, to one hash slot.
+//! Applications build it by `builder`. An operation on one session takes one of two paths: `single`, if one command of Redis
+//! carries it out, or `scripted`, if it takes a script. `first` reads the sessions of several cookies, `walk` and `verify` visit all
+//! keys, and `index` and `owned` need an expiring store. All send through `net` and read by `reply`. The invariant: an operation on
+//! one session is one command, one script or one pipeline, to one hash slot. A *rotation* is what the API calls a renewal.
 
 mod builder;
 mod check;
@@ -69,10 +70,12 @@ use crate::{Error, Handle, Observer, Result, SessionId, operation};
 /// *expiring* store also keeps an index of its sessions and their deadlines, from which a reaper deletes them (rrss
 /// `expiring-redis-store`).
 ///
-/// Every operation is one round trip to one hash slot: one command, one script, or two of them in one pipeline. There are four
-/// exceptions, none of them on the common path:
+/// Every operation on one session is one round trip to one hash slot: one command, one script, or a command and a script in one
+/// pipeline. Operations on all sessions, or on those of a principal, visit each partition. The exceptions are not on the common
+/// path:
 ///
-/// * A read of an absent session also looks for the tombstone of a rotation.
+/// * A read of an absent session also looks for the tombstone that a renewal leaves under the old id.
+/// * If the first of several session cookies names no live session, the others take one more round trip for each hash slot.
 /// * A command is sent a second time if its connection is lost.
 /// * A script is sent a second time, whole, if the server does not know it.
 /// * A cluster may redirect a command to another node.
@@ -94,10 +97,12 @@ pub struct RedisSessionStore {
     keys: Keys,
     scripts: Arc<Scripts>,
     expiring: bool,
-    /// The suffixes of the companions that the store keeps.
+    /// The suffixes of the companions that the store keeps: further keys of a session, such as `ID:written-at`, which steps write
+    /// and which end with the session.
     companions: Vec<String>,
     foreign_keys: Arc<ForeignKeys>,
     ends: Ends,
+    /// The way to the near cache, if there is one. The guard of its `writes` keeps reads from caching the old value during a write.
     near: Door,
 }
 
@@ -143,8 +148,8 @@ impl RedisSessionStore {
 }
 
 impl SessionStore for RedisSessionStore {
-    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        self.keys.fresh_id(near)
+    fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        self.keys.fresh_id(beside)
     }
 
     fn handle(&self, id: &SessionId) -> Handle {
@@ -169,7 +174,8 @@ impl SessionStore for RedisSessionStore {
         }
     }
 
-    /// Costs one round trip if the first id is live. All dead ids together cost one round trip more, for each hash slot.
+    /// Reads the first live session of `ids`, and returns its position. If the first id is dead, the others cost one more round
+    /// trip for each of their hash slots.
     fn read_first(&self, ids: &[SessionId], touch: Touch) -> (usize, Result<Found>) {
         let first = match ids {
             [] => return (0, Ok(Found::Absent)),
@@ -290,7 +296,7 @@ impl RedisSessionStore {
         self.expiring.then(|| self.keys.index_of(id))
     }
 
-    /// Returns by how many milliseconds the data of a session outlives it.
+    /// Returns the [`grace`] in milliseconds.
     fn grace_millis(&self) -> u64 {
         grace(self.expiring).as_millis() as u64
     }
@@ -308,6 +314,7 @@ impl RedisSessionStore {
     fn read_from_redis(&self, id: &SessionId, key: &str, touch: Touch) -> Result<Option<Stored>> {
         match touch {
             Touch::No => self.read_untouched(operation::READ, key),
+            // `No` leaves out the time left, so a `GET` is enough on a plain store. `Peek` also reads the time left.
             Touch::Peek => scripted::get(self, operation::READ, key),
             Touch::Set(ttl) if self.single_command() => single::get_and_touch(self, key, ttl),
             Touch::Set(ttl) => scripted::get_and_touch(self, id, key, ttl, false),
@@ -322,7 +329,7 @@ impl RedisSessionStore {
         if self.expiring { scripted::get(self, operation, key) } else { single::get(self, operation, key) }
     }
 
-    /// Finds out whether an absent session was rotated. Only a read of an absent session pays for this command.
+    /// Finds out whether an absent session was renewed. Only a read of an absent session pays for this command.
     fn find_tombstone(&self, id: &SessionId, key: &str) -> Result<Found> {
         if self.ends.remember.is_some() {
             return reason::find(self, id, key);
@@ -354,7 +361,8 @@ impl fmt::Debug for RedisSessionStore {
     }
 }
 
-/// Returns by how much the data of a session outlives it.
+/// Returns by how much the TTL of a session's key is longer than the time that the session lives. In an expiring store the reaper
+/// can so still pass the value to the callback. The scripts treat the session as dead before.
 fn grace(expiring: bool) -> Duration {
     if expiring { DATA_GRACE_PERIOD } else { Duration::ZERO }
 }

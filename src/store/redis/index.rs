@@ -153,7 +153,7 @@ impl RedisSessionStore {
         if self.keys.partitions() > 1
             && let Err(error) = self.end_beyond_cap(principal, cap as usize, key, is_new)
         {
-            fence::log!(Warn, error = error.kind().name(); "a principal may have more sessions than the cap until they get another: {error:#}");
+            fence::log!(Warn, error = error.kind().name(); "a principal may have more sessions than `max_per_principal` until the next login of that principal: {error:#}");
         }
     }
 

@@ -272,8 +272,8 @@ impl Keys {
         Handle::of_key(self.session(id).as_bytes())
     }
 
-    pub(super) fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        near.map_or_else(SessionId::random, |near| SessionId::random_near(near, self.partitions))
+    pub(super) fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        beside.map_or_else(SessionId::random, |beside| SessionId::random_beside(beside, self.partitions))
     }
 
     fn name(&self, partition: u32, last: &str) -> String {
