@@ -186,7 +186,7 @@ fn usage_errors_exit_with_2() {
         (&["end", "--user", USERS[0]], "--yes"),
         (&["end"], "required"),
         (&["end", "--everybody", "--user", USERS[0]], "cannot be used with"),
-        (&["show", "abc"], "handle"),
+        (&["show", "abc"], "8 or more"),
         (&["watch", "--interval", "soon"], "--interval"),
         (&["list", "--partitions", "0"], "--partitions"),
     ] {

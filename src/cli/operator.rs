@@ -27,7 +27,7 @@ use self::output::Output;
 use self::stop::{Done, Stop};
 use super::args::Args;
 use super::redis::{RedisArgs, missing_url};
-use super::values::time;
+use super::values::{handle_prefix, time};
 use crate::{AllSessions, Error, HandlePrefix, RedisSessionStore};
 
 /// The commands for operators, to see and end sessions.
@@ -104,7 +104,7 @@ enum Command {
     /// Show one session
     Show {
         /// The handle, or its first 8 or more digits if no other session begins so
-        #[arg(value_name = "HANDLE")]
+        #[arg(value_name = "HANDLE", value_parser = handle_prefix)]
         session: HandlePrefix,
         /// Look only among the sessions of this user, which is fast
         #[arg(long)]
@@ -141,7 +141,7 @@ enum Command {
 #[group(skip)]
 struct EndArgs {
     /// The handles, or the first 8 or more digits of each (12 with --yes)
-    #[arg(value_name = "HANDLE", required_unless_present_any = ["user", "everybody"])]
+    #[arg(value_name = "HANDLE", value_parser = handle_prefix, required_unless_present_any = ["user", "everybody"])]
     sessions: Vec<HandlePrefix>,
     /// End all sessions of this user; with handles, only those of them that are this user's
     #[arg(long)]
