@@ -208,7 +208,8 @@ impl RedisArgs {
             return Ok(());
         }
         let why = format!(
-            "no program has recorded its kind of store under {key:?}: check the prefix, or set {} as the program has it",
+            "no program has recorded its kind of store under {key:?}: check the prefix; if Redis lost the key, restart a \
+             program, or set {} as the program has it",
             missing.join(", ")
         );
         Err(Error::misconfigured(operation::READ_KIND, why))
