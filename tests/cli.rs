@@ -251,6 +251,19 @@ fn verify_and_reap_correct_the_index() {
 }
 
 #[test]
+fn watch_waits_for_an_unreachable_redis() {
+    let tool = Tool::new("redis://127.0.0.1:1", "sessions");
+    let mut command = tool.command(&["watch", "--interval", "10ms"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    for _ in 0..2 {
+        assert!(lines.next().unwrap().unwrap().ends_with("; waiting for Redis"));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
 fn encrypted_session_shows_no_value() {
     let (tool, store) = store(RedisSessionStoreBuilder::expiring);
     let _ = store.check().unwrap();
@@ -308,6 +321,9 @@ fn watch_draws_resizes_and_restores_the_terminal() {
     pty.expect("sessions   16");
     pty.expect("kind=expiring partitions=2 keys=plain");
     assert_hidden(&pty.raw(), &stored);
+    pty.resize(30, 9);
+    pty.expect("backlog    0");
+    pty.expect("sessions  quit: q");
     pty.resize(200, 24);
     pty.expect("CREATED               LAST USED             EXPIRES IN");
     pty.expect("backlog    0");

@@ -202,8 +202,13 @@ impl OperatorArgs {
         if let Command::End(end) = &self.command {
             end.require_long_handles()?;
         }
-        let mut context =
-            Context { interrupt: Interrupt::listen()?, store: redis.recorded_store()?, output: Output::new(self.json) };
+        let interrupt = Interrupt::listen()?;
+        let store = redis.unread_store()?;
+        let store = match &self.command {
+            Command::Watch { interval } => watch::wait_for_kind(redis, &store, &interrupt, *interval)?,
+            _ => redis.of_recorded_kind(store)?,
+        };
+        let mut context = Context { store, output: Output::new(self.json), interrupt };
         let context = &mut context;
         match &self.command {
             Command::Check { strict } => inspect::check(context, *strict),
