@@ -216,6 +216,7 @@ fn failures_have_documented_exit_codes() {
     }
     let ran = Tool::new("redis://127.0.0.1:1", "sessions").run(&["count"]);
     assert!(ran.code == 75 && ran.err.starts_with("error: "), "{ran:?}");
+    assert!(ran.err.ends_with("\nstore: prefix \"sessions\" in Redis at 127.0.0.1:1\n"), "{ran:?}");
 
     let server = RedisServer::with(&["--maxmemory-policy", "allkeys-lru"]);
     server.cmd(&["ACL", "SETUSER", "limited", "on", ">pw", "~*", "+ping", "+hello"]);
@@ -344,6 +345,7 @@ fn end_asks_before_it_ends() {
     for (answer, code, left) in [("n\n", 1, 16), ("\n", 1, 16), ("y\n", 0, 15)] {
         let mut pty = Pty::start(tool.command(&["end", &handle[..8]]), 200, 5);
         pty.expect("owner ada, label device 0, created 2");
+        pty.expect(&format!("store: prefix {:?} in Redis at 127.0.0.1:{}", tool.prefix, shared().port()));
         pty.expect("End these sessions? [y/N]");
         pty.keys(answer);
         assert_eq!(pty.wait().code(), Some(code), "{answer:?}");

@@ -204,6 +204,11 @@ impl OperatorArgs {
         }
         let interrupt = Interrupt::listen()?;
         let store = redis.unread_store()?;
+        let place = store.place();
+        self.execute_on(redis, store, interrupt).map_err(|stop| stop.at(place))
+    }
+
+    fn execute_on(&self, redis: &RedisArgs, store: RedisSessionStore, interrupt: Interrupt) -> Done {
         let store = match &self.command {
             Command::Watch { interval } => watch::wait_for_kind(redis, &store, &interrupt, *interval)?,
             _ => redis.of_recorded_kind(store)?,

@@ -111,6 +111,7 @@ impl EndArgs {
             return Ok(());
         }
         lines.into_iter().for_each(|line| say(&line));
+        say(&format!("store: {}", context.store.place()));
         confirm::ask(question, &context.interrupt)
     }
 }

@@ -40,6 +40,7 @@ pub(super) fn check(context: &mut Context, strict: bool) -> Done {
         output.object(&json!({ "kind": kind, "warnings": warnings }))?;
     } else {
         output.line(&format!("the store works: {}", kind.as_deref().unwrap_or("its kind is not recorded")))?;
+        output.line(&context.store.place())?;
     }
     output.flush()?;
     match warnings.len() {
