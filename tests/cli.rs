@@ -252,6 +252,18 @@ fn verify_and_reap_correct_the_index() {
 }
 
 #[test]
+fn user_without_sessions_gets_a_note() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    fill(&store, true);
+    for args in [&["list", "Ada"][..], &["end", "--user", "Ada", "--yes"]] {
+        let ran = tool.run(args);
+        assert!(ran.code == 0 && ran.err.contains("names are compared exactly"), "{ran:?}");
+    }
+    let mut pty = Pty::start(tool.command(&["end", "--user", "Ada"]), 200, 5);
+    assert_eq!(pty.wait().code(), Some(0), "there is nothing to ask");
+}
+
+#[test]
 fn watch_waits_for_an_unreachable_redis() {
     let tool = Tool::new("redis://127.0.0.1:1", "sessions");
     let mut command = tool.command(&["watch", "--interval", "10ms"]);

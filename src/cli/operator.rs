@@ -166,6 +166,17 @@ impl Context {
         AllSessions::new(&self.store)
     }
 
+    /// What an operator should know if there are no sessions.
+    fn note_if_empty(&self) -> &'static str {
+        use crate::SessionStore as _;
+        match self.store.index() {
+            Some(_) => {
+                "note: there are no live sessions in the index; if Redis lost keys, `verify` puts the missing sessions back"
+            }
+            None => "note: there are no live sessions",
+        }
+    }
+
     /// Returns the index, for commands that a plain store cannot run.
     fn index(&self, operation: &'static str) -> Result<&dyn crate::store::SessionIndex, Stop> {
         use crate::SessionStore as _;

@@ -81,9 +81,14 @@ impl EndArgs {
         let index = context.index(operation::END)?;
         if !self.yes {
             let sessions = index.list_by_principal(user)?.len();
-            self.consent(context, None, &format!("End {sessions} sessions of this user?"))?;
+            if sessions > 0 {
+                self.consent(context, None, &format!("End {sessions} sessions of this user?"))?;
+            }
         }
-        let ended = context.index(operation::END)?.end(user, Ending::All)?;
+        let ended = index.end(user, Ending::All)?;
+        if ended == 0 {
+            say(resolve::NO_SESSION_OF_USER);
+        }
         print_count(context, ended)
     }
 

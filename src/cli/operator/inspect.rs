@@ -54,7 +54,11 @@ pub(super) fn count(context: &mut Context, by_partition: bool) -> Done {
         Some(index) => index.count_by_partition()?,
         None => walked_counts(context)?,
     };
-    let (output, sum) = (&mut context.output, counts.iter().sum::<u64>());
+    let sum = counts.iter().sum::<u64>();
+    if sum == 0 {
+        say(context.note_if_empty());
+    }
+    let output = &mut context.output;
     match (by_partition, output.is_json()) {
         (false, true) => output.object(&json!({ "sessions": sum })),
         (false, false) => output.line(&sum.to_string()),
@@ -101,7 +105,7 @@ pub(super) fn list_user(context: &mut Context, user: &str) -> Done {
     for (session, _) in &sessions {
         rows.push(session)?;
     }
-    rows.finish()?;
+    rows.finish(resolve::NO_SESSION_OF_USER)?;
     if sessions.len() >= LONGEST_USER_LIST {
         say("note: a list has at most 1000 sessions of each partition, so there may be more");
     }
@@ -115,6 +119,7 @@ const PAGES_AHEAD: usize = 4;
 type Page = (Vec<Snapshot>, Progress);
 
 pub(super) fn list_all(context: &mut Context) -> Done {
+    let note_if_none = context.note_if_empty();
     let Context { store, output, interrupt } = context;
     let (bar, mut rows) = (Bar::beside_rows("listing"), Rows::new(output));
     let (sender, named) = sync_channel(PAGES_AHEAD);
@@ -134,12 +139,12 @@ pub(super) fn list_all(context: &mut Context) -> Done {
             bar.set(progress);
             if interrupt.came() {
                 let (looked_at, listed) = (bar.clear(), rows.count);
-                rows.finish()?;
+                rows.finish(note_if_none)?;
                 return Err(Stop::Interrupted(format!("listed {listed} sessions, and looked at {looked_at}")));
             }
         }
         bar.clear();
-        rows.finish()
+        rows.finish(note_if_none)
     })
 }
 

@@ -186,13 +186,13 @@ impl<'a> Rows<'a> {
     }
 
     /// Prints what is left, and a note about sessions that could not be read.
-    pub(super) fn finish(mut self) -> Done {
+    pub(super) fn finish(mut self, note_if_none: &str) -> Done {
         if !self.first.is_empty() {
             self.begin()?;
         }
         self.output.flush()?;
         if self.count == 0 {
-            say("note: there are no live sessions");
+            say(note_if_none);
         }
         if let Some(why) = &self.why {
             say(&format!("note: {} of {} sessions could not be read: {why}", self.unreadable, self.count));
