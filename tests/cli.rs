@@ -187,6 +187,7 @@ fn usage_errors_exit_with_2() {
         (&["end"], "required"),
         (&["end", "--everybody", "--user", USERS[0]], "cannot be used with"),
         (&["show", "abc"], "8 or more"),
+        (&["list", "--data"], "--json"),
         (&["watch", "--interval", "soon"], "--interval"),
         (&["list", "--partitions", "0"], "--partitions"),
     ] {
@@ -261,6 +262,17 @@ fn user_without_sessions_gets_a_note() {
     }
     let mut pty = Pty::start(tool.command(&["end", "--user", "Ada"]), 200, 5);
     assert_eq!(pty.wait().code(), Some(0), "there is nothing to ask");
+}
+
+#[test]
+fn list_with_data_has_the_values() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    for (args, count) in [(&["list", "--data"][..], stored.len()), (&["list", USERS[0], "--data"], SESSIONS_EACH)] {
+        let rows = tool.json(args);
+        assert_eq!(rows.iter().filter(|row| row["data"]["cart"][1] == "tea").count(), count);
+    }
+    assert!(tool.json(&["list"]).iter().all(|row| row.get("data").is_none()));
 }
 
 #[test]

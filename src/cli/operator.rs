@@ -100,6 +100,9 @@ enum Command {
     List {
         /// The user (principal) whose sessions to list
         user: Option<String>,
+        /// Print the values of the sessions too, which may be confidential; needs --json
+        #[arg(long, requires = "json")]
+        data: bool,
     },
     /// Show one session
     Show {
@@ -229,8 +232,8 @@ impl OperatorArgs {
         match &self.command {
             Command::Check { strict } => inspect::check(context, *strict),
             Command::Count { by_partition } => inspect::count(context, *by_partition),
-            Command::List { user: Some(user) } => inspect::list_user(context, user),
-            Command::List { user: None } => inspect::list_all(context),
+            Command::List { user: Some(user), data } => inspect::list_user(context, user, *data),
+            Command::List { user: None, data } => inspect::list_all(context, *data),
             Command::Show { session, user, data } => inspect::show(context, session, user.as_deref(), *data),
             Command::End(end) => end.run(context),
             Command::Verify { dry_run } => maintain::verify(context, *dry_run),
