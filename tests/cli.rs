@@ -253,6 +253,25 @@ fn verify_and_reap_correct_the_index() {
 }
 
 #[test]
+fn lost_index_is_noticed_and_end_reaches_all() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    shared().cmd(&["DEL", &format!("{}:index", tool.prefix)]);
+    for args in [&["count"][..], &["list"]] {
+        let ran = tool.run(args);
+        assert!(ran.code == 0 && ran.err.contains("`verify` puts the missing sessions back"), "{ran:?}");
+    }
+    let ran = tool.run(&["check", "--strict"]);
+    assert!(ran.code == 1 && ran.err.contains("has lost sessions"), "{ran:?}");
+    assert_eq!(tool.ok(&["end", "--everybody", "--yes"]).trim(), stored.len().to_string());
+    assert!(
+        stored
+            .iter()
+            .all(|(id, _)| shared().cmd(&["EXISTS", &format!("{}:{id}", tool.prefix)]) == redis::Value::Int(0))
+    );
+}
+
+#[test]
 fn user_without_sessions_gets_a_note() {
     let (tool, store) = store(RedisSessionStoreBuilder::expiring);
     fill(&store, true);
