@@ -370,6 +370,7 @@ fn watch_draws_resizes_and_restores_the_terminal() {
     pty.expect("sessions  quit: q");
     pty.resize(200, 24);
     pty.expect("CREATED               LAST USED             EXPIRES IN");
+    pty.expect(&format!("prefix {:?} in Redis at ", tool.prefix));
     pty.expect("backlog    0");
     pty.keys("q");
     assert_eq!(pty.wait().code(), Some(0));

@@ -105,7 +105,7 @@ pub(super) fn run(context: &mut Context, interval: Duration) -> Done {
 
 /// Draws samples until the operator quits.
 fn watch(context: &Context, terminal: &mut DefaultTerminal, samples: &Receiver<Sample>) -> Done {
-    let mut view = View::new(context.store.recorded_kind().ok().flatten());
+    let mut view = View::new(context.store.recorded_kind().ok().flatten(), context.store.place());
     terminal.draw(|frame| view.draw(frame))?;
     loop {
         let mut is_stale = false;

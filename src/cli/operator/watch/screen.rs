@@ -44,13 +44,14 @@ const LEAST_CURVE: u64 = 8;
 
 pub(super) struct View {
     kind: String,
+    place: String,
     sample: Option<Sample>,
     history: Vec<u64>,
 }
 
 impl View {
-    pub(super) fn new(kind: Option<RecordedKind>) -> Self {
-        Self { kind: kind.map_or_else(String::new, |kind| kind.to_string()), sample: None, history: Vec::new() }
+    pub(super) fn new(kind: Option<RecordedKind>, place: String) -> Self {
+        Self { kind: kind.map_or_else(String::new, |kind| kind.to_string()), place, sample: None, history: Vec::new() }
     }
 
     pub(super) fn take(&mut self, sample: Sample) {
@@ -99,7 +100,7 @@ impl View {
         let time = self.sample.as_ref().map_or_else(String::new, |sample| rfc3339(sample.time));
         Line::from(vec![
             Span::styled("sessions", Style::new().add_modifier(Modifier::BOLD)),
-            Span::raw(format!("  quit: q  {time}  {}", self.kind)),
+            Span::raw(format!("  quit: q  {time}  {}  {}", self.kind, self.place)),
         ])
     }
 
