@@ -206,7 +206,8 @@ fn usage_errors_exit_with_2() {
         (&["end", "--user", USERS[0]], "--yes"),
         (&["end"], "required"),
         (&["end", "--everybody", "--user", USERS[0]], "cannot be used with"),
-        (&["show", "abc"], "handle"),
+        (&["show", "abc"], "8 or more"),
+        (&["list", "--data"], "--json"),
         (&["watch", "--interval", "soon"], "--interval"),
         (&["list", "--partitions", "0"], "--partitions"),
     ] {
@@ -236,6 +237,7 @@ fn failures_have_documented_exit_codes() {
     }
     let ran = Tool::new("redis://127.0.0.1:1", "sessions").run(&["count"]);
     assert!(ran.code == 75 && ran.err.starts_with("error: "), "{ran:?}");
+    assert!(ran.err.ends_with("\nstore: prefix \"sessions\" in Redis at 127.0.0.1:1\n"), "{ran:?}");
 
     let server = RedisServer::with(&["--maxmemory-policy", "allkeys-lru"]);
     server.cmd(&["ACL", "SETUSER", "limited", "on", ">pw", "~*", "+ping", "+hello"]);
@@ -268,6 +270,61 @@ fn verify_and_reap_correct_the_index() {
     assert_eq!(tool.ok(&["reap"]).trim(), "1");
     assert_eq!(tool.json(&["reap"])[0]["removed"], 0);
     assert_eq!(tool.ok(&["count"]).trim(), stored.len().to_string());
+}
+
+#[test]
+fn lost_index_is_noticed_and_end_reaches_all() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    shared().cmd(&["DEL", &format!("{}:index", tool.prefix)]);
+    for args in [&["count"][..], &["list"]] {
+        let ran = tool.run(args);
+        assert!(ran.code == 0 && ran.err.contains("`verify` puts the missing sessions back"), "{ran:?}");
+    }
+    let ran = tool.run(&["check", "--strict"]);
+    assert!(ran.code == 1 && ran.err.contains("has lost sessions"), "{ran:?}");
+    assert_eq!(tool.ok(&["end", "--everybody", "--yes"]).trim(), stored.len().to_string());
+    assert!(
+        stored
+            .iter()
+            .all(|(id, _)| shared().cmd(&["EXISTS", &format!("{}:{id}", tool.prefix)]) == redis::Value::Int(0))
+    );
+}
+
+#[test]
+fn user_without_sessions_gets_a_note() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    fill(&store, true);
+    for args in [&["list", "Ada"][..], &["end", "--user", "Ada", "--yes"]] {
+        let ran = tool.run(args);
+        assert!(ran.code == 0 && ran.err.contains("names are compared exactly"), "{ran:?}");
+    }
+    let mut pty = Pty::start(tool.command(&["end", "--user", "Ada"]), 200, 5);
+    assert_eq!(pty.wait().code(), Some(0), "there is nothing to ask");
+}
+
+#[test]
+fn list_with_data_has_the_values() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    for (args, count) in [(&["list", "--data"][..], stored.len()), (&["list", USERS[0], "--data"], SESSIONS_EACH)] {
+        let rows = tool.json(args);
+        assert_eq!(rows.iter().filter(|row| row["data"]["cart"][1] == "tea").count(), count);
+    }
+    assert!(tool.json(&["list"]).iter().all(|row| row.get("data").is_none()));
+}
+
+#[test]
+fn watch_waits_for_an_unreachable_redis() {
+    let tool = Tool::new("redis://127.0.0.1:1", "sessions");
+    let mut command = tool.command(&["watch", "--interval", "10ms"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    for _ in 0..2 {
+        assert!(lines.next().unwrap().unwrap().ends_with("; waiting for Redis"));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
 #[test]
@@ -328,8 +385,12 @@ fn watch_draws_resizes_and_restores_the_terminal() {
     pty.expect("sessions   16");
     pty.expect("kind=expiring partitions=2 keys=plain");
     assert_hidden(&pty.raw(), &stored);
+    pty.resize(30, 9);
+    pty.expect("backlog    0");
+    pty.expect("sessions  quit: q");
     pty.resize(200, 24);
     pty.expect("CREATED               LAST USED             EXPIRES IN");
+    pty.expect(&format!("prefix {:?} in Redis at ", tool.prefix));
     pty.expect("backlog    0");
     pty.keys("q");
     assert_eq!(pty.wait().code(), Some(0));
@@ -348,6 +409,7 @@ fn end_asks_before_it_ends() {
     for (answer, code, left) in [("n\n", 1, 16), ("\n", 1, 16), ("y\n", 0, 15)] {
         let mut pty = Pty::start(tool.command(&["end", &handle[..8]]), 200, 5);
         pty.expect("owner ada, label device 0, created 2");
+        pty.expect(&format!("store: prefix {:?} in Redis at 127.0.0.1:{}", tool.prefix, shared().port()));
         pty.expect("End these sessions? [y/N]");
         pty.keys(answer);
         assert_eq!(pty.wait().code(), Some(code), "{answer:?}");

@@ -27,7 +27,7 @@ use self::output::Output;
 use self::stop::{Done, Stop};
 use super::args::Args;
 use super::redis::{RedisArgs, missing_url};
-use super::values::time;
+use super::values::{handle_prefix, time};
 use crate::{AllSessions, Error, HandlePrefix, RedisSessionStore};
 
 /// The commands for operators, to see and end sessions.
@@ -100,11 +100,14 @@ enum Command {
     List {
         /// The user (principal) whose sessions to list
         user: Option<String>,
+        /// Print the values of the sessions too, which may be confidential; needs --json
+        #[arg(long, requires = "json")]
+        data: bool,
     },
     /// Show one session
     Show {
         /// The handle, or its first 8 or more digits if no other session begins so
-        #[arg(value_name = "HANDLE")]
+        #[arg(value_name = "HANDLE", value_parser = handle_prefix)]
         session: HandlePrefix,
         /// Look only among the sessions of this user, which is fast
         #[arg(long)]
@@ -141,7 +144,7 @@ enum Command {
 #[group(skip)]
 struct EndArgs {
     /// The handles, or the first 8 or more digits of each (12 with --yes)
-    #[arg(value_name = "HANDLE", required_unless_present_any = ["user", "everybody"])]
+    #[arg(value_name = "HANDLE", value_parser = handle_prefix, required_unless_present_any = ["user", "everybody"])]
     sessions: Vec<HandlePrefix>,
     /// End all sessions of this user; with handles, only those of them that are this user's
     #[arg(long)]
@@ -164,6 +167,17 @@ struct Context {
 impl Context {
     fn all(&self) -> AllSessions<'_> {
         AllSessions::new(&self.store)
+    }
+
+    /// What an operator should know if there are no sessions.
+    fn note_if_empty(&self) -> &'static str {
+        use crate::SessionStore as _;
+        match self.store.index() {
+            Some(_) => {
+                "note: there are no live sessions in the index; if Redis lost keys, `verify` puts the missing sessions back"
+            }
+            None => "note: there are no live sessions",
+        }
     }
 
     /// Returns the index, for commands that a plain store cannot run.
@@ -202,14 +216,24 @@ impl OperatorArgs {
         if let Command::End(end) = &self.command {
             end.require_long_handles()?;
         }
-        let mut context =
-            Context { interrupt: Interrupt::listen()?, store: redis.recorded_store()?, output: Output::new(self.json) };
+        let interrupt = Interrupt::listen()?;
+        let store = redis.unread_store()?;
+        let place = store.place();
+        self.execute_on(redis, store, interrupt).map_err(|stop| stop.at(place))
+    }
+
+    fn execute_on(&self, redis: &RedisArgs, store: RedisSessionStore, interrupt: Interrupt) -> Done {
+        let store = match &self.command {
+            Command::Watch { interval } => watch::wait_for_kind(redis, &store, &interrupt, *interval)?,
+            _ => redis.of_recorded_kind(store)?,
+        };
+        let mut context = Context { store, output: Output::new(self.json), interrupt };
         let context = &mut context;
         match &self.command {
             Command::Check { strict } => inspect::check(context, *strict),
             Command::Count { by_partition } => inspect::count(context, *by_partition),
-            Command::List { user: Some(user) } => inspect::list_user(context, user),
-            Command::List { user: None } => inspect::list_all(context),
+            Command::List { user: Some(user), data } => inspect::list_user(context, user, *data),
+            Command::List { user: None, data } => inspect::list_all(context, *data),
             Command::Show { session, user, data } => inspect::show(context, session, user.as_deref(), *data),
             Command::End(end) => end.run(context),
             Command::Verify { dry_run } => maintain::verify(context, *dry_run),

@@ -177,7 +177,16 @@ impl RedisArgs {
     /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the program names its keys by a custom function.
     /// - Returns the error of reading the key, for example if Redis is unreachable.
     pub fn recorded_store(&self) -> Result<RedisSessionStore> {
-        let store = self.builder().announce_ends().build()?;
+        self.of_recorded_kind(self.unread_store()?)
+    }
+
+    /// Builds the store for a tool, and sends no command.
+    pub(super) fn unread_store(&self) -> Result<RedisSessionStore> {
+        self.builder().announce_ends().build()
+    }
+
+    /// Returns the store with the kind that Redis records.
+    pub(super) fn of_recorded_kind(&self, store: RedisSessionStore) -> Result<RedisSessionStore> {
         let Some(kind) = store.recorded_kind()? else {
             self.require_kind(&store.marker_key())?;
             return Ok(store);
@@ -208,7 +217,8 @@ impl RedisArgs {
             return Ok(());
         }
         let why = format!(
-            "no program has recorded its kind of store under {key:?}: check the prefix, or set {} as the program has it",
+            "no program has recorded its kind of store under {key:?}: check the prefix; if Redis lost the key, restart a \
+             program, or set {} as the program has it",
             missing.join(", ")
         );
         Err(Error::misconfigured(operation::READ_KIND, why))

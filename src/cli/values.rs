@@ -15,7 +15,7 @@ use humantime::parse_duration;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
 use crate::store::redis::{check_deadline, check_url};
-use crate::{Error, OnCap, SameSite};
+use crate::{Error, HandlePrefix, OnCap, SameSite};
 
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -46,6 +46,11 @@ pub(super) fn deadline(text: &str) -> Result<Duration, String> {
 fn bounded(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text).map_err(|_| "a time is a number with a unit, such as 250ms, 30m, 12h or 7d")?;
     if time < SHORTEST { Err("a time must be at least 1ms".to_owned()) } else { Ok(time) }
+}
+
+pub(super) fn handle_prefix(text: &str) -> Result<HandlePrefix, String> {
+    let rule = "a handle has 64 digits from 0 to f, of which you give 8 or more; `list` shows the handles";
+    text.parse().map_err(|_| rule.to_owned())
 }
 
 pub(super) fn cookie_name(text: &str) -> Result<String, String> {

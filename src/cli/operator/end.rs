@@ -9,8 +9,8 @@ use super::progress::Bar;
 use super::resolve::Target;
 use super::stop::{Done, Stop, say};
 use super::{Context, EndArgs, confirm, resolve};
-use crate::store::Ending;
-use crate::{Handle, operation};
+use crate::store::{Ending, Verified, VerifyOptions};
+use crate::{Handle, SessionStore, operation};
 
 /// The least number of digits that name a session without a question.
 const MIN_UNASKED_DIGITS: usize = 12;
@@ -81,9 +81,14 @@ impl EndArgs {
         let index = context.index(operation::END)?;
         if !self.yes {
             let sessions = index.list_by_principal(user)?.len();
-            self.consent(context, None, &format!("End {sessions} sessions of this user?"))?;
+            if sessions > 0 {
+                self.consent(context, None, &format!("End {sessions} sessions of this user?"))?;
+            }
         }
-        let ended = context.index(operation::END)?.end(user, Ending::All)?;
+        let ended = index.end(user, Ending::All)?;
+        if ended == 0 {
+            say(resolve::NO_SESSION_OF_USER);
+        }
         print_count(context, ended)
     }
 
@@ -92,17 +97,11 @@ impl EndArgs {
             let sessions = context.all().count()?;
             self.consent(context, None, &format!("End the sessions of all visitors, {sessions} in all?"))?;
         }
-        let bar = Bar::new("ending");
-        let all = context.all().end_everybody(|progress| {
-            bar.set(progress);
-            context.interrupt.flow()
-        })?;
-        let looked_at = bar.clear();
-        print_count(context, all.ended)?;
-        if all.interrupted {
-            return Err(Stop::Interrupted(format!("{} sessions have ended, looked at {looked_at}", all.ended)));
+        let mut ended = end_all(context, 0)?;
+        if context.store.index().is_some() && find_lost(context, ended)? > 0 {
+            ended = end_all(context, ended)?;
         }
-        Ok(())
+        print_count(context, ended)
     }
 
     /// Asks the operator, unless `--yes` is given.
@@ -111,6 +110,7 @@ impl EndArgs {
             return Ok(());
         }
         lines.into_iter().for_each(|line| say(&line));
+        say(&format!("store: {}", context.store.place()));
         confirm::ask(question, &context.interrupt)
     }
 }
@@ -140,6 +140,43 @@ impl Named {
         }
         Ok(ended)
     }
+}
+
+/// Ends all sessions that the store knows. Returns how many have ended, with those that ended `before`.
+fn end_all(context: &mut Context, before: u64) -> Result<u64, Stop> {
+    let bar = Bar::new("ending");
+    let all = context.all().end_everybody(|progress| {
+        bar.set(progress);
+        context.interrupt.flow()
+    })?;
+    let (looked_at, ended) = (bar.clear(), before + all.ended);
+    if all.interrupted {
+        print_count(context, ended)?;
+        return Err(Stop::Interrupted(format!("{ended} sessions have ended, looked at {looked_at}")));
+    }
+    Ok(ended)
+}
+
+/// Puts sessions back into the index that it has lost, so that they can end too. Returns how many there were.
+fn find_lost(context: &mut Context, ended: u64) -> Result<u64, Stop> {
+    let bar = Bar::new("looking for sessions that the index lost");
+    let on_progress = |_: &Verified, progress| {
+        bar.set(progress);
+        context.interrupt.flow()
+    };
+    let verified = context.index(operation::VERIFY)?.verify(VerifyOptions::new().on_progress(&on_progress));
+    let looked_at = bar.clear();
+    match verified {
+        Ok(verified) if !verified.interrupted => return Ok(verified.added),
+        Ok(_) => {}
+        Err(error) => {
+            print_count(context, ended)?;
+            return Err(error.into());
+        }
+    }
+    print_count(context, ended)?;
+    let what = "sessions that the index lost may live";
+    Err(Stop::Interrupted(format!("{ended} sessions have ended; {what}, looked at {looked_at} keys for them")))
 }
 
 fn print_count(context: &mut Context, ended: u64) -> Done {

@@ -7,8 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::SystemTime;
 
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::output::shown;
 use super::progress::Bar;
@@ -40,6 +39,7 @@ pub(super) fn check(context: &mut Context, strict: bool) -> Done {
         output.object(&json!({ "kind": kind, "warnings": warnings }))?;
     } else {
         output.line(&format!("the store works: {}", kind.as_deref().unwrap_or("its kind is not recorded")))?;
+        output.line(&context.store.place())?;
     }
     output.flush()?;
     match warnings.len() {
@@ -53,7 +53,11 @@ pub(super) fn count(context: &mut Context, by_partition: bool) -> Done {
         Some(index) => index.count_by_partition()?,
         None => walked_counts(context)?,
     };
-    let (output, sum) = (&mut context.output, counts.iter().sum::<u64>());
+    let sum = counts.iter().sum::<u64>();
+    if sum == 0 {
+        say(context.note_if_empty());
+    }
+    let output = &mut context.output;
     match (by_partition, output.is_json()) {
         (false, true) => output.object(&json!({ "sessions": sum })),
         (false, false) => output.line(&sum.to_string()),
@@ -94,13 +98,13 @@ fn walked_counts(context: &Context) -> Result<Vec<u64>, Stop> {
     }
 }
 
-pub(super) fn list_user(context: &mut Context, user: &str) -> Done {
+pub(super) fn list_user(context: &mut Context, user: &str, with_data: bool) -> Done {
     let sessions = resolve::of_user(context, user)?;
     let mut rows = Rows::new(&mut context.output);
-    for (session, _) in &sessions {
-        rows.push(session)?;
+    for (session, payload) in &sessions {
+        rows.push(session, with_data.then(|| payload::value(payload).ok()).flatten())?;
     }
-    rows.finish()?;
+    rows.finish(resolve::NO_SESSION_OF_USER)?;
     if sessions.len() >= LONGEST_USER_LIST {
         say("note: a list has at most 1000 sessions of each partition, so there may be more");
     }
@@ -113,7 +117,8 @@ const PAGES_AHEAD: usize = 4;
 /// A page of sessions, and how far the walk is.
 type Page = (Vec<Snapshot>, Progress);
 
-pub(super) fn list_all(context: &mut Context) -> Done {
+pub(super) fn list_all(context: &mut Context, with_data: bool) -> Done {
+    let note_if_none = context.note_if_empty();
     let Context { store, output, interrupt } = context;
     let (bar, mut rows) = (Bar::beside_rows("listing"), Rows::new(output));
     let (sender, named) = sync_channel(PAGES_AHEAD);
@@ -128,17 +133,18 @@ pub(super) fn list_all(context: &mut Context) -> Done {
             let (snapshots, progress) = page?;
             let now = SystemTime::now();
             for snapshot in snapshots {
-                rows.push(&SessionInfo::without_manager(snapshot, now))?;
+                let data = with_data.then(|| payload::value(snapshot.payload.as_ref().ok()?).ok()).flatten();
+                rows.push(&SessionInfo::without_manager(snapshot, now), data)?;
             }
             bar.set(progress);
             if interrupt.came() {
                 let (looked_at, listed) = (bar.clear(), rows.count);
-                rows.finish()?;
+                rows.finish(note_if_none)?;
                 return Err(Stop::Interrupted(format!("listed {listed} sessions, and looked at {looked_at}")));
             }
         }
         bar.clear();
-        rows.finish()
+        rows.finish(note_if_none)
     })
 }
 
@@ -164,15 +170,6 @@ fn read_pages(store: &RedisSessionStore, named: Receiver<Result<KeyPage>>, pages
     }
 }
 
-/// A session with its value, as JSON.
-#[derive(Serialize)]
-struct Details<'a> {
-    #[serde(flatten)]
-    row: Row<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Value>,
-}
-
 pub(super) fn show(context: &mut Context, prefix: &HandlePrefix, user: Option<&str>, with_data: bool) -> Done {
     let gone = || Stop::Negative(format!("no live session has the handle {prefix}"));
     let target = resolve::find(context, prefix, user)?.ok_or_else(gone)?;
@@ -182,9 +179,9 @@ pub(super) fn show(context: &mut Context, prefix: &HandlePrefix, user: Option<&s
     };
     let (session, output) = (&target.info, &mut context.output);
     if output.is_json() {
-        return output.object(&Details { row: Row::of(session), data });
+        return output.object(&Row::of(session, data));
     }
-    let details = serde_json::to_value(Row::of(session)).map_err(std::io::Error::from)?;
+    let details = serde_json::to_value(Row::of(session, None)).map_err(std::io::Error::from)?;
     for name in ["handle", "owner", "owner_hash", "label", "created", "last_used", "expires", "unreadable"] {
         if let Some(text) = details[name].as_str() {
             output.line(&format!("{:<12}{}", name.replace('_', " "), shown(text)))?;

@@ -70,8 +70,8 @@ pub(super) fn reap(context: &mut Context) -> Done {
     let bar = Bar::new("reaping");
     let mut removed = 0;
     let mut is_whole = true;
-    let due = context.store.vitals(0)?.backlog.unwrap_or_default();
     let index = context.index(operation::REAP)?;
+    let due = context.store.backlog(operation::REAP)?;
     'partitions: for partition in 0..index.partitions() {
         loop {
             let reaped = index.reap(partition, REAP_STEP, false)?;

@@ -11,6 +11,9 @@ use crate::store::{Belonging, Bytes, Ending, SessionKey, Snapshot};
 use crate::{FoundByHandle, HandlePrefix, Result, SessionInfo, SessionStore, operation};
 use std::time::SystemTime;
 
+/// What an operator should know if a user has no sessions.
+pub(super) const NO_SESSION_OF_USER: &str = "note: no live session is recorded for this user; names are compared exactly. If Redis lost keys, look for the user in `list`";
+
 /// A session that an operator named.
 pub(super) struct Target {
     pub(super) info: SessionInfo,

@@ -1,11 +1,12 @@
 //! Sessions as rows of a table, and as JSON objects.
 //!
-//! `list`, `show` and `end` print them. Invariant: both forms have only fields of [`SessionInfo`], so neither has an id or a value.
+//! `list`, `show` and `end` print them. Invariant: neither form has an id, and none has a value unless the operator asks for it.
 
 use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_seconds;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::output::{Output, shown};
 use super::stop::{Done, say};
@@ -41,10 +42,12 @@ pub(super) struct Row<'a> {
     last_used: Option<String>,
     expires: Option<String>,
     unreadable: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
 }
 
 impl<'a> Row<'a> {
-    pub(super) fn of(session: &'a SessionInfo) -> Self {
+    pub(super) fn of(session: &'a SessionInfo, data: Option<Value>) -> Self {
         Self {
             handle: session.handle.to_string(),
             owner: session.owner.as_deref(),
@@ -54,6 +57,7 @@ impl<'a> Row<'a> {
             last_used: session.last_used.map(rfc3339),
             expires: expires(session),
             unreadable: session.unreadable.as_ref().map(ToString::to_string),
+            data,
         }
     }
 }
@@ -151,14 +155,15 @@ impl<'a> Rows<'a> {
         Self { output, form, table: None, first: Vec::new(), count: 0, unreadable: 0, why: None }
     }
 
-    pub(super) fn push(&mut self, session: &SessionInfo) -> Done {
+    /// Prints a session. Only JSON has its value.
+    pub(super) fn push(&mut self, session: &SessionInfo, data: Option<Value>) -> Done {
         self.count += 1;
         if let Some(why) = &session.unreadable {
             self.unreadable += 1;
             self.why.get_or_insert_with(|| why.to_string());
         }
         if self.output.is_json() {
-            self.output.object(&Row::of(session))?;
+            self.output.object(&Row::of(session, data))?;
         } else {
             self.push_cells(self.form.cells(session))?;
         }
@@ -186,13 +191,13 @@ impl<'a> Rows<'a> {
     }
 
     /// Prints what is left, and a note about sessions that could not be read.
-    pub(super) fn finish(mut self) -> Done {
+    pub(super) fn finish(mut self, note_if_none: &str) -> Done {
         if !self.first.is_empty() {
             self.begin()?;
         }
         self.output.flush()?;
         if self.count == 0 {
-            say("note: there are no live sessions");
+            say(note_if_none);
         }
         if let Some(why) = &self.why {
             say(&format!("note: {} of {} sessions could not be read: {why}", self.unreadable, self.count));

@@ -12,7 +12,8 @@ pub(super) type Done = Result<(), Stop>;
 /// Why a command ends early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    Failed(Error),
+    /// An operation failed, perhaps on this store.
+    Failed(Error, Option<String>),
     Usage(String),
     /// The command did its work, and the result is a failure. The text describes it.
     Negative(String),
@@ -23,10 +24,18 @@ pub(super) enum Stop {
 }
 
 impl Stop {
+    /// Adds the store on which an operation failed.
+    pub(super) fn at(self, place: String) -> Self {
+        match self {
+            Self::Failed(error, _) => Self::Failed(error, Some(place)),
+            stop => stop,
+        }
+    }
+
     /// Prints the reason, and returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         let (code, text) = match self {
-            Self::Failed(error) => (code(error.kind()), format!("error: {error:#}")),
+            Self::Failed(error, place) => (code(error.kind()), failure(&error, place.as_deref())),
             Self::Usage(text) if text.starts_with("error:") => (2, text),
             Self::Usage(text) => (2, format!("error: {text}")),
             Self::Negative(text) => (1, text),
@@ -36,6 +45,17 @@ impl Stop {
         say(text.trim_end());
         ExitCode::from(code)
     }
+}
+
+/// Describes an error, the store that it concerns, and the remedy if that is another command.
+fn failure(error: &Error, place: Option<&str>) -> String {
+    let store = place.map(|place| format!("\nstore: {place}")).unwrap_or_default();
+    let remedy = match error.kind() {
+        ErrorKind::MayHaveHappened => "\nnote: the command may have worked; you can safely run it again",
+        ErrorKind::WrongType => "\nnote: `check` names a key of another program, and `verify` renames it",
+        _ => "",
+    };
+    format!("error: {error:#}{store}{remedy}")
 }
 
 fn code(kind: ErrorKind) -> u8 {
@@ -56,7 +76,7 @@ pub(super) fn say(text: &str) {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::Failed(error)
+        Self::Failed(error, None)
     }
 }
 

@@ -17,7 +17,9 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 use serde_json::json;
 
 use self::screen::View;
+use super::super::redis::RedisArgs;
 use super::Context;
+use super::interrupt::Interrupt;
 use super::rows::rfc3339;
 use super::stop::{Done, Stop, say};
 use crate::store::redis::Vitals;
@@ -64,6 +66,31 @@ fn samples(store: RedisSessionStore, interval: Duration, recent: usize) -> io::R
     Ok(receiver)
 }
 
+/// Returns the store with the kind that Redis records. Waits until Redis is reachable, because an operator starts `watch` to see
+/// the end of an outage.
+pub(super) fn wait_for_kind(
+    redis: &RedisArgs,
+    store: &RedisSessionStore,
+    interrupt: &Interrupt,
+    interval: Duration,
+) -> Result<RedisSessionStore, Stop> {
+    loop {
+        match redis.of_recorded_kind(store.clone()) {
+            Err(error) if error.kind().is_temporary() => {
+                say(&format!("{} error: {error:#}; waiting for Redis", rfc3339(SystemTime::now())));
+            }
+            opened => return Ok(opened?),
+        }
+        let next = Instant::now() + interval;
+        while Instant::now() < next {
+            if interrupt.came() {
+                return Err(Stop::Interrupted("the store is no longer watched".to_owned()));
+            }
+            thread::sleep(TICK.min(interval));
+        }
+    }
+}
+
 pub(super) fn run(context: &mut Context, interval: Duration) -> Done {
     if context.output.is_json() || !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return lines(context, samples(context.store.clone(), interval, 0)?);
@@ -78,7 +105,7 @@ pub(super) fn run(context: &mut Context, interval: Duration) -> Done {
 
 /// Draws samples until the operator quits.
 fn watch(context: &Context, terminal: &mut DefaultTerminal, samples: &Receiver<Sample>) -> Done {
-    let mut view = View::new(context.store.recorded_kind().ok().flatten());
+    let mut view = View::new(context.store.recorded_kind().ok().flatten(), context.store.place());
     terminal.draw(|frame| view.draw(frame))?;
     loop {
         let mut is_stale = false;

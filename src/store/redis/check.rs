@@ -24,6 +24,10 @@ const MAY_USE_CHANNEL: &str = "\
     local may = redis.acl_check_cmd(ARGV[1], ARGV[3], '') and redis.acl_check_cmd(ARGV[2], ARGV[3])
     return may and 1 or 0";
 
+/// A script that returns how many sessions of a partition have an owner, and how many entries its index has. `KEYS[1]` is the
+/// hash of owners, `KEYS[2]` the index.
+const OWNED_AND_INDEXED: &str = "return {redis.call('HLEN', KEYS[1]), redis.call('ZCOUNT', KEYS[2], '-inf', '+inf')}";
+
 /// A finding about a Redis that works, but that its operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -36,6 +40,11 @@ pub enum RedisWarning {
     /// owners, a session may lose its owner when it is saved or rotated. [`verify`](crate::store::SessionIndex::verify) renames
     /// the key, so that the store can use its name.
     Clobbered(String),
+    /// This index has lost entries, because it has fewer entries than there are sessions with an owner.
+    ///
+    /// Sessions still work. Lists, counts, the reaper and the end of all sessions miss those that the index lost, until a request
+    /// or [`verify`](crate::store::SessionIndex::verify) puts them back. The check cannot notice lost sessions without an owner.
+    Incomplete(String),
     /// `INFO` is not available or not permitted, so the version or the eviction policy of the server is unknown.
     Unknown,
     /// The store may not write this key, in which it records its kind. So the check cannot find out whether another kind of
@@ -62,6 +71,11 @@ impl fmt::Display for RedisWarning {
                 )?;
                 f.write_str("principals do not work until the index is verified")
             }
+            Self::Incomplete(index) => write!(
+                f,
+                "the index {index:?} has lost sessions: they live, but lists, counts and the end of all sessions miss them until \
+                 the index is verified"
+            ),
             Self::Unknown => f.write_str(
                 "the server's version or eviction policy is not known: INFO is not available or not permitted",
             ),
@@ -83,7 +97,7 @@ impl RedisSessionStore {
     ///
     /// Call it at the start of a program. It checks that Redis is reachable and new enough, and that the user may run all
     /// commands of the store. To do so, it creates, saves, rotates and deletes a session that lives for at most one second. In
-    /// an expiring store it also sends one command to each partition. In a cluster it checks the version of every node, and
+    /// an expiring store it also sends two commands to each partition. In a cluster it checks the version of every node, and
     /// runs the operations on one of them.
     ///
     /// It records the kind of the store (plain or expiring, the number of partitions, and the kind of keys) in the key
@@ -208,11 +222,29 @@ impl RedisSessionStore {
             return Ok(Vec::new());
         }
         match self.clobbered(operation::CHECK, None) {
+            Ok(clobbered) if clobbered.is_empty() => Ok(self.incomplete_index()?.into_iter().collect()),
             Ok(clobbered) => Ok(clobbered.into_iter().map(RedisWarning::Clobbered).collect()),
             // A user without the right to look gets no warning.
             Err(error) if error.kind() == ErrorKind::Denied => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns a warning for the first index that has lost entries.
+    fn incomplete_index(&self) -> Result<Option<RedisWarning>> {
+        for partition in 0..self.keys.partitions() {
+            let index = self.keys.index(partition);
+            let owners = [self.keys.base(partition), "principals"].concat();
+            let mut eval = redis::cmd("EVAL");
+            eval.arg(OWNED_AND_INDEXED).arg(2).arg(owners).arg(index);
+            let counts = self.command(operation::CHECK, Effect::Touches, To::Key(index), &eval)?.value;
+            if let Ok((owned, indexed)) = redis::from_redis_value::<(u64, u64)>(counts)
+                && owned > indexed
+            {
+                return Ok(Some(RedisWarning::Incomplete(index.to_owned())));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns a warning if the user may not use the channels on which ends are announced. A script cannot report it, because a

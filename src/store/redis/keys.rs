@@ -107,6 +107,11 @@ impl Keys {
         Self::new(self.prefix.clone(), mapper, partitions, in_cluster)
     }
 
+    #[cfg(feature = "clap")]
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub(super) fn partitions(&self) -> u32 {
         self.partitions
     }

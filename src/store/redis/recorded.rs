@@ -75,6 +75,11 @@ impl RedisSessionStore {
     pub(crate) fn marker_key(&self) -> String {
         self.keys.marker()
     }
+
+    /// Returns the prefix and the address of Redis, so that an operator sees which store a command works on.
+    pub(crate) fn place(&self) -> String {
+        format!("prefix {:?} in Redis at {}", self.keys.prefix(), self.pool.address())
+    }
 }
 
 /// Fails if no store could be built with this URL.

@@ -59,6 +59,12 @@ impl RedisSessionStore {
         Ok(vitals)
     }
 
+    /// Returns the number of entries of the index that are due.
+    pub(crate) fn backlog(&self, operation: &'static str) -> Result<u64> {
+        let entries = self.index_total(operation)?.total;
+        Ok(entries.saturating_sub(self.count()?))
+    }
+
     fn figures(&self, server: To<'_>) -> Result<[Option<u64>; 3]> {
         let info = match self.info(server) {
             Ok(info) => info,

@@ -9,7 +9,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table};
+use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table, Wrap};
 
 use super::super::output::shown;
 use super::super::rows::{brief, owner, rfc3339};
@@ -27,6 +27,9 @@ const FIGURE_COLUMNS: u16 = 26;
 /// The number of lines of the curve.
 const CURVE_LINES: u16 = 4;
 
+/// The lines that a screen with a curve has besides curve and figures: title, gaps, and some sessions.
+const OTHER_LINES: u16 = 8;
+
 /// The width from which the list shows whole times.
 const WIDE_SCREEN: u16 = 120;
 
@@ -41,13 +44,14 @@ const LEAST_CURVE: u64 = 8;
 
 pub(super) struct View {
     kind: String,
+    place: String,
     sample: Option<Sample>,
     history: Vec<u64>,
 }
 
 impl View {
-    pub(super) fn new(kind: Option<RecordedKind>) -> Self {
-        Self { kind: kind.map_or_else(String::new, |kind| kind.to_string()), sample: None, history: Vec::new() }
+    pub(super) fn new(kind: Option<RecordedKind>, place: String) -> Self {
+        Self { kind: kind.map_or_else(String::new, |kind| kind.to_string()), place, sample: None, history: Vec::new() }
     }
 
     pub(super) fn take(&mut self, sample: Sample) {
@@ -67,7 +71,9 @@ impl View {
         };
         let per_line = usize::from((frame.area().width / FIGURE_COLUMNS).max(1));
         let figure_lines = figures.len().div_ceil(per_line).max(1) as u16;
-        let constraints = [1, figure_lines, 1, CURVE_LINES, 1].map(Constraint::Length);
+        let has_room = frame.area().height >= figure_lines + CURVE_LINES + OTHER_LINES;
+        let (gap, curve) = if has_room { (1, CURVE_LINES) } else { (0, 0) };
+        let constraints = [1, figure_lines, gap, curve, gap].map(Constraint::Length);
         let areas: [Rect; 6] =
             Layout::vertical(constraints.into_iter().chain([Constraint::Fill(1)])).areas(frame.area());
         frame.render_widget(Paragraph::new(self.title()), areas[0]);
@@ -79,7 +85,8 @@ impl View {
             }
             Some(Err(error)) => {
                 let text = Line::styled(format!("error: {error:#}"), Style::new().fg(Color::Red));
-                frame.render_widget(Paragraph::new(text), areas[1]);
+                let below = Rect { y: areas[1].y, height: frame.area().height, ..areas[1] };
+                frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), below.intersection(frame.area()));
             }
             None => frame.render_widget(Paragraph::new("waiting for Redis"), areas[1]),
         }
@@ -93,7 +100,7 @@ impl View {
         let time = self.sample.as_ref().map_or_else(String::new, |sample| rfc3339(sample.time));
         Line::from(vec![
             Span::styled("sessions", Style::new().add_modifier(Modifier::BOLD)),
-            Span::raw(format!("  {}  {time}  quit: q", self.kind)),
+            Span::raw(format!("  quit: q  {time}  {}  {}", self.kind, self.place)),
         ])
     }
 
@@ -137,7 +144,7 @@ fn figure_rows(figures: Vec<(&'static str, String)>, per_line: usize) -> Vec<Lin
 fn draw_recent(frame: &mut Frame<'_>, area: Rect, vitals: &Vitals, recent: &[SessionInfo]) {
     if vitals.sessions.is_none() {
         let why = "a plain store has no index, so it cannot show how many sessions there are, and which were used last";
-        frame.render_widget(Paragraph::new(why).wrap(ratatui::widgets::Wrap { trim: true }), area);
+        frame.render_widget(Paragraph::new(why).wrap(Wrap { trim: true }), area);
         return;
     }
     let now = SystemTime::now();

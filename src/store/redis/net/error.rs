@@ -173,7 +173,10 @@ impl Cause {
             (Kind::Io, ..) => error.to_string(),
             (_, Some(code), detail) => {
                 let detail = detail.unwrap_or_default();
-                let text = format!("{code} {}", detail.split(", with args").next().unwrap_or_default());
+                let detail = detail.split(", with args").next().unwrap_or_default();
+                // The place in a script helps only with an error that Redis does not classify.
+                let end = if code == "ERR" { detail.len() } else { detail.find(" script: ").unwrap_or(detail.len()) };
+                let text = format!("{code} {}", &detail[..end]);
                 match code {
                     "WRONGPASS" | "NOAUTH" => format!("authentication failed: {text}"),
                     _ => text,
@@ -209,6 +212,19 @@ mod tests {
 
     fn reply(line: &str) -> RedisError {
         redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).and_then(|value| value.extract_error()).unwrap_err()
+    }
+
+    #[test]
+    fn classified_reply_loses_the_place_in_the_script() {
+        for (line, text) in [
+            ("OOM command not allowed. script: 4f0c, on @user_script:7.", "OOM command not allowed."),
+            (
+                "ERR attempt to index nil script: 4f0c, on @user_script:7.",
+                "ERR attempt to index nil script: 4f0c, on @user_script:7.",
+            ),
+        ] {
+            assert_eq!(Cause::of(&reply(line)).to_string(), text);
+        }
     }
 
     #[test]

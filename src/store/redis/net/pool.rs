@@ -246,6 +246,15 @@ impl RedisPool {
         }
     }
 
+    /// Returns the address of the server, of the master with its Sentinels, or of the first node of a cluster, for operators.
+    #[cfg(feature = "clap")]
+    pub(crate) fn address(&self) -> &str {
+        match &self.topology {
+            Topology::Single(server) => server.manager.breaker().address(),
+            Topology::Cluster(cluster) => cluster.manager().breaker().address(),
+        }
+    }
+
     /// Reports events of all connections to this observer, as long as it exists.
     pub(crate) fn observe(&self, observer: &Arc<dyn Observer>) {
         // The locks of the parent may be held for ever.

@@ -193,7 +193,10 @@ impl Server {
             self.check(kind).map_err(|error| error::connect_error(operation, &error))?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let why = format!("none of up to {} connections came free", self.pool.max_size());
+                let why = match self.pool.state().connections {
+                    0 => "no connection was opened".to_owned(),
+                    _ => format!("none of up to {} connections came free", self.pool.max_size()),
+                };
                 return Err(Error::new(ErrorKind::TimedOut, operation).with_source(why));
             }
             let connection = self.pool.get_timeout(left.min(wait));
