@@ -160,3 +160,32 @@ fn retried_save_or_deletion_revives_no_ended_session() {
         assert_eq!(pair.payload(&id), None);
     });
 }
+
+#[test]
+fn retried_change_of_rotated_session_is_in_doubt() {
+    on_both(|pair| {
+        let ((id, version), [mid, new]) = (pair.session(), [(); 2].map(|()| pair.store.fresh_id(None)));
+        // Another request reads the change, and takes it along to a new id.
+        let take_along = |from: &SessionId, to: &SessionId| {
+            let (write, mine) = (Write::new(b"mine and theirs", HOUR), Version::new(b"mine"));
+            assert!(matches!(pair.other.rotate(from, to, write, Some(&mine)), Ok(Saved::Stored(_))));
+        };
+        let save = |expected: Option<Version>| {
+            let write = Write::new(b"mine", HOUR);
+            move |store: &RedisSessionStore| store.save(&id, write, expected.as_ref())
+        };
+        doubt(pair.cut(save(Some(version)), |_| take_along(&id, &mid)));
+        assert_eq!(pair.payload(&mid).as_deref(), Some("mine and theirs"));
+
+        let rotate = |store: &RedisSessionStore| store.rotate(&mid, &new, Write::new(b"mine", HOUR), None);
+        let newest = pair.store.fresh_id(None);
+        doubt(pair.cut(rotate, |_| take_along(&new, &newest)));
+        assert_eq!(pair.payload(&newest).as_deref(), Some("mine and theirs"));
+
+        let (id, _) = pair.session();
+        let save = |store: &RedisSessionStore| store.save(&id, Write::new(b"mine", HOUR), None);
+        let last = pair.store.fresh_id(None);
+        doubt(pair.cut(save, |_| take_along(&id, &last)));
+        assert_eq!(pair.payload(&last).as_deref(), Some("mine and theirs"));
+    });
+}

@@ -197,7 +197,7 @@ impl SessionStore for RedisSessionStore {
         let key = self.keys.session(id);
         let _near = self.near.writes([Some(&key), None], write.bind);
         if expected.is_none() && self.single_command() && write.single_command() {
-            single::save(self, &key, write)
+            single::save(self, id, &key, write)
         } else {
             scripted::save(self, id, &key, write, expected)
         }
@@ -340,6 +340,26 @@ impl RedisSessionStore {
             _ => Ok(Found::Renewed),
         }
     }
+
+    /// Returns the outcome of a write after which a session would be under `key`.
+    ///
+    /// If a retry finds no session, the first attempt may have stored it before another request rotated it. Then the change lives
+    /// on under another id, so it is not missing. Only a retry that finds no session pays for the look at the tombstone.
+    fn unless_rotated(&self, operation: &'static str, id: &SessionId, key: &str, saved: Repeatable) -> Result<Saved> {
+        match saved {
+            Repeatable { saved: Saved::Missing, repeated: true } => match self.find_tombstone(id, key) {
+                Ok(Found::Renewed) | Err(_) => Err(reply::in_doubt(operation)),
+                Ok(_) => Ok(Saved::Missing),
+            },
+            Repeatable { saved, .. } => Ok(saved),
+        }
+    }
+}
+
+/// The outcome of a write, and whether the write was sent a second time.
+struct Repeatable {
+    saved: Saved,
+    repeated: bool,
 }
 
 impl Write<'_> {

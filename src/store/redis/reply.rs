@@ -152,7 +152,7 @@ pub(super) fn decode<A: FromRedisValue>(operation: &'static str, reply: Value) -
 }
 
 /// The connection was lost during the first attempt, and the reply to the second attempt does not show what the first one did.
-fn in_doubt(operation: &'static str) -> Error {
+pub(super) fn in_doubt(operation: &'static str) -> Error {
     Error::new(ErrorKind::MayHaveHappened, operation)
         .with_source("the connection was lost, and then the session was another")
 }

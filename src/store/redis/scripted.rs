@@ -17,7 +17,7 @@ use super::net::pool::{Answer, To};
 use super::reply::{decode_created, decode_rotated, decode_saved, decode_stored_with_ttl, has_new_owner, time_left};
 use super::script::Script;
 use super::version::compare_args;
-use super::{RedisSessionStore, keys, without_principals};
+use super::{RedisSessionStore, Repeatable, keys, without_principals};
 use crate::store::{Bind, Created, RENEWED_FOR, Saved, Stored, Version, Write, companion, ttl_millis};
 use crate::{Handle, Result, SessionId, operation};
 
@@ -59,8 +59,9 @@ pub(super) fn save(
     let script = if bind.is_some() { &store.scripts.save_and_bind } else { &store.scripts.save };
     args.extend(bind.into_iter().flatten());
     let answer = run(store, operation::SAVE, script, id, &[key], args)?;
-    let has_new_owner = has_new_owner(&answer.value);
+    let (has_new_owner, repeated) = (has_new_owner(&answer.value), answer.repeated);
     let saved = decode_saved(operation::SAVE, answer, write.payload)?;
+    let saved = store.unless_rotated(operation::SAVE, id, key, Repeatable { saved, repeated })?;
     if let Saved::Stored(_) = saved {
         store.enforce_cap_across_partitions(key, write.bind, has_new_owner);
     }
@@ -86,8 +87,9 @@ pub(super) fn rotate(
     }
     args.extend(bind_args(store, operation::ROTATE, write.bind)?.into_iter().flatten());
     let answer = run(store, operation::ROTATE, &store.scripts.rotate, old, &keys, args)?;
-    let has_new_owner = has_new_owner(&answer.value);
+    let (has_new_owner, repeated) = (has_new_owner(&answer.value), answer.repeated);
     let saved = decode_rotated(answer, write.payload)?;
+    let saved = store.unless_rotated(operation::ROTATE, old, keys[1], Repeatable { saved, repeated })?;
     if let Saved::Stored(_) = saved {
         store.enforce_cap_across_partitions(keys[1], write.bind, has_new_owner);
     }

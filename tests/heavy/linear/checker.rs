@@ -9,10 +9,11 @@
 //!   had an effect as well, which explains two outcomes that a single attempt does not have:
 //!   - A save without a version replaces any stored version, also at the second attempt. So it may replace a change that another
 //!     request made since the first attempt (`docs/outages.md`).
-//!   - If the first attempt took effect, and then the session was ended or moved to another id, the outcome of a save or a rotation
-//!     is `Missing` (the guide names only the end). The outcome of a deletion is `false` if its first attempt took effect.
+//!   - If the first attempt took effect, and then the session was ended, the outcome of a save or a rotation is `Missing`. The
+//!     outcome of a deletion is `false` if its first attempt took effect.
 //!
-//!   No first attempt explains a conflict: a save that may conflict with itself has an unknown outcome.
+//!   No first attempt explains a conflict, or a session that is missing because it was moved to another id: in both cases the store
+//!   cannot know what the first attempt did, and the outcome is unknown.
 
 use std::collections::HashSet;
 
@@ -36,6 +37,8 @@ struct Point {
     until: u64,
     /// The outcome that the call must have there. `None` if the point may also be left out.
     outcome: Option<Outcome>,
+    /// The operation.
+    of: u64,
 }
 
 impl Point {
@@ -79,7 +82,7 @@ fn points(history: &[Operation]) -> Vec<Point> {
         let Operation { call, invoked: from, returned, outcome, resent, .. } = *operation;
         let until = if outcome.is_some() { returned } else { u64::MAX };
         if outcome.is_some() {
-            points.push(Point { call, from, until, outcome });
+            points.push(Point { call, from, until, outcome, of: from });
         }
         let attempts = match (call, outcome) {
             (Call::Read { .. }, _) => 0,
@@ -91,7 +94,7 @@ fn points(history: &[Operation]) -> Vec<Point> {
             (_, Some(_)) => 0,
         };
         if matters(call, history) {
-            points.extend((0..attempts).map(|_| Point { call, from, until, outcome: None }));
+            points.extend((0..attempts).map(|_| Point { call, from, until, outcome: None, of: from }));
         }
     }
     points.sort_by_key(|point| point.until);
@@ -137,8 +140,11 @@ impl Search {
         let open: Vec<usize> = (0..self.points.len()).filter(|at| passed & 1 << at == 0).collect();
         let first = open[0];
         let end = self.points[first].until;
-        let steps: Vec<(usize, State)> =
-            open.iter().filter(|&&at| self.points[at].from < end).filter_map(|&at| self.step(at, state)).collect();
+        let steps: Vec<(usize, State)> = open
+            .iter()
+            .filter(|&&at| self.points[at].from < end)
+            .filter_map(|&at| self.step(passed, at, state))
+            .collect();
         // A call that is explained here and changes nothing is in no other's way.
         if let Some(&(at, _)) = steps.iter().find(|(_, next)| *next == state) {
             return self.succeeds(passed | 1 << at, state);
@@ -148,8 +154,14 @@ impl Search {
     }
 
     /// Returns the state after a point, or `None` if the point explains nothing here.
-    fn step(&self, at: usize, state: State) -> Option<(usize, State)> {
+    fn step(&self, passed: u128, at: usize, state: State) -> Option<(usize, State)> {
         let point = &self.points[at];
+        // The first attempt of a call is left out only after the second one, so here it had an effect if it has passed.
+        let passed_of_call = |other: usize| self.points[other].of == point.of && passed & 1 << other != 0;
+        let lives_on = point.outcome == Some(Outcome::Missing) && state.was_moved_after(point.call);
+        if lives_on && (0..self.points.len()).any(passed_of_call) {
+            return None;
+        }
         let (next, outcome) = state.after(point.call);
         let fits = point.outcome.map_or(next != state, |expected| expected == outcome);
         fits.then_some((at, next))

@@ -58,6 +58,12 @@ impl State {
         }
     }
 
+    /// Returns `true` if the session was moved away from the id under which a call leaves it.
+    pub(crate) fn was_moved_after(self, call: Call) -> bool {
+        let (Call::Read { id } | Call::Save { id, .. } | Call::Rotate { new: id, .. } | Call::Delete { id }) = call;
+        self.renewed & 1 << id != 0
+    }
+
     fn read(self, id: u8, stored: Option<u8>) -> Outcome {
         match stored {
             Some(value) => Outcome::Live(value),
