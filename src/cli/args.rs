@@ -117,7 +117,7 @@ struct Flags {
 
     /// Another origin whose pages may send requests, such as https://admin.example.com; repeat it for more, or separate them by
     /// commas
-    #[arg(long, global = true, env = "SESSION_TRUSTED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = Unshown::origin())]
+    #[arg(long, global = true, env = "SESSION_TRUSTED_ORIGIN", value_name = "ORIGIN", value_parser = Unshown::origins())]
     trusted_origin: Vec<String>,
 }
 
@@ -234,7 +234,11 @@ impl Args {
         if let Some(policy) = flags.same_site {
             builder = builder.same_site(policy);
         }
-        flags.trusted_origin.iter().fold(builder, SessionManagerBuilder::trusted_origin)
+        flags
+            .trusted_origin
+            .iter()
+            .flat_map(|origins| origins.split(','))
+            .fold(builder, SessionManagerBuilder::trusted_origin)
     }
 
     /// Starts the reaper if the store needs one, and begins to handle Ctrl-C and SIGTERM.
