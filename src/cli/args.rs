@@ -248,7 +248,9 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// Returns an error if the reaper cannot be started, or if the signal handlers cannot be installed.
+    /// - Returns the errors of [`ReaperBuilder::start`], except for [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): a
+    ///   store without an index needs no reaper.
+    /// - Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the signal handlers cannot be installed.
     pub fn host<T: 'static>(&self, reaper: ReaperBuilder<T>) -> Result<Host> {
         match self.flags.resolution {
             None => Host::start(reaper),
