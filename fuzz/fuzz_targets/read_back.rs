@@ -140,7 +140,7 @@ fn check_with<T: Clone + Debug + Default + 'static>(sessions: &SessionManager<T>
     assert_eq!(count(sessions), 1);
 }
 
-/// Attributes that are rejected change nothing. Attributes that are taken can be stored, and the session can be opened.
+/// Attributes that are rejected change nothing. The session of the others can be opened if it is stored.
 fn check_attributes(values: &[(u8, Attribute)]) {
     let sessions = SessionManager::<Attributes>::new(MemorySessionStore::new());
     let mut session = sessions.fresh();
@@ -157,7 +157,15 @@ fn check_attributes(values: &[(u8, Attribute)]) {
         }
     }
     let names = session.len();
-    let committed = sessions.commit(session).unwrap();
+    let committed = match sessions.commit(session) {
+        Ok(committed) => committed,
+        // A value that nests as deep as JSON allows is too deep in its session.
+        Err(error) => {
+            check_error(&error);
+            assert_eq!(count(&sessions), 0);
+            return;
+        }
+    };
     let opened = sessions.open_id(committed.id().unwrap()).unwrap().expect("it lives");
     assert_eq!((opened.len(), opened.get::<u8>("first").unwrap()), (names, Some(1)));
 }
