@@ -145,7 +145,8 @@ impl<'a> AllSessions<'a> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a store operation fails.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index and cannot walk its sessions.
+    /// - Returns an error if a store operation fails.
     pub fn count(&self) -> Result<u64> {
         match self.store.index() {
             Some(index) => index.count(),
@@ -157,7 +158,7 @@ impl<'a> AllSessions<'a> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a store operation fails.
+    /// Returns the same errors as [`count`](Self::count).
     pub fn count_by_partition(&self) -> Result<Vec<u64>> {
         if let Some(index) = self.store.index() {
             return index.count_by_partition();
@@ -181,7 +182,8 @@ impl<'a> AllSessions<'a> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a store operation fails.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store cannot walk its sessions.
+    /// - Returns an error if a store operation fails.
     pub fn find(
         &self,
         handle: impl Into<HandlePrefix>,
@@ -225,7 +227,8 @@ impl<'a> AllSessions<'a> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the store operation fails.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store cannot walk its sessions.
+    /// - Returns an error if the store operation fails.
     pub fn end(&self, session: &SessionInfo) -> Result<bool> {
         Ok(self.store.end_keys(std::slice::from_ref(session.key()))? > 0)
     }
@@ -236,7 +239,8 @@ impl<'a> AllSessions<'a> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a store operation fails.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store cannot walk its sessions.
+    /// - Returns an error if a store operation fails.
     pub fn end_by_handle(
         &self,
         handle: impl Into<HandlePrefix>,
@@ -261,7 +265,8 @@ impl<'a> AllSessions<'a> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call it again.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index and cannot walk its sessions.
+    /// - Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call it again.
     pub fn end_everybody(&self, mut on_progress: impl FnMut(Progress) -> ControlFlow<()>) -> Result<EndedAll> {
         if let Some(index) = self.store.index() {
             return index.end_everybody_with(&mut on_progress);

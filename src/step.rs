@@ -105,9 +105,11 @@ pub trait Step: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Returns the errors of the rest of the chain, or a custom error to reject the operation. The kind of a custom error is
-    /// [`Refused`](crate::ErrorKind::Refused), unless another kind is more precise. The other operations return the same
-    /// errors.
+    /// - Returns the errors of the rest of the chain.
+    /// - Returns a custom error to reject the operation. Its kind is [`ErrorKind::Refused`](crate::ErrorKind::Refused), unless
+    ///   another kind is more precise.
+    ///
+    /// The other operations return the same errors.
     fn read(&self, operation: &mut ReadOperation<'_>, next: Next<'_>) -> Result<Found> {
         next.read(operation)
     }

@@ -513,6 +513,8 @@ fn a_password_is_never_shown() {
         (&["--redis-url", with_password, "--pool-size", "many"], &[]),
         (&["--redis-url", "redis:/:hunter2@nowhere"], &[]),
         (&["--redis-url", with_password, "--redis-url", with_password], &[]),
+        (&["--trusted-origin", "https://user:hunter2,x@host"], &[]),
+        (&["--trusted-origin", "https://user:80,hunter2,x@host"], &[]),
     ] {
         let output = run(flags, variables);
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();

@@ -135,7 +135,7 @@ struct Flags {
 
     /// Another origin whose pages may send requests, such as https://admin.example.com; repeat it for more, or separate them by
     /// commas
-    #[arg(long, global = true, env = "SESSION_TRUSTED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = Unshown::origin())]
+    #[arg(long, global = true, env = "SESSION_TRUSTED_ORIGIN", value_name = "ORIGIN", value_parser = Unshown::origins())]
     trusted_origin: Vec<String>,
 }
 
@@ -284,7 +284,11 @@ impl Args {
         if let Some(policy) = flags.same_site {
             builder = builder.same_site(policy);
         }
-        flags.trusted_origin.iter().fold(builder, SessionManagerBuilder::trusted_origin)
+        flags
+            .trusted_origin
+            .iter()
+            .flat_map(|origins| origins.split(','))
+            .fold(builder, SessionManagerBuilder::trusted_origin)
     }
 
     /// Starts the reaper if the store needs one, and begins to handle Ctrl-C and SIGTERM.
@@ -294,7 +298,9 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// Returns an error if the reaper cannot be started, or if the signal handlers cannot be installed.
+    /// - Returns the errors of [`ReaperBuilder::start`], except for [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): a
+    ///   store without an index needs no reaper.
+    /// - Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the signal handlers cannot be installed.
     pub fn host<T: 'static>(&self, reaper: ReaperBuilder<T>) -> Result<Host> {
         match self.flags.resolution {
             None => Host::start(reaper),

@@ -47,7 +47,9 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Returns an error if the reaper cannot be started, or if the signal handlers cannot be installed.
+    /// - Returns the errors of [`ReaperBuilder::start`], except for [`ErrorKind::Unsupported`]: a store without an index needs no
+    ///   reaper.
+    /// - Returns [`ErrorKind::Other`] if the signal handlers cannot be installed.
     pub fn start<T: 'static>(reaper: ReaperBuilder<T>) -> Result<Self> {
         match reaper.start() {
             Ok(reaper) => Self::with(Some(reaper)),

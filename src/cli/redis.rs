@@ -150,8 +150,8 @@ impl RedisArgs {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the settings cannot work together, and any error
-    /// of [`check`](RedisSessionStore::check) that is not [temporary](crate::ErrorKind::is_temporary).
+    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the settings cannot work together.
+    /// - Returns an error of [`check`](RedisSessionStore::check) if the error is not [temporary](crate::ErrorKind::is_temporary).
     pub fn store(&self) -> Result<RedisSessionStore> {
         let store = self.builder().build()?;
         match store.check() {

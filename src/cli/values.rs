@@ -87,10 +87,15 @@ impl Unshown {
         Self(check_url)
     }
 
-    pub(super) fn origin() -> Self {
-        Self(|origin| {
+    /// One origin, or several with commas between them. A value with an `@` is not split, because the comma may be a part of a
+    /// password.
+    pub(super) fn origins() -> Self {
+        Self(|text| {
             let mut protection = CrossOriginProtection::default();
-            protection.trust(origin);
+            match text.contains('@') {
+                true => protection.trust(text),
+                false => text.split(',').for_each(|origin| protection.trust(origin)),
+            }
             protection.validate()
         })
     }

@@ -44,3 +44,19 @@ impl Backoff {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn save_gives_up_after_both_limits() {
+        let cases =
+            [(RETRY_ATTEMPTS, RETRY_LIMIT, true), (RETRY_ATTEMPTS, Duration::ZERO, false), (1, RETRY_LIMIT, false)];
+        for (attempts, elapsed, gives_up) in cases {
+            let began = Instant::now().checked_sub(elapsed).expect("the machine has run for longer");
+            let waited = Backoff { began, attempts }.wait();
+            assert_eq!(waited.map_err(|error| error.kind()).err(), gives_up.then_some(ErrorKind::Conflict));
+        }
+    }
+}

@@ -78,7 +78,8 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a store operation fails.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index.
+    /// - Returns an error if a store operation fails.
     ///
     /// # Examples
     ///
@@ -109,7 +110,8 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a store operation fails.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index.
+    /// - Returns an error if a store operation fails.
     ///
     /// # Examples
     ///
@@ -138,7 +140,8 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call `end_all` again.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the store has no index.
+    /// - Returns an error if a store operation fails. Some sessions may have ended by then; you can safely call `end_all` again.
     ///
     /// # Examples
     ///

@@ -113,8 +113,8 @@ impl<T: 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// Returns the same errors as [`update`](Self::update). After
-    /// [`ErrorKind::MayHaveHappened`](crate::ErrorKind::MayHaveHappened) a session that no visitor has may be stored.
+    /// - Returns the same errors as [`update`](Self::update).
+    /// - After [`ErrorKind::MayHaveHappened`](crate::ErrorKind::MayHaveHappened) a session that no visitor has may be stored.
     pub fn sign_in(
         &self,
         session: &mut Session<T>,

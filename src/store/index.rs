@@ -97,7 +97,8 @@ pub trait SessionIndex {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Unsupported`] by default, and an error if a store operation fails.
+    /// - Returns [`ErrorKind::Unsupported`] if the index cannot read pages, which is the default.
+    /// - Returns another error if the store cannot be reached.
     fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
         let _ = (principal, partition, after);
         Err(owned::unsupported())

@@ -30,7 +30,7 @@ impl<'a> Next<'a> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of the inner steps and of the store, as all operations do.
+    /// Returns the errors of the inner steps and of the store. All operations do.
     pub fn read(self, operation: &mut ReadOperation<'_>) -> Result<Found> {
         let found = match self.rest.split_last() {
             Some((step, rest)) => step.read(operation, self.within(step, rest))?,

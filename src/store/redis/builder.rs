@@ -306,21 +306,18 @@ impl RedisSessionStoreBuilder {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the system cannot start a thread.
-    ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), with the reason as its source, if
-    ///
-    /// * the URL cannot be parsed, or the URL or a client has a setting that would be ignored;
-    /// * the prefix is empty;
-    /// * the deadline, the pool size, the number of partitions or the time for which ends are remembered is out of range;
-    /// * a ready pool is set together with a deadline, a pool size, credentials or a TLS configuration;
-    /// * a client has certificates of its own, or does not verify those of the server;
-    /// * a TLS configuration is set, but no URL or client requires TLS, or the reverse without the feature `tls-rustls`;
-    /// * there are several partitions, or a cluster, and the prefix contains braces or the key mapper is custom;
-    /// * there are no Sentinels or no nodes;
-    /// * the lease of a near cache is longer than 1 hour, or its entries may take no bytes.
-    ///
-    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if a near cache is set for a cluster.
+    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), with the reason as its source, if
+    ///   - the URL cannot be parsed, or the URL or a client has a setting that would be ignored;
+    ///   - the prefix is empty;
+    ///   - the deadline, the pool size, the number of partitions or the time for which ends are remembered is out of range;
+    ///   - a ready pool is set together with a deadline, a pool size, credentials or a TLS configuration;
+    ///   - a client has certificates of its own, or does not verify those of the server;
+    ///   - a TLS configuration is set, but no URL or client requires TLS, or the reverse without the feature `tls-rustls`;
+    ///   - there are several partitions, or a cluster, and the prefix contains braces or the key mapper is custom;
+    ///   - there are no Sentinels or no nodes;
+    ///   - the lease of a near cache is longer than 1 hour, or its entries may take no bytes.
+    /// - Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if a near cache is set for a cluster.
+    /// - Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the system cannot start a thread.
     pub fn build(self) -> Result<RedisSessionStore> {
         let (settings, size) = (&self.connections, self.pool_size);
         settings.deadline.map_or(Ok(()), check_deadline)?;

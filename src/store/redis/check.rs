@@ -116,11 +116,11 @@ impl RedisSessionStore {
     ///
     /// # Errors
     ///
-    /// * Returns [`ErrorKind::Unavailable`] if Redis cannot be reached.
-    /// * Returns [`ErrorKind::Denied`] if the user may not run a command.
-    /// * Returns [`ErrorKind::Misconfigured`] if the server is too old, lacks a command of the store, or if a store of another
+    /// - Returns [`ErrorKind::Unavailable`] if Redis cannot be reached.
+    /// - Returns [`ErrorKind::Denied`] if the user may not run a command.
+    /// - Returns [`ErrorKind::Misconfigured`] if the server is too old, lacks a command of the store, or if a store of another
     ///   kind has the prefix.
-    /// * Returns the error of an operation that fails for another reason.
+    /// - Returns the error of an operation that fails for another reason.
     pub fn check(&self) -> Result<Vec<RedisWarning>> {
         let servers = self.pool.servers(operation::CHECK)?;
         let mut warnings = self.check_servers(&servers)?;

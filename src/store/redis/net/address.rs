@@ -198,21 +198,18 @@ struct Query(Vec<(String, String)>);
 impl Query {
     fn of(url: &Url, kind: Kind) -> Result<Self> {
         let text = url.query().unwrap_or_default();
-        // A password with an unescaped question mark looks like a query. Its text must not get into an error.
-        if text.contains('@') {
+        // A password with an unescaped question mark looks like a query, and with a # after it like a query and a fragment. Its text
+        // must not get into an error.
+        if url[Position::AfterPath..].contains('@') {
             return Err(refuse(URL_SYNTAX));
         }
         let mut pairs = Vec::new();
         // Only %XX is decoded: a plus sign is no space.
         for (name, value) in form_urlencoded::parse(text.replace('+', "%2B").as_bytes()) {
-            let shown = shown(&name);
             if !kind.parameters().contains(&&*name) {
-                let remedy = match kind.place_of(&name) {
-                    Some(place) => place.to_owned(),
-                    None => format!("omit it; the parameters are {}", kind.parameters().join(", ")),
-                };
-                return Err(refuse(format!("the URL has {shown}, which would be ignored: {remedy}")));
+                return Err(ignored(kind, &name, pairs.iter().any(is_password)));
             }
+            let shown = shown(&name);
             if value.is_empty() {
                 return Err(refuse(format!("{shown} of the URL is empty: give it a value, or omit it")));
             }
@@ -251,6 +248,21 @@ impl Query {
         let servers = host.into_iter().map(Ok).chain(nodes);
         servers.map(|server| server.and_then(|(host, port)| open(at(settings, bare(&host), port)))).collect()
     }
+}
+
+fn is_password((name, _): &(String, String)) -> bool {
+    ["pass", "sentinelPassword"].contains(&&**name)
+}
+
+/// Returns the error for an unknown parameter. After a password the name is not shown, because a password with an unescaped `&`
+/// looks like two parameters.
+fn ignored(kind: Kind, name: &str, is_after_password: bool) -> Error {
+    let shown = if is_after_password { "a parameter".into() } else { shown(name) };
+    let remedy = match kind.place_of(name) {
+        Some(place) => place.to_owned(),
+        None => format!("omit it; the parameters are {}", kind.parameters().join(", ")),
+    };
+    refuse(format!("the URL has {shown}, which would be ignored: {remedy}"))
 }
 
 /// Returns a parameter for an error. A name that no setting could have is not shown, because it may be a part of a password.

@@ -101,9 +101,12 @@ impl RedisConnectionManager {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if the client has certificates of its own, which
-    /// only `with_tls_config` takes, if it does not verify certificates, or if it requires TLS and the feature `tls-rustls` is
-    /// not enabled, or if the client has a user name without a password, because such a name would be ignored.
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if
+    ///
+    /// - the client has certificates of its own, which only `with_tls_config` takes;
+    /// - the client does not verify certificates;
+    /// - the client requires TLS, and the feature `tls-rustls` is not enabled;
+    /// - the client has a user name without a password, because such a name would be ignored.
     pub fn new(client: Client) -> Result<Self> {
         address::check_login(client.get_connection_info().redis_settings())?;
         check_address(client.get_connection_info().addr())?;
@@ -124,8 +127,12 @@ impl RedisConnectionManager {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if there are no Sentinels, if the name is empty, if
-    /// `master` is at a Unix socket, if a Sentinel has a database, or if a client cannot be used, as in [`new`](Self::new).
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if
+    ///
+    /// - there are no Sentinels, or the name is empty;
+    /// - `master` is at a Unix socket;
+    /// - a Sentinel has a database;
+    /// - a client cannot be used, as in [`new`](Self::new).
     pub fn sentinel(
         name: impl Into<String>,
         sentinels: impl IntoIterator<Item = Client>,

@@ -40,7 +40,7 @@ impl Limit {
     ///
     /// # Errors
     ///
-    /// `TimedOut` if none is left, with `missing` as what did not happen: "no reply".
+    /// Returns `TimedOut` if no time is left. The text names what is `missing`, such as "no reply".
     pub(crate) fn check(self, missing: &str) -> io::Result<Duration> {
         match self.left() {
             Duration::ZERO => Err(self.passed(missing)),
