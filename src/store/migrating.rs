@@ -24,12 +24,12 @@ use crate::{Error, ErrorKind, Handle, Observer, RedisWarning, Result, SessionId,
 /// out.
 ///
 /// Use it to change the prefix, the partitions or the hashing of keys, to go from a plain to an expiring store, to another Redis,
-/// or to encrypted payloads. The [guide](crate::migrating#change-the-layout-without-signing-anybody-out) has the steps of a
-/// deploy, and says when you can remove it.
+/// or to encrypted payloads. The [guide](crate::migrating#change-the-layout-without-signing-visitors-out) lists the steps of a
+/// deploy, and the time after which you can remove it.
 ///
 /// - **New sessions** are created in the new store.
 /// - **A session of the old store** moves when it is used: with its id, its payload, its owner, its companions and the time it
-///   has left. That takes about nine round trips, once.
+///   has left. The move takes about nine round trips, once.
 /// - **A session that has moved** costs one round trip for a read, a save and a renewal, as without this store.
 /// - **An id without a session** costs reads of both stores, and fails if the old store is unreachable.
 /// - **The end of a session**, of all sessions of a principal, or of all sessions, ends them in both stores.
@@ -44,8 +44,8 @@ use crate::{Error, ErrorKind, Handle, Observer, RedisWarning, Result, SessionId,
 /// one. These rules hold if all processes use the sessions through this store:
 ///
 /// - A process that stops during a move loses no session.
-/// - A session that was ended does not come back, except by
-///   [`end_keys`](SessionStore::end_keys) (an operator's end by handle), which can miss a session that moves at that moment.
+/// - A session that was ended does not come back. The exception is [`end_keys`](SessionStore::end_keys), an operator's end by
+///   handle: it can miss a session in the moment of its move.
 /// - Of several processes that move one session, each continues with the same copy, and no change is lost.
 /// - Handles depend on the key, so a session has another handle after its move, as after a renewal.
 /// - The time at which a principal got a session is that of the move. A session moves at its first use, so the order of a list,

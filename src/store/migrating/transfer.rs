@@ -61,7 +61,7 @@ impl Deadline {
 /// The result of a look at the old store.
 enum Looked {
     Live(Original),
-    /// There is no session, for this reason.
+    /// There is no session, and this is known of it.
     Gone(Found),
 }
 
