@@ -301,6 +301,7 @@ pub use self::step::{Step, StepStore};
 #[doc(inline)]
 pub use self::store::SessionStore;
 pub use self::store::memory::MemorySessionStore;
+pub use self::store::migrating::MigratingStore;
 #[cfg(feature = "near-cache")]
 pub use self::store::redis::NearCache;
 pub use self::store::redis::{

@@ -63,6 +63,7 @@ mod companion;
 mod feed;
 mod index;
 pub(crate) mod memory;
+pub(crate) mod migrating;
 mod owned;
 pub(crate) mod redis;
 mod walk;

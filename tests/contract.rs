@@ -4,20 +4,33 @@
 mod broken;
 mod support;
 
+use std::sync::Arc;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
 use support::{PATIENCE, RedisServer, shared, shared_cluster, unique};
+#[cfg(feature = "encryption")]
+use threaded_sessions::step::{Encrypted, EncryptionKey};
 use threaded_sessions::step::{Next, WriteOperation, Written};
+use threaded_sessions::store::{
+    Bind, Created, Found, KeyPages, Saved, SessionIndex, SessionKey, Snapshot, Touch, Version, Write,
+};
 use threaded_sessions::{
-    Clock, MemorySessionStore, RedisSessionStore, RedisSessionStoreBuilder, Result, SessionStore, Step, StepStore,
-    contract,
+    Clock, Handle, MemorySessionStore, MigratingStore, RedisSessionStore, RedisSessionStoreBuilder, Result, SessionId,
+    SessionStore, Step, StepStore, contract,
 };
 
 fn check(mut store: impl SessionStore, wait: impl Fn(Duration)) {
     contract::all(&store, &wait);
     contract::companions(&mut store, &wait);
     // Some stores work in other ways from now on.
+    contract::all(&store, &wait);
+    contract::everybody(&store, &wait);
+}
+
+/// Runs each part of the suite once, for stores that work in one way only.
+fn check_once(mut store: impl SessionStore, wait: impl Fn(Duration)) {
+    contract::companions(&mut store, &wait);
     contract::all(&store, &wait);
     contract::everybody(&store, &wait);
 }
@@ -135,6 +148,154 @@ fn with_steps_around_it() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone());
     check(StepStore::builder(store).step(Marks).build().unwrap(), |time| clock.advance(time));
+}
+
+/// A site that changes its layout: the old processes still create sessions that belong to no principal, in the old store.
+#[derive(Debug)]
+struct Migrating {
+    store: MigratingStore,
+    old: Box<dyn SessionStore>,
+}
+
+impl Migrating {
+    /// Builds the old store twice, once for the old processes.
+    fn new<O: SessionStore>(new: impl SessionStore, old: impl Fn() -> O) -> Self {
+        Self { store: MigratingStore::new(new, old()), old: Box::new(old()) }
+    }
+}
+
+impl SessionStore for Migrating {
+    fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        let is_free = !matches!(self.store.read(id, Touch::No)?, Found::Live(_));
+        if is_free && write.bind == Bind::Keep { self.old.create(id, write) } else { self.store.create(id, write) }
+    }
+
+    fn keep_companions(&mut self, suffixes: &[String]) -> Result<()> {
+        self.store.keep_companions(suffixes)?;
+        self.old.keep_companions(suffixes)
+    }
+
+    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
+        self.store.fresh_id(near)
+    }
+
+    fn handle(&self, id: &SessionId) -> Handle {
+        self.store.handle(id)
+    }
+
+    fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
+        self.store.read(id, touch)
+    }
+
+    fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        self.store.save(id, write, expected)
+    }
+
+    fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        self.store.rotate(old, new, write, expected)
+    }
+
+    fn companion(&self, id: &SessionId, suffix: &str) -> Result<Option<Vec<u8>>> {
+        self.store.companion(id, suffix)
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<bool> {
+        self.store.delete(id)
+    }
+
+    fn index(&self) -> Option<&dyn SessionIndex> {
+        self.store.index()
+    }
+
+    fn partition_count(&self) -> u32 {
+        self.store.partition_count()
+    }
+
+    fn walk(&self) -> Result<KeyPages<'_>> {
+        self.store.walk()
+    }
+
+    fn snapshots(&self, keys: &[SessionKey]) -> Result<Vec<Snapshot>> {
+        self.store.snapshots(keys)
+    }
+
+    fn end_keys(&self, keys: &[SessionKey]) -> Result<u64> {
+        self.store.end_keys(keys)
+    }
+
+    fn save_key(&self, key: &SessionKey, write: Write<'_>, expected: &Version) -> Result<Saved> {
+        self.store.save_key(key, write, expected)
+    }
+}
+
+#[test]
+fn migrating_in_memory() {
+    let clock = Clock::manual();
+    let (new, old) = (MemorySessionStore::new(), MemorySessionStore::new());
+    let [new, old] = [new, old].map(|store| store.with_clock(clock.clone()));
+    check(Migrating::new(new, || old.clone()), |time| clock.advance(time));
+}
+
+/// With equal keys in two databases, so that a session keeps its handle and the suite finds it in both stores.
+fn migrate_between_databases(settings: impl Fn(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder) {
+    let prefix = unique("migrating");
+    let store = |database| {
+        let builder = RedisSessionStore::builder().url(format!("{}/{database}", shared().url())).prefix(&prefix);
+        settings(builder).build().expect("the settings are valid")
+    };
+    check_once(Migrating::new(store(1), || store(0)), sleep);
+}
+
+#[test]
+fn migrating_between_plain_databases() {
+    migrate_between_databases(|builder| builder);
+}
+
+#[test]
+fn migrating_between_expiring_databases() {
+    migrate_between_databases(RedisSessionStoreBuilder::expiring);
+}
+
+fn migrate(
+    old: impl FnOnce(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder,
+    new: impl FnOnce(RedisSessionStoreBuilder) -> RedisSessionStoreBuilder,
+) {
+    let builder = |name| RedisSessionStore::builder().url(shared().url()).prefix(unique(name));
+    let [old, new] = [old(builder("migrating-old")).build(), new(builder("migrating-new")).build()]
+        .map(|store| Arc::new(store.expect("the settings are valid")));
+    let id = old.fresh_id(None);
+    let _ = old.create(&id, Write::new(b"v", Duration::from_secs(60))).expect("Redis runs");
+    let store = MigratingStore::new(new.clone(), old.clone());
+    let Found::Live(stored) = store.read(&id, Touch::Peek).expect("Redis runs") else { panic!("the session moves") };
+    assert_eq!(&*stored.payload, b"v");
+    assert!(stored.expires_in.is_some_and(|left| left <= Duration::from_secs(60)), "{:?} left", stored.expires_in);
+    assert!(!old.delete(&id).expect("Redis runs"), "the session has left the old store");
+    assert!(new.delete(&id).expect("Redis runs"), "the session is in the new store");
+
+    drop(store);
+    let [old, new] = [old, new].map(|store| Arc::into_inner(store).expect("no other owner is left"));
+    check_once(MigratingStore::new(new, old), sleep);
+}
+
+#[test]
+fn migrating_from_plain_to_expiring() {
+    migrate(|old| old, RedisSessionStoreBuilder::expiring);
+}
+
+#[test]
+fn migrating_to_hashed_keys_in_partitions() {
+    migrate(RedisSessionStoreBuilder::expiring, |new| new.expiring().hashed_keys().partitions(3));
+}
+
+#[test]
+#[cfg(feature = "encryption")]
+fn migrating_to_encrypted_payloads() {
+    let clock = Clock::manual();
+    let (new, old) = (MemorySessionStore::new(), MemorySessionStore::new());
+    let [new, old] = [new, old].map(|store| store.with_clock(clock.clone()));
+    let encrypted = Encrypted::new(EncryptionKey::from_bytes([7; 32]));
+    let new = StepStore::builder(new).step(encrypted).build().unwrap();
+    check_once(Migrating::new(new, || old.clone()), |time| clock.advance(time));
 }
 
 /// In one store, with sessions that are none of the suite's.

@@ -3,7 +3,7 @@
 //! Managers and reapers use it; both stores implement it. The sessions decide, and the index follows from them and may lag.
 
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{Add, ControlFlow};
 use std::time::Duration;
 
 use super::{Bytes, EndedAll, OnProgress, OwnedPage, Progress, SessionStore, owned};
@@ -365,4 +365,27 @@ pub struct Verified {
     pub kept_aside: u64,
     /// `true` if the [callback](VerifyOptions::on_progress) stopped the call before it had looked at everything.
     pub interrupted: bool,
+}
+
+/// Adds the findings of two stores.
+impl Add for Verified {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            added: self.added + other.added,
+            corrected: self.corrected + other.corrected,
+            dropped: self.dropped + other.dropped,
+            owners_restored: self.owners_restored + other.owners_restored,
+            owners_dropped: self.owners_dropped + other.owners_dropped,
+            owned_restored: self.owned_restored + other.owned_restored,
+            owned_dropped: self.owned_dropped + other.owned_dropped,
+            companions_corrected: self.companions_corrected + other.companions_corrected,
+            companions_dropped: self.companions_dropped + other.companions_dropped,
+            tombstones_corrected: self.tombstones_corrected + other.tombstones_corrected,
+            displaced: self.displaced + other.displaced,
+            kept_aside: self.kept_aside + other.kept_aside,
+            interrupted: self.interrupted || other.interrupted,
+        }
+    }
 }

@@ -36,6 +36,11 @@ impl SessionKey {
         self.partition
     }
 
+    /// Returns the same name in another partition.
+    pub(super) fn with_partition(&self, partition: u32) -> Self {
+        Self { partition, ..self.clone() }
+    }
+
     /// Returns the bytes that the store put there. They can be a secret.
     pub fn name(&self) -> &[u8] {
         &self.name
