@@ -230,8 +230,11 @@ fn move_while(
     schedule.operations()
 }
 
+/// A way to end a session.
+type End = fn(&World, &SessionId);
+
 /// The ways to end the session of ada.
-const ENDS: [(&str, fn(&World, &SessionId)); 7] = [
+const ENDS: [(&str, End); 7] = [
     ("delete", |world, id| assert!(world.process().delete(id).unwrap())),
     ("delete in a process that moves back", |world, id| assert!(world.reversed().delete(id).unwrap())),
     ("end all of hers", |world, _| assert!(index(&world.process()).end("ada", Ending::All).unwrap() > 0)),
