@@ -107,10 +107,10 @@ impl SessionIndex for MigratingStore {
                 let first = new.end(principal, which)?;
                 Ok(first + self.end_all_in_old(principal)? + new.end(principal, which)?)
             }
-            // The two stores may give a session the same handle, so it can be in both while it moves.
+            // The two stores may give a session the same handle, so it can be under this handle in either of them.
             Ending::Only(handle) => {
-                let moved = new.end(principal, which)?;
-                Ok(self.end_unmoved(principal, handle)?.max(moved))
+                let unmoved = self.end_unmoved(principal, handle)?;
+                Ok(new.end(principal, which)?.max(unmoved))
             }
         }
     }
@@ -219,7 +219,7 @@ impl MigratingStore {
         if let Bind::To { principal, cap: Some(cap) } = bind
             && let Err(error) = self.end_oldest_in_old(principal, cap as usize)
         {
-            fence::log!(Warn, error = error.kind().name(); "a principal may have more sessions than the cap until they get another: {error:#}");
+            fence::log!(Warn, error = error.kind().name(); "a principal may have more sessions than `max_per_principal` until the next login of that principal: {error:#}");
         }
     }
 

@@ -4,14 +4,15 @@
 //! on timing.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::MigratingStore;
+use super::{MigratingStore, mark};
 use crate::codec::{Binding, Envelope, Format, JsonFormat};
 use crate::store::{
-    Bind, Created, Ending, Found, Saved, SessionIndex, SessionStore, Stored, Touch, VerifyOptions, Version, Write,
+    Belonging, Bind, Created, Ending, Entry, Found, Reaped, Saved, SessionIndex, SessionStore, Stored, Touch, Verified,
+    VerifyOptions, Version, Write,
 };
 use crate::{
     Clock, Error, ErrorKind, Handle, MemorySessionStore, Result, SessionId, SessionManager, contract, operation, sync,
@@ -19,7 +20,7 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What another process does.
+/// The action of another process.
 type Act = Box<dyn FnOnce() + Send>;
 
 /// The operations of one process on both stores.
@@ -31,12 +32,21 @@ struct Schedule {
     stops_at: usize,
     /// `true` if the new store accepts no writes.
     is_read_only: bool,
+    /// The turns of two processes, and the number of this one.
+    turns: Option<(Arc<Turns>, usize)>,
 }
 
 impl Schedule {
     fn new() -> Self {
         let (acts_at, stops_at) = (usize::MAX, usize::MAX);
-        Self { operations: AtomicUsize::new(0), acts_at, act: Mutex::new(None), stops_at, is_read_only: false }
+        Self {
+            operations: AtomicUsize::new(0),
+            acts_at,
+            act: Mutex::new(None),
+            stops_at,
+            is_read_only: false,
+            turns: None,
+        }
     }
 
     /// Lets another process act before an operation.
@@ -53,6 +63,9 @@ impl Schedule {
     }
 
     fn step(&self) -> Result<()> {
+        if let Some((turns, process)) = &self.turns {
+            turns.wait(*process);
+        }
         let number = self.operations.fetch_add(1, Ordering::Relaxed);
         if number >= self.stops_at {
             return Err(Error::new(ErrorKind::Unavailable, operation::READ));
@@ -63,16 +76,93 @@ impl Schedule {
     }
 }
 
+/// An order of the operations of two processes, each in its thread. Each operation waits for its turn.
+struct Turns {
+    state: Mutex<TurnState>,
+    changed: Condvar,
+}
+
+struct TurnState {
+    /// The process of each operation, the last one first.
+    order: Vec<usize>,
+    /// The process whose operation runs.
+    running: Option<usize>,
+    finished: [bool; 2],
+}
+
+impl Turns {
+    fn new(order: Vec<usize>) -> Self {
+        let state = TurnState { order, running: None, finished: [false; 2] };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Ends the last turn of a process, and waits for its next one. After the end of the order, the first to come is next.
+    fn wait(&self, process: usize) {
+        let mut state = self.end_turn(process);
+        let other = 1 - process;
+        while state.running.is_some() || (state.order.last() == Some(&other) && !state.finished[other]) {
+            state = self.changed.wait(state).unwrap();
+        }
+        if state.order.last() == Some(&process) {
+            state.order.pop();
+        }
+        state.running = Some(process);
+    }
+
+    fn finish(&self, process: usize) {
+        self.end_turn(process).finished[process] = true;
+        self.changed.notify_all();
+    }
+
+    fn end_turn(&self, process: usize) -> MutexGuard<'_, TurnState> {
+        let mut state = sync::lock(&self.state);
+        if state.running == Some(process) {
+            state.running = None;
+            self.changed.notify_all();
+        }
+        state
+    }
+}
+
+/// Ends the turns of a process, also if it panics, so that the other one does not wait for ever.
+struct Finish<'t>(&'t Turns, usize);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.finish(self.1);
+    }
+}
+
+/// Returns every order of this many operations of process 0 and of process 1.
+fn orders(zeros: usize, ones: usize) -> Vec<Vec<usize>> {
+    if zeros == 0 || ones == 0 {
+        return vec![[vec![0; zeros], vec![1; ones]].concat()];
+    }
+    let with = |next: usize, orders: Vec<Vec<usize>>| orders.into_iter().map(move |order| [order, vec![next]].concat());
+    with(0, orders(zeros - 1, ones)).chain(with(1, orders(zeros, ones - 1))).collect()
+}
+
 /// A store whose operations follow a schedule.
 struct Scheduled {
     inner: MemorySessionStore,
     schedule: Arc<Schedule>,
     is_new: bool,
+    /// `true` if the store gives a session another handle than the stores in memory do, because it has other keys.
+    has_other_handles: bool,
+}
+
+fn other_handle(handle: Handle) -> Handle {
+    Handle::of_key(handle.as_bytes())
 }
 
 impl Scheduled {
     fn step(&self) -> Result<&MemorySessionStore> {
         self.schedule.step().map(|()| &self.inner)
+    }
+
+    /// Returns the handle under which the store shows a session.
+    fn shown(&self, handle: Handle) -> Handle {
+        if self.has_other_handles { other_handle(handle) } else { handle }
     }
 
     fn write(&self) -> Result<&MemorySessionStore> {
@@ -115,7 +205,42 @@ impl SessionStore for Scheduled {
     }
 
     fn index(&self) -> Option<&dyn SessionIndex> {
-        self.inner.index()
+        Some(self)
+    }
+}
+
+impl SessionIndex for Scheduled {
+    fn reap(&self, partition: u32, limit: usize, payloads: bool) -> Result<Reaped> {
+        self.write()?.reap(partition, limit, payloads)
+    }
+
+    fn count(&self) -> Result<u64> {
+        self.step()?.count()
+    }
+
+    fn page(&self, offset: usize, limit: usize) -> Result<Vec<Entry>> {
+        self.step()?.page(offset, limit)
+    }
+
+    fn list_by_principal(&self, principal: &str) -> Result<Vec<Belonging>> {
+        let theirs = self.step()?.list_by_principal(principal)?.into_iter();
+        Ok(theirs.map(|one| Belonging { handle: self.shown(one.handle), ..one }).collect())
+    }
+
+    fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
+        let inner = self.write()?;
+        let Ending::Only(handle) = which else { return inner.end(principal, which) };
+        let theirs = inner.list_by_principal(principal)?;
+        let meant = theirs.into_iter().find(|one| self.shown(one.handle) == handle);
+        meant.map_or(Ok(0), |one| inner.end(principal, Ending::Only(one.handle)))
+    }
+
+    fn end_everybody(&self) -> Result<u64> {
+        self.write()?.end_everybody()
+    }
+
+    fn verify(&self, options: VerifyOptions<'_>) -> Result<Verified> {
+        self.step()?.verify(options)
     }
 }
 
@@ -143,9 +268,17 @@ impl World {
     }
 
     fn scheduled(&self, schedule: &Arc<Schedule>) -> MigratingStore {
-        let store =
-            |inner: &MemorySessionStore, is_new| Scheduled { inner: inner.clone(), schedule: schedule.clone(), is_new };
-        MigratingStore::new(store(&self.new, true), store(&self.old, false))
+        let [new, old] = self.scheduled_stores(schedule);
+        MigratingStore::new(new, old)
+    }
+
+    fn scheduled_stores(&self, schedule: &Arc<Schedule>) -> [Scheduled; 2] {
+        [(&self.new, true), (&self.old, false)].map(|(inner, is_new)| Scheduled {
+            inner: inner.clone(),
+            schedule: schedule.clone(),
+            is_new,
+            has_other_handles: false,
+        })
     }
 
     /// Signs ada in, in the old store.
@@ -248,7 +381,7 @@ const ENDS: [(&str, End); 7] = [
         assert!(index(&store).end("ada", Ending::AllExcept(&kept)).unwrap() > 0);
         assert!(world.new.delete(&kept).unwrap());
     }),
-    ("end everybody", |world, _| assert!(index(&world.process()).end_everybody().unwrap() > 0)),
+    ("end all sessions", |world, _| assert!(index(&world.process()).end_everybody().unwrap() > 0)),
 ];
 
 #[test]
@@ -264,6 +397,114 @@ fn logout_during_move_stays_logged_out() {
             world.assert_over(&id, &format!("{name} before operation {at}"));
             operations
         });
+    }
+}
+
+/// A way to end a session in a process whose operations take turns with those of a move.
+struct InterleavedEnd {
+    name: &'static str,
+    /// The number of its operations.
+    operations: usize,
+    /// `true` if the process moves sessions back.
+    is_reversed: bool,
+    end: fn(&MigratingStore, &SessionId),
+}
+
+fn interleaved_ends() -> Vec<InterleavedEnd> {
+    let delete = |store: &MigratingStore, id: &SessionId| _ = store.delete(id).unwrap();
+    let all = |store: &MigratingStore, _: &SessionId| _ = index(store).end("ada", Ending::All).unwrap();
+    let every = |store: &MigratingStore, _: &SessionId| _ = index(store).end_everybody().unwrap();
+    let only = |store: &MigratingStore, id: &SessionId| {
+        let handle = store.handle(id);
+        let _ = index(store).end("ada", Ending::Only(handle)).unwrap();
+    };
+    vec![
+        InterleavedEnd { name: "delete", operations: 3, is_reversed: false, end: delete },
+        InterleavedEnd { name: "delete, moving back", operations: 3, is_reversed: true, end: delete },
+        InterleavedEnd { name: "end all of hers", operations: 3, is_reversed: false, end: all },
+        InterleavedEnd { name: "end all of hers, moving back", operations: 3, is_reversed: true, end: all },
+        InterleavedEnd { name: "end all sessions", operations: 3, is_reversed: false, end: every },
+        InterleavedEnd { name: "end by handle", operations: 4, is_reversed: false, end: only },
+    ]
+}
+
+#[test]
+fn every_interleaving_of_logout_ends_session() {
+    const MOVE: usize = 8;
+    for InterleavedEnd { name, operations, is_reversed, end } in interleaved_ends() {
+        for order in orders(MOVE, operations) {
+            let world = World::new(Clock::manual());
+            let id = world.log_in();
+            let turns = Arc::new(Turns::new(order.clone()));
+            let stores = |process| {
+                let schedule = Schedule { turns: Some((turns.clone(), process)), ..Schedule::new() };
+                world.scheduled_stores(&Arc::new(schedule))
+            };
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _finish = Finish(&turns, 0);
+                    let [new, old] = stores(0);
+                    let _ = MigratingStore::new(new, old).read(&id, Touch::Set(HOUR)).unwrap();
+                });
+                let _finish = Finish(&turns, 1);
+                let [new, old] = stores(1);
+                let (front, back) = if is_reversed { (old, new) } else { (new, old) };
+                end(&MigratingStore::new(front, back), &id);
+            });
+            world.assert_over(&id, &format!("{name} is 1, and the order from its end is {order:?}"));
+        }
+    }
+}
+
+#[test]
+fn end_by_old_handle_ends_moving_session() {
+    let mut ended = [0; 2];
+    for order in orders(8, 4) {
+        let world = World::new(Clock::manual());
+        let id = world.log_in();
+        let handle = other_handle(world.old.handle(&id));
+        let turns = Arc::new(Turns::new(order.clone()));
+        let process = |number| {
+            let schedule = Schedule { turns: Some((turns.clone(), number)), ..Schedule::new() };
+            let [new, old] = world.scheduled_stores(&Arc::new(schedule));
+            MigratingStore::new(new, Scheduled { has_other_handles: true, ..old })
+        };
+        let count = thread::scope(|scope| {
+            scope.spawn(|| {
+                let _finish = Finish(&turns, 0);
+                let _ = process(0).read(&id, Touch::Set(HOUR)).unwrap();
+            });
+            let _finish = Finish(&turns, 1);
+            index(&process(1)).end("ada", Ending::Only(handle)).unwrap()
+        });
+        let when = format!("the end is 1, and the order from its end is {order:?}");
+        match count {
+            1 => world.assert_over(&id, &when),
+            _ => drop(live(&world.process(), &id, &format!("nothing was ended; {when}"))),
+        }
+        ended[usize::from(count == 1)] += 1;
+    }
+    assert!(ended.iter().all(|orders| *orders > 10), "both outcomes occur: {ended:?}");
+}
+
+#[test]
+fn save_after_logout_replaces_no_claim() {
+    for is_blind in [true, false] {
+        let world = World::new(Clock::manual());
+        let id = world.log_in();
+        let version = live(&world.process(), &id, "it moves").version;
+        let (other, claim) = (world.clone(), mark::claim(b"v"));
+        let slow_move = move || {
+            assert!(other.process().delete(&id).unwrap());
+            let created = other.new.create(&id, Write::new(&claim, Duration::from_secs(30))).unwrap();
+            assert!(matches!(created, Created::Stored(_)), "{created:?}");
+        };
+        // A blind save reads the version first.
+        let (acts_at, expected) = if is_blind { (1, None) } else { (0, Some(&version)) };
+        let schedule = Arc::new(Schedule::acting(acts_at, slow_move));
+        let saved = world.scheduled(&schedule).save(&id, Write::new(&payload(1), HOUR), expected).unwrap();
+        assert!(matches!(saved, Saved::Missing), "{saved:?}");
+        world.assert_over(&id, "save after a logout");
     }
 }
 
