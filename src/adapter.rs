@@ -37,8 +37,8 @@ pub enum OpenMode {
     SignIn,
     /// Opens it without counting that as use, by [`SessionManager::peek`].
     Peek,
-    /// Opens it as it is in Redis, past the near cache, by [`SessionManager::open_fresh`].
-    Fresh,
+    /// Opens it as it is in Redis, past the near cache, by [`SessionManager::open_uncached`].
+    Uncached,
     /// Opens that of a client which sends a bearer token instead of a cookie, by [`SessionManager::open_bearer`]. The origin of
     /// the request is not checked.
     Bearer,
@@ -77,7 +77,7 @@ pub(crate) fn open<'m, 'h, T: Default + 'static>(
         OpenMode::Use => sessions.open(request.cookies)?,
         OpenMode::SignIn => sessions.open_for_sign_in(request.cookies)?,
         OpenMode::Peek => sessions.peek(request.cookies)?,
-        OpenMode::Fresh => sessions.open_fresh(request.cookies)?,
+        OpenMode::Uncached => sessions.open_uncached(request.cookies)?,
         OpenMode::Bearer => sessions.open_bearer(request.authorization)?,
     };
     Ok(Open { sessions, session, _nesting: nesting })

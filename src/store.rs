@@ -393,7 +393,7 @@ pub enum Bind<'a> {
         cap: u32,
     },
     /// The session has no principal from now on.
-    Nobody,
+    Unbind,
 }
 
 /// Hides the principal, which is personal data.
@@ -403,7 +403,7 @@ impl fmt::Debug for Bind<'_> {
             Self::Keep => f.write_str("Keep"),
             Self::To { cap, .. } => f.debug_struct("To").field("cap", cap).finish_non_exhaustive(),
             Self::WithinCap { cap, .. } => f.debug_struct("WithinCap").field("cap", cap).finish_non_exhaustive(),
-            Self::Nobody => f.write_str("Nobody"),
+            Self::Unbind => f.write_str("Unbind"),
         }
     }
 }

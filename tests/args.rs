@@ -39,11 +39,12 @@ struct Tool {
 }
 
 /// Each flag with a value that works, one that does not, and `true` if the flag needs a Redis.
-const FLAGS: [(&str, &str, &str, bool); 21] = [
+const FLAGS: [(&str, &str, &str, bool); 22] = [
     ("prefix", "shop", "", true),
     ("hashed-keys", "true", "perhaps", true),
     ("partitions", "16384", "16385", true),
     ("expiring", "true", "perhaps", true),
+    ("announce-ends", "true", "perhaps", true),
     ("pool-size", "1", "0", true),
     ("deadline", "1ms", "61m", true),
     ("idle-timeout", "30m", "soon", false),
@@ -104,7 +105,7 @@ fn every_flag_reaches_its_setting() {
     let url = shared().url();
     let prefix = unique("flags");
     let flags = format!(
-        "--redis-url {url} --prefix {prefix} --expiring --hashed-keys --partitions 5 --idle-timeout 30m --anonymous-idle-timeout 10m --lifetime 90d --remember-for 30d \
+        "--redis-url {url} --prefix {prefix} --expiring --announce-ends --hashed-keys --partitions 5 --idle-timeout 30m --anonymous-idle-timeout 10m --lifetime 90d --remember-for 30d \
          --no-touch-on-read --resolution 5s --pool-size 7 --deadline 250ms --cookie-name mine --insecure-cookies --cookie-domain example.com \
          --same-site strict --max-per-principal 3 --trusted-origin https://one.example,https://two.example --trusted-origin https://three.example"
     );
@@ -113,6 +114,7 @@ fn every_flag_reaches_its_setting() {
     for setting in [
         &*format!("{prefix:?}"),
         "expiring: true",
+        "publish: Some(",
         "deadline: 250ms",
         "max_size: 7",
         "mapper: Hashed",

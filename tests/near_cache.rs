@@ -149,7 +149,10 @@ type Opens = fn(&SessionManager<u32>, &str) -> u32;
 
 /// The ways to open a session, first through the cache, then past it.
 const OPENS: &[[Opens; 2]] = &[
-    [|sessions, cookie| *sessions.open([cookie]).unwrap(), |sessions, cookie| *sessions.open_fresh([cookie]).unwrap()],
+    [
+        |sessions, cookie| *sessions.open([cookie]).unwrap(),
+        |sessions, cookie| *sessions.open_uncached([cookie]).unwrap(),
+    ],
     #[cfg(feature = "http")]
     [in_http::usual, in_http::fresh],
     #[cfg(feature = "rouille")]
@@ -161,7 +164,7 @@ const OPENS: &[[Opens; 2]] = &[
 #[cfg(feature = "http")]
 mod in_http {
     use http::{Request, Response};
-    use threaded_sessions::http::{session, session_fresh};
+    use threaded_sessions::http::{session, session_uncached};
     use threaded_sessions::{Session, SessionManager};
 
     fn request(cookie: &str) -> Request<()> {
@@ -177,14 +180,14 @@ mod in_http {
     }
 
     pub(super) fn fresh(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
-        session_fresh(sessions, &request(cookie), number).body()[0].into()
+        session_uncached(sessions, &request(cookie), number).body()[0].into()
     }
 }
 
 #[cfg(feature = "rouille")]
 mod in_rouille {
     use rouille::{Request, Response};
-    use threaded_sessions::rouille::{session, session_fresh};
+    use threaded_sessions::rouille::{session, session_uncached};
     use threaded_sessions::{Session, SessionManager};
 
     fn request(cookie: &str) -> Request {
@@ -200,13 +203,13 @@ mod in_rouille {
     }
 
     pub(super) fn fresh(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
-        session_fresh(sessions, &request(cookie), number).status_code.into()
+        session_uncached(sessions, &request(cookie), number).status_code.into()
     }
 }
 
 #[cfg(feature = "tiny-http")]
 mod in_tiny_http {
-    use threaded_sessions::tiny_http::{session, session_fresh};
+    use threaded_sessions::tiny_http::{session, session_uncached};
     use threaded_sessions::{Session, SessionManager};
     use tiny_http::{Header, Request, Response, TestRequest};
 
@@ -223,7 +226,7 @@ mod in_tiny_http {
     }
 
     pub(super) fn fresh(sessions: &SessionManager<u32>, cookie: &str) -> u32 {
-        session_fresh(sessions, &mut request(cookie), number).status_code().0.into()
+        session_uncached(sessions, &mut request(cookie), number).status_code().0.into()
     }
 }
 

@@ -199,13 +199,13 @@ pub fn peek<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Respons
 
 /// Runs a handler like [`session`], with the session as it is in Redis, past the [near cache](crate::near_cache).
 ///
-/// Use it for routes that must not miss a logout in another process. [`SessionManager::open_fresh`] explains which those are.
-pub fn session_fresh<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Response = Response<B>>>(
+/// Use it for routes that must not miss a logout in another process. [`SessionManager::open_uncached`] explains which those are.
+pub fn session_uncached<T: Default + 'static, B: From<Vec<u8>>, H: IntoHandlerResult<Response = Response<B>>>(
     sessions: &SessionManager<T>,
     request: &impl RequestHead,
     handler: impl FnOnce(&mut Session<T>) -> H,
 ) -> Response<B> {
-    complete(sessions, request, try_session(sessions, OpenMode::Fresh, request, handler))
+    complete(sessions, request, try_session(sessions, OpenMode::Uncached, request, handler))
 }
 
 /// Runs a handler like [`session`] for a client that sends a bearer token, and nothing else counts: no cookie, and no origin.

@@ -166,13 +166,17 @@ pub fn peek<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResult
 
 /// Runs a handler like [`session`], with the session as it is in Redis, past the [near cache](crate::near_cache).
 ///
-/// Use it for routes that must not miss a logout in another process. [`SessionManager::open_fresh`] explains which those are.
-pub fn session_fresh<T: Default + 'static, R: Read + Send + 'static, H: IntoHandlerResult<Response = Response<R>>>(
+/// Use it for routes that must not miss a logout in another process. [`SessionManager::open_uncached`] explains which those are.
+pub fn session_uncached<
+    T: Default + 'static,
+    R: Read + Send + 'static,
+    H: IntoHandlerResult<Response = Response<R>>,
+>(
     sessions: &SessionManager<T>,
     request: &mut Request,
     handler: impl FnOnce(&mut Session<T>, &mut Request) -> H,
 ) -> ResponseBox {
-    let result = try_session(sessions, OpenMode::Fresh, request, handler);
+    let result = try_session(sessions, OpenMode::Uncached, request, handler);
     complete(sessions, request, result)
 }
 

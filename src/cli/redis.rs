@@ -41,6 +41,11 @@ pub(super) struct RedisFlags {
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     expiring: Option<bool>,
 
+    /// Announce the ends of sessions, so that listeners in all processes notice them; the commands for operators always do
+    #[arg(long, global = true, env = "SESSION_ANNOUNCE_ENDS", value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    announce_ends: Option<bool>,
+
     /// The most connections to Redis; 64 by default, or 8 for each core if that is more
     #[arg(long, global = true, env = "SESSION_POOL_SIZE", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pool_size: Option<u32>,
@@ -139,6 +144,9 @@ impl RedisArgs {
         }
         if self.flags.expiring == Some(true) {
             builder = builder.expiring();
+        }
+        if self.flags.announce_ends == Some(true) {
+            builder = builder.announce_ends();
         }
         builder
     }
@@ -259,6 +267,7 @@ impl fmt::Debug for RedisArgs {
             .field("hashed_keys", &flags.hashed_keys)
             .field("partitions", &flags.partitions)
             .field("expiring", &flags.expiring)
+            .field("announce_ends", &flags.announce_ends)
             .field("pool_size", &flags.pool_size)
             .field("deadline", &flags.deadline)
             .finish_non_exhaustive()

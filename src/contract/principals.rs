@@ -27,7 +27,7 @@ pub(super) fn principals_keep_their_sessions(tested: &Tested<'_>) {
     let to_bob = Bind::To { principal: &bob, cap: None };
     assert_stored(store.save(&new, Write::new(b"4", HOUR).with_bind(to_bob), None));
     assert_eq!((handles(index, &ada), handles(index, &bob)), (vec![], vec![store.handle(&new)]));
-    assert_stored(store.save(&new, Write::new(b"5", HOUR).with_bind(Bind::Nobody), None));
+    assert_stored(store.save(&new, Write::new(b"5", HOUR).with_bind(Bind::Unbind), None));
     assert_eq!(handles(index, &bob), []);
 }
 

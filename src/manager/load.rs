@@ -94,7 +94,7 @@ impl<T: 'static> SessionManager<T> {
     /// use threaded_sessions::{MemorySessionStore, SessionManager};
     ///
     /// let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
-    /// let session = sessions.open_fresh(None)?; // what the request has in its Cookie header
+    /// let session = sessions.open_uncached(None)?; // what the request has in its Cookie header
     /// assert!(session.is_new());
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
@@ -102,7 +102,7 @@ impl<T: 'static> SessionManager<T> {
     /// # Errors
     ///
     /// Returns the same errors as [`open`](Self::open).
-    pub fn open_fresh<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
+    pub fn open_uncached<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Result<Session<T>>
     where
         T: Default,
     {

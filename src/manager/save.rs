@@ -361,7 +361,7 @@ impl<T: 'static> Inner<T> {
                 Some(cap) if self.on_cap == OnCap::Refuse => Bind::WithinCap { principal, cap },
                 cap => Bind::To { principal, cap },
             },
-            (None, _) => Bind::Nobody,
+            (None, _) => Bind::Unbind,
         };
         let ttl = self.timeouts().stored_ttl(&session.envelope, self.clock.now());
         Write::new(payload, ttl).with_bind(bind).with_read_back(self)

@@ -88,7 +88,7 @@ const OPERATIONS: [Operation; 13] = [
     ("create again", |store, scene| store.create(&scene.expired, changed(cap(9))).map(drop)),
     ("save", |store, scene| store.save(&scene.hers[0], changed(Bind::Keep), None).map(drop)),
     ("bind", |store, scene| store.save(&scene.free, changed(cap(2)), None).map(drop)),
-    ("unbind", |store, scene| store.save(&scene.hers[0], changed(Bind::Nobody), None).map(drop)),
+    ("unbind", |store, scene| store.save(&scene.hers[0], changed(Bind::Unbind), None).map(drop)),
     ("rotate", |store, scene| store.rotate(&scene.hers[0], &store.fresh_id(None), changed(Bind::Keep), None).map(drop)),
     ("rotate and bind", |store, scene| store.rotate(&scene.free, &scene.expired, changed(cap(1)), None).map(drop)),
     ("touch", |store, scene| store.read(&scene.hers[0], Touch::Set(HOUR * 2)).map(drop)),

@@ -233,7 +233,7 @@ impl Sessions {
         extras.add_companions(write.companions);
         extras.owner = match write.bind {
             Bind::Keep => extras.owner,
-            Bind::Nobody => None,
+            Bind::Unbind => None,
             Bind::To { principal, .. } | Bind::WithinCap { principal, .. } => match extras.owner {
                 Some(owner) if *owner.principal == *principal => Some(owner),
                 _ => Some(Owner { principal: principal.into(), since: self.since(principal, now) }),
@@ -370,7 +370,7 @@ mod tests {
         let payload = number.to_string();
         let bind = match bind {
             0 => Bind::Keep,
-            1 => Bind::Nobody,
+            1 => Bind::Unbind,
             2 => Bind::To { principal: "ada", cap: Some(2) },
             _ => Bind::To { principal: "bob", cap: None },
         };

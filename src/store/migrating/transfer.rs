@@ -205,7 +205,7 @@ impl MigratingStore {
     }
 
     fn unbind(&self) -> Bind<'static> {
-        if self.new.index().is_some() { Bind::Nobody } else { Bind::Keep }
+        if self.new.index().is_some() { Bind::Unbind } else { Bind::Keep }
     }
 
     fn original_companions(&self, id: &SessionId) -> Result<Vec<Companion>> {

@@ -221,8 +221,8 @@ fn bind_args(
     let is_partitioned = store.keys.partitions() > 1;
     let (owner, cap) = match bind {
         Bind::Keep => return Ok(None),
-        Bind::Nobody if !store.expiring => return Ok(None),
-        Bind::Nobody => (String::new(), None),
+        Bind::Unbind if !store.expiring => return Ok(None),
+        Bind::Unbind => (String::new(), None),
         Bind::To { .. } | Bind::WithinCap { .. } if !store.expiring => return Err(without_principals(operation)),
         Bind::To { principal, cap } => (keys::owner(principal), cap.map(i64::from)),
         // For a script, a negative cap rejects a session instead of ending others.

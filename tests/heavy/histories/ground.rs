@@ -155,7 +155,7 @@ impl Ground {
         let (expect, after, bind) = match act {
             Act::Save(Expect::Any) => (Expect::Any, AFTER.blind_save, Bind::Keep),
             Act::Save(expect) => (expect, AFTER.save, Bind::Keep),
-            Act::Bind(owner) => (Expect::Current, AFTER.bind, owner.map_or(Bind::Nobody, |owner| self.bind(owner))),
+            Act::Bind(owner) => (Expect::Current, AFTER.bind, owner.map_or(Bind::Unbind, |owner| self.bind(owner))),
             Act::Rotate(expect) => (expect, AFTER.rotate, Bind::Keep),
             Act::Login(owner) => (Expect::Current, AFTER.rotate, self.bind(owner)),
             other => unreachable!("{other:?} is no write"),
