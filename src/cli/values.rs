@@ -15,7 +15,7 @@ use humantime::parse_duration;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
 use crate::store::redis::{check_deadline, check_url};
-use crate::{Error, HandlePrefix, OnCap, SameSite};
+use crate::{Error, OnCap, SameSite};
 
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -48,7 +48,8 @@ fn bounded(text: &str) -> Result<Duration, String> {
     if time < SHORTEST { Err("a time must be at least 1ms".to_owned()) } else { Ok(time) }
 }
 
-pub(super) fn handle_prefix(text: &str) -> Result<HandlePrefix, String> {
+#[cfg(feature = "cli")]
+pub(super) fn handle_prefix(text: &str) -> Result<crate::HandlePrefix, String> {
     let rule = "a handle has 64 digits from 0 to f, of which you give 8 or more; `list` shows the handles";
     text.parse().map_err(|_| rule.to_owned())
 }

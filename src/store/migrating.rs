@@ -18,7 +18,7 @@ use super::{
     Bytes, Created, EndFeed, Found, Health, KeyPages, Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Stored,
     Touch, Version, Write,
 };
-use crate::{Error, ErrorKind, Handle, Observer, RedisWarning, Result, SessionId, codec, operation};
+use crate::{Error, ErrorKind, Handle, Observer, RedisWarning, Result, SessionId, codec, fence, operation};
 
 /// A store that moves sessions from an old store to a new one at their first use, so that a change of the layout signs no visitor
 /// out.
@@ -117,8 +117,10 @@ impl MigratingStore {
         Self { principal: Box::new(find), ..self }
     }
 
-    fn principal_of(&self, payload: &Bytes) -> Option<String> {
-        (self.principal)(payload)
+    fn principal_of(&self, payload: &Bytes) -> Result<Option<String>> {
+        fence::call(|| (self.principal)(payload)).ok_or_else(|| {
+            Error::new(ErrorKind::Payload, operation::READ).with_source("the function for the principal panicked")
+        })
     }
 
     /// Changes a session, after moving it if necessary. `change` gets the version to expect.

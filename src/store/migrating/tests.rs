@@ -785,3 +785,16 @@ fn migrating_store_keeps_the_contract() {
     contract::companions(&mut store, |time| clock.advance(time));
     contract::everybody(&store, |time| clock.advance(time));
 }
+
+#[test]
+fn panicking_function_for_principal_moves_nothing() {
+    let (new, old) = (MemorySessionStore::new(), MemorySessionStore::new());
+    let id = old.fresh_id(None);
+    let _ = old.create(&id, Write::new(b"value", HOUR)).unwrap();
+    let store = MigratingStore::new(new.clone(), old.clone()).with_principal_of(|_| panic!("no principal"));
+    assert!(matches!(store.read(&id, Touch::No).unwrap(), Found::Live(_)));
+    let saved = store.save(&id, Write::new(b"other", HOUR), None);
+    assert_eq!(saved.unwrap_err().kind(), ErrorKind::Payload);
+    assert!(matches!(new.read(&id, Touch::No).unwrap(), Found::Absent));
+    assert!(matches!(old.read(&id, Touch::No).unwrap(), Found::Live(_)));
+}

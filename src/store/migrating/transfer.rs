@@ -109,7 +109,7 @@ impl MigratingStore {
             Looked::Gone(gone) => return self.conclude(id, gone, |found| !matches!(found, Found::Live(_)), dead),
         };
         let claim = mark::claim(&original.payload);
-        let principal = self.principal_of(&original.payload);
+        let principal = self.principal_of(&original.payload)?;
         let bind = principal.as_deref().map_or(Bind::Keep, |principal| Bind::To { principal, cap: None });
         let write = Write::new(&claim, CLAIM_TTL.min(original.deadline.ttl().unwrap_or(CLAIM_TTL))).with_bind(bind);
         match self.new.create(id, write)? {
@@ -136,7 +136,7 @@ impl MigratingStore {
         };
         if mark::digest(&original.payload) != digest {
             // A process that does not know the new store changed the session, perhaps its owner.
-            let principal = self.principal_of(&original.payload);
+            let principal = self.principal_of(&original.payload)?;
             let bind = principal.as_deref().map_or(self.unbind(), |principal| Bind::To { principal, cap: None });
             let claim = mark::claim(&original.payload);
             let _ = self.new.save(id, Write::new(&claim, CLAIM_TTL).with_bind(bind), Some(&claimed.version))?;

@@ -107,7 +107,7 @@ impl Keys {
         Self::new(self.prefix.clone(), mapper, partitions, in_cluster)
     }
 
-    #[cfg(feature = "clap")]
+    #[cfg(feature = "cli")]
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }

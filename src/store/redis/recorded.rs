@@ -77,6 +77,7 @@ impl RedisSessionStore {
     }
 
     /// Returns the prefix and the address of Redis, so that an operator sees which store a command works on.
+    #[cfg(feature = "cli")]
     pub(crate) fn place(&self) -> String {
         format!("prefix {:?} in Redis at {}", self.keys.prefix(), self.pool.address())
     }

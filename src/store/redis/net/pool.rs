@@ -247,7 +247,7 @@ impl RedisPool {
     }
 
     /// Returns the address of the server, of the master with its Sentinels, or of the first node of a cluster, for operators.
-    #[cfg(feature = "clap")]
+    #[cfg(feature = "cli")]
     pub(crate) fn address(&self) -> &str {
         match &self.topology {
             Topology::Single(server) => server.manager.breaker().address(),
