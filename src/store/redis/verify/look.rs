@@ -20,49 +20,13 @@ use crate::store::redis::walk::{command, pipeline};
 /// Items by the partition that they are in.
 pub(super) type Groups<T> = BTreeMap<u32, Vec<T>>;
 
-const EXPIRES: &str = "PEXPIRETIME";
-
 /// The lag, in ms, that a script leaves between the deadline of a session and the entry in the index, because the clock moves on.
 const EXACT: f64 = 1000.0;
-
-/// The same for a key that needs no look at its type. Another program that writes over a key also removes its deadline, and sets no
-/// other one to the same moment.
-const SAME_MOMENT: f64 = 10.0;
 
 /// A key that belongs to a session: a companion, the tombstone or the reason of its end.
 pub(super) struct Part<'a> {
     pub(super) key: &'a [u8],
     pub(super) session: &'a [u8],
-}
-
-/// The findings about a session, before its type is known.
-struct Session {
-    expires: i64,
-    /// The entry in the index.
-    score: Option<f64>,
-    /// What belongs to the session, if a scan does not recognise it.
-    parts: Vec<(Vec<u8>, Data)>,
-}
-
-impl Session {
-    /// Returns `true` unless the deadline proves the type.
-    fn needs_type(&self, grace: i64) -> bool {
-        let is_proven = self.expires >= 0 && self.lag(grace).is_some_and(|lag| lag < SAME_MOMENT);
-        !is_proven || self.parts.iter().any(|(_, part)| part.expires != -2)
-    }
-
-    /// Returns the time, in ms, between the deadline and the entry in the index.
-    fn lag(&self, grace: i64) -> Option<f64> {
-        let deadline = if self.expires == -1 { f64::INFINITY } else { (self.expires - grace) as f64 };
-        self.score.map(|score| if score == deadline { 0.0 } else { (score - deadline).abs() })
-    }
-
-    fn is_right(&self, store: &RedisSessionStore, is_string: bool) -> bool {
-        let data = Data { is_string, expires: self.expires };
-        is_string
-            && self.lag(store.grace_millis() as i64).is_some_and(|lag| lag < EXACT)
-            && self.parts.iter().all(|(part, of_part)| is_part_right(store, part, of_part, &data))
-    }
 }
 
 /// Returns `true` for each session whose data, entry in the index and, if a scan does not recognise the keys, companions,
@@ -74,31 +38,10 @@ pub(super) fn sessions(
     groups: &Groups<&[u8]>,
     scores: Option<&[Option<f64>]>,
 ) -> Result<Vec<Vec<bool>>> {
-    let (found, grace) = (deadlines(store, groups, scores)?, store.grace_millis() as i64);
-    let each = || groups.iter().zip(&found);
-    let doubtful = each().map(|((partition, keys), found)| {
-        let doubtful = keys.iter().zip(found).filter(|(_, session)| session.needs_type(grace));
-        (*partition, doubtful.map(|(key, _)| command("TYPE", key)).collect())
-    });
-    let types = read(store, doubtful.collect())?.into_iter();
-    let are_right = each().zip(types).map(|((_, found), types)| {
-        let mut are_strings = types.into_iter().map(|kind| is_string(&kind));
-        let mut is_string = |session: &Session| !session.needs_type(grace) || are_strings.next() == Some(true);
-        found.iter().map(|session| session.is_right(store, is_string(session))).collect()
-    });
-    Ok(are_right.collect())
-}
-
-/// Reads what `Session` holds.
-fn deadlines(
-    store: &RedisSessionStore,
-    groups: &Groups<&[u8]>,
-    scores: Option<&[Option<f64>]>,
-) -> Result<Vec<Vec<Session>>> {
     let parts_of: fn(&RedisSessionStore, &[u8]) -> Vec<Vec<u8>> =
         if store.keys.kind() == "custom" { |store, key| part_names(store, key) } else { |_, _| Vec::new() };
     let commands = groups.iter().map(|(partition, keys)| {
-        let mut commands: Vec<Cmd> = keys.iter().map(|key| command(EXPIRES, key)).collect();
+        let mut commands: Vec<Cmd> = keys.iter().flat_map(|key| data(key)).collect();
         if scores.is_none() {
             commands.extend(bulk("ZMSCORE", store.keys.index(*partition), keys));
         }
@@ -107,17 +50,20 @@ fn deadlines(
         (*partition, commands)
     });
     let mut replies = read(store, commands.collect())?.into_iter();
-    let found = |keys: &Vec<&[u8]>| {
+    let grace = store.grace_millis() as i64;
+    let is_right = |keys: &Vec<&[u8]>| {
         let mut replies = replies.next().unwrap_or_default().into_iter();
-        let expires: Vec<i64> = keys.iter().map(|_| deadline(replies.next())).collect();
+        let found: Vec<Data> = keys.iter().map(|_| Data::next(&mut replies)).collect();
         let scores = scores.map_or_else(|| unbulk(&mut replies, keys.len()), <[_]>::to_vec);
-        let each = keys.iter().zip(expires).zip(scores).map(|((key, expires), score)| {
-            let parts = parts_of(store, key).into_iter().map(|part| (part, Data::next(&mut replies))).collect();
-            Session { expires, score, parts }
+        let each = keys.iter().zip(found).zip(scores).map(|((key, data), score)| {
+            let parts: Vec<_> =
+                parts_of(store, key).iter().map(|part| (part.clone(), Data::next(&mut replies))).collect();
+            let are_right = parts.iter().all(|(part, of_part)| is_part_right(store, part, of_part, &data));
+            data.is_string && score.is_some_and(|score| is_exact(score, data.expires, grace)) && are_right
         });
         each.collect()
     };
-    Ok(groups.values().map(found).collect())
+    Ok(groups.values().map(is_right).collect())
 }
 
 /// Returns `true` for each part that follows from its session.
@@ -190,23 +136,19 @@ struct Data {
 impl Data {
     fn next(replies: &mut impl Iterator<Item = Value>) -> Self {
         let (kind, expires) = (replies.next(), replies.next());
-        Self { is_string: kind.is_some_and(|kind| is_string(&kind)), expires: deadline(expires) }
+        let is_string = matches!(kind, Some(Value::SimpleString(kind)) if kind == "string");
+        Self { is_string, expires: if let Some(Value::Int(expires)) = expires { expires } else { -2 } }
     }
-}
-
-/// Reads the reply to `TYPE`.
-fn is_string(kind: &Value) -> bool {
-    matches!(kind, Value::SimpleString(kind) if kind == "string")
-}
-
-/// Reads the reply to `EXPIRES`.
-fn deadline(expires: Option<Value>) -> i64 {
-    if let Some(Value::Int(expires)) = expires { expires } else { -2 }
 }
 
 /// The commands whose replies `Data::next` takes.
 fn data(key: &[u8]) -> [Cmd; 2] {
-    [command("TYPE", key), command(EXPIRES, key)]
+    [command("TYPE", key), command("PEXPIRETIME", key)]
+}
+
+fn is_exact(score: f64, expires: i64, grace: i64) -> bool {
+    let deadline = if expires == -1 { f64::INFINITY } else { (expires - grace) as f64 };
+    score == deadline || (score - deadline).abs() < EXACT
 }
 
 fn is_part_right(store: &RedisSessionStore, key: &[u8], part: &Data, session: &Data) -> bool {
