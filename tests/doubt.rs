@@ -162,6 +162,23 @@ fn retried_save_or_deletion_revives_no_ended_session() {
 }
 
 #[test]
+fn retried_change_of_all_is_in_doubt_after_rotation() {
+    let pair = Pair::new(true);
+    let ((id, version), new) = (pair.session(), pair.store.fresh_id(None));
+    let key = pair.other.walk().unwrap().next().unwrap().unwrap().keys.remove(0);
+    let change_version =
+        |store: &RedisSessionStore, version: &Version| store.save_key(&key, Write::new(b"mine", HOUR), version);
+    // From here on the server knows the script.
+    assert!(matches!(change_version(&pair.other, &Version::new(b"other")), Ok(Saved::Conflict(_))));
+    let change = |store: &RedisSessionStore| change_version(store, &version);
+    doubt(pair.cut(change, |other| {
+        let (write, mine) = (Write::new(b"mine and theirs", HOUR), Version::new(b"mine"));
+        assert!(matches!(other.rotate(&id, &new, write, Some(&mine)), Ok(Saved::Stored(_))));
+    }));
+    assert_eq!(pair.payload(&new).as_deref(), Some("mine and theirs"));
+}
+
+#[test]
 fn retried_change_of_rotated_session_is_in_doubt() {
     on_both(|pair| {
         let ((id, version), [mid, new]) = (pair.session(), [(); 2].map(|()| pair.store.fresh_id(None)));

@@ -197,7 +197,7 @@ impl SessionStore for RedisSessionStore {
         let key = self.keys.session(id);
         let _near = self.near.writes([Some(&key), None], write.bind);
         if expected.is_none() && self.single_command() && write.single_command() {
-            single::save(self, id, &key, write)
+            single::save(self, &key, write)
         } else {
             scripted::save(self, id, &key, write, expected)
         }
@@ -334,32 +334,24 @@ impl RedisSessionStore {
         if self.ends.remember.is_some() {
             return reason::find(self, id, key);
         }
-        let exists = command("EXISTS", &self.keys.tombstone(key));
-        match self.command(operation::READ, Effect::Reads, To::Key(key), &exists)?.value {
-            Value::Int(0) => Ok(Found::Absent),
-            _ => Ok(Found::Renewed),
-        }
+        Ok(if self.has_tombstone(key)? { Found::Renewed } else { Found::Absent })
     }
 
-    /// Returns the outcome of a write after which a session would be under `key`.
+    fn has_tombstone(&self, key: &str) -> Result<bool> {
+        let exists = command("EXISTS", &self.keys.tombstone(key));
+        Ok(self.command(operation::READ, Effect::Reads, To::Key(key), &exists)?.value != Value::Int(0))
+    }
+
+    /// Returns the outcome of a write after which a session would be under `key`. `repeated`: the write was sent a second time.
     ///
     /// If a retry finds no session, the first attempt may have stored it before another request rotated it. Then the change lives
     /// on under another id, so it is not missing. Only a retry that finds no session pays for the look at the tombstone.
-    fn unless_rotated(&self, operation: &'static str, id: &SessionId, key: &str, saved: Repeatable) -> Result<Saved> {
+    fn unless_rotated(&self, operation: &'static str, key: &str, saved: Saved, repeated: bool) -> Result<Saved> {
         match saved {
-            Repeatable { saved: Saved::Missing, repeated: true } => match self.find_tombstone(id, key) {
-                Ok(Found::Renewed) | Err(_) => Err(reply::in_doubt(operation)),
-                Ok(_) => Ok(Saved::Missing),
-            },
-            Repeatable { saved, .. } => Ok(saved),
+            Saved::Missing if repeated && self.has_tombstone(key).unwrap_or(true) => Err(reply::in_doubt(operation)),
+            saved => Ok(saved),
         }
     }
-}
-
-/// The outcome of a write, and whether the write was sent a second time.
-struct Repeatable {
-    saved: Saved,
-    repeated: bool,
 }
 
 impl Write<'_> {

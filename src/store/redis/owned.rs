@@ -55,5 +55,7 @@ pub(super) fn change(
     let answer = store.pool.call(operation::UPDATE_ALL, Effect::Writes, To::Key(key), |connection| {
         store.scripts.change.call(connection, &[key], &args, None)
     })?;
-    decode_saved(operation::UPDATE_ALL, answer, write.payload)
+    let repeated = answer.repeated;
+    let saved = decode_saved(operation::UPDATE_ALL, answer, write.payload)?;
+    store.unless_rotated(operation::UPDATE_ALL, key, saved, repeated)
 }

@@ -17,7 +17,7 @@ use super::net::pool::{Answer, To};
 use super::reply::{decode_created, decode_rotated, decode_saved, decode_stored_with_ttl, has_new_owner, time_left};
 use super::script::Script;
 use super::version::compare_args;
-use super::{RedisSessionStore, Repeatable, keys, without_principals};
+use super::{RedisSessionStore, keys, without_principals};
 use crate::store::{Bind, Created, RENEWED_FOR, Saved, Stored, Version, Write, companion, ttl_millis};
 use crate::{Handle, Result, SessionId, operation};
 
@@ -61,7 +61,7 @@ pub(super) fn save(
     let answer = run(store, operation::SAVE, script, id, &[key], args)?;
     let (has_new_owner, repeated) = (has_new_owner(&answer.value), answer.repeated);
     let saved = decode_saved(operation::SAVE, answer, write.payload)?;
-    let saved = store.unless_rotated(operation::SAVE, id, key, Repeatable { saved, repeated })?;
+    let saved = store.unless_rotated(operation::SAVE, key, saved, repeated)?;
     if let Saved::Stored(_) = saved {
         store.enforce_cap_across_partitions(key, write.bind, has_new_owner);
     }
@@ -89,7 +89,7 @@ pub(super) fn rotate(
     let answer = run(store, operation::ROTATE, &store.scripts.rotate, old, &keys, args)?;
     let (has_new_owner, repeated) = (has_new_owner(&answer.value), answer.repeated);
     let saved = decode_rotated(answer, write.payload)?;
-    let saved = store.unless_rotated(operation::ROTATE, old, keys[1], Repeatable { saved, repeated })?;
+    let saved = store.unless_rotated(operation::ROTATE, keys[1], saved, repeated)?;
     if let Saved::Stored(_) = saved {
         store.enforce_cap_across_partitions(keys[1], write.bind, has_new_owner);
     }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use redis::Cmd;
 
+use super::RedisSessionStore;
 use super::net::error::Effect;
 use super::net::pool::To;
 use super::reply::{decode_created, decode_payload, decode_replaced};
-use super::{RedisSessionStore, Repeatable};
 use crate::store::{Created, Saved, Stored, Write, ttl_millis};
-use crate::{Result, SessionId, operation};
+use crate::{Result, operation};
 
 /// Stores a new session. `GET` distinguishes an earlier success of this operation from the session of another request. It
 /// fails for a key of another type.
@@ -37,12 +37,12 @@ pub(super) fn get_and_touch(store: &RedisSessionStore, key: &str, ttl: Duration)
 }
 
 /// Replaces a session, whatever its version. Without `GET`, `SET` would replace a key of any type.
-pub(super) fn save(store: &RedisSessionStore, id: &SessionId, key: &str, write: Write<'_>) -> Result<Saved> {
+pub(super) fn save(store: &RedisSessionStore, key: &str, write: Write<'_>) -> Result<Saved> {
     let mut set = set(key, write);
     let answer = store.command(operation::SAVE, Effect::Writes, To::Key(key), set.arg("XX").arg("GET"))?;
     let repeated = answer.repeated;
     let saved = decode_replaced(answer, write.payload)?;
-    store.unless_rotated(operation::SAVE, id, key, Repeatable { saved, repeated })
+    store.unless_rotated(operation::SAVE, key, saved, repeated)
 }
 
 /// Deletes a session.
