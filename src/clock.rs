@@ -1,6 +1,7 @@
 //! The source of the current time.
 //!
-//! The manager, the memory store, lists of sessions and the step `WrittenAt` read it. Times are whole milliseconds, so a time that is stored and read back is the same.
+//! The manager, the memory store, lists of sessions and the step `WrittenAt` read it. Times are whole milliseconds, so a time
+//! that is stored and read back is the same.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,8 @@
 //! The reaper: its settings, its handle and its statistics.
 //!
 //! Programs start it through [`SessionManager::reaper`] if their store has an index; `rounds` has the loop of its thread.
-//! Invariant: stopping or dropping a [`Reaper`] ends the thread after its current batch, and waits for a moment only.
+//! Invariant: stopping or dropping a [`Reaper`] ends the thread after its current batch, and waits no longer than
+//! a [`Worker`] does.
 
 mod rounds;
 

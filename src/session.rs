@@ -22,8 +22,9 @@ use crate::{BoxError, Codec, EndReason, Error, Handle, OnConflict, Outcome, Sess
 /// Dropping the session discards them, for example if the handler panics.
 ///
 /// A session that was only read is not stored again. A new session that did not change is not stored at all, unless
-/// [`renew`](Self::renew), [`reset`](Self::reset) or a [CSRF token](Self::csrf_token) needs it. A session has changed if its value was borrowed mutably and is encoded differently afterwards. A change behind a shared reference, in a
-/// `Cell` or a `Mutex` of `T`, is not noticed.
+/// [`renew`](Self::renew), [`reset`](Self::reset) or a [CSRF token](Self::csrf_token) needs it. A session has changed if its
+/// value was borrowed mutably and is encoded differently afterwards. A change behind a shared reference, in a `Cell` or a `Mutex`
+/// of `T`, is not noticed.
 ///
 /// # Examples
 ///
@@ -386,11 +387,11 @@ impl<T: 'static> Session<T> {
 
     /// Returns a token for the forms of this session, against cross-site request forgery (CSRF).
     ///
-    /// If you use tokens, put one into every form of signed-in visitors, and check it with [`verify_csrf`](Self::verify_csrf) when the form comes back. The token belongs
-    /// to the id that the session has after the commit, so the page that follows a [`renew`](Self::renew) or a
-    /// [`reset`](Self::reset) can have forms. A new session gets its id now and is stored with the commit, because its forms
-    /// would be refused otherwise. Each call returns another token, and all of them fit as long as the session keeps its id. It
-    /// sends no command.
+    /// If you use tokens, put one into every form of signed-in visitors, and check it with [`verify_csrf`](Self::verify_csrf)
+    /// when the form comes back. The token belongs to the id that the session has after the commit, so the page that follows a
+    /// [`renew`](Self::renew) or a [`reset`](Self::reset) can have forms. A new session gets its id now and is stored with the
+    /// commit, because its forms would be refused otherwise. Each call returns another token, and all of them fit as long as the
+    /// session keeps its id. It sends no command.
     ///
     /// A page for visitors who are not signed in does not need a token: the adapters
     /// [reject](crate::SessionManager::check_cross_origin) forms of other sites. A token would store a session for each visitor.
@@ -527,11 +528,11 @@ impl<T: 'static> Session<T> {
     /// not remembered. Later changes of the request, such as a message or a login, belong to the new session, which is stored even
     /// without them. Until the commit, [`id`](Self::id) returns the old id.
     ///
-    /// The commit ends the old session and stores the new one in one atomic step, whatever other requests have saved since. If the
-    /// old session has ended already, the commit creates the new one. If another request renewed the old session, or the session
-    /// is [detached](Self::is_detached), nothing is stored and the outcome is [`Detached`](crate::Outcome::Detached), because the
-    /// visitor is still signed in under another id. The adapters respond with 409; let the visitor sign out again. After an error of the commit the old session may still be live, so the
-    /// response must not report a logout.
+    /// The commit ends the old session and stores the new one in one atomic step, whatever other requests have saved since. If
+    /// the old session has ended already, the commit creates the new one. If another request renewed the old session, or the
+    /// session is [detached](Self::is_detached), nothing is stored and the outcome is [`Detached`](crate::Outcome::Detached),
+    /// because the visitor is still signed in under another id. The adapters respond with 409; let the visitor sign out again.
+    /// After an error of the commit the old session may still be live, so the response must not report a logout.
     ///
     /// It costs as much as [`renew`](Self::renew). [Companions](crate::store::Companion) that no later write replaces move to the
     /// new session. A [CSRF token](Self::csrf_token) from before the call is not valid for the new session.

@@ -78,8 +78,8 @@ use serde::Serialize;
 
 pub use self::companion::Companion;
 pub use self::feed::{EndFeed, EndNews};
-pub(crate) use self::index::index_of;
 pub use self::index::{Belonging, Ending, Entry, Expired, OnVerified, Reaped, SessionIndex, Verified, VerifyOptions};
+pub(crate) use self::index::{CAP_NOT_ENFORCED, index_of};
 pub use self::owned::{Owned, OwnedPage};
 pub use self::walk::{EndedAll, KeyPage, KeyPages, OnProgress, Progress, SessionKey, Snapshot};
 use crate::{EndReason, Error, Handle, Observer, RedisWarning, Result, SessionId, operation, serialize};

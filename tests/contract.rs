@@ -175,8 +175,8 @@ impl SessionStore for Migrating {
         self.old.keep_companions(suffixes)
     }
 
-    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        self.store.fresh_id(near)
+    fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        self.store.fresh_id(beside)
     }
 
     fn handle(&self, id: &SessionId) -> Handle {

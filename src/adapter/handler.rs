@@ -1,7 +1,7 @@
 //! The return values of handlers: a response, or a `Result` with an error of any type.
 //!
-//! Every adapter function with a handler as its parameter uses this module. Invariant: exactly one error type fits a handler that uses `?`, so
-//! the compiler infers it and no closure needs an annotation.
+//! Every adapter function with a handler as its parameter uses this module. Invariant: exactly one error type fits a handler that
+//! uses `?`, so the compiler infers it and no closure needs an annotation.
 
 use std::fmt;
 

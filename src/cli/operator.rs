@@ -28,7 +28,7 @@ use self::stop::{Done, Stop};
 use super::args::Args;
 use super::redis::{RedisArgs, missing_url};
 use super::values::{handle_prefix, time};
-use crate::{AllSessions, Error, HandlePrefix, RedisSessionStore};
+use crate::{AllSessions, Error, HandlePrefix, RedisSessionStore, SessionStore};
 
 /// The commands for operators, to see and end sessions.
 ///
@@ -171,7 +171,6 @@ impl Context {
 
     /// What an operator should know if there are no sessions.
     fn note_if_empty(&self) -> &'static str {
-        use crate::SessionStore as _;
         match self.store.index() {
             Some(_) => {
                 "note: there are no live sessions in the index; if Redis lost keys, `verify` puts the missing sessions back"
@@ -182,7 +181,6 @@ impl Context {
 
     /// Returns the index, for commands that a plain store cannot run.
     fn index(&self, operation: &'static str) -> Result<&dyn crate::store::SessionIndex, Stop> {
-        use crate::SessionStore as _;
         let why = "a plain store has no index and knows no owners: only `check`, `count`, `list`, `show HANDLE`, `end HANDLE`, \
                    `end --everybody` and `watch` work on it";
         self.store.index().ok_or_else(|| Error::unsupported(operation, why).into())

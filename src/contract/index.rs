@@ -349,8 +349,8 @@ fn again(id: &SessionId) -> String {
 }
 
 #[track_caller]
-fn create_own(store: &dyn SessionStore, near: Option<&SessionId>, ttl: Duration) -> SessionId {
-    let id = store.fresh_id(near);
+fn create_own(store: &dyn SessionStore, beside: Option<&SessionId>, ttl: Duration) -> SessionId {
+    let id = store.fresh_id(beside);
     assert_created(store.create(&id, Write::new(own(&id).as_bytes(), ttl)));
     id
 }

@@ -706,9 +706,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
 
     /// Sets whether browsers send the cookie over HTTPS only. Defaults to `true`.
     ///
-    /// Set `false` for development over plain HTTP from another host than `localhost`, or with Safari, because browsers
-    /// drop a `Secure` cookie there. Behind a proxy that speaks HTTPS to
-    /// the visitors, keep the default.
+    /// Set `false` for development over plain HTTP from another host than `localhost`, or with Safari, because browsers drop a
+    /// `Secure` cookie there. Behind a proxy that speaks HTTPS to the visitors, keep the default.
     ///
     /// # Examples
     ///
@@ -733,7 +732,8 @@ impl<T: 'static> SessionManagerBuilder<T> {
 
     /// Sets whether browsers send the cookie with requests from other sites. Defaults to [`SameSite::Lax`].
     ///
-    /// With `Lax`, a request from another site carries the cookie only if the visitor follows a link. `SameSite::None` needs [`secure`](Self::secure).
+    /// With `Lax`, a request from another site carries the cookie only if the visitor follows a link. `SameSite::None` needs
+    /// [`secure`](Self::secure).
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.with(|inner| inner.cookie.same_site = same_site)
     }

@@ -279,9 +279,10 @@ impl<T: 'static> Inner<T> {
             self.note_renewal(session);
         }
         session.envelope.remembered = cookie_sent.or(session.envelope.remembered);
-        let payload = match cookie_sent {
-            None if !is_renewed || self.renew_every.is_none() => Cow::from(&encoded),
-            _ => Cow::from(self.storable(session.encode())?),
+        let has_new_times = cookie_sent.is_some() || (is_renewed && self.renew_every.is_some());
+        let payload = match has_new_times {
+            true => Cow::from(self.storable(session.encode())?),
+            false => Cow::from(&encoded),
         };
         let overwrites = session.on_conflict == OnConflict::LastWriteWins && self.is_value_changed(session, &changes);
         let mut save = Save { cookie_sent, ..Save::new(id, session, payload, changes) };

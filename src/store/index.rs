@@ -172,6 +172,10 @@ pub(crate) fn index_of<'s>(store: &'s dyn SessionStore, operation: &'static str)
     store.index().ok_or_else(|| Error::unsupported(operation, why))
 }
 
+/// The warning if a login was stored, and then the sessions beyond the cap could not be ended.
+pub(crate) const CAP_NOT_ENFORCED: &str =
+    "a principal may have more sessions than `max_per_principal` until the next login of that principal";
+
 /// A callback of a [`verify`](SessionIndex::verify).
 pub type OnVerified<'a> = dyn Fn(&Verified, Progress) -> ControlFlow<()> + 'a;
 

@@ -179,8 +179,8 @@ fn version_of(found: Found) -> Version {
 }
 
 impl SessionStore for MigratingStore {
-    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        self.new.fresh_id(near)
+    fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        self.new.fresh_id(beside)
     }
 
     /// Returns the handle that the session has in the new store.

@@ -166,17 +166,16 @@ fn find_lost(context: &mut Context, ended: u64) -> Result<u64, Stop> {
     };
     let verified = context.index(operation::VERIFY)?.verify(VerifyOptions::new().on_progress(&on_progress));
     let looked_at = bar.clear();
-    match verified {
+    let stop = match verified {
         Ok(verified) if !verified.interrupted => return Ok(verified.added),
-        Ok(_) => {}
-        Err(error) => {
-            print_count(context, ended)?;
-            return Err(error.into());
+        Ok(_) => {
+            let what = "sessions that the index lost may live";
+            Stop::Interrupted(format!("{ended} sessions have ended; {what}, looked at {looked_at} keys for them"))
         }
-    }
+        Err(error) => error.into(),
+    };
     print_count(context, ended)?;
-    let what = "sessions that the index lost may live";
-    Err(Stop::Interrupted(format!("{ended} sessions have ended; {what}, looked at {looked_at} keys for them")))
+    Err(stop)
 }
 
 fn print_count(context: &mut Context, ended: u64) -> Done {

@@ -8,10 +8,10 @@ use std::ops::ControlFlow;
 use super::route::{self, Route};
 use super::{MigratingStore, mark};
 use crate::store::{
-    Belonging, Bind, Bytes, EndedAll, Ending, Entry, Expired, Found, OnProgress, Owned, OwnedPage, Progress, Reaped,
-    SessionIndex, SessionStore, Verified, VerifyOptions, Write,
+    Belonging, Bind, Bytes, CAP_NOT_ENFORCED, EndedAll, Ending, Entry, Expired, Found, OnProgress, Owned, OwnedPage,
+    Progress, Reaped, SessionIndex, SessionStore, Verified, VerifyOptions, Write, index_of,
 };
-use crate::{AllSessions, Error, Handle, Result, SessionId, fence, operation};
+use crate::{AllSessions, Handle, Result, SessionId, fence, operation};
 
 impl SessionIndex for MigratingStore {
     fn partitions(&self) -> u32 {
@@ -85,10 +85,7 @@ impl SessionIndex for MigratingStore {
             }
         };
         let bare = |owned: Owned| {
-            let payload = match owned.payload {
-                Ok(payload) => Ok(mark::unmarked(payload)?),
-                unreadable => unreadable,
-            };
+            let payload = mark::unmarked_if_read(owned.payload)?;
             let key = if is_new { route::outer(self, owned.key) } else { owned.key };
             Some(Owned { key, payload, ..owned })
         };
@@ -158,7 +155,7 @@ impl SessionIndex for MigratingStore {
 
 impl MigratingStore {
     fn new_index(&self, operation: &'static str) -> Result<&dyn SessionIndex> {
-        self.new.index().ok_or_else(|| Error::unsupported(operation, "the new store has no index"))
+        index_of(&*self.new, operation)
     }
 
     /// Returns the indexes of both stores, that of the old one first.
@@ -219,7 +216,7 @@ impl MigratingStore {
         if let Bind::To { principal, cap: Some(cap) } = bind
             && let Err(error) = self.end_oldest_in_old(principal, cap as usize)
         {
-            fence::log!(Warn, error = error.kind().name(); "a principal may have more sessions than `max_per_principal` until the next login of that principal: {error:#}");
+            fence::log!(Warn, error = error.kind().name(); "{CAP_NOT_ENFORCED}: {error:#}");
         }
     }
 
@@ -239,7 +236,7 @@ impl MigratingStore {
 /// Leaves out claims, and returns the others with their bare payloads.
 fn bare(belongings: Vec<Belonging>) -> Vec<Belonging> {
     let bare = |belonging: Belonging| {
-        let payload = mark::unmarked(belonging.payload.clone())?;
+        let payload = mark::unmarked(belonging.payload)?;
         Some(Belonging { payload, ..belonging })
     };
     belongings.into_iter().filter_map(bare).collect()

@@ -63,6 +63,14 @@ pub(super) fn unmarked(payload: Bytes) -> Option<Bytes> {
     }
 }
 
+/// The same for a payload that a store may have failed to read. A failure stays.
+pub(super) fn unmarked_if_read<E>(payload: Result<Bytes, E>) -> Option<Result<Bytes, E>> {
+    match payload {
+        Ok(payload) => unmarked(payload).map(Ok),
+        Err(error) => Some(Err(error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -109,17 +109,17 @@ pub(super) fn snapshots(store: &MigratingStore, keys: &[SessionKey]) -> Result<V
     };
     let (old, new) = (read(&*store.old, old)?, read(&*store.new, new)?);
     let new = new.into_iter().map(|snapshot| Snapshot { key: outer(store, snapshot.key), ..snapshot });
-    let mut found: Vec<Snapshot> = old.into_iter().chain(new).filter_map(bare).collect();
-    let position = |snapshot: &Snapshot| keys.iter().position(|key| *key == snapshot.key);
-    found.sort_by_cached_key(position);
-    Ok(found)
+    // Each store returns its sessions in the order of their names.
+    let (mut old, mut new) = (old.into_iter().peekable(), new.peekable());
+    let next = |key: &SessionKey| {
+        let is_next = |snapshot: &Snapshot| snapshot.key == *key;
+        old.next_if(is_next).or_else(|| new.next_if(is_next))
+    };
+    Ok(keys.iter().filter_map(next).filter_map(bare).collect())
 }
 
 /// Returns a snapshot with its bare payload, or `None` for a claim.
 fn bare(snapshot: Snapshot) -> Option<Snapshot> {
-    let payload = match snapshot.payload {
-        Ok(payload) => Ok(mark::unmarked(payload)?),
-        unreadable => unreadable,
-    };
+    let payload = mark::unmarked_if_read(snapshot.payload)?;
     Some(Snapshot { payload, ..snapshot })
 }

@@ -234,7 +234,7 @@ impl RedisSessionStore {
     fn incomplete_index(&self) -> Result<Option<RedisWarning>> {
         for partition in 0..self.keys.partitions() {
             let index = self.keys.index(partition);
-            let owners = [self.keys.base(partition), "principals"].concat();
+            let owners = self.keys.owners(partition);
             let mut eval = redis::cmd("EVAL");
             eval.arg(OWNED_AND_INDEXED).arg(2).arg(owners).arg(index);
             let counts = self.command(operation::CHECK, Effect::Touches, To::Key(index), &eval)?.value;

@@ -14,7 +14,8 @@ use super::script::Script;
 use super::walk::SCAN_STEP;
 use super::{RedisSessionStore, keys, owned, verify};
 use crate::store::{
-    Belonging, Bind, EndedAll, Ending, Entry, OnProgress, OwnedPage, Reaped, SessionIndex, Verified, VerifyOptions,
+    Belonging, Bind, CAP_NOT_ENFORCED, EndedAll, Ending, Entry, OnProgress, OwnedPage, Reaped, SessionIndex, Verified,
+    VerifyOptions,
 };
 use crate::{Handle, Result, fence, operation};
 
@@ -153,7 +154,7 @@ impl RedisSessionStore {
         if self.keys.partitions() > 1
             && let Err(error) = self.end_beyond_cap(principal, cap as usize, key, is_new)
         {
-            fence::log!(Warn, error = error.kind().name(); "a principal may have more sessions than `max_per_principal` until the next login of that principal: {error:#}");
+            fence::log!(Warn, error = error.kind().name(); "{CAP_NOT_ENFORCED}: {error:#}");
         }
     }
 

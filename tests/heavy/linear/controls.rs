@@ -43,8 +43,8 @@ impl Control {
 }
 
 impl SessionStore for Control {
-    fn fresh_id(&self, near: Option<&SessionId>) -> SessionId {
-        self.store.fresh_id(near)
+    fn fresh_id(&self, beside: Option<&SessionId>) -> SessionId {
+        self.store.fresh_id(beside)
     }
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
