@@ -162,7 +162,7 @@ fn retried_save_or_deletion_revives_no_ended_session() {
 }
 
 #[test]
-fn retried_change_of_all_is_in_doubt_after_rotation() {
+fn retried_change_of_all_is_in_doubt() {
     let pair = Pair::new(true);
     let ((id, version), new) = (pair.session(), pair.store.fresh_id(None));
     let key = pair.other.walk().unwrap().next().unwrap().unwrap().keys.remove(0);
