@@ -147,6 +147,11 @@ pub(super) fn is_same<F: Format>(one: &[u8], other: &[u8]) -> bool {
 
 /// Returns `true` if one has the bytes of the other, in any order.
 pub(super) fn has_same_bytes(one: &[u8], other: &[u8]) -> bool {
+    // The sums show most changes, and take a small part of the time of the counts.
+    let sum = |bytes: &[u8]| bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    if one.len() != other.len() || sum(one) != sum(other) {
+        return false;
+    }
     let mut surplus = [0_i64; 256];
     one.iter().for_each(|byte| surplus[usize::from(*byte)] += 1);
     other.iter().for_each(|byte| surplus[usize::from(*byte)] -= 1);

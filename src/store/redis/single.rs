@@ -24,15 +24,15 @@ pub(super) fn create(store: &RedisSessionStore, key: &str, write: Write<'_>) -> 
 
 /// Reads a value and leaves its TTL alone. Also reads a companion, which Redis expires together with its session.
 pub(super) fn get(store: &RedisSessionStore, operation: &'static str, key: &str) -> Result<Option<Stored>> {
-    let answer = store.command(operation, Effect::Reads, To::Key(key), redis::cmd("GET").arg(key))?;
+    let answer = store.command(operation, Effect::Reads, To::Key(key), &command("GET", key))?;
     decode_payload(operation, answer.value, None)
 }
 
 /// Reads a session and sets its TTL.
 pub(super) fn get_and_touch(store: &RedisSessionStore, key: &str, ttl: Duration) -> Result<Option<Stored>> {
     let ttl = ttl_millis(ttl);
-    let mut getex = redis::cmd("GETEX");
-    let answer = store.command(operation::READ, Effect::Touches, To::Key(key), getex.arg(key).arg("PX").arg(ttl))?;
+    let mut getex = command("GETEX", key);
+    let answer = store.command(operation::READ, Effect::Touches, To::Key(key), getex.arg("PX").arg(ttl))?;
     decode_payload(operation::READ, answer.value, Some(Duration::from_millis(ttl)))
 }
 
@@ -47,16 +47,26 @@ pub(super) fn save(store: &RedisSessionStore, key: &str, write: Write<'_>) -> Re
 
 /// Deletes a session.
 pub(super) fn delete(store: &RedisSessionStore, key: &str) -> Result<redis::Value> {
-    Ok(store.command(operation::DELETE, Effect::Writes, To::Key(key), redis::cmd("DEL").arg(key))?.value)
+    Ok(store.command(operation::DELETE, Effect::Writes, To::Key(key), &command("DEL", key))?.value)
 }
 
 /// Builds `SET key payload PX ttl`, without the conditions.
 fn set(key: &str, write: Write<'_>) -> Cmd {
-    // Reserve the whole buffer, because a buffer that grows has to move the payload.
-    let mut set = Cmd::with_capacity(7, key.len() + write.payload.len() + 64);
-    set.arg("SET").arg(key).arg(write.payload);
+    let mut set = with_room("SET", key, write.payload.len());
+    set.arg(write.payload);
     if let Some(ttl) = write.ttl_millis() {
         set.arg("PX").arg(ttl);
     }
     set
+}
+
+fn command(name: &str, key: &str) -> Cmd {
+    with_room(name, key, 0)
+}
+
+/// Builds a command for a key. Its buffer has room for a payload and for options, because a buffer that grows moves what it has.
+fn with_room(name: &str, key: &str, payload: usize) -> Cmd {
+    let mut command = Cmd::with_capacity(7, key.len() + payload + 64);
+    command.arg(name).arg(key);
+    command
 }
