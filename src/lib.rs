@@ -218,6 +218,7 @@ mod sync;
 mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod throttle;
 mod worker;
 
 /// Makes each guide a page of the documentation, and nothing of the compiled crate. Its snippets are tested if the features are on.

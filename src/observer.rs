@@ -89,6 +89,11 @@ pub trait Observer: Send + Sync + 'static {
         let _ = ended;
     }
 
+    /// Receives a session that a request could not decode. Each such request is an event.
+    fn on_unreadable(&self, session: &ObservedSession<'_>) {
+        let _ = session;
+    }
+
     /// Receives a save that met the change of another request.
     fn on_conflict(&self, conflict: &Conflict) {
         let _ = conflict;

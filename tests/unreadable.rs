@@ -2,13 +2,18 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use support::{PATIENCE, RedisServer, shared, unique};
+use log::Level;
+use support::{PATIENCE, RedisServer, keep_logs, logged_by, shared, unique};
+use threaded_sessions::observer::ObservedSession;
 use threaded_sessions::store::{Found, Touch, Write};
 use threaded_sessions::{
-    Committed, ErrorKind, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, SessionId, SessionManager,
-    SessionStore,
+    Committed, ErrorKind, MemorySessionStore, Observer, OnConflict, Outcome, RedisSessionStore, SessionId,
+    SessionManager, SessionStore, Unreadable,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -274,4 +279,30 @@ fn failed_cookie_refresh_does_not_fail_request() {
     server.cmd(&["CONFIG", "SET", "maxmemory", "0"]);
     let committed = sessions.commit(sessions.open_id(&id).unwrap().unwrap()).unwrap();
     assert!(committed.headers().any(|(name, _)| name == "Set-Cookie"), "the next request sends it");
+}
+
+#[derive(Default)]
+struct Unread(AtomicUsize);
+
+impl Observer for Unread {
+    fn on_unreadable(&self, _: &ObservedSession<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn each_unreadable_session_counts_but_few_warn() {
+    keep_logs();
+    let (memory, unread) = (MemorySessionStore::new(), Arc::new(Unread::default()));
+    let before = Before::new(memory.clone());
+    let after = SessionManager::<u32>::builder(memory).unreadable(Unreadable::StartFresh).observer(unread.clone());
+    let after = after.build().unwrap();
+    for _ in 0..20 {
+        assert!(after.open([&*cookies(&[store(&before, None)])]).unwrap().is_new());
+    }
+    assert_eq!(unread.0.load(Ordering::Relaxed), 20);
+    let logged = logged_by(thread::current().id());
+    let count = |level| logged.iter().filter(|(found, text)| *found == level && text.contains("expire")).count();
+    assert_eq!(count(Level::Debug), 20);
+    assert!(count(Level::Warn) <= 1, "{logged:?}");
 }

@@ -21,6 +21,10 @@ impl<T: 'static> Inner<T> {
         self.observers.tell(|observer| observer.on_renewed(&self.observed(from), &self.observed(to)));
     }
 
+    pub(super) fn report_unreadable(&self, id: &SessionId) {
+        self.observers.tell(|observer| observer.on_unreadable(&self.observed(id)));
+    }
+
     /// Deletes a session and reports its end, unless there was none. Returns `true` if there was one.
     pub(super) fn delete_for(&self, id: &SessionId, reason: EndCause) -> Result<bool> {
         let existed = self.store.delete(id)?;

@@ -16,7 +16,11 @@ use crate::codec::Envelope;
 use crate::observer::EndCause;
 use crate::session::{Change, Origin};
 use crate::store::{Found, Stored, Touch};
+use crate::throttle::Throttle;
 use crate::{EndReason, Error, ErrorKind, Result, Session, SessionId, fence, operation};
+
+/// The sessions that requests could not decode and went on without.
+static UNREADABLE: Throttle = Throttle::new();
 
 /// The outcome of loading an id. `L` is what a live session is loaded as.
 pub(super) enum Loaded<L> {
@@ -341,13 +345,20 @@ impl<T: 'static> Inner<T> {
         if error.kind() != ErrorKind::Payload {
             return Err(error);
         }
+        self.report_unreadable(id);
         let fate = match (purpose, self.unreadable) {
             (Purpose::SignIn, _) => "can be replaced by a sign-in",
             (Purpose::Use | Purpose::Peek, Unreadable::Fail) => return Err(error),
             (Purpose::Use | Purpose::Peek, Unreadable::StartFresh) => "is left to expire",
         };
         let handle = self.store.handle(id);
-        fence::log!(Warn, session:% = handle; "session {handle} {fate}: {error:#}");
+        fence::log!(Debug, session:% = handle; "session {handle} {fate}: {error:#}");
+        match UNREADABLE.count() {
+            None => {}
+            Some(1) => fence::log!(Warn, session:% = handle, sessions = 1; "session {handle} {fate}: {error:#}"),
+            Some(count) => fence::log!(Warn, session:% = handle, sessions = count;
+                "{count} sessions could not be read since the last such warning; session {handle} {fate}: {error:#}"),
+        }
         Ok(())
     }
 

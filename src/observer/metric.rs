@@ -59,6 +59,8 @@ metrics! {
         "Sessions that moved to a new id.";
     ENDED: Kind::Counter, "threaded_sessions_ended_total",
         "Sessions that ended, by reason.";
+    UNREADABLE: Kind::Counter, "threaded_sessions_unreadable_total",
+        "Requests whose session could not be decoded.";
     CONFLICTS: Kind::Counter, "threaded_sessions_conflicts_total",
         "Saves that met the change of another request, by resolution.";
     OPENED: Kind::Counter, "threaded_sessions_connections_opened_total",

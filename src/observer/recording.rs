@@ -65,6 +65,7 @@ pub(super) struct Recording<B: Backend> {
     retries: B::Counter,
     created: B::Counter,
     renewed: B::Counter,
+    unreadable: B::Counter,
     opened: B::Counter,
     connect_failed: B::Counter,
     ended: Vec<B::Counter>,
@@ -88,6 +89,7 @@ impl<B: Backend> Recording<B> {
             retries: plain(&metric::RETRIES),
             created: plain(&metric::CREATED),
             renewed: plain(&metric::RENEWED),
+            unreadable: plain(&metric::UNREADABLE),
             opened: plain(&metric::OPENED),
             connect_failed: plain(&metric::CONNECT_FAILED),
             ended: by(&metric::ENDED, "reason", &EndCause::ALL.map(EndCause::as_str)),
@@ -123,6 +125,10 @@ impl<B: Backend> Recording<B> {
 
     pub(super) fn renewed(&self) {
         self.renewed.add(1);
+    }
+
+    pub(super) fn unreadable(&self) {
+        self.unreadable.add(1);
     }
 
     pub(super) fn ended(&self, ended: &Ended<'_>) {
@@ -182,6 +188,10 @@ macro_rules! record_events {
 
             fn on_renewed(&self, _: &$crate::observer::ObservedSession<'_>, _: &$crate::observer::ObservedSession<'_>) {
                 self.0.renewed();
+            }
+
+            fn on_unreadable(&self, _: &$crate::observer::ObservedSession<'_>) {
+                self.0.unreadable();
             }
 
             fn on_ended(&self, ended: &$crate::observer::Ended<'_>) {
