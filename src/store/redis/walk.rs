@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::iter;
-use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::ops::Range;
+use std::sync::Arc;
 use std::vec;
 
 use redis::{Cmd, ConnectionLike, Value};
@@ -320,35 +319,6 @@ impl RedisSessionStore {
             let page = self.scan(operation, to, before, cursor.take()?, count, &[]);
             cursor = page.as_ref().ok().map(|(next, _)| *next).filter(|next| *next != 0);
             Some(page)
-        })
-    }
-
-    /// Passes the pages of [`scan_pages`](Self::scan_pages) to `step`, with the next cursor, until it breaks. A thread reads the next
-    /// page while `step` looks at a page.
-    pub(super) fn scan_ahead(
-        &self,
-        operation: &'static str,
-        to: To<'_>,
-        before: &[&str],
-        count: usize,
-        mut step: impl FnMut(Vec<Vec<u8>>, u64) -> Result<ControlFlow<()>>,
-    ) -> Result<ControlFlow<()>> {
-        thread::scope(|scope| {
-            let (pages, read) = mpsc::sync_channel(0);
-            let scan_on = move || {
-                // A failed send means that `step` broke, failed or panicked.
-                let _ = self.scan_pages(operation, to, before, count).try_for_each(|page| pages.send(page));
-            };
-            thread::Builder::new()
-                .spawn_scoped(scope, scan_on)
-                .map_err(|error| Error::new(ErrorKind::Unavailable, operation).with_source(error))?;
-            for page in read {
-                let (next, found) = page?;
-                if step(found, next)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            Ok(ControlFlow::Continue(()))
         })
     }
 

@@ -29,41 +29,66 @@ pub(super) struct Part<'a> {
     pub(super) session: &'a [u8],
 }
 
-/// Returns `true` for each session whose data, entry in the index and, if a scan does not recognise the keys, companions,
-/// tombstone and the reason of an earlier end are right.
+/// Returns `true` for each entry of the index that its session agrees with. If a scan does not recognise the keys of companions,
+/// tombstones and reasons of ends, those must be right too.
 ///
-/// `scores` are the entries in the index, if a walk over the index has read them.
-pub(super) fn sessions(
+/// A key that expires when the index says so is a session: another program would have had to choose the same second. So only
+/// a key that never expires is asked for its type.
+pub(super) fn indexed(
     store: &RedisSessionStore,
-    groups: &Groups<&[u8]>,
-    scores: Option<&[Option<f64>]>,
-) -> Result<Vec<Vec<bool>>> {
-    let parts_of: fn(&RedisSessionStore, &[u8]) -> Vec<Vec<u8>> =
-        if store.keys.kind() == "custom" { |store, key| part_names(store, key) } else { |_, _| Vec::new() };
+    partition: u32,
+    entries: &[(&[u8], Option<f64>)],
+) -> Result<Vec<bool>> {
+    let expires = |score: &Option<f64>| score.is_some_and(f64::is_finite);
+    let of_key = |(key, score): &(&[u8], Option<f64>)| {
+        let [kind, deadline] = data(key);
+        if expires(score) { vec![deadline] } else { vec![kind, deadline] }
+    };
+    let parts: Vec<Vec<Vec<u8>>> = entries.iter().map(|(key, _)| parts_of(store, key)).collect();
+    let commands = entries.iter().flat_map(of_key).chain(parts.iter().flatten().flat_map(|part| data(part)));
+    let mut replies = read(store, vec![(partition, commands.collect())])?.into_iter().flatten();
+    let found: Vec<Data> = entries
+        .iter()
+        .map(|(_, score)| match expires(score) {
+            true => Data::with_deadline(replies.next()),
+            false => Data::next(&mut replies),
+        })
+        .collect();
+    let each = entries.iter().zip(&parts).zip(found);
+    Ok(each.map(|(((_, score), parts), data)| is_right(store, parts, &data, *score, &mut replies)).collect())
+}
+
+/// Returns `true` for each session whose data, entry in the index and parts are right, as [`indexed`] does.
+pub(super) fn sessions(store: &RedisSessionStore, groups: &Groups<&[u8]>) -> Result<Vec<Vec<bool>>> {
     let commands = groups.iter().map(|(partition, keys)| {
-        let mut commands: Vec<Cmd> = keys.iter().flat_map(|key| data(key)).collect();
-        if scores.is_none() {
-            commands.extend(bulk("ZMSCORE", store.keys.index(*partition), keys));
-        }
+        let scores = bulk("ZMSCORE", store.keys.index(*partition), keys);
         let parts = keys.iter().flat_map(|key| parts_of(store, key));
-        commands.extend(parts.flat_map(|part| data(&part)));
-        (*partition, commands)
+        let data_of_parts = parts.flat_map(|part| data(&part));
+        (*partition, keys.iter().flat_map(|key| data(key)).chain(scores).chain(data_of_parts).collect())
     });
     let mut replies = read(store, commands.collect())?.into_iter();
-    let grace = store.grace_millis() as i64;
-    let is_right = |keys: &Vec<&[u8]>| {
+    let are_right = |keys: &Vec<&[u8]>| {
         let mut replies = replies.next().unwrap_or_default().into_iter();
         let found: Vec<Data> = keys.iter().map(|_| Data::next(&mut replies)).collect();
-        let scores = scores.map_or_else(|| unbulk(&mut replies, keys.len()), <[_]>::to_vec);
-        let each = keys.iter().zip(found).zip(scores).map(|((key, data), score)| {
-            let parts: Vec<_> =
-                parts_of(store, key).iter().map(|part| (part.clone(), Data::next(&mut replies))).collect();
-            let are_right = parts.iter().all(|(part, of_part)| is_part_right(store, part, of_part, &data));
-            data.is_string && score.is_some_and(|score| is_exact(score, data.expires, grace)) && are_right
-        });
-        each.collect()
+        let scores = unbulk(&mut replies, keys.len());
+        let each = keys.iter().zip(found).zip(scores);
+        each.map(|((key, data), score)| is_right(store, &parts_of(store, key), &data, score, &mut replies)).collect()
     };
-    Ok(groups.values().map(is_right).collect())
+    Ok(groups.values().map(are_right).collect())
+}
+
+/// Takes the replies about the parts of a session, and returns `true` if they, the session and its entry in the index agree.
+fn is_right(
+    store: &RedisSessionStore,
+    parts: &[Vec<u8>],
+    data: &Data,
+    score: Option<f64>,
+    replies: &mut impl Iterator<Item = Value>,
+) -> bool {
+    let of_parts: Vec<Data> = parts.iter().map(|_| Data::next(replies)).collect();
+    let are_right = parts.iter().zip(&of_parts).all(|(part, of_part)| is_part_right(store, part, of_part, data));
+    let is_exact = |score| is_exact(score, data.expires, store.grace_millis() as i64);
+    data.is_string && score.is_some_and(is_exact) && are_right
 }
 
 /// Returns `true` for each part that follows from its session.
@@ -135,9 +160,14 @@ struct Data {
 
 impl Data {
     fn next(replies: &mut impl Iterator<Item = Value>) -> Self {
-        let (kind, expires) = (replies.next(), replies.next());
+        let kind = replies.next();
         let is_string = matches!(kind, Some(Value::SimpleString(kind)) if kind == "string");
-        Self { is_string, expires: if let Some(Value::Int(expires)) = expires { expires } else { -2 } }
+        Self { is_string, ..Self::with_deadline(replies.next()) }
+    }
+
+    /// The state of a key whose type was not asked for.
+    fn with_deadline(reply: Option<Value>) -> Self {
+        Self { is_string: true, expires: if let Some(Value::Int(expires)) = reply { expires } else { -2 } }
     }
 }
 
@@ -161,8 +191,11 @@ fn is_part_right(store: &RedisSessionStore, key: &[u8], part: &Data, session: &D
     }
 }
 
-/// The names of the companions, the tombstone and the reason of the end of a session.
-fn part_names(store: &RedisSessionStore, key: &[u8]) -> Vec<Vec<u8>> {
+/// The names of the companions, the tombstone and the reason of the end of a session, if a scan does not recognise them.
+fn parts_of(store: &RedisSessionStore, key: &[u8]) -> Vec<Vec<u8>> {
+    if store.keys.kind() != "custom" {
+        return Vec::new();
+    }
     let suffixes = store.companions.iter().map(String::as_str).chain([TOMBSTONE, ENDED]);
     suffixes.map(|suffix| [key, b":", suffix.as_bytes()].concat()).collect()
 }
