@@ -348,7 +348,7 @@ fn session_is_one_json_key_with_idle_ttl() {
         let created = value["created"].as_u64().unwrap();
         assert!((before..=after).contains(&created));
         let expected = serde_json::json!({
-            "v": 1, "rev": value["rev"].as_u64(), "created": created, "data": {"count": 7, "seen": {"/": 1}},
+            "v": 1, "rev": value["rev"].as_u64(), "created": created, "idle": WEEK, "data": {"count": 7, "seen": {"/": 1}},
         });
         assert_eq!(value, expected);
         assert!(value["rev"].is_u64());

@@ -37,8 +37,7 @@ pub struct SessionInfo {
     pub created: Option<SystemTime>,
     /// When it was last used, to within a 64th of the time that it lives when idle, or to within
     /// [`touch_every`](crate::SessionManagerBuilder::touch_every) if [`SessionManager::all`](crate::SessionManager::all) found
-    /// it. `None` if it cannot be known: for a session without an owner, if the payload is unreadable, if the session does not
-    /// expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
+    /// it. `None` if it cannot be known: if the payload is unreadable, if the session does not expire by idling, if its lifetime ends before its idle timeout, or if a manager with another idle timeout used it.
     #[serde(serialize_with = "serialize::optional_moment")]
     pub last_used: Option<SystemTime>,
     /// How long it lives if it is not used, with the additional time of `touch_every`. `None`: it does not expire.

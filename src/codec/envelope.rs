@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::Format;
 use crate::{BoxError, Clock, Reason};
 
-/// The stored form of a session around your value: `{"v":1,"rev":…,"created":…,"data":…}` in JSON.
+/// The stored form of a session around your value: `{"v":1,"rev":…,"created":…,"idle":…,"data":…}` in JSON.
 ///
 /// `v` is the version of this layout, 1. A payload of a newer version is rejected.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,11 +37,10 @@ pub struct Envelope<D> {
     /// The principal that owns the session, with the label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Binding>,
-    /// The idle timeout with which a session with an owner was stored. From it, any manager computes when the session was last
-    /// used.
+    /// The idle timeout with which the session was stored. From it, any manager computes when the session was last used.
     #[serde(default, rename = "idle", skip_serializing_if = "Option::is_none", with = "optional_duration")]
     pub idle_timeout: Option<Duration>,
-    /// The end of the lifetime with which a session with an owner was stored.
+    /// The end of the lifetime with which the session was stored.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub ends: Option<SystemTime>,
     /// The time when the session got its id, if a manager with [`renew_every`](crate::SessionManagerBuilder::renew_every) renewed

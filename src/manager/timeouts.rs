@@ -89,16 +89,15 @@ impl Timeouts {
         [self.idle_timeout(envelope), self.lifetime_left(envelope, now)].into_iter().flatten().min()
     }
 
-    /// Stores the idle timeout and the end of the lifetime in a session with an owner. From these, a manager with other settings
-    /// finds out when the session was last used.
+    /// Stores the idle timeout and the end of the lifetime in a session. From these, a manager with other settings finds out when
+    /// the session was last used.
     pub(crate) fn stamp<D>(&self, envelope: &mut Envelope<D>) {
-        let is_listed = envelope.bound.is_some();
-        envelope.idle_timeout = self.idle_timeout(envelope).filter(|_| is_listed).map(whole_millis);
-        let lifetime = self.lifetime.filter(|_| is_listed).map(whole_millis);
+        envelope.idle_timeout = self.idle_timeout(envelope).map(whole_millis);
+        let lifetime = self.lifetime.map(whole_millis);
         envelope.ends = lifetime.and_then(|lifetime| envelope.created.checked_add(lifetime));
     }
 
-    /// Returns `true` if a session with an owner was stored with other times. The time of its last use does not follow from them.
+    /// Returns `true` if a session was stored with other times. The time of its last use does not follow from them.
     pub(crate) fn differ<D>(&self, envelope: &Envelope<D>) -> bool {
         if (envelope.idle_timeout, envelope.ends) == (None, None) {
             return false;
