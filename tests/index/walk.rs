@@ -293,3 +293,40 @@ fn plain_store_with_a_key_mapper_cannot_walk() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(format!("{error:#}").contains("use an expiring store"), "{error:#}");
 }
+
+/// A command of an operator must not keep Redis from its clients. Its time depends on the machine, but not how many keys it names
+/// or asks for.
+#[test]
+fn commands_of_operators_are_bounded() {
+    let server = RedisServer::start();
+    server.cmd(&["CONFIG", "SET", "slowlog-log-slower-than", "0", "slowlog-max-len", "1000000"]);
+    for store in stores(&server) {
+        for number in 0..700 {
+            let owner = format!("user {}", number % 50);
+            let bind = if store.index().is_some() { Bind::To { principal: &owner, cap: None } } else { Bind::Keep };
+            let write = Write::new(b"v", HOUR).with_bind(bind);
+            assert!(matches!(store.create(&store.fresh_id(None), write).unwrap(), Created::Stored(_)));
+        }
+        server.cmd(&["SLOWLOG", "RESET"]);
+        let all = AllSessions::new(&store);
+        assert_eq!((walk(&store).len(), all.count().unwrap()), (700, 700));
+        if let Some(index) = store.index() {
+            assert!(!index.verify(VerifyOptions::new()).unwrap().interrupted);
+        }
+        assert_eq!(all.end_everybody(run_on).unwrap().ended, 700);
+        let entries: Vec<Vec<redis::Value>> = redis::from_redis_value(server.cmd(&["SLOWLOG", "GET", "-1"])).unwrap();
+        assert!(entries.len() > 10);
+        for mut entry in entries {
+            let command: Vec<String> = redis::from_redis_value(entry.swap_remove(3)).unwrap();
+            let more = command.last().and_then(|last| last.strip_prefix("... (")?.split(' ').next()?.parse().ok());
+            let arguments = command.len() + more.unwrap_or(0);
+            let count = command.iter().position(|word| word == "COUNT");
+            let asked = count.map_or(0, |at| command[at + 1].parse().unwrap());
+            assert!(
+                arguments <= 500 && asked <= 250,
+                "{store:?}: {arguments} arguments, COUNT {asked}: {}",
+                command[0]
+            );
+        }
+    }
+}
