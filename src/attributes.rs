@@ -113,7 +113,7 @@ impl Attributes {
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<()> {
-        Check::json(&value).map_err(not_settable)?;
+        Check::attribute(&value).map_err(not_settable)?;
         let value = serde_json::to_value(value).map_err(|_| not_settable(Reason::new(NO_FORM)))?;
         self.0.insert(name.into(), value);
         Ok(())

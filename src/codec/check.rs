@@ -26,6 +26,11 @@ impl Check {
         Self { human_readable: true, finite: true, depth: 0 }.run(value)
     }
 
+    /// Checks a value that becomes an attribute: the envelope and the map of the attributes nest around it.
+    pub(crate) fn attribute(value: &impl Serialize) -> Result<(), Reason> {
+        Self { human_readable: true, finite: true, depth: 2 }.run(value)
+    }
+
     #[cfg(feature = "msgpack")]
     pub(crate) fn message_pack(value: &impl Serialize) -> Result<(), Reason> {
         Self { human_readable: false, finite: false, depth: 0 }.run(value)

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use threaded_sessions::Codec;
 use threaded_sessions::codec::{Envelope, Format, JsonFormat, SerdeCodec};
+use threaded_sessions::{Attributes, Codec, MemorySessionStore, SessionManager};
 
 /// Nests in an enum, in a list and in a struct.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
@@ -85,4 +85,16 @@ fn promised_message_pack_length_allocates_nothing() {
     for depth in [1, 100, 1_000, 100_000] {
         assert!(codec.decode(&levels.payload::<threaded_sessions::codec::MessagePackFormat>(depth)).is_err());
     }
+}
+
+#[test]
+fn attribute_that_nests_too_deep_is_rejected_at_once() {
+    let sessions = SessionManager::<Attributes>::new(MemorySessionStore::new());
+    let nested = |depth| (1..depth).fold(serde_json::json!([]), |inner, _| serde_json::json!([inner]));
+    let accepts = |depth: &usize| sessions.fresh().insert("deep", nested(*depth)).is_ok();
+    let deepest = (1..200).take_while(accepts).last().unwrap();
+    let mut session = sessions.fresh();
+    session.insert("deep", nested(deepest)).unwrap();
+    let id = *sessions.commit(session).unwrap().id().unwrap();
+    assert_eq!(sessions.open_id(&id).unwrap().unwrap().get("deep").unwrap(), Some(nested(deepest)));
 }
