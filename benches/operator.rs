@@ -1,4 +1,5 @@
-//! Measures the commands for operators on a large store: their time next to the same reads by hand, and how long Redis is held.
+//! Measures the commands for operators on a large store: their time next to the same reads by hand, how long Redis is held, and
+//! how long a client beside them waits.
 //!
 //! `cargo bench --all-features --bench operator` uses a million sessions; `-- --short` is a look at whether it runs at all.
 
@@ -8,13 +9,16 @@ mod support;
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
 use sha2::{Digest, Sha256};
 use support::RedisServer;
 use support::tool::Tool;
-use threaded_sessions::RedisSessionStore;
+use threaded_sessions::store::{Found, Touch, Write};
+use threaded_sessions::{RedisSessionStore, SessionStore};
 
 /// Adds sessions, ten for each owner. The ids are spread, so that the index and the keyspace have them in different orders.
 const LOAD: &str = "
@@ -36,6 +40,9 @@ const LOAD: &str = "
 const BATCH: u64 = 1000;
 const SLOW_MICROS: u64 = 2000;
 
+/// How long a client reads without anything beside it.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// The keys of one pipeline, by hand.
 const BY_HAND: usize = 250;
 
@@ -49,6 +56,8 @@ fn main() {
     server.cmd(&["SLOWLOG", "RESET"]);
     let tool = Tool::new(server.url(), "sessions");
     println!("{sessions} sessions");
+    let quiet = p99(&store, || thread::sleep(QUIET)).1;
+    println!("a client reads a session: p99 {quiet:?}");
     let by_hand = by_hand(&server, sessions);
     print("GET and PTTL of every key, by hand", by_hand, None);
     for (args, limit) in [
@@ -58,9 +67,11 @@ fn main() {
         (&["list", "--json"], Some(by_hand)),
         (&["verify"], Some(by_hand)),
     ] {
-        let (first, whole, lines) = run(tool.command(args));
+        let ((first, whole, lines), beside) = p99(&store, || run(tool.command(args)));
         print(&args.join(" "), whole, limit);
         println!("    first line after {:.3} s, {lines} lines", first.as_secs_f64());
+        let times = beside.as_secs_f64() / quiet.as_secs_f64();
+        println!("    a client beside it: p99 {beside:?}, {times:.1} times the quiet one");
     }
     let Value::Array(slow) = server.cmd(&["SLOWLOG", "GET", "10"]) else { panic!("SLOWLOG returns a list") };
     println!("commands of more than {SLOW_MICROS} µs: {}", slow.len());
@@ -105,6 +116,31 @@ fn by_hand(server: &RedisServer, sessions: u64) -> Duration {
         assert!(replies.iter().all(|reply| *reply != Value::Nil), "each session is there");
     }
     start.elapsed()
+}
+
+/// Reads a session every millisecond until `work` is done. Returns the result of `work` and the 99th percentile of the reads.
+fn p99<R>(store: &RedisSessionStore, work: impl FnOnce() -> R) -> (R, Duration) {
+    let (id, over) = (store.fresh_id(None), AtomicBool::new(false));
+    let _ =
+        store.create(&id, Write::new(br#"{"v":1,"rev":1,"created":1,"data":"x"}"#, Duration::from_secs(3600))).unwrap();
+    thread::scope(|scope| {
+        let reads = scope.spawn(|| {
+            let mut times = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                assert!(matches!(store.read(&id, Touch::No), Ok(Found::Live(_))));
+                times.push(start.elapsed());
+                thread::sleep(Duration::from_millis(1));
+            }
+            times.sort_unstable();
+            times[(times.len() - 1) * 99 / 100]
+        });
+        let result = work();
+        over.store(true, Ordering::Relaxed);
+        let p99 = reads.join().unwrap();
+        assert!(store.delete(&id).unwrap());
+        (result, p99)
+    })
 }
 
 /// Runs a command to its end. Returns the time to its first line and to its end, and the number of lines.
