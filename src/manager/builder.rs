@@ -262,13 +262,13 @@ impl<T: 'static> Inner<T> {
             ),
             (
                 self.anonymous_idle_timeout.is_some() && self.store.index().is_none(),
-                "`anonymous_idle_timeout` needs a store with an index, because other stores keep no owners",
+                "`anonymous_idle_timeout` needs a store with an index: use an expiring Redis store or a memory store",
             ),
             (outlives(self.lifetime), "`remember_for` must not be longer than `lifetime`"),
             (self.max_per_principal == Some(0), "`max_per_principal` must be at least 1"),
             (
                 self.max_per_principal.is_some() && self.store.index().is_none(),
-                "`max_per_principal` needs a store with an index, because other stores keep no owners",
+                "`max_per_principal` needs a store with an index: use an expiring Redis store or a memory store",
             ),
             (
                 self.on_cap == OnCap::Refuse && self.max_per_principal.is_none(),
