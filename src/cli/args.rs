@@ -52,8 +52,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind as UsageErrorKind;
 use clap::{ArgMatches, Args as Flatten, Command, Error as UsageError, FromArgMatches};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub use super::host::Host;
 #[cfg(feature = "cli")]
@@ -245,7 +244,7 @@ impl Args {
     /// # Errors
     ///
     /// Returns the errors of [`store`](Self::store).
-    pub fn manager<T: Serialize + DeserializeOwned + 'static>(&self) -> Result<SessionManagerBuilder<T>> {
+    pub fn manager<T: Serialize + for<'de> Deserialize<'de> + 'static>(&self) -> Result<SessionManagerBuilder<T>> {
         Ok(self.apply(SessionManager::builder(self.store()?)))
     }
 

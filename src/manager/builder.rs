@@ -6,8 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::bounded::Bounded;
 use super::turns::Turns;
@@ -317,7 +316,9 @@ impl<T: 'static> Inner<T> {
     }
 }
 
-impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
+// The methods have the bounds, and name `Deserialize` instead of `DeserializeOwned`, so that the compiler shows serde's advice for a
+// `T` that lacks a derive.
+impl<T: 'static> SessionManager<T> {
     /// Creates a manager with the default settings of [`SessionManagerBuilder`].
     ///
     /// # Examples
@@ -329,7 +330,10 @@ impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
     /// assert_eq!(*sessions.open(None)?, 0);
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
-    pub fn new(store: impl SessionStore) -> Self {
+    pub fn new(store: impl SessionStore) -> Self
+    where
+        T: Serialize + for<'de> Deserialize<'de>,
+    {
         Self::builder(store).build().expect("the default settings are valid")
     }
 
@@ -347,7 +351,10 @@ impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
     /// # let _ = sessions;
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
-    pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
+    pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T>
+    where
+        T: Serialize + for<'de> Deserialize<'de>,
+    {
         Self::builder_with_codec(store, Json::new())
     }
 }
