@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded::Bounded;
 use super::turns::Turns;
-use super::{Inner, SessionManager};
+use super::{Inner, PlainHttp, SessionManager};
 #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
 use crate::adapter::{ErrorPage, ErrorPages, Failure};
 use crate::codec::Fenced;
@@ -222,6 +222,7 @@ impl<T: 'static> Inner<T> {
             codec: Arc::new(Fenced(codec)),
             cookie: SessionCookie::default(),
             cross_origin: CrossOriginProtection::default(),
+            plain_http: PlainHttp::default(),
             clock: Clock::system(),
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             anonymous_idle_timeout: None,
