@@ -212,7 +212,9 @@ impl<F: Format, T> SerdeCodec<F, T> {
     /// one whose `Old` can be decoded decides, even if it fails. A migrated session is stored in its new form when it next
     /// changes. If the envelope of a payload has a newer version, the payload is rejected and no migration is tried.
     ///
-    /// If every field of `T` has a serde default, `T` decodes from any payload of the right outline, and no migration is tried.
+    /// If every field of `T` has a serde default, `T` decodes from any payload of the right outline, and no migration is tried. So
+    /// give no default to a field that the migration fills. A field that only has a new name needs no migration:
+    /// [recipes](crate::recipes#deploy-a-changed-type) shows `rename`.
     ///
     /// The text of an error that a migration returns is hidden, because it could quote the old value, unless it is a
     /// [`Reason`](crate::Reason). If a migration panics, the operation fails with [`Payload`](crate::ErrorKind::Payload).

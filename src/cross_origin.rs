@@ -4,7 +4,7 @@
 //! they open a session. The rules are those of `CrossOriginProtection` in Go 1.25. They need neither a token nor stored state.
 //! Invariant: a header that cannot be read, or that was sent more than once, never lets a request pass.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::{Error, ErrorKind, Result, operation};
 
@@ -57,21 +57,21 @@ impl CrossOriginProtection {
         Ok(())
     }
 
-    /// Returns [`ErrorKind::CrossOrigin`] if a page of another origin made a browser send this request.
-    pub(crate) fn check<N, V>(&self, method: &str, target: &str, headers: impl Iterator<Item = (N, V)>) -> Result<()>
+    /// Returns which page sent this request, or [`ErrorKind::CrossOrigin`] if a page of another origin made a browser send it.
+    pub(crate) fn check<N, V>(&self, method: &str, target: &str, headers: impl Iterator<Item = (N, V)>) -> Result<Page>
     where
         N: AsRef<str>,
         V: AsRef<[u8]>,
     {
         if !self.is_on || matches!(method, "GET" | "HEAD" | "OPTIONS") {
-            return Ok(());
+            return Ok(Page::Other);
         }
         let evidence = Evidence::from_headers(headers);
-        let verdict = evidence.verdict();
-        if verdict == Verdict::SameOrigin || self.is_exempt(target) || self.is_trusted(&evidence) {
-            return Ok(());
+        match evidence.verdict() {
+            Verdict::SameOrigin => Ok(evidence.page()),
+            _ if self.is_exempt(target) || self.is_trusted(&evidence) => Ok(Page::Other),
+            verdict => Err(evidence.refusal(verdict, method)),
         }
-        Err(evidence.refusal(verdict, method))
     }
 
     /// Returns `true` if the path of the request is exempt. It is compared undecoded, so that no other spelling matches.
@@ -84,6 +84,15 @@ impl CrossOriginProtection {
         let origin = only(&evidence.origins).and_then(Origin::parse);
         origin.is_some_and(|origin| self.trusted.iter().flatten().any(|trusted| *trusted == origin))
     }
+}
+
+/// The page that sent a request which passed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// A page of this origin that came over plain HTTP from another machine. Browsers drop `Secure` cookies there.
+    PlainHttp,
+    /// Another page, or none that the headers show.
+    Other,
 }
 
 /// The headers of a request that show where it comes from. An empty header counts as absent.
@@ -133,6 +142,16 @@ impl<V: AsRef<[u8]>> Evidence<V> {
         match origin.zip(only(&self.hosts)) {
             Some((origin, host)) if origin.is_of_host(host) => Verdict::SameOrigin,
             _ => Verdict::OtherHost,
+        }
+    }
+
+    /// Returns the page that sent a request of the same origin. Browsers send no `Sec-Fetch-Site` over plain HTTP, except to their
+    /// own machine.
+    fn page(&self) -> Page {
+        let origin = only(&self.origins).filter(|_| self.sites.is_empty()).and_then(Origin::parse);
+        match origin {
+            Some(origin) if origin.scheme == "http" && !origin.is_loopback() => Page::PlainHttp,
+            _ => Page::Other,
         }
     }
 
@@ -193,6 +212,14 @@ impl Origin {
         let (host, port) = parse_authority(authority)?;
         let port = port.or_else(|| default_port(&scheme));
         Some(Self { scheme, host, port })
+    }
+
+    /// Returns `true` if the host is the machine of the browser.
+    fn is_loopback(&self) -> bool {
+        let address = self.host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        self.host == "localhost"
+            || self.host.ends_with(".localhost")
+            || address.is_ok_and(|address| address.is_loopback())
     }
 
     /// Returns `true` if a `Host` header names the host and the port of this origin.

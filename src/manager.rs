@@ -38,6 +38,7 @@ mod update_all;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use self::bounded::Bounded;
@@ -55,10 +56,10 @@ pub use self::update_all::UpdatedAll;
 use crate::adapter::ErrorPages;
 use crate::codec::Envelope;
 use crate::cookie::SessionCookie;
-use crate::cross_origin::CrossOriginProtection;
+use crate::cross_origin::{CrossOriginProtection, Page};
 use crate::observer::Observers;
 use crate::store::Health;
-use crate::{Clock, Codec, Handle, RedisWarning, Result, Session, SessionStore};
+use crate::{Clock, Codec, Handle, RedisWarning, Result, Session, SessionStore, fence};
 
 /// A manager that opens and commits sessions with values of type `T`, by the settings of the application.
 ///
@@ -96,6 +97,7 @@ struct Inner<T> {
     codec: Arc<dyn Codec<T>>,
     cookie: SessionCookie,
     cross_origin: CrossOriginProtection,
+    plain_http: PlainHttp,
     clock: Clock,
     idle_timeout: Option<Duration>,
     anonymous_idle_timeout: Option<Duration>,
@@ -204,6 +206,9 @@ impl<T: 'static> SessionManager<T> {
     ///   ([`trusted_origin`](SessionManagerBuilder::trusted_origin)) or its path
     ///   ([`exempt_path`](SessionManagerBuilder::exempt_path)).
     ///
+    /// It also warns in the log, once, if a page came over plain HTTP and the cookie is
+    /// [`Secure`](SessionManagerBuilder::secure), because browsers drop such a cookie.
+    ///
     /// # Errors
     ///
     /// Returns [`ErrorKind::CrossOrigin`](crate::ErrorKind::CrossOrigin), with the headers and the remedy as its source. Log
@@ -233,7 +238,27 @@ impl<T: 'static> SessionManager<T> {
         N: AsRef<str>,
         V: AsRef<[u8]>,
     {
-        self.0.cross_origin.check(method, target, headers.into_iter())
+        let page = self.0.cross_origin.check(method, target, headers.into_iter())?;
+        if page == Page::PlainHttp && self.0.cookie.secure {
+            self.0.plain_http.warn();
+        }
+        Ok(())
+    }
+}
+
+/// Warns, once for a manager, that browsers drop its cookie.
+#[derive(Default)]
+struct PlainHttp(AtomicBool);
+
+impl PlainHttp {
+    fn warn(&self) {
+        if !self.0.load(Ordering::Relaxed) && !self.0.swap(true, Ordering::Relaxed) {
+            fence::log!(
+                Warn,
+                "browsers drop the session cookie, because it is Secure and a page came over plain HTTP: serve over HTTPS, or \
+                 set `secure(false)` or `--insecure-cookies` during development"
+            );
+        }
     }
 }
 

@@ -265,6 +265,30 @@ fn redis_flag_without_redis_is_a_usage_error() {
     parse(&["--expiring=false"]);
 }
 
+/// A program that needs an index.
+#[derive(Parser)]
+#[command(mut_arg("expiring", |flag| flag.default_value("true")))]
+struct WithUsers {
+    #[command(flatten)]
+    sessions: Args,
+}
+
+#[test]
+fn program_sets_default_of_expiring() {
+    let url = shared().url();
+    let prefix = unique("default");
+    let redis = ["program", "--redis-url", &url, "--prefix", &prefix];
+    let has_index = |flags: &[&str], is_expected: bool| {
+        let args = WithUsers::try_parse_from(flags).unwrap_or_else(|error| panic!("{error}")).sessions;
+        assert_eq!(args.store().unwrap().index().is_some(), is_expected, "{flags:?}");
+    };
+    has_index(&["program"], true); // in memory
+    has_index(&redis, true);
+    has_index(&[&redis[..3], &["--prefix", &unique("plain"), "--expiring=false"]].concat(), false);
+    let given = WithUsers::try_parse_from(["program", "--expiring"]).map(drop).unwrap_err();
+    assert!(given.to_string().contains("needs a Redis"), "{given}");
+}
+
 #[test]
 fn switch_overrides_its_variable() {
     // A store in memory cannot be expiring, so the program would not start.

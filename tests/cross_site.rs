@@ -262,3 +262,36 @@ fn adapters_serve_all_with_protection_off() {
     assert_eq!(client.send("POST", "/", &[CROSS_SITE]).status, 200);
     assert_eq!(site.handled(), 1);
 }
+
+/// Returns what the manager warns about if a page of this origin sends two forms.
+fn cookie_warnings(builder: SessionManagerBuilder<u32>, origin: &str, more: &[Header<'_>]) -> Vec<String> {
+    keep_logs();
+    let before = logged_by(thread::current().id()).len();
+    let sessions = builder.build().unwrap();
+    let host = origin.split_once("://").unwrap().1;
+    for _ in 0..2 {
+        let headers = [("Host", host), ("Origin", origin)].into_iter().chain(more.iter().copied());
+        sessions.check_cross_origin("POST", "/login", headers).unwrap();
+    }
+    logged_by(thread::current().id()).into_iter().skip(before).map(|(_, text)| text).collect()
+}
+
+#[test]
+fn dropped_cookie_is_logged_once() {
+    for origin in ["http://192.168.1.5:8000", "http://shop.example", "http://[2001:db8::1]"] {
+        let warnings = cookie_warnings(builder(), origin, &[]);
+        assert_eq!(warnings.len(), 1, "{origin}: {warnings:?}");
+        assert!(warnings[0].starts_with("browsers drop the session cookie"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn kept_cookie_is_not_logged() {
+    for origin in
+        ["https://shop.example", "http://localhost:8000", "http://shop.localhost", "http://127.0.0.1", "http://[::1]"]
+    {
+        assert_eq!(cookie_warnings(builder(), origin, &[]), [""; 0], "{origin}");
+    }
+    assert_eq!(cookie_warnings(builder(), "http://192.168.1.5", &[SAME_ORIGIN]), [""; 0]);
+    assert_eq!(cookie_warnings(builder().secure(false), "http://192.168.1.5", &[]), [""; 0]);
+}

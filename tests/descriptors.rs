@@ -115,3 +115,10 @@ fn server_unable_to_accept_returns_an_error() {
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Other, "accepting connections: failed".to_owned()));
     assert!(stopping.load(Ordering::Relaxed), "the host stops too");
 }
+
+#[test]
+fn bad_address_of_rouille_names_rule() {
+    let respond = |_: &rouille::Request| rouille::Response::empty_204();
+    let error = threaded_sessions::rouille::serve(&host(), "8000", 1, |_| {}, respond).unwrap_err();
+    assert!(format!("{error:#}").contains("the address must be HOST:PORT"), "{error:#}");
+}

@@ -26,6 +26,8 @@ use threaded_sessions::{
 
 /// A to-do list with accounts
 #[derive(Parser)]
+// A store in Redis has an index, because only a store with an index keeps the owners of sessions.
+#[command(mut_arg("expiring", |flag| flag.default_value("true")))]
 struct Cli {
     /// Where to listen, IP:PORT; port 0 is any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
@@ -68,7 +70,7 @@ struct App {
 }
 
 impl App {
-    /// Fails on a plain Redis store, because only a store with an index keeps the owners of sessions.
+    /// Fails on a plain Redis store, which an operator gets with `--expiring=false`: it cannot limit the sessions of a user.
     fn new(sessions: SessionManagerBuilder<Visit>) -> Result<Self> {
         Ok(Self { sessions: sessions.max_per_principal(10).error_page(pages::error).build()? })
     }

@@ -111,6 +111,10 @@ impl RequestHead for (&Method, &Uri, &HeaderMap) {
 ///
 /// [`try_session`] leaves these cases to you.
 ///
+/// Call it once for each request, and pass the session on to other functions. A call within the handler fails with
+/// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured). A later call for the same request opens the session once more, so
+/// a visitor without a session gets two, and the first one is lost.
+///
 /// # Examples
 ///
 /// ```

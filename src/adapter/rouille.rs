@@ -47,6 +47,10 @@ use crate::{Committed, Error, Failure, IntoHandlerResult, OpenMode, Session, Ses
 ///
 /// [`try_session`] leaves these cases to you.
 ///
+/// Call it once for each request, and pass the session on to other functions. A call within the handler fails with
+/// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured). A later call for the same request opens the session once more, so
+/// a visitor without a session gets two, and the first one is lost.
+///
 /// # Examples
 ///
 /// ```

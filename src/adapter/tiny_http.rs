@@ -15,7 +15,9 @@
 //! # Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
 //!
-//! A route that needs no session calls [`answer`], and sends no command to the store. Invariant: a handler that panics commits
+//! A route that needs no session calls [`answer`], and sends no command to the store. An application with several routes calls
+//! [`answer`] for all of them, and [`session`] in those with a session. tiny_http does not parse forms: read the body from
+//! `as_reader`, with a limit, and decode it with a crate such as `form_urlencoded`. Invariant: a handler that panics commits
 //! nothing, and its request gets status 500.
 
 #[cfg(feature = "clap")]
@@ -74,6 +76,10 @@ pub fn answer<R: Read>(mut request: Request, handler: impl FnOnce(&mut Request) 
 ///   status of 400 or more, it is returned instead, because it reports no success.
 ///
 /// [`try_session`] leaves these cases to you.
+///
+/// Call it once for each request, and pass the session on to other functions. A call within the handler fails with
+/// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured). A later call for the same request opens the session once more, so
+/// a visitor without a session gets two, and the first one is lost.
 ///
 /// # Examples
 ///

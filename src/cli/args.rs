@@ -52,8 +52,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind as UsageErrorKind;
 use clap::{ArgMatches, Args as Flatten, Command, Error as UsageError, FromArgMatches};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub use super::host::Host;
 #[cfg(feature = "cli")]
@@ -163,7 +162,8 @@ impl Flags {
 /// Flatten it into the parser of your program. All flags are global: they work before and after a subcommand. The operator's
 /// guide [lists](crate::operating#flags) them.
 ///
-/// - **A flag that is not given changes nothing,** so settings of your program are the defaults of its flags.
+/// - **A flag that is not given changes nothing,** so settings of your program are the defaults of its flags. A flag of the store
+///   gets another default from clap, as `--expiring` below.
 /// - **Bad values** end the program with status 2 and a text that names the flag, also if the value came from the
 ///   environment. So does a flag that would have no effect: one about Redis without
 ///   `--redis-url`, `--on-cap` without `--max-per-principal`, and `--touch-every` with `--no-touch-on-read`.
@@ -173,6 +173,29 @@ impl Flags {
 ///
 /// A password belongs into the environment, because other users of the machine can see the flags of a program. Neither the help
 /// nor an error shows the value of `REDIS_URL`.
+///
+/// # Examples
+///
+/// A program that calls [`bind`](crate::Session::bind) needs a store with an index. This program has an expiring store whenever its
+/// operator sets `REDIS_URL`, and otherwise a store in memory:
+///
+/// ```
+/// use clap::Parser;
+///
+/// #[derive(Parser)]
+/// #[command(version, mut_arg("expiring", |flag| flag.default_value("true")))]
+/// struct Cli {
+///     #[command(flatten)]
+///     sessions: threaded_sessions::args::Args,
+/// }
+///
+/// # let cli = Cli::parse_from(["program", "--redis-url", "redis://127.0.0.1:1"]);
+/// # let store = cli.sessions.redis().expect("there is a URL").builder().build()?;
+/// # assert!(threaded_sessions::SessionStore::index(&store).is_some());
+/// # let cli = Cli::parse_from(["program"]);
+/// let sessions = cli.sessions.manager::<u32>()?.build()?;
+/// # Ok::<_, threaded_sessions::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Args {
     redis: Option<RedisArgs>,
@@ -221,7 +244,7 @@ impl Args {
     /// # Errors
     ///
     /// Returns the errors of [`store`](Self::store).
-    pub fn manager<T: Serialize + DeserializeOwned + 'static>(&self) -> Result<SessionManagerBuilder<T>> {
+    pub fn manager<T: Serialize + for<'de> Deserialize<'de> + 'static>(&self) -> Result<SessionManagerBuilder<T>> {
         Ok(self.apply(SessionManager::builder(self.store()?)))
     }
 

@@ -56,13 +56,16 @@ pub(super) struct RedisFlags {
 }
 
 impl RedisFlags {
-    /// Rejects every other flag of this group if there is no URL, because it would have no effect.
+    /// Rejects every other flag of this group if there is no URL, because it would have no effect. A default of the program is no
+    /// such flag: it is meant for the case that there is a URL.
     pub(super) fn check(matches: &ArgMatches) -> Result<(), UsageError> {
         if is_given(matches, "redis_url") {
             return Ok(());
         }
         let command = Self::augment_args(Command::default());
-        let useless = command.get_arguments().find(|arg| is_given(matches, arg.get_id().as_str()));
+        let is_default = |id| matches.value_source(id) == Some(ValueSource::DefaultValue);
+        let is_useless = |id| is_given(matches, id) && !is_default(id);
+        let useless = command.get_arguments().find(|arg| is_useless(arg.get_id().as_str()));
         let Some(arg) = useless else { return Ok(()) };
         // An argument that its command has not built cannot be displayed as a whole.
         let name = match (matches.value_source(arg.get_id().as_str()), arg.get_env()) {

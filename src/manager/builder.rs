@@ -6,12 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::bounded::Bounded;
 use super::turns::Turns;
-use super::{Inner, SessionManager};
+use super::{Inner, PlainHttp, SessionManager};
 #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
 use crate::adapter::{ErrorPage, ErrorPages, Failure};
 use crate::codec::Fenced;
@@ -223,6 +222,7 @@ impl<T: 'static> Inner<T> {
             codec: Arc::new(Fenced(codec)),
             cookie: SessionCookie::default(),
             cross_origin: CrossOriginProtection::default(),
+            plain_http: PlainHttp::default(),
             clock: Clock::system(),
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             anonymous_idle_timeout: None,
@@ -262,13 +262,13 @@ impl<T: 'static> Inner<T> {
             ),
             (
                 self.anonymous_idle_timeout.is_some() && self.store.index().is_none(),
-                "`anonymous_idle_timeout` needs a store with an index, because other stores keep no owners",
+                "`anonymous_idle_timeout` needs a store with an index: use an expiring Redis store or a memory store",
             ),
             (outlives(self.lifetime), "`remember_for` must not be longer than `lifetime`"),
             (self.max_per_principal == Some(0), "`max_per_principal` must be at least 1"),
             (
                 self.max_per_principal.is_some() && self.store.index().is_none(),
-                "`max_per_principal` needs a store with an index, because other stores keep no owners",
+                "`max_per_principal` needs a store with an index: use an expiring Redis store or a memory store",
             ),
             (
                 self.on_cap == OnCap::Refuse && self.max_per_principal.is_none(),
@@ -317,7 +317,9 @@ impl<T: 'static> Inner<T> {
     }
 }
 
-impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
+// The methods have the bounds, and name `Deserialize` instead of `DeserializeOwned`, so that the compiler shows serde's advice for a
+// `T` that lacks a derive.
+impl<T: 'static> SessionManager<T> {
     /// Creates a manager with the default settings of [`SessionManagerBuilder`].
     ///
     /// # Examples
@@ -329,7 +331,10 @@ impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
     /// assert_eq!(*sessions.open(None)?, 0);
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
-    pub fn new(store: impl SessionStore) -> Self {
+    pub fn new(store: impl SessionStore) -> Self
+    where
+        T: Serialize + for<'de> Deserialize<'de>,
+    {
         Self::builder(store).build().expect("the default settings are valid")
     }
 
@@ -347,7 +352,10 @@ impl<T: Serialize + DeserializeOwned + 'static> SessionManager<T> {
     /// # let _ = sessions;
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
-    pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T> {
+    pub fn builder(store: impl SessionStore) -> SessionManagerBuilder<T>
+    where
+        T: Serialize + for<'de> Deserialize<'de>,
+    {
         Self::builder_with_codec(store, Json::new())
     }
 }

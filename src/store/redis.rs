@@ -381,5 +381,8 @@ fn grace(expiring: bool) -> Duration {
 
 /// The error of an operation about a principal in a plain store.
 fn without_principals(operation: &'static str) -> Error {
-    Error::unsupported(operation, "only an expiring store knows principals: build it with `expiring()`")
+    Error::unsupported(
+        operation,
+        "a plain store keeps no owners: build the store with `expiring()`, or start the program with `--expiring`",
+    )
 }

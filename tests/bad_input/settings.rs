@@ -57,6 +57,12 @@ fn unreadable_address_is_rejected_without_repeating_it() {
 
 /// URLs, each with words of the expected error: the name of a parameter, or the remedy.
 const IGNORED: &[(&str, &str)] = &[
+    ("127.0.0.1:6379", "add the scheme"),
+    ("redis:/localhost", "must name a host"),
+    ("redis://", "must name a host"),
+    ("redis://h/shop", "number of a database"),
+    #[cfg(not(feature = "tls-rustls"))]
+    ("rediss://h", "`tls-rustls`"),
     ("redis://h?db=3", "`db`"),
     ("redis://h/?db=3", "the path"),
     ("redis://h?pass=hunter2", "`pass`"),

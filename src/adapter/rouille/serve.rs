@@ -106,7 +106,8 @@ impl Site<'_> {
         listening: impl FnOnce(SocketAddr),
         servers: &mut Vec<Accepting>,
     ) -> Result<(), BoxError> {
-        let wanted: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+        let rule = |error| format!("the address must be HOST:PORT, with a host that can be resolved: {error}");
+        let wanted: Vec<SocketAddr> = address.to_socket_addrs().map_err(rule)?.collect();
         let address = self.start(&*wanted, servers).map_err(|error| format!("cannot serve at {wanted:?}: {error}"))?;
         listening(address);
         let mut pace = Pace::new(Instant::now());

@@ -12,18 +12,18 @@ use redis::{
 use url::{Position, Url, form_urlencoded};
 
 use super::error::Cause;
+use super::tls::NO_FEATURE;
 use crate::{Error, Result, operation};
 
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
 /// The error for a URL that cannot be parsed, for example because of an unescaped `#` in the password.
-const URL_SYNTAX: &str = "it is no URL such as redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///PATH; \
-                    what is special in a password is written as %XX";
+const URL_SYNTAX: &str = "the URL of Redis must have the form redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///PATH: \
+                          add the scheme if it is missing, and write each special character of the password as %XX";
 
-const SCHEMES: &str = "the scheme is none of redis, rediss, redis+unix, redis-sentinel and redis-cluster";
-
-const NEEDS_TLS: &str = "TLS takes the feature tls-rustls of threaded-sessions";
+const SCHEMES: &str =
+    "the scheme of the URL must be redis, rediss, redis+unix, or one of the first two with -sentinel or -cluster";
 
 const USER_WITHOUT_PASSWORD: &str = "a user name without a password has no effect: add the password (any, if the user has `nopass`), or omit the user name";
 
@@ -132,10 +132,15 @@ fn scheme_error(scheme: &str) -> &'static str {
 /// unknown parameters, and reads a plus sign as a space.
 fn settings_of(url: &Url, kind: Kind, scheme: &str, query: &Query) -> Result<ConnectionInfo> {
     let database = match kind {
-        Kind::Unix => query.get("db").map_or(Ok(0), |db| database(db, "the parameter `db` is no number of a database")),
+        Kind::Unix => query
+            .get("db")
+            .map_or(Ok(0), |db| database(db, "the parameter `db` must be the number of a database, such as 0")),
+        _ if url.host_str().is_none_or(str::is_empty) => Err(refuse("the URL must name a host, such as 127.0.0.1")),
         _ => match url.path().trim_matches('/') {
             "" => Ok(0),
-            path => database(path, "the path of the URL is no number of a database"),
+            path => {
+                database(path, "the path of the URL must be the number of a database, as in redis://HOST/0, or empty")
+            }
         },
     }?;
     if kind == Kind::Cluster && database != 0 {
@@ -146,7 +151,7 @@ fn settings_of(url: &Url, kind: Kind, scheme: &str, query: &Query) -> Result<Con
     let info = parse_redis_url(&format!("{scheme}{place}{fragment}")).ok_or_else(|| refuse(URL_SYNTAX))?;
     let info = info.into_connection_info().map_err(|error| match error.to_string() {
         // The client does not name the crate of the feature.
-        text if text.contains("the feature is not enabled") => refuse(NEEDS_TLS),
+        text if text.contains("the feature is not enabled") => refuse(NO_FEATURE),
         _ => refuse(Cause::of(&error)),
     })?;
     let login = if kind == Kind::Unix { login(query, "user", "pass")? } else { info.redis_settings().clone() };

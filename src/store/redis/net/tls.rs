@@ -27,7 +27,8 @@ impl Trust {
 }
 
 /// The error text for an address with TLS in a program without the feature.
-pub(crate) const NO_FEATURE: &str = "TLS takes the feature tls-rustls of threaded-sessions";
+pub(super) const NO_FEATURE: &str =
+    "TLS needs the feature `tls-rustls` or `tls-rustls-webpki-roots` of the crate `threaded-sessions`";
 
 /// Rejects TLS settings of a client that cannot be carried out, so that none is silently ignored.
 pub(crate) fn check(server: &ConnectionAddr) -> Result<(), &'static str> {
