@@ -31,6 +31,7 @@ impl Throttle {
 
     /// Returns the number of events that no line has counted, if there are any and a line is due. Costs one look at a counter if
     /// there are none.
+    #[cfg(any(feature = "http", feature = "rouille", feature = "tiny-http"))]
     pub(crate) fn rest(&self) -> Option<u64> {
         if self.unreported.load(Ordering::Relaxed) == 0 { None } else { self.take_due(Instant::now()) }
     }

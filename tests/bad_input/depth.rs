@@ -88,7 +88,7 @@ fn promised_message_pack_length_allocates_nothing() {
 }
 
 #[test]
-fn attribute_that_nests_too_deep_is_rejected_at_once() {
+fn too_deep_attribute_is_rejected_at_once() {
     let sessions = SessionManager::<Attributes>::new(MemorySessionStore::new());
     let nested = |depth| (1..depth).fold(serde_json::json!([]), |inner, _| serde_json::json!([inner]));
     let accepts = |depth: &usize| sessions.fresh().insert("deep", nested(*depth)).is_ok();

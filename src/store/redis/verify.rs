@@ -43,7 +43,7 @@ pub(super) fn run(store: &RedisSessionStore, options: VerifyOptions<'_>) -> Resu
     let verification =
         Verification { store, dry_run: options.dry_run, aside, hasher: RandomState::new(), state: Mutex::default() };
     let flow = verification.run(&Reporter::new(&verification, options.progress))?;
-    let found = verification.state().found.clone();
+    let found = verification.state().found;
     Ok(Verified { interrupted: flow.is_break(), ..found })
 }
 

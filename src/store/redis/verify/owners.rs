@@ -26,8 +26,8 @@ pub(super) struct Claims {
     unconfirmed: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
 }
 
-/// The keys of sessions, each with the owner whose set has it.
-type Owned<'o> = [(&'o str, Vec<u8>)];
+/// The key of a session, with the owner whose set has it.
+type Owned<'o> = (&'o str, Vec<u8>);
 
 impl Verification<'_> {
     /// Collects the claims of the sets of these owners.
@@ -35,7 +35,7 @@ impl Verification<'_> {
         self.read_sets(owners, tick, &|partition, owned| self.claim_some(partition, owned))
     }
 
-    fn claim_some(&self, partition: u32, owned: &Owned<'_>) -> Result<()> {
+    fn claim_some(&self, partition: u32, owned: &[Owned<'_>]) -> Result<()> {
         let (here, elsewhere): (Vec<_>, Vec<_>) = owned
             .iter()
             .map(|(owner, key)| (*owner, &**key))
@@ -86,9 +86,8 @@ impl Verification<'_> {
                 groups.entry(*partition).or_default().push(owner.clone());
             }
             let flow = self.read_sets(&groups, &|| reporter.report(), &|partition, owned| {
-                let is_left = |(owner, key): &&(&str, Vec<u8>)| {
-                    unconfirmed.contains_key(&self.hash_of_claim(key, owner.as_bytes()))
-                };
+                let is_left =
+                    |(owner, key): &&Owned<'_>| unconfirmed.contains_key(&self.hash_of_claim(key, owner.as_bytes()));
                 let left = owned.iter().filter(is_left).map(|(owner, key)| (*owner, &**key)).collect();
                 self.verify_owned(partition, left)
             })?;
@@ -117,7 +116,7 @@ impl Verification<'_> {
         &self,
         owners: &Groups<String>,
         tick: Tick<'_>,
-        each: &dyn Fn(u32, &Owned<'_>) -> Result<()>,
+        each: &dyn Fn(u32, &[Owned<'_>]) -> Result<()>,
     ) -> Result<ControlFlow<()>> {
         let store = self.store;
         let name = |(partition, owners): (&u32, &Vec<String>)| {
@@ -148,7 +147,7 @@ impl Verification<'_> {
         partition: u32,
         owners: &'o [String],
         sets: Vec<Set>,
-    ) -> Result<(Vec<(&'o str, Vec<u8>)>, Vec<&'o str>)> {
+    ) -> Result<(Vec<Owned<'o>>, Vec<&'o str>)> {
         let (mut short, mut long, mut of_another_type) = (Vec::new(), Vec::new(), Vec::new());
         for (owner, keys) in owners.iter().map(String::as_str).zip(sets) {
             match keys {

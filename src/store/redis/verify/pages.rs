@@ -36,7 +36,7 @@ impl<'a> Reporter<'a> {
     pub(super) fn report(&self) -> ControlFlow<()> {
         let Some(report) = self.progress else { return ControlFlow::Continue(()) };
         let state = self.verification.state();
-        let (found, progress) = (state.found.clone(), state.progress);
+        let (found, progress) = (state.found, state.progress);
         drop(state);
         report(&found, progress)
     }
