@@ -117,6 +117,29 @@ fn cookie_refresh_after_lifetime_sends_no_cookie() {
     });
 }
 
+/// The handler that resets a session takes longer than the lifetime. If another request has renewed the session, its visitor keeps
+/// that one.
+#[test]
+fn reset_after_lifetime_stores_nothing() {
+    on_each_store(|clock, sessions| {
+        for is_renewed in [false, true] {
+            let id = stored(sessions);
+            let mut session = sessions.open_id(&id).unwrap().unwrap();
+            if is_renewed {
+                let mut other = sessions.open_id(&id).unwrap().unwrap();
+                other.renew();
+                let _ = sessions.commit(other).unwrap();
+            }
+            session.reset();
+            clock.advance(2 * HOUR);
+            let committed = sessions.commit(session).unwrap();
+            let expected = if is_renewed { Outcome::Detached } else { Outcome::Dropped };
+            assert_eq!((committed.outcome(), committed.id()), (expected, None));
+            assert!(!is_stored(sessions, &id));
+        }
+    });
+}
+
 #[test]
 fn stored_update_gets_no_cookie_after_lifetime() {
     let world = world(|settings| settings.lifetime(2 * HOUR));

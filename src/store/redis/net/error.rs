@@ -156,8 +156,14 @@ fn kind(error: &RedisError) -> ErrorKind {
 }
 
 fn is_unknown_command(detail: &str) -> bool {
-    let starts =
-        ["unknown command", "unknown subcommand", "Unknown subcommand", "Unknown Redis command called from script"];
+    let starts = [
+        "unknown command",
+        "unknown subcommand",
+        "Unknown subcommand",
+        "Unknown Redis command called from script",
+        // That of Valkey.
+        "Unknown command called from script",
+    ];
     starts.iter().any(|start| detail.starts_with(start))
 }
 
@@ -258,6 +264,7 @@ mod tests {
             ("ERR unknown command 'SENTINEL', with args beginning with: 'GET-MASTER' ", ErrorKind::Misconfigured),
             ("ERR unknown command `GETEX`, with args beginning with: `sessions:1` ", ErrorKind::Misconfigured),
             ("ERR Unknown Redis command called from script script: 46, on @user_script:1.", ErrorKind::Misconfigured),
+            ("ERR Unknown command called from script script: 46, on @user_script:1.", ErrorKind::Misconfigured),
             ("ERR something new", ErrorKind::Other),
             ("NEWCODE something new", ErrorKind::Other),
         ] {
