@@ -16,10 +16,14 @@ use support::{Fault, PATIENCE, Proxy, RedisServer, eventually};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Version, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, Result, SessionId, SessionStore};
 
-const HOUR: Duration = Duration::from_secs(3600);
+/// Longer than any run, so that only the brief sessions expire.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const BRIEF: Duration = Duration::from_millis(500);
 const WORKERS: usize = 8;
 const SESSIONS: usize = 5;
+
+/// How many sessions a worker remembers for the end of the run. A long run forgets the others, so that its memory shows leaks.
+const REMEMBERED: usize = 1000;
 
 /// A session and its payload, or none.
 type World = Option<(SessionId, String)>;
@@ -58,16 +62,16 @@ impl Change {
         let version = |expected: &Option<String>| expected.as_ref().map(|payload| Version::new(payload.as_bytes()));
         let saved = match self {
             Self::Create(id, payload) => {
-                let created = store.create(id, Write::new(payload.as_bytes(), HOUR))?;
+                let created = store.create(id, Write::new(payload.as_bytes(), DAY))?;
                 assert!(matches!(created, Created::Stored(_)), "{self:?}: {created:?}");
                 return Ok(Some(Some((*id, payload.clone()))));
             }
             Self::Delete(id) => return store.delete(id).map(|_| Some(None)),
             Self::Save(id, expected, payload) => {
-                (id, payload, store.save(id, Write::new(payload.as_bytes(), HOUR), version(expected).as_ref())?)
+                (id, payload, store.save(id, Write::new(payload.as_bytes(), DAY), version(expected).as_ref())?)
             }
             Self::Rotate(old, new, expected, payload) => {
-                let write = Write::new(payload.as_bytes(), HOUR);
+                let write = Write::new(payload.as_bytes(), DAY);
                 (new, payload, store.rotate(old, new, write, version(expected).as_ref())?)
             }
         };
@@ -183,6 +187,13 @@ struct Work {
     refused: usize,
 }
 
+fn remember<R>(records: &mut Vec<R>, record: R, random: &mut Random) {
+    if records.len() == REMEMBERED {
+        records.swap_remove(random.below(REMEMBERED as u64) as usize);
+    }
+    records.push(record);
+}
+
 fn work(store: &RedisSessionStore, mut random: Random, over: &AtomicBool) -> Work {
     let mut work = Work::default();
     let mut current: Vec<Slot> = (0..SESSIONS).map(|_| Slot::new()).collect();
@@ -194,7 +205,7 @@ fn work(store: &RedisSessionStore, mut random: Random, over: &AtomicBool) -> Wor
             let id = store.fresh_id(None);
             let created = store.create(&id, Write::new(b"brief", BRIEF));
             if created.is_ok_and(|created| matches!(created, Created::Stored(_))) {
-                work.expired.push(id);
+                remember(&mut work.expired, id, &mut random);
             }
         }
         let slot = &mut current[random.below(SESSIONS as u64) as usize];
@@ -213,7 +224,7 @@ fn work(store: &RedisSessionStore, mut random: Random, over: &AtomicBool) -> Wor
                 let expected = (random.below(4) > 0).then_some(payload);
                 match random.below(16) {
                     0..6 => slot.read(store, id, Touch::No),
-                    6..9 => slot.read(store, id, Touch::Set(HOUR)),
+                    6..9 => slot.read(store, id, Touch::Set(DAY)),
                     9..13 => slot.change(store, Change::Save(id, expected, next)),
                     13..15 => {
                         let new = store.fresh_id(Some(&id));
@@ -236,7 +247,7 @@ fn work(store: &RedisSessionStore, mut random: Random, over: &AtomicBool) -> Wor
         }
         // A doubtful change that may arrive at any later time makes the session useless for further checks.
         if slot.pending.iter().any(|change| !change.is_harmless_later()) {
-            work.slots.push(std::mem::replace(slot, Slot::new()));
+            remember(&mut work.slots, std::mem::replace(slot, Slot::new()), &mut random);
         }
     }
     work.slots.extend(current);
