@@ -56,9 +56,9 @@ fn main() {
     server.cmd(&["SLOWLOG", "RESET"]);
     let tool = Tool::new(server.url(), "sessions");
     println!("{sessions} sessions");
+    let by_hand = by_hand(&server, sessions);
     let quiet = p99(&store, || thread::sleep(QUIET)).1;
     println!("a client reads a session: p99 {quiet:?}");
-    let by_hand = by_hand(&server, sessions);
     print("GET and PTTL of every key, by hand", by_hand, None);
     for (args, limit) in [
         (&["count"][..], None),
