@@ -127,7 +127,7 @@ fn blackholed_connection_is_stale_one_lease_at_most() {
     let short = relay.store("sessions", lease);
     // The control: with a long lease, the same read is stale for longer.
     let long = relay.store("sessions", HOUR);
-    let mut longest = Duration::ZERO;
+    let (mut longest, mut control_was_stale) = (Duration::ZERO, false);
     for round in 0..rounds(8, 28) {
         let is_control = round % 4 == 3;
         let store = if is_control { &long } else { &short };
@@ -136,11 +136,14 @@ fn blackholed_connection_is_stale_one_lease_at_most() {
         relay.holds.store(true, Ordering::SeqCst);
         let stale = staleness(store, &elsewhere, &id, lease + 5 * SLACK);
         relay.holds.store(false, Ordering::SeqCst);
-        assert_eq!(stale > lease + SLACK, is_control, "{stale:?} in round {round}");
+        // A cache that happens to lose its connection is not stale for longer, whatever its lease.
+        control_was_stale |= is_control && stale > lease + SLACK;
+        assert!(is_control || stale <= lease + SLACK, "{stale:?} in round {round}");
         longest = longest.max(if is_control { Duration::ZERO } else { stale });
         let serves = || near(&short).out_of_service_for.is_none() && near(&long).out_of_service_for.is_none();
         assert!(eventually(PATIENCE, serves), "the cache serves again");
     }
+    assert!(control_was_stale);
     println!("the longest staleness with a lease of {lease:?} was {longest:?}");
 }
 
