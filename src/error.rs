@@ -19,7 +19,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// Match on [`kind`](Self::kind) to decide how to react. [`source`](StdError::source) returns the underlying cause, if there is
 /// one. `{error}` prints operation and kind, and is safe to show to a visitor. `{error:#}` adds the cause, which can name a
-/// server or a setting: use it for logs. No text of an error, nor its `Debug`, holds a session id, a payload or a password. A
+/// server or a setting: use it for logs. `Debug` begins with the kind. No text of an error holds a session id, a payload or a password. A
 /// session that does not exist is never an error.
 ///
 /// # Examples
@@ -162,13 +162,10 @@ pub(crate) fn one_line(text: &str) -> String {
     words.join(" ")
 }
 
+/// The kind, and the text with its cause, because `unwrap` and a `main` that returns the error show this form.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.kind)
-            .field("operation", &self.operation)
-            .field("source", &self.source)
-            .finish()
+        write!(f, "{:?}: {self:#}", self.kind)
     }
 }
 
@@ -286,6 +283,7 @@ mod tests {
         let whole = "reading a session: the store is unavailable: opening: the configuration cannot work: \
                      `max_payload` must be  greater than 0";
         assert_eq!(format!("{:#}", error()), whole);
+        assert_eq!(format!("{:?}", error()), format!("Unavailable: {whole}"));
         let bare = Error::new(ErrorKind::TimedOut, "reading a session");
         assert_eq!(format!("{bare:#}"), bare.to_string());
     }
