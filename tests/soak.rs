@@ -298,6 +298,15 @@ fn break_something(server: &RedisServer, proxy: &Proxy, random: &mut Random) {
     }
 }
 
+/// Ends the workers when it is dropped, also by a panic, which would wait for them otherwise.
+struct EndOfWork<'o>(&'o AtomicBool);
+
+impl Drop for EndOfWork<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn acknowledged_writes_survive_random_faults() {
     let seconds = env::var("SOAK_SECONDS").map_or(20, |seconds| seconds.parse().unwrap());
@@ -314,6 +323,7 @@ fn acknowledged_writes_survive_random_faults() {
 
     let over = &AtomicBool::new(false);
     let done: Vec<Work> = thread::scope(|scope| {
+        let end_of_work = EndOfWork(over);
         let worker = |number: usize| {
             let random = Random(random.next());
             scope.spawn(move || work(stores[number % 2], random, over))
@@ -325,7 +335,7 @@ fn acknowledged_writes_survive_random_faults() {
             break_something(&server, &proxy, &mut random);
             thread::sleep(random.millis(200));
         }
-        over.store(true, Ordering::Relaxed);
+        drop(end_of_work);
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
 
