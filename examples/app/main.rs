@@ -26,8 +26,7 @@ use threaded_sessions::{
 
 /// A to-do list with accounts
 #[derive(Parser)]
-// A store in Redis has an index, because only a store with an index keeps the owners of sessions.
-#[command(mut_arg("expiring", |flag| flag.default_value("true")))]
+#[command(mut_arg("expiring", |flag| flag.default_value("true")))] // only such a store keeps owners
 struct Cli {
     /// Where to listen, IP:PORT; port 0 is any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
