@@ -19,8 +19,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// Match on [`kind`](Self::kind) to decide how to react. [`source`](StdError::source) returns the underlying cause, if there is
 /// one. `{error}` prints operation and kind, and is safe to show to a visitor. `{error:#}` adds the cause, which can name a
-/// server or a setting: use it for logs. `Debug` begins with the kind. No text of an error holds a session id, a payload or a password. A
-/// session that does not exist is never an error.
+/// server or a setting: use it for logs. `Debug` begins with the kind. No text of an error holds a session id, a payload or a
+/// password. A session that does not exist is never an error.
 ///
 /// # Examples
 ///

@@ -13,7 +13,7 @@ use crate::sync;
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts events between two lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Throttle {
     unreported: AtomicU64,
     reported: Mutex<Option<Instant>>,

@@ -25,13 +25,9 @@ pub(super) fn failed(kind: Option<ErrorKind>, subject: &str, cause: &str) {
         }
         Some(ErrorKind::Payload) => {
             fence::log!(Debug, error = error; "{subject} failed: {cause}");
-            match UNREADABLE.count() {
-                None => {}
-                Some(1) => fence::log!(Error, requests = 1, error = error; "{subject} failed: {cause}"),
-                Some(count) => {
-                    let failed = requests_failed(count, "such error");
-                    fence::log!(Error, requests = count, error = error; "{failed}; {subject} failed: {cause}");
-                }
+            if let Some(count) = UNREADABLE.count() {
+                let others = if count > 1 { requests_failed(count, "such error") + "; " } else { String::new() };
+                fence::log!(Error, requests = count, error = error; "{others}{subject} failed: {cause}");
             }
         }
         Some(ErrorKind::CrossOrigin) => fence::log!(Warn, error = error; "{subject} failed: {cause}"),

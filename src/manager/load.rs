@@ -353,11 +353,12 @@ impl<T: 'static> Inner<T> {
         };
         let handle = self.store.handle(id);
         fence::log!(Debug, session:% = handle; "session {handle} {fate}: {error:#}");
-        match UNREADABLE.count() {
-            None => {}
-            Some(1) => fence::log!(Warn, session:% = handle, sessions = 1; "session {handle} {fate}: {error:#}"),
-            Some(count) => fence::log!(Warn, session:% = handle, sessions = count;
-                "{count} sessions could not be read since the last such warning; session {handle} {fate}: {error:#}"),
+        if let Some(count) = UNREADABLE.count() {
+            let others = match count {
+                1 => String::new(),
+                _ => format!("{count} sessions could not be read since the last such warning; "),
+            };
+            fence::log!(Warn, session:% = handle, sessions = count; "{others}session {handle} {fate}: {error:#}");
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! `verify`: compares the sessions with everything in Redis that follows from them, and corrects it.
 //!
 //! Operators call it through [`SessionIndex`](crate::store::SessionIndex). It walks the index of each partition, then all keys
-//! of the servers and each set of an owner, then the hash of owners of each partition. It reads with plain commands first. The
-//! invariant: only a script changes anything, and it decides by what it finds itself, because requests change the keys between
-//! two steps. A key that looks right was right when it was read, so no script looks at it. A key that looks wrong may have
-//! changed between two reads, so it does not count before the script has found it wrong. Several threads read, but one at a time
-//! corrects, because a correction may depend on what an earlier one has found.
+//! of the servers and each set of an owner, then the hash of owners of each partition. At last it reads again those entries of the
+//! sets that the hash has not confirmed. It reads with plain commands first. The invariant: only a script changes anything, and it
+//! decides by what it finds itself, because requests change the keys between two steps. A key that looks right was right when it
+//! was read, so no script looks at it. A key that looks wrong may have changed between two reads, so it does not count before the
+//! script has found it wrong. Several threads read, but one at a time corrects, because a correction may depend on what an earlier
+//! one has found.
 
 mod look;
 mod owners;

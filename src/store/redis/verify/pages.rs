@@ -2,7 +2,7 @@
 //!
 //! `verify` uses this for its walks. While one thread waits for Redis, another decodes and compares, so that neither Redis nor
 //! this process idles. The invariant: only the thread that called `verify` reports progress, because a callback need not allow
-//! another thread; and no thread begins a page after a break, an error or a panic of any of them.
+//! another thread; and after a break, an error or a panic of one thread, the others finish their page and begin no other.
 
 use std::ops::ControlFlow;
 use std::panic;
@@ -19,7 +19,7 @@ use crate::{Result, operation};
 /// The number of threads. More would only make other clients of Redis wait.
 const THREADS: usize = 3;
 
-/// Reports the progress, and returns whether the verification goes on.
+/// Reports the progress if this thread may, and returns whether to continue.
 pub(super) type Tick<'t> = &'t dyn Fn() -> ControlFlow<()>;
 
 /// The callback for the progress, on the thread that may call it.
@@ -41,7 +41,7 @@ impl<'a> Reporter<'a> {
         report(&found, progress)
     }
 
-    /// Passes the pages of a command such as `SCAN` to `look`, with the next cursor.
+    /// Passes each page of a command such as `SCAN` to `look`, with the next cursor. Several threads call `look` at once.
     pub(super) fn scan(
         &self,
         to: To<'_>,
