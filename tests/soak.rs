@@ -23,7 +23,7 @@ const WORKERS: usize = 8;
 const SESSIONS: usize = 5;
 
 /// How many sessions a worker remembers for the end of the run. A long run forgets the others, so that its memory shows leaks.
-const REMEMBERED: usize = 1000;
+const REMEMBERED: usize = 100;
 
 /// A session and its payload, or none.
 type World = Option<(SessionId, String)>;
