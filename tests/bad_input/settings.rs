@@ -98,6 +98,8 @@ const IGNORED: &[(&str, &str)] = &[
     ("redis+unix:///s#3", "fragment"),
     ("redis+unix://localhost/s", "no host"),
     ("unix://user:hunter2@localhost/s", "no user info"),
+    ("redis+cluster://h", "-cluster"),
+    ("redis+sentinel://h/mymaster", "-sentinel"),
     ("redis-cluster://h/3", "database 0"),
     ("redis-cluster://h?db=3", "database 0"),
     ("redis-cluster://h?sentinelServiceName=m", "`sentinelServiceName`"),

@@ -125,7 +125,7 @@ impl Address {
 /// Returns the error for a scheme of another kind. A text without `://` is often a host without a scheme.
 fn scheme_error(scheme: &str) -> &'static str {
     let is_meant = |(base, kind): (&str, &str)| base.starts_with("redis") || ["sentinel", "cluster"].contains(&kind);
-    if scheme.rsplit_once('-').is_some_and(is_meant) { SCHEMES } else { URL_SYNTAX }
+    if scheme.rsplit_once(['-', '+']).is_some_and(is_meant) { SCHEMES } else { URL_SYNTAX }
 }
 
 /// Reads the settings that all servers of the URL share. The client parses the URL without its query, because it ignores

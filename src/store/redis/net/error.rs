@@ -183,9 +183,10 @@ impl Cause {
                 // The place in a script helps only with an error that Redis does not classify.
                 let end = if code == "ERR" { detail.len() } else { detail.find(" script: ").unwrap_or(detail.len()) };
                 let text = format!("{code} {}", &detail[..end]);
-                match code {
-                    "WRONGPASS" | "NOAUTH" => format!("authentication failed: {text}"),
-                    _ => text,
+                match (code, remedy(code, detail)) {
+                    ("WRONGPASS" | "NOAUTH", _) => format!("authentication failed: {text}"),
+                    (_, Some(remedy)) => format!("{text}: {remedy}"),
+                    (_, None) => text,
                 }
             }
             // Keep the description without the detail, which can be a part of the URL.
@@ -195,6 +196,19 @@ impl Cause {
             },
             _ => error.category().to_owned(),
         })
+    }
+}
+
+/// Returns what the user can change, if the URL of Redis does not fit the server.
+fn remedy(code: &str, detail: &str) -> Option<&'static str> {
+    let remedies = [
+        ("DB index is out of range", "use a lower database number in the URL, or raise `databases` in redis.conf"),
+        ("SELECT is not allowed in cluster mode", "a cluster has only database 0, so remove the number from the URL"),
+        ("This instance has cluster support disabled", "begin the URL of a single server with redis:// or rediss://"),
+    ];
+    match code {
+        "MOVED" | "ASK" => Some("the server belongs to a cluster, so begin its URL with redis-cluster://"),
+        _ => remedies.into_iter().find(|(start, _)| detail.starts_with(start)).map(|(_, remedy)| remedy),
     }
 }
 
@@ -337,6 +351,22 @@ mod tests {
         assert_eq!(outage(&failed), "refuses connections: authentication failed");
         for line in ["WRONGPASS invalid username-password pair", "NOAUTH Authentication required."] {
             assert_eq!(outage(&reply(line)), format!("refuses connections: authentication failed: {line}"));
+        }
+    }
+
+    #[test]
+    fn cause_of_unfit_url_names_the_remedy() {
+        for (error, remedy) in [
+            (reply("ERR DB index is out of range"), "lower database number"),
+            (refused_select("DB index is out of range"), "lower database number"),
+            (reply("ERR SELECT is not allowed in cluster mode"), "remove the number"),
+            (refused_select("SELECT is not allowed in cluster mode"), "remove the number"),
+            (reply("ERR This instance has cluster support disabled"), "redis://"),
+            (reply("MOVED 3999 127.0.0.1:6381"), "redis-cluster://"),
+            (reply("ASK 3999 127.0.0.1:6381"), "redis-cluster://"),
+        ] {
+            let cause = Cause::of(&error).to_string();
+            assert!(cause.contains(remedy), "{cause}");
         }
     }
 
