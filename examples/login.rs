@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use rouille::{Response, post_input, router, try_or_400};
 use serde::{Deserialize, Serialize};
-use threaded_sessions::rouille::session;
+use threaded_sessions::rouille::{session, sign_in};
 use threaded_sessions::{MemorySessionStore, RedisSessionStore, Result, SessionManager, SessionStore};
 
 #[derive(Default, Deserialize, Serialize)]
@@ -39,9 +39,10 @@ fn main() -> Result<()> {
         router!(request,
             (POST) (/login) => {
                 let form = try_or_400!(post_input!(request, { user: String }));
-                session(&sessions, request, |visit| {
+                sign_in(&sessions, request, |visit| {
                     // A new id, so that the old id, which an attacker may know, is not signed in.
                     visit.renew();
+                    visit.restart_lifetime();
                     visit.user = Some(form.user);
                     Response::text("signed in\n")
                 })

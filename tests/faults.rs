@@ -157,7 +157,7 @@ macro_rules! faults {
 const NOTHING: fn(&Rig) = |_| {};
 
 faults! {
-    known_to_be_away: "is known to be away", KEEPS,
+    known_to_be_away: "is known to be unreachable", KEEPS,
         |rig, act| {
             rig.server.kill();
             assert!(eventually(PATIENCE, || !rig.serves() && !rig.store.health().is_healthy()));
@@ -380,7 +380,7 @@ fn a_cluster() {
     }
 }
 
-const NEITHER: &str = "is none, or no Sentinel, where the URL says so";
+const NEITHER: &str = "is no Redis, or no Sentinel, as the URL promises";
 
 #[test]
 fn plain_server_as_cluster_or_sentinel_is_rejected() {

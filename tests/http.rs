@@ -188,7 +188,9 @@ fn status_reports_each_failure() {
 #[test]
 fn lost_change_is_no_success() {
     let sessions = sessions(|settings| settings);
-    for (path, status, body) in [("/lost", 409, "The session was changed meanwhile."), ("/lost-404", 404, "stored")] {
+    for (path, status, body) in
+        [("/lost", 409, "Another request changed the session. Please try again."), ("/lost-404", 404, "stored")]
+    {
         let mut ada = browser(&sessions);
         ada.get("/count");
         let page = ada.get(path);

@@ -256,7 +256,7 @@ fn is_valid(name: &str, value: &str) -> bool {
 fn default_page(kind: Option<ErrorKind>) -> ErrorPage {
     ErrorPage::text(match kind {
         Some(ErrorKind::CrossOrigin) => "Requests from other sites are not accepted here.",
-        Some(ErrorKind::Conflict) => "The session was changed meanwhile.",
+        Some(ErrorKind::Conflict) => "Another request changed the session. Please try again.",
         Some(kind) if kind.is_temporary() => "Sessions are unavailable, please try again in a moment.",
         Some(_) => "The session cannot be used.",
         None => "Something went wrong.",

@@ -96,7 +96,7 @@ pub fn session<T: Default + 'static, H: IntoHandlerResult<Response = Response>>(
 ///     });
 ///     match result {
 ///         Ok((_, committed)) if committed.outcome().is_lost() => {
-///             Response::text("You were signed out meanwhile.").with_status_code(409)
+///             Response::text("You are signed out.").with_status_code(409)
 ///         }
 ///         Ok((response, _)) => response,
 ///         Err(failure) => error_response(sessions, &failure),

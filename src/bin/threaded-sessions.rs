@@ -1,6 +1,6 @@
 //! The program `threaded-sessions`: see and end the sessions of an application, for operators.
 //!
-//! An operator installs it with `cargo install threaded-sessions --features cli`. Invariant: it has no logic; the library has the
+//! An operator installs it with `cargo install --path . --features cli`. Invariant: it has no logic; the library has the
 //! commands, so that the subcommand of a host does the same.
 
 use std::process::ExitCode;

@@ -1,18 +1,16 @@
 //! `renew_every`: a request that uses a session whose id is old gives it a new id, and other requests keep working.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[cfg(feature = "msgpack")]
 use threaded_sessions::MessagePack;
-use threaded_sessions::{
-    Clock, MemorySessionStore, Outcome, RedisSessionStore, Session, SessionId, SessionManager, SessionManagerBuilder,
-    SessionStore,
-};
+use threaded_sessions::step::on_write;
 #[cfg(feature = "encryption")]
+use threaded_sessions::step::{Encrypted, EncryptionKey};
 use threaded_sessions::{
-    StepStore,
-    step::{Encrypted, EncryptionKey},
+    Clock, Error, ErrorKind, MemorySessionStore, Outcome, RedisSessionStore, Session, SessionId, SessionManager,
+    SessionManagerBuilder, SessionStore, StepStore,
 };
 
 use super::support::{shared, unique};
@@ -102,6 +100,36 @@ fn changed_session_is_stored_under_new_id() {
     assert!(new != old && set_cookie(&committed).is_some());
     assert_eq!((value(&world, &old), value(&world, &new)), (None, Some(2)));
     assert_eq!(read(&world.sessions, &new), new, "the new id is young");
+}
+
+/// A read does not need the renewal, so it fails only if the visitor may need the new cookie, or if waiting does not help.
+#[test]
+fn failed_renewal_by_age_fails_few_reads() {
+    use ErrorKind::{Conflict, Denied, MayHaveHappened, Other, OutOfMemory, ReadOnly, TimedOut, Unavailable};
+    let (clock, failure) = (Clock::manual(), Arc::new(Mutex::new(None)));
+    let fail = failure.clone();
+    let step = on_write(move |operation, next| match *fail.lock().unwrap() {
+        Some(kind) => Err(Error::new(kind, "testing")),
+        None => next.write(operation),
+    });
+    let memory = MemorySessionStore::new().with_clock(clock.clone());
+    let store = StepStore::builder(memory).step(step).build().unwrap();
+    let sessions = SessionManager::<u32>::builder(store).clock(clock.clone()).renew_every(EVERY).build().unwrap();
+    let mut session = sessions.fresh();
+    *session = 1;
+    let id = *sessions.commit(session).unwrap().id().unwrap();
+    clock.advance(EVERY + MILLISECOND);
+    for kind in [Conflict, Unavailable, TimedOut, ReadOnly, OutOfMemory, MayHaveHappened, Denied, Other] {
+        *failure.lock().unwrap() = Some(kind);
+        let read = sessions.commit(visit(&sessions, &id));
+        *failure.lock().unwrap() = None;
+        let fails = [MayHaveHappened, Denied, Other].contains(&kind);
+        assert_eq!(
+            read.map_err(|error| error.kind()).map(|read| read.outcome()),
+            if fails { Err(kind) } else { Ok(Outcome::Unchanged) }
+        );
+    }
+    assert_ne!(read(&sessions, &id), id, "a later read renews it");
 }
 
 #[test]
