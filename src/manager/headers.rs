@@ -193,6 +193,8 @@ mod tests {
             (&["private=\"X-Name\", max-age=60"], "no-store"),
             (&["x=\"a, private, b\""], "no-store"),
             (&["x=\"a, private"], "no-store"),
+            (&["private, x=\"a, b\", public"], "no-store"),
+            (&["x=\"a, b\", private"], "x=\"a, b\", private"),
             (&["private"], "private"),
             (&["PRIVATE, max-age=60, immutable"], "PRIVATE, max-age=60, immutable"),
             (&["no-store, max-age=0"], "no-store, max-age=0"),
