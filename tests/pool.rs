@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
-use support::{PATIENCE, Proxy, RedisServer, eventually};
+use support::{PATIENCE, Proxy, RedisServer, eventually, reply_server};
 use threaded_sessions::store::{Created, Found, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
 
@@ -166,6 +166,30 @@ fn the_deadline_is_of_the_whole_operation() {
     assert!(took >= deadline && took < deadline * 7 / 4, "{took:?}");
     server.resume();
     assert!(eventually(PATIENCE, || serves(&store)));
+}
+
+/// Two commands take longer than the deadline, one does not.
+#[test]
+fn one_deadline_covers_all_commands_of_a_read() {
+    let port = reply_server(|request| {
+        let has = |name: &str| String::from_utf8_lossy(request).contains(&format!("\r\n{name}\r\n"));
+        if has("GET") || has("EXISTS") {
+            thread::sleep(SHORT * 3 / 5);
+        }
+        let reply = if has("GET") {
+            "$-1\r\n"
+        } else if has("EXISTS") {
+            ":0\r\n"
+        } else {
+            "+OK\r\n"
+        };
+        reply.to_owned()
+    });
+    let store = open(&format!("redis://127.0.0.1:{port}"), SHORT, 1);
+    let several = [SessionId::random(), SessionId::random()];
+    assert!(read(&store).is_err() && store.read_first(&several, Touch::No).1.is_err());
+    let patient = open(&format!("redis://127.0.0.1:{port}"), SHORT * 4, 1);
+    assert_eq!(read(&patient), Ok(()));
 }
 
 #[test]

@@ -80,7 +80,8 @@ use crate::{Error, Handle, Observer, Result, SessionId, operation};
 /// * A script is sent a second time, whole, if the server does not know it.
 /// * A cluster may redirect a command to another node.
 ///
-/// No operation takes longer than its [deadline](RedisSessionStoreBuilder::deadline). While Redis is unreachable, operations
+/// No operation on a session takes longer than the [deadline](RedisSessionStoreBuilder::deadline), whatever it sends. Operations
+/// on all sessions, such as a list or a reaper's round, have one deadline for each command. While Redis is unreachable, operations
 /// fail fast: see [`outages`](crate::outages).
 ///
 /// Clones are cheap and share the pool.
@@ -157,6 +158,7 @@ impl SessionStore for RedisSessionStore {
     }
 
     fn create(&self, id: &SessionId, write: Write<'_>) -> Result<Created> {
+        let _span = self.pool.span();
         let key = self.keys.session(id);
         let _near = self.near.writes([Some(&key), None], write.bind);
         if self.single_command() && write.single_command() {
@@ -167,6 +169,7 @@ impl SessionStore for RedisSessionStore {
     }
 
     fn read(&self, id: &SessionId, touch: Touch) -> Result<Found> {
+        let _span = self.pool.span();
         let key = self.keys.session(id);
         match self.read_live(id, &key, touch)? {
             Some(stored) => Ok(Found::Live(stored)),
@@ -182,6 +185,7 @@ impl SessionStore for RedisSessionStore {
             [only] => return (0, self.read(only, touch)),
             [first, ..] => first,
         };
+        let _span = self.pool.span();
         match self.read_live(first, &self.keys.session(first), touch) {
             Ok(None) => first::after_dead(self, ids, touch),
             Ok(Some(stored)) => (0, Ok(Found::Live(stored))),
@@ -194,6 +198,7 @@ impl SessionStore for RedisSessionStore {
     }
 
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        let _span = self.pool.span();
         let key = self.keys.session(id);
         let _near = self.near.writes([Some(&key), None], write.bind);
         if expected.is_none() && self.single_command() && write.single_command() {
@@ -204,6 +209,7 @@ impl SessionStore for RedisSessionStore {
     }
 
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved> {
+        let _span = self.pool.span();
         let (old_key, new_key) = (self.keys.session(old), self.keys.session(new));
         if old_key == new_key {
             return Err(Error::misconfigured(operation::ROTATE, "the key mapper gives two ids the same key"));

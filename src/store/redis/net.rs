@@ -25,6 +25,7 @@ pub(super) mod push;
 mod sentinel;
 pub(super) mod server;
 pub(super) mod slots;
+pub(super) mod span;
 mod stream;
 pub(super) mod subscription;
 pub(super) mod threads;

@@ -21,6 +21,7 @@ use super::connector::{RedisConnectionManager, Settings};
 use super::error::{self, Cause, Effect};
 use super::server::{Outcome, Server};
 use super::slots::slot;
+use super::span::Span;
 use super::threads;
 use crate::observer::effort;
 use crate::process::{self, Origin};
@@ -298,7 +299,12 @@ impl RedisPool {
         health
     }
 
-    /// Sends one command and waits for its reply, within the deadline.
+    /// Begins an operation that sends several commands within one deadline, until the span is dropped.
+    pub(crate) fn span(&self) -> Span {
+        Span::begin(Instant::now() + self.deadline())
+    }
+
+    /// Sends one command and waits for its reply, within the deadline of the operation.
     ///
     /// If the connection dies, the command is sent once more over a new one. This is safe because every command of a store is
     /// idempotent, or recognises its own success.
@@ -310,7 +316,7 @@ impl RedisPool {
         command: impl Fn(&mut RedisConnection) -> RedisResult<Value>,
     ) -> Result<Answer> {
         self.origin.check(operation)?;
-        let until = Instant::now() + self.deadline();
+        let until = Span::end().unwrap_or_else(|| Instant::now() + self.deadline());
         let result = call_with_retry(operation, effect, || self.send(operation, effect.kind(), until, to, &command));
         let count = match &result {
             Ok(Answer { repeated: false, .. }) => &self.counts.answered,
