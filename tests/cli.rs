@@ -179,6 +179,45 @@ fn handles_name_one_session() {
 }
 
 #[test]
+fn handle_outside_a_users_list_fails_with_user() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    let of_ada = [stored[0].1.to_string(), stored[1].1.to_string()];
+    let again = |handle: &str| {
+        format!("no session of this user has the handle {handle}: run it again without --user to search all sessions\n")
+    };
+    for user in [USERS[1], "Ada"] {
+        let ran = tool.run(&["end", &of_ada[0], "--user", user, "--yes"]);
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
+        assert_eq!(ran.err, again(&of_ada[0]) + "no session has ended\n");
+        let ran = tool.run(&["show", &of_ada[0], "--user", user]);
+        assert_eq!((ran.code, ran.err), (1, again(&of_ada[0])));
+    }
+    tool.ok(&["end", &of_ada[1], "--yes"]);
+    let ran = tool.run(&["end", &of_ada[0], &of_ada[1], "--user", "ada", "--yes"]);
+    assert!(ran.code == 1 && ran.err == again(&of_ada[1]) + "no session has ended\n", "{ran:?}");
+    assert_eq!(tool.ok(&["count"]).trim(), (stored.len() - 1).to_string());
+}
+
+#[test]
+fn end_by_handle_finds_sessions_the_index_lost() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    let (lost, other, short) = (stored[0].1.to_string(), stored[1].1.to_string(), &stored[2].1.to_string()[..12]);
+    shared().cmd(&["DEL", &format!("{}:index", tool.prefix)]);
+    for ran in [tool.run(&["show", &lost]), tool.run(&["end", short, "--yes"])] {
+        assert!(ran.code == 1 && ran.err.contains("`verify` puts the missing sessions back"), "{ran:?}");
+    }
+    let ran = tool.run(&["end", &lost, &other, "--yes"]);
+    assert_eq!((ran.code, ran.out), (0, format!("{lost}\n{other}\n")));
+    assert!(ran.err.contains(&format!("the index had lost {} sessions", stored.len())), "{}", ran.err);
+    let key = format!("{}:{}", tool.prefix, stored[0].0);
+    assert_eq!(shared().cmd(&["EXISTS", &key]), redis::Value::Int(0), "it has ended");
+    let ran = tool.run(&["end", &lost, "--yes"]);
+    assert!(ran.code == 0 && ran.err == format!("{lost} was gone before\n"), "{ran:?}");
+}
+
+#[test]
 fn several_handles_take_one_walk() {
     let server = RedisServer::start();
     let tool = Tool::new(server.url(), "sessions");
@@ -193,6 +232,51 @@ fn several_handles_take_one_walk() {
         zscan.and_then(|calls| calls.split(',').next()?.parse::<u64>().ok()).expect("it walks the index")
     };
     assert_eq!(walks(&handles[..1]), walks(&handles[1..]));
+}
+
+#[test]
+fn failed_output_does_not_keep_sessions_alive() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    // More handles than the buffer of stdout holds, so that it fails between two of them.
+    let stored: Vec<_> = (0..9).flat_map(|_| fill(&store, true)).collect();
+    let outputs = || -> [Stdio; 2] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        [std::io::pipe().unwrap().1.into(), full.into()]
+    };
+    let handles: Vec<String> = stored.iter().map(|(_, handle)| handle.to_string()).collect();
+    let run = |args: &[&str], output: Stdio| Ran::of(tool.command(args).stdout(output).output().unwrap());
+    for (some, output) in handles.chunks(handles.len() / 2).zip(outputs()) {
+        let args: Vec<&str> = ["end", "--yes"].into_iter().chain(some.iter().map(String::as_str)).collect();
+        let ran = run(&args, output);
+        assert!(ran.code == 1 && ran.err.starts_with("72 of 72 sessions have ended\nerror: the "), "{ran:?}");
+    }
+    assert_eq!(tool.ok(&["count"]).trim(), "0");
+    for output in outputs() {
+        fill(&store, true);
+        let ran = run(&["end", "--user", USERS[0], "--yes"], output);
+        assert!(ran.code == 1 && ran.err.starts_with("4 sessions have ended\nerror: the "), "{ran:?}");
+    }
+    for (args, code) in [(&["reap"][..], 1), (&["verify"], 1), (&["count"], 0), (&["verify", "--dry-run"], 0)] {
+        let [closed, full] = outputs();
+        assert_eq!((run(args, closed).code, run(args, full).code), (code, 1), "{args:?}");
+    }
+}
+
+#[test]
+fn rejected_end_shows_how_many_ended() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    let (user, prefix) = (unique("operator"), &tool.prefix);
+    let own = [&stored[0].0, "index*", "principal*", "store"].map(|name| format!("~{prefix}:{name}"));
+    let reads = format!("%R~{prefix}:*");
+    let rules = ["ACL", "SETUSER", &*user, "on", ">pw", "+@all", "&*", &*reads];
+    shared().cmd(&[&rules[..], &own.each_ref().map(String::as_str)].concat());
+    let limited = Tool::new(shared().url().replace("redis://", &format!("redis://{user}:pw@")), &**prefix);
+    let handles = [stored[0].1.to_string(), stored[1].1.to_string()];
+    let ran = limited.run(&["end", &handles[0], &handles[1], "--yes"]);
+    assert_eq!((ran.code, ran.out), (77, format!("{}\n", handles[0])), "{}", ran.err);
+    assert!(ran.err.starts_with("1 of 2 sessions have ended\nerror: "), "{}", ran.err);
+    shared().cmd(&["ACL", "DELUSER", &user]);
 }
 
 #[test]

@@ -139,6 +139,13 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Returns `true` if the command changes no session of the application, so a reader of the output may leave early.
+    fn only_reads(&self) -> bool {
+        !matches!(self, Self::End(_) | Self::Verify { dry_run: false } | Self::Reap)
+    }
+}
+
 /// Which sessions to end.
 #[derive(Clone, Debug, Flatten)]
 #[group(skip)]
@@ -217,7 +224,8 @@ impl OperatorArgs {
         let interrupt = Interrupt::listen()?;
         let store = redis.unread_store()?;
         let place = store.place();
-        self.execute_on(redis, store, interrupt).map_err(|stop| stop.at(place))
+        let done = self.execute_on(redis, store, interrupt).map_err(|stop| stop.at(place));
+        if self.command.only_reads() { done } else { done.map_err(Stop::or_closed_pipe) }
     }
 
     fn execute_on(&self, redis: &RedisArgs, store: RedisSessionStore, interrupt: Interrupt) -> Done {

@@ -171,10 +171,10 @@ fn read_pages(store: &RedisSessionStore, named: Receiver<Result<KeyPage>>, pages
 }
 
 pub(super) fn show(context: &mut Context, prefix: &HandlePrefix, user: Option<&str>, with_data: bool) -> Done {
-    let gone = || Stop::Negative(format!("no live session has the handle {prefix}"));
-    let target = resolve::find(context, prefix, user)?.ok_or_else(gone)?;
+    let not_found = || Stop::Negative(resolve::not_found(context, prefix, user));
+    let target = resolve::find(context, prefix, user)?.ok_or_else(not_found)?;
     let data = match with_data {
-        true => Some(payload::value(&target.payload(context)?.ok_or_else(gone)?)?),
+        true => Some(payload::value(&target.payload(context)?.ok_or_else(not_found)?)?),
         false => None,
     };
     let (session, output) = (&target.info, &mut context.output);

@@ -70,6 +70,20 @@ pub(super) fn find(context: &Context, prefix: &HandlePrefix, user: Option<&str>)
     Ok(find_each(context, std::slice::from_ref(prefix), user)?.pop().flatten())
 }
 
+/// Describes that a search among the sessions of this user, or among all, has found none.
+pub(super) fn not_found(context: &Context, prefix: &HandlePrefix, user: Option<&str>) -> String {
+    let handle = if prefix.is_whole() { "the handle" } else { "a handle that begins with" };
+    match (user, context.store.index()) {
+        (Some(_), _) => {
+            format!("no session of this user has {handle} {prefix}: run it again without --user to search all sessions")
+        }
+        (None, Some(_)) => format!(
+            "no live session in the index has {handle} {prefix}; if Redis lost keys, `verify` puts the missing sessions back"
+        ),
+        (None, None) => format!("no live session has {handle} {prefix}"),
+    }
+}
+
 /// Finds sessions in one walk, or in one list of a user. Returns one result for each prefix, in their order.
 pub(super) fn find_each(
     context: &Context,
@@ -113,7 +127,7 @@ fn find_in_all(context: &Context, prefixes: &[HandlePrefix]) -> Result<Vec<Vec<T
         context.interrupt.flow()
     })?;
     let looked_at = bar.clear();
-    let interrupted = || Stop::Interrupted(format!("looked at {looked_at}, and no session has ended"));
+    let interrupted = || Stop::Interrupted(format!("looked at {looked_at}"));
     let target = |info| Target { info, of_user: None };
     let targets = |found| match found {
         FoundByHandle::One(info) => Ok(vec![target(*info)]),
