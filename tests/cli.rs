@@ -395,6 +395,7 @@ fn list_with_data_has_the_values() {
         let rows = tool.json(args);
         assert_eq!(rows.iter().filter(|row| row["data"]["cart"][1] == "tea").count(), count);
     }
+    assert_eq!(tool.ok(&["--json", "list", "--data"]).lines().count(), stored.len(), "the flag comes first");
     assert!(tool.json(&["list"]).iter().all(|row| row.get("data").is_none()));
 }
 

@@ -101,7 +101,8 @@ enum Command {
         /// The user (principal) whose sessions to list
         user: Option<String>,
         /// Print the values of the sessions too, which may be confidential; needs --json
-        #[arg(long, requires = "json")]
+        // `requires` would not see a global flag before the subcommand.
+        #[arg(long)]
         data: bool,
     },
     /// Show one session
@@ -218,8 +219,12 @@ impl OperatorArgs {
     }
 
     fn execute(&self, redis: &RedisArgs) -> Done {
-        if let Command::End(end) = &self.command {
-            end.require_long_handles()?;
+        match &self.command {
+            Command::End(end) => end.require_long_handles()?,
+            Command::List { data: true, .. } if !self.json => {
+                return Err(Stop::Usage("--data needs --json, because a table shows no values".to_owned()));
+            }
+            _ => {}
         }
         let interrupt = Interrupt::listen()?;
         let store = redis.unread_store()?;
