@@ -508,6 +508,45 @@ fn end_asks_before_it_ends() {
 }
 
 #[test]
+fn end_of_a_users_sessions_names_the_user() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    fill(&store, true);
+    let question = "End all sessions of the user \"eve\\u{1b}[2J\\u{202e}\" (4 listed)? [y/N]";
+    for (answer, code, left) in [("n\n", 1, "16"), ("y\n", 0, "12")] {
+        let mut pty = Pty::start(tool.command(&["end", "--user", USERS[2]]), 200, 5);
+        pty.expect(&format!("store: prefix {:?} in Redis at ", tool.prefix));
+        pty.expect(question);
+        pty.keys(answer);
+        assert_eq!(pty.wait().code(), Some(code), "{answer:?}");
+        assert_eq!(tool.ok(&["count"]).trim(), left);
+    }
+}
+
+#[test]
+fn end_of_no_listed_sessions_needs_yes() {
+    let server = RedisServer::start();
+    let tool = Tool::new(server.url(), "sessions");
+    fill(&RedisSessionStore::builder().url(&tool.url).expiring().build().unwrap(), true);
+    let scripts = |run: &dyn Fn()| {
+        run();
+        server.cmd(&["CONFIG", "RESETSTAT"]);
+        run();
+        let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut server.connection()).unwrap();
+        let calls = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        calls.map(|calls| calls.split(',').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let list = || drop(tool.ok(&["list", "Ada"]));
+    let ask = || {
+        let mut pty = Pty::start(tool.command(&["end", "--user", "Ada"]), 200, 5);
+        assert_eq!(pty.wait().code(), Some(0));
+        pty.expect("names are compared exactly");
+    };
+    let end = || assert_eq!(tool.ok(&["end", "--user", "Ada", "--yes"]), "0\n");
+    assert_eq!(scripts(&ask), scripts(&list), "a login after the list would end without a question");
+    assert_ne!(scripts(&end), 0);
+}
+
+#[test]
 fn interrupted_work_shows_how_far_it_got() {
     let (tool, store) = store(|builder| builder.expiring().partitions(16));
     fill(&store, true);

@@ -1,11 +1,12 @@
 //! The command `end`: sessions by handle, all of a user, or all.
 //!
-//! [`OperatorArgs`](super::OperatorArgs) calls it. Invariant: no session ends unless all handles were found and the operator
-//! consents, by `--yes` or after a question that names the sessions.
+//! [`OperatorArgs`](super::OperatorArgs) calls it. Invariant: no session ends unless the operator consents, by `--yes` or after a
+//! question. All sessions that handles name must be found, and the question shows each. If a user or all visitors are named, it shows
+//! the number of sessions.
 
 use serde_json::json;
 
-use super::output::Output;
+use super::output::{Output, shown};
 use super::progress::Bar;
 use super::resolve::Target;
 use super::stop::{Done, Stop, say};
@@ -86,14 +87,15 @@ impl EndArgs {
     }
 
     fn end_user(&self, context: &mut Context, user: &str) -> Done {
-        let index = context.index(operation::END)?;
         if !self.yes {
-            let sessions = index.list_by_principal(user)?.len();
-            if sessions > 0 {
-                self.consent(context, None, &format!("End {sessions} sessions of this user?"))?;
+            let listed = context.index(operation::END)?.list_by_principal(user)?.len();
+            if listed == 0 {
+                say(resolve::NO_SESSION_OF_USER);
+                return print_count(context, 0);
             }
+            self.consent(context, None, &question(user, listed))?;
         }
-        let ended = index.end(user, Ending::All)?;
+        let ended = context.index(operation::END)?.end(user, Ending::All)?;
         if ended == 0 {
             say(resolve::NO_SESSION_OF_USER);
         }
@@ -178,6 +180,12 @@ fn end_each(context: &mut Context, named: &[Named]) -> Done {
     printed.and_then(|()| context.output.flush()).inspect_err(|_| say(&so_far(all)))
 }
 
+/// The question before all sessions of a user end.
+fn question(user: &str, listed: usize) -> String {
+    let or_more = if listed >= resolve::LONGEST_USER_LIST { " or more" } else { "" };
+    format!("End all sessions of the user \"{}\" ({listed}{or_more} listed)?", shown(user))
+}
+
 /// Ends all sessions that the store knows. Returns how many have ended, with those that ended `before`.
 fn end_all(context: &mut Context, before: u64) -> Result<u64, Stop> {
     let bar = Bar::new("ending");
@@ -223,4 +231,15 @@ fn print_count(context: &mut Context, ended: u64) -> Done {
         false => output.line(&ended.to_string()),
     };
     printed.and_then(|()| output.flush()).inspect_err(|_| say(&format!("{ended} sessions have ended")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_shows_number_up_to_the_cap() {
+        assert_eq!(question("ada", 999), "End all sessions of the user \"ada\" (999 listed)?");
+        assert_eq!(question("ada", 1000), "End all sessions of the user \"ada\" (1000 or more listed)?");
+    }
 }

@@ -21,9 +21,6 @@ use crate::{
     operation,
 };
 
-/// A store lists at most this many sessions of a user in each partition.
-const LONGEST_USER_LIST: usize = 1000;
-
 pub(super) fn check(context: &mut Context, strict: bool) -> Done {
     // This tool announces ends in case the hosts listen. Only they know whether they do, and they warn at their start.
     let concerns_tool = |warning: &RedisWarning| !matches!(warning, RedisWarning::Unannounced { .. });
@@ -105,7 +102,7 @@ pub(super) fn list_user(context: &mut Context, user: &str, with_data: bool) -> D
         rows.push(session, with_data.then(|| payload::value(payload).ok()).flatten())?;
     }
     rows.finish(resolve::NO_SESSION_OF_USER)?;
-    if sessions.len() >= LONGEST_USER_LIST {
+    if sessions.len() >= resolve::LONGEST_USER_LIST {
         say("note: a list has at most 1000 sessions of each partition, so there may be more");
     }
     Ok(())

@@ -14,6 +14,9 @@ use std::time::SystemTime;
 /// What an operator should know if a user has no sessions.
 pub(super) const NO_SESSION_OF_USER: &str = "note: no live session is recorded for this user; names are compared exactly. If Redis lost keys, look for the user in `list`";
 
+/// A store lists at most this many sessions of a user in each partition.
+pub(super) const LONGEST_USER_LIST: usize = 1000;
+
 /// A session that an operator named.
 pub(super) struct Target {
     pub(super) info: SessionInfo,
