@@ -314,7 +314,15 @@ fn failures_have_documented_exit_codes() {
         assert!(ran.err.contains(flag), "{}", ran.err);
     }
     fill(&plain, false);
-    assert_eq!(tool.run(&["count", "--expiring"]).code, 78, "contradicts the record");
+    for (variable, flag, value) in [
+        ("SESSION_EXPIRING", "--expiring", "true"),
+        ("SESSION_PARTITIONS", "--partitions", "7"),
+        ("SESSION_HASHED_KEYS", "--hashed-keys", "true"),
+    ] {
+        let ran = Ran::of(tool.command(&["count"]).env(variable, value).output().unwrap());
+        let why = format!("{flag} (or {variable}) is {value}, but \"{}:store\" records `kind=plain", tool.prefix);
+        assert!(ran.code == 78 && ran.err.contains(&why), "{ran:?}");
+    }
     for args in [&["list", "ada"][..], &["end", "--user", "ada", "--yes"], &["verify"], &["reap"]] {
         let ran = tool.run(args);
         assert!(ran.code == 69 && ran.err.contains("a plain store has no index"), "{args:?}: {ran:?}");
