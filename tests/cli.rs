@@ -132,6 +132,8 @@ fn lists_have_both_forms_and_no_id() {
     }
     let of_ada = tool.ok(&["list", USERS[0]]);
     assert_eq!(of_ada.lines().count(), 1 + SESSIONS_EACH);
+    assert_eq!(tool.ok(&["list", "--user", USERS[0]]), of_ada);
+    assert_eq!(tool.run(&["list", USERS[0], "--user", USERS[0]]).code, 2, "one user at a time");
     let of_eve = tool.ok(&["list", USERS[2]]);
     assert!(of_eve.contains("eve\\u{1b}[2J\\u{202e}"), "{of_eve:?}");
     let json = tool.ok(&["list", "--json"]);
@@ -408,6 +410,26 @@ fn list_with_data_has_the_values() {
 }
 
 #[test]
+fn list_counts_values_it_cannot_show() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let (id, _) = &fill(&store, true)[0];
+    let key = format!("{}:{id}", tool.prefix);
+    let redis::Value::BulkString(payload) = shared().cmd(&["GET", &key]) else { panic!("a session") };
+    // Valid JSON, but no program has such a number.
+    let payload = String::from_utf8(payload).unwrap().replace("\"tea\"", "1e999");
+    shared().cmd(&["SET", &key, &payload, "KEEPTTL"]);
+    for args in [&["list", "--json", "--data"][..], &["list", USERS[0], "--json", "--data"]] {
+        let ran = tool.run(args);
+        let rows: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let is_null = |row: &&Value| row.get("data") == Some(&Value::Null);
+        let row = rows.iter().find(is_null).expect("a row without its value");
+        assert_eq!((&row["owner"], &row["unreadable"]), (&"ada".into(), &"the value cannot be shown as JSON".into()));
+        let note = format!("note: 1 of {} sessions could not be read: the value cannot be shown as JSON\n", rows.len());
+        assert_eq!((ran.code, ran.err), (0, note));
+    }
+}
+
+#[test]
 fn watch_waits_for_an_unreachable_redis() {
     let tool = Tool::new("redis://127.0.0.1:1", "sessions");
     let mut command = tool.command(&["watch", "--interval", "10ms"]);
@@ -434,6 +456,8 @@ fn encrypted_session_shows_no_value() {
     let row: Value = serde_json::from_str(&ran.out).unwrap();
     assert!(row["owner"].is_null() && row["owner_hash"].is_string() && row["expires"].is_string(), "{row}");
     assert_eq!(ran.err, "note: 1 of 1 sessions could not be read: the payload is encrypted\n");
+    let row = &tool.json(&["list", "--data"])[0];
+    assert!(row.get("data") == Some(&Value::Null) && row["unreadable"] == "the payload is encrypted", "{row}");
     assert!(tool.ok(&["list"]).contains(&format!("#{}", &row["owner_hash"].as_str().unwrap()[..12])));
     let ran = tool.run(&["show", row["handle"].as_str().unwrap(), "--data"]);
     assert!(ran.code == 69 && ran.out.is_empty() && ran.err.contains("encrypted"), "{ran:?}");

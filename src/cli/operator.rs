@@ -99,7 +99,11 @@ enum Command {
     /// List all sessions, or those of a user
     List {
         /// The user (principal) whose sessions to list
+        #[arg(id = "listed_user", value_name = "USER")]
         user: Option<String>,
+        /// Another way to name the user, as `show` and `end` have it
+        #[arg(long = "user", value_name = "USER", conflicts_with = "listed_user")]
+        named_user: Option<String>,
         /// Print the values of the sessions too, which may be confidential; needs --json
         // `requires` would not see a global flag before the subcommand.
         #[arg(long)]
@@ -243,8 +247,10 @@ impl OperatorArgs {
         match &self.command {
             Command::Check { strict } => inspect::check(context, *strict),
             Command::Count { by_partition } => inspect::count(context, *by_partition),
-            Command::List { user: Some(user), data } => inspect::list_user(context, user, *data),
-            Command::List { user: None, data } => inspect::list_all(context, *data),
+            Command::List { user, named_user, data } => match user.as_ref().or(named_user.as_ref()) {
+                Some(user) => inspect::list_user(context, user, *data),
+                None => inspect::list_all(context, *data),
+            },
             Command::Show { session, user, data } => inspect::show(context, session, user.as_deref(), *data),
             Command::End(end) => end.run(context),
             Command::Verify { dry_run } => maintain::verify(context, *dry_run),
