@@ -60,6 +60,16 @@ fn tool_announces_ends_and_records_no_reason() {
     assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), (*handle, EndReason::Ended));
     let cookie = format!("__Host-session={id}");
     assert_eq!(sessions.open([&*cookie]).unwrap().ended(), Some(EndReason::Unknown));
+
+    tool.ok(&["check"]);
+    let reasons = [ends.recv_timeout(PATIENCE).unwrap().1, ends.recv_timeout(PATIENCE).unwrap().1];
+    assert_eq!(reasons, [EndReason::Renewed, EndReason::Destroyed], "the session of the check");
+    let help = tool.ok(&["check", "--help"]);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        help.contains("Records the kind of store under PREFIX:store if no program has. Creates, renews and deletes")
+    );
+    assert!(help.contains("listeners get its ends"), "{help}");
 }
 
 #[test]
@@ -581,15 +591,18 @@ fn end_of_no_listed_sessions_needs_yes() {
 #[test]
 fn interrupted_work_shows_how_far_it_got() {
     let (tool, store) = store(|builder| builder.expiring().partitions(16));
-    fill(&store, true);
+    let handle = fill(&store, true)[0].1.to_string();
     // Each partition takes several round trips.
     let slow = Tool::new(
         format!("redis://127.0.0.1:{}", slow_pipe(shared().port(), Duration::from_millis(20))),
         &*tool.prefix,
     );
-    for (args, title, far) in [
-        (&["verify", "--dry-run"][..], "verifying", "looked at"),
-        (&["end", "--everybody", "--yes"], "ending", "sessions have ended, looked at"),
+    for (args, title, far, result) in [
+        (&["show", &handle[..8]][..], "searching", "interrupted: looked at", ""),
+        (&["end", &handle[..12], "--yes"], "searching", "interrupted: no session has ended; looked at", ""),
+        (&["verify", "--dry-run"], "verifying", "looked at", "and counted the findings so far"),
+        (&["verify"], "verifying", "looked at", "and corrected the findings so far"),
+        (&["end", "--everybody", "--yes"], "ending", "sessions have ended, looked at", ""),
     ] {
         let mut pty = Pty::start(slow.command(args), 80, 24);
         pty.expect(title);
@@ -598,6 +611,9 @@ fn interrupted_work_shows_how_far_it_got() {
         assert_eq!(pty.wait().code(), Some(130), "{args:?}: {:#?}", pty.screen());
         pty.expect("interrupted: ");
         pty.expect(far);
+        pty.expect(result);
+        let shows = pty.screen().iter().any(|line| line.contains("no session has ended"));
+        assert_eq!(shows, args[0] == "end" && title == "searching", "{args:?}");
     }
     assert_ne!(tool.ok(&["count"]).trim(), "0", "most sessions are left");
 }

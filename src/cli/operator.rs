@@ -84,7 +84,8 @@ pub struct OperatorArgs {
 enum Command {
     /// Check that the store can work, and print warnings about settings of Redis
     ///
-    /// Creates and deletes a session that lives for one second.
+    /// Records the kind of store under PREFIX:store if no program has. Creates, renews and deletes a session that lives for one
+    /// second; listeners get its ends.
     Check {
         /// Exit with 1 if there is a warning
         #[arg(long)]
@@ -134,7 +135,7 @@ enum Command {
     /// The reaper of the application does so too. Its callback for expired sessions does not run for sessions that this command
     /// deletes.
     Reap,
-    /// Watch the store: sessions, round trip, memory and clients of Redis, backlog
+    /// Watch the store: sessions, round trip, memory and clients of Redis, backlog, and the sessions that expire last
     ///
     /// Quit with `q`. If stdout is no terminal, it prints one line in each interval.
     Watch {
