@@ -285,6 +285,13 @@ fn hang_names_the_deadline() {
 }
 
 #[test]
+fn channel_warning_names_the_rights_to_grant() {
+    let text = RedisWarning::Unannounced("sessions:ended".to_owned()).to_string();
+    let remedy = "grant +publish, +subscribe (in a cluster +spublish, +ssubscribe) and the channel";
+    assert!(text.contains("\"sessions:ended\"") && text.ends_with(remedy), "{text}");
+}
+
+#[test]
 fn foreign_key_in_place_of_index_gets_warning() {
     let server = RedisServer::start();
     let store = store(&server, "sessions", true);
@@ -295,7 +302,8 @@ fn foreign_key_in_place_of_index_gets_warning() {
         server.cmd(&["SET", key, "something else"]);
         let warnings = store.check().unwrap();
         assert_eq!(warnings, [RedisWarning::Clobbered(key.into())]);
-        assert!(warnings[0].to_string().contains(key));
+        let text = warnings[0].to_string();
+        assert!(text.contains(key) && text.contains("run verify, which renames the key"), "{text}");
         assert_eq!(store.index().unwrap().verify(Default::default()).unwrap().displaced, 1);
         assert_eq!(store.check().unwrap(), []);
     }

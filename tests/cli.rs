@@ -60,6 +60,16 @@ fn tool_announces_ends_and_records_no_reason() {
     assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), (*handle, EndReason::Ended));
     let cookie = format!("__Host-session={id}");
     assert_eq!(sessions.open([&*cookie]).unwrap().ended(), Some(EndReason::Unknown));
+
+    tool.ok(&["check"]);
+    let reasons = [ends.recv_timeout(PATIENCE).unwrap().1, ends.recv_timeout(PATIENCE).unwrap().1];
+    assert_eq!(reasons, [EndReason::Renewed, EndReason::Destroyed], "the session of the check");
+    let help = tool.ok(&["check", "--help"]);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        help.contains("Records the kind of store under PREFIX:store if no program has. Creates, renews and deletes")
+    );
+    assert!(help.contains("listeners get its ends"), "{help}");
 }
 
 #[test]
@@ -132,6 +142,8 @@ fn lists_have_both_forms_and_no_id() {
     }
     let of_ada = tool.ok(&["list", USERS[0]]);
     assert_eq!(of_ada.lines().count(), 1 + SESSIONS_EACH);
+    assert_eq!(tool.ok(&["list", "--user", USERS[0]]), of_ada);
+    assert_eq!(tool.run(&["list", USERS[0], "--user", USERS[0]]).code, 2, "one user at a time");
     let of_eve = tool.ok(&["list", USERS[2]]);
     assert!(of_eve.contains("eve\\u{1b}[2J\\u{202e}"), "{of_eve:?}");
     let json = tool.ok(&["list", "--json"]);
@@ -179,6 +191,45 @@ fn handles_name_one_session() {
 }
 
 #[test]
+fn handle_outside_a_users_list_fails_with_user() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    let of_ada = [stored[0].1.to_string(), stored[1].1.to_string()];
+    let again = |handle: &str| {
+        format!("no session of this user has the handle {handle}: run it again without --user to search all sessions\n")
+    };
+    for user in [USERS[1], "Ada"] {
+        let ran = tool.run(&["end", &of_ada[0], "--user", user, "--yes"]);
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
+        assert_eq!(ran.err, again(&of_ada[0]) + "no session has ended\n");
+        let ran = tool.run(&["show", &of_ada[0], "--user", user]);
+        assert_eq!((ran.code, ran.err), (1, again(&of_ada[0])));
+    }
+    tool.ok(&["end", &of_ada[1], "--yes"]);
+    let ran = tool.run(&["end", &of_ada[0], &of_ada[1], "--user", "ada", "--yes"]);
+    assert!(ran.code == 1 && ran.err == again(&of_ada[1]) + "no session has ended\n", "{ran:?}");
+    assert_eq!(tool.ok(&["count"]).trim(), (stored.len() - 1).to_string());
+}
+
+#[test]
+fn end_by_handle_finds_sessions_the_index_lost() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    let (lost, other, short) = (stored[0].1.to_string(), stored[1].1.to_string(), &stored[2].1.to_string()[..12]);
+    shared().cmd(&["DEL", &format!("{}:index", tool.prefix)]);
+    for ran in [tool.run(&["show", &lost]), tool.run(&["end", short, "--yes"])] {
+        assert!(ran.code == 1 && ran.err.contains("`verify` puts the missing sessions back"), "{ran:?}");
+    }
+    let ran = tool.run(&["end", &lost, &other, "--yes"]);
+    assert_eq!((ran.code, ran.out), (0, format!("{lost}\n{other}\n")));
+    assert!(ran.err.contains(&format!("the index had lost {} sessions", stored.len())), "{}", ran.err);
+    let key = format!("{}:{}", tool.prefix, stored[0].0);
+    assert_eq!(shared().cmd(&["EXISTS", &key]), redis::Value::Int(0), "it has ended");
+    let ran = tool.run(&["end", &lost, "--yes"]);
+    assert!(ran.code == 0 && ran.err == format!("{lost} was gone before\n"), "{ran:?}");
+}
+
+#[test]
 fn several_handles_take_one_walk() {
     let server = RedisServer::start();
     let tool = Tool::new(server.url(), "sessions");
@@ -193,6 +244,51 @@ fn several_handles_take_one_walk() {
         zscan.and_then(|calls| calls.split(',').next()?.parse::<u64>().ok()).expect("it walks the index")
     };
     assert_eq!(walks(&handles[..1]), walks(&handles[1..]));
+}
+
+#[test]
+fn failed_output_does_not_keep_sessions_alive() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    // More handles than the buffer of stdout holds, so that it fails between two of them.
+    let stored: Vec<_> = (0..9).flat_map(|_| fill(&store, true)).collect();
+    let outputs = || -> [Stdio; 2] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        [std::io::pipe().unwrap().1.into(), full.into()]
+    };
+    let handles: Vec<String> = stored.iter().map(|(_, handle)| handle.to_string()).collect();
+    let run = |args: &[&str], output: Stdio| Ran::of(tool.command(args).stdout(output).output().unwrap());
+    for (some, output) in handles.chunks(handles.len() / 2).zip(outputs()) {
+        let args: Vec<&str> = ["end", "--yes"].into_iter().chain(some.iter().map(String::as_str)).collect();
+        let ran = run(&args, output);
+        assert!(ran.code == 1 && ran.err.starts_with("72 of 72 sessions have ended\nerror: the "), "{ran:?}");
+    }
+    assert_eq!(tool.ok(&["count"]).trim(), "0");
+    for output in outputs() {
+        fill(&store, true);
+        let ran = run(&["end", "--user", USERS[0], "--yes"], output);
+        assert!(ran.code == 1 && ran.err.starts_with("4 sessions have ended\nerror: the "), "{ran:?}");
+    }
+    for (args, code) in [(&["reap"][..], 1), (&["verify"], 1), (&["count"], 0), (&["verify", "--dry-run"], 0)] {
+        let [closed, full] = outputs();
+        assert_eq!((run(args, closed).code, run(args, full).code), (code, 1), "{args:?}");
+    }
+}
+
+#[test]
+fn rejected_end_shows_how_many_ended() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let stored = fill(&store, true);
+    let (user, prefix) = (unique("operator"), &tool.prefix);
+    let own = [&stored[0].0, "index*", "principal*", "store"].map(|name| format!("~{prefix}:{name}"));
+    let reads = format!("%R~{prefix}:*");
+    let rules = ["ACL", "SETUSER", &*user, "on", ">pw", "+@all", "&*", &*reads];
+    shared().cmd(&[&rules[..], &own.each_ref().map(String::as_str)].concat());
+    let limited = Tool::new(shared().url().replace("redis://", &format!("redis://{user}:pw@")), &**prefix);
+    let handles = [stored[0].1.to_string(), stored[1].1.to_string()];
+    let ran = limited.run(&["end", &handles[0], &handles[1], "--yes"]);
+    assert_eq!((ran.code, ran.out), (77, format!("{}\n", handles[0])), "{}", ran.err);
+    assert!(ran.err.starts_with("1 of 2 sessions have ended\nerror: "), "{}", ran.err);
+    shared().cmd(&["ACL", "DELUSER", &user]);
 }
 
 #[test]
@@ -230,7 +326,15 @@ fn failures_have_documented_exit_codes() {
         assert!(ran.err.contains(flag), "{}", ran.err);
     }
     fill(&plain, false);
-    assert_eq!(tool.run(&["count", "--expiring"]).code, 78, "contradicts the record");
+    for (variable, flag, value) in [
+        ("SESSION_EXPIRING", "--expiring", "true"),
+        ("SESSION_PARTITIONS", "--partitions", "7"),
+        ("SESSION_HASHED_KEYS", "--hashed-keys", "true"),
+    ] {
+        let ran = Ran::of(tool.command(&["count"]).env(variable, value).output().unwrap());
+        let why = format!("{flag} (or {variable}) is {value}, but \"{}:store\" records `kind=plain", tool.prefix);
+        assert!(ran.code == 78 && ran.err.contains(&why), "{ran:?}");
+    }
     for args in [&["list", "ada"][..], &["end", "--user", "ada", "--yes"], &["verify"], &["reap"]] {
         let ran = tool.run(args);
         assert!(ran.code == 69 && ran.err.contains("a plain store has no index"), "{args:?}: {ran:?}");
@@ -282,7 +386,7 @@ fn lost_index_is_noticed_and_end_reaches_all() {
         assert!(ran.code == 0 && ran.err.contains("`verify` puts the missing sessions back"), "{ran:?}");
     }
     let ran = tool.run(&["check", "--strict"]);
-    assert!(ran.code == 1 && ran.err.contains("has lost sessions"), "{ran:?}");
+    assert!(ran.code == 1 && ran.err.contains("has fewer entries than there are sessions with an owner"), "{ran:?}");
     assert_eq!(tool.ok(&["end", "--everybody", "--yes"]).trim(), stored.len().to_string());
     assert!(
         stored
@@ -311,7 +415,28 @@ fn list_with_data_has_the_values() {
         let rows = tool.json(args);
         assert_eq!(rows.iter().filter(|row| row["data"]["cart"][1] == "tea").count(), count);
     }
+    assert_eq!(tool.ok(&["--json", "list", "--data"]).lines().count(), stored.len(), "the flag comes first");
     assert!(tool.json(&["list"]).iter().all(|row| row.get("data").is_none()));
+}
+
+#[test]
+fn list_counts_values_it_cannot_show() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let (id, _) = &fill(&store, true)[0];
+    let key = format!("{}:{id}", tool.prefix);
+    let redis::Value::BulkString(payload) = shared().cmd(&["GET", &key]) else { panic!("a session") };
+    // Valid JSON, but no program has such a number.
+    let payload = String::from_utf8(payload).unwrap().replace("\"tea\"", "1e999");
+    shared().cmd(&["SET", &key, &payload, "KEEPTTL"]);
+    for args in [&["list", "--json", "--data"][..], &["list", USERS[0], "--json", "--data"]] {
+        let ran = tool.run(args);
+        let rows: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let is_null = |row: &&Value| row.get("data") == Some(&Value::Null);
+        let row = rows.iter().find(is_null).expect("a row without its value");
+        assert_eq!((&row["owner"], &row["unreadable"]), (&"ada".into(), &"the value cannot be shown as JSON".into()));
+        let note = format!("note: 1 of {} sessions could not be read: the value cannot be shown as JSON\n", rows.len());
+        assert_eq!((ran.code, ran.err), (0, note));
+    }
 }
 
 #[test]
@@ -341,6 +466,8 @@ fn encrypted_session_shows_no_value() {
     let row: Value = serde_json::from_str(&ran.out).unwrap();
     assert!(row["owner"].is_null() && row["owner_hash"].is_string() && row["expires"].is_string(), "{row}");
     assert_eq!(ran.err, "note: 1 of 1 sessions could not be read: the payload is encrypted\n");
+    let row = &tool.json(&["list", "--data"])[0];
+    assert!(row.get("data") == Some(&Value::Null) && row["unreadable"] == "the payload is encrypted", "{row}");
     assert!(tool.ok(&["list"]).contains(&format!("#{}", &row["owner_hash"].as_str().unwrap()[..12])));
     let ran = tool.run(&["show", row["handle"].as_str().unwrap(), "--data"]);
     assert!(ran.code == 69 && ran.out.is_empty() && ran.err.contains("encrypted"), "{ran:?}");
@@ -423,17 +550,59 @@ fn end_asks_before_it_ends() {
 }
 
 #[test]
+fn end_of_a_users_sessions_names_the_user() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    fill(&store, true);
+    let question = "End all sessions of the user \"eve\\u{1b}[2J\\u{202e}\" (4 listed)? [y/N]";
+    for (answer, code, left) in [("n\n", 1, "16"), ("y\n", 0, "12")] {
+        let mut pty = Pty::start(tool.command(&["end", "--user", USERS[2]]), 200, 5);
+        pty.expect(&format!("store: prefix {:?} in Redis at ", tool.prefix));
+        pty.expect(question);
+        pty.keys(answer);
+        assert_eq!(pty.wait().code(), Some(code), "{answer:?}");
+        assert_eq!(tool.ok(&["count"]).trim(), left);
+    }
+}
+
+#[test]
+fn end_of_no_listed_sessions_needs_yes() {
+    let server = RedisServer::start();
+    let tool = Tool::new(server.url(), "sessions");
+    fill(&RedisSessionStore::builder().url(&tool.url).expiring().build().unwrap(), true);
+    let scripts = |run: &dyn Fn()| {
+        run();
+        server.cmd(&["CONFIG", "RESETSTAT"]);
+        run();
+        let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut server.connection()).unwrap();
+        let calls = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        calls.map(|calls| calls.split(',').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let list = || drop(tool.ok(&["list", "Ada"]));
+    let ask = || {
+        let mut pty = Pty::start(tool.command(&["end", "--user", "Ada"]), 200, 5);
+        assert_eq!(pty.wait().code(), Some(0));
+        pty.expect("names are compared exactly");
+    };
+    let end = || assert_eq!(tool.ok(&["end", "--user", "Ada", "--yes"]), "0\n");
+    assert_eq!(scripts(&ask), scripts(&list), "a login after the list would end without a question");
+    assert_ne!(scripts(&end), 0);
+}
+
+#[test]
 fn interrupted_work_shows_how_far_it_got() {
     let (tool, store) = store(|builder| builder.expiring().partitions(16));
-    fill(&store, true);
+    let handle = fill(&store, true)[0].1.to_string();
     // Each partition takes several round trips.
     let slow = Tool::new(
         format!("redis://127.0.0.1:{}", slow_pipe(shared().port(), Duration::from_millis(20))),
         &*tool.prefix,
     );
-    for (args, title, far) in [
-        (&["verify", "--dry-run"][..], "verifying", "looked at"),
-        (&["end", "--everybody", "--yes"], "ending", "sessions have ended, looked at"),
+    for (args, title, far, result) in [
+        (&["show", &handle[..8]][..], "searching", "interrupted: looked at", ""),
+        (&["end", &handle[..12], "--yes"], "searching", "interrupted: no session has ended; looked at", ""),
+        (&["verify", "--dry-run"], "verifying", "looked at", "and counted the findings so far"),
+        (&["verify"], "verifying", "looked at", "and corrected the findings so far"),
+        (&["end", "--everybody", "--yes"], "ending", "sessions have ended, looked at", ""),
     ] {
         let mut pty = Pty::start(slow.command(args), 80, 24);
         pty.expect(title);
@@ -442,6 +611,9 @@ fn interrupted_work_shows_how_far_it_got() {
         assert_eq!(pty.wait().code(), Some(130), "{args:?}: {:#?}", pty.screen());
         pty.expect("interrupted: ");
         pty.expect(far);
+        pty.expect(result);
+        let shows = pty.screen().iter().any(|line| line.contains("no session has ended"));
+        assert_eq!(shows, args[0] == "end" && title == "searching", "{args:?}");
     }
     assert_ne!(tool.ok(&["count"]).trim(), "0", "most sessions are left");
 }

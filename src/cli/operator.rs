@@ -84,7 +84,8 @@ pub struct OperatorArgs {
 enum Command {
     /// Check that the store can work, and print warnings about settings of Redis
     ///
-    /// Creates and deletes a session that lives for one second.
+    /// Records the kind of store under PREFIX:store if no program has. Creates, renews and deletes a session that lives for one
+    /// second; listeners get its ends.
     Check {
         /// Exit with 1 if there is a warning
         #[arg(long)]
@@ -99,9 +100,14 @@ enum Command {
     /// List all sessions, or those of a user
     List {
         /// The user (principal) whose sessions to list
+        #[arg(id = "listed_user", value_name = "USER")]
         user: Option<String>,
+        /// Another way to name the user, as `show` and `end` have it
+        #[arg(long = "user", value_name = "USER", conflicts_with = "listed_user")]
+        named_user: Option<String>,
         /// Print the values of the sessions too, which may be confidential; needs --json
-        #[arg(long, requires = "json")]
+        // `requires` would not see a global flag before the subcommand.
+        #[arg(long)]
         data: bool,
     },
     /// Show one session
@@ -129,7 +135,7 @@ enum Command {
     /// The reaper of the application does so too. Its callback for expired sessions does not run for sessions that this command
     /// deletes.
     Reap,
-    /// Watch the store: sessions, round trip, memory and clients of Redis, backlog
+    /// Watch the store: sessions, round trip, memory and clients of Redis, backlog, and the sessions that expire last
     ///
     /// Quit with `q`. If stdout is no terminal, it prints one line in each interval.
     Watch {
@@ -137,6 +143,13 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
         interval: Duration,
     },
+}
+
+impl Command {
+    /// Returns `true` if the command changes no session of the application, so a reader of the output may leave early.
+    fn only_reads(&self) -> bool {
+        !matches!(self, Self::End(_) | Self::Verify { dry_run: false } | Self::Reap)
+    }
 }
 
 /// Which sessions to end.
@@ -211,13 +224,18 @@ impl OperatorArgs {
     }
 
     fn execute(&self, redis: &RedisArgs) -> Done {
-        if let Command::End(end) = &self.command {
-            end.require_long_handles()?;
+        match &self.command {
+            Command::End(end) => end.require_long_handles()?,
+            Command::List { data: true, .. } if !self.json => {
+                return Err(Stop::Usage("--data needs --json, because a table shows no values".to_owned()));
+            }
+            _ => {}
         }
         let interrupt = Interrupt::listen()?;
         let store = redis.unread_store()?;
         let place = store.place();
-        self.execute_on(redis, store, interrupt).map_err(|stop| stop.at(place))
+        let done = self.execute_on(redis, store, interrupt).map_err(|stop| stop.at(place));
+        if self.command.only_reads() { done } else { done.map_err(Stop::or_closed_pipe) }
     }
 
     fn execute_on(&self, redis: &RedisArgs, store: RedisSessionStore, interrupt: Interrupt) -> Done {
@@ -230,8 +248,10 @@ impl OperatorArgs {
         match &self.command {
             Command::Check { strict } => inspect::check(context, *strict),
             Command::Count { by_partition } => inspect::count(context, *by_partition),
-            Command::List { user: Some(user), data } => inspect::list_user(context, user, *data),
-            Command::List { user: None, data } => inspect::list_all(context, *data),
+            Command::List { user, named_user, data } => match user.as_ref().or(named_user.as_ref()) {
+                Some(user) => inspect::list_user(context, user, *data),
+                None => inspect::list_all(context, *data),
+            },
             Command::Show { session, user, data } => inspect::show(context, session, user.as_deref(), *data),
             Command::End(end) => end.run(context),
             Command::Verify { dry_run } => maintain::verify(context, *dry_run),

@@ -12,6 +12,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as Flatten, Command, Error as UsageError, FromArgMatches};
 
 use super::values::{Unshown, deadline};
+use crate::store::redis::RecordedKind;
 use crate::{Error, RedisSessionStore, RedisSessionStoreBuilder, Result, fence, operation};
 
 /// The flags, as clap reads them.
@@ -202,17 +203,23 @@ impl RedisArgs {
             self.require_kind(&store.marker_key())?;
             return Ok(store);
         };
-        let given = &self.flags;
-        let contradictions = [
-            ("--expiring", given.expiring.is_some_and(|given| given != kind.is_expiring())),
-            ("--partitions", given.partitions.is_some_and(|given| given != kind.partitions())),
-            ("--hashed-keys", given.hashed_keys.is_some_and(|given| given != kind.has_hashed_keys())),
-        ];
-        if let Some((flag, _)) = contradictions.iter().find(|(_, is_contradiction)| *is_contradiction) {
-            let why = format!("{flag} contradicts {:?}, which records `{kind}`: omit the flag", store.marker_key());
+        if let Some(why) = self.contradiction(&kind) {
+            let why = format!("{why}, but {:?} records `{kind}`: set what it records", store.marker_key());
             return Err(Error::misconfigured(operation::READ_KIND, why));
         }
         store.of_kind(kind)
+    }
+
+    /// Describes the first setting that differs from this kind. The flag, its variable or a default of the program set it.
+    fn contradiction(&self, kind: &RecordedKind) -> Option<String> {
+        let Self { flags, .. } = self;
+        let expiring = flags.expiring.filter(|given| *given != kind.is_expiring());
+        let partitions = flags.partitions.filter(|given| *given != kind.partitions());
+        let hashed_keys = flags.hashed_keys.filter(|given| *given != kind.has_hashed_keys());
+        expiring
+            .map(|given| format!("--expiring (or SESSION_EXPIRING) is {given}"))
+            .or_else(|| partitions.map(|given| format!("--partitions (or SESSION_PARTITIONS) is {given}")))
+            .or_else(|| hashed_keys.map(|given| format!("--hashed-keys (or SESSION_HASHED_KEYS) is {given}")))
     }
 
     /// Fails unless the flags set the whole kind of the store.

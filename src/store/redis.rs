@@ -50,10 +50,8 @@ pub use self::net::credentials::Credentials;
 use self::net::error::Effect;
 pub use self::net::pool::RedisPool;
 use self::net::pool::{Answer, To};
-#[cfg(feature = "cli")]
-pub(crate) use self::recorded::RecordedKind;
 #[cfg(feature = "clap")]
-pub(crate) use self::recorded::check_url;
+pub(crate) use self::recorded::{RecordedKind, check_url};
 use self::script::{Ends, Scripts};
 #[cfg(feature = "cli")]
 pub(crate) use self::vitals::Vitals;

@@ -1,16 +1,18 @@
 //! The command `end`: sessions by handle, all of a user, or all.
 //!
-//! [`OperatorArgs`](super::OperatorArgs) calls it. Invariant: no session ends unless all handles were found and the operator
-//! consents, by `--yes` or after a question that names the sessions.
+//! [`OperatorArgs`](super::OperatorArgs) calls it. Invariant: no session ends unless the operator consents, by `--yes` or after a
+//! question. All sessions that handles name must be found, and the question shows each. If a user or all visitors are named, it shows
+//! the number of sessions.
 
 use serde_json::json;
 
+use super::output::{Output, shown};
 use super::progress::Bar;
 use super::resolve::Target;
 use super::stop::{Done, Stop, say};
 use super::{Context, EndArgs, confirm, resolve};
 use crate::store::{Ending, Verified, VerifyOptions};
-use crate::{Handle, SessionStore, operation};
+use crate::{Handle, HandlePrefix, SessionStore, operation};
 
 /// The least number of digits that name a session without a question.
 const MIN_UNASKED_DIGITS: usize = 12;
@@ -47,45 +49,53 @@ impl EndArgs {
     }
 
     fn end_named(&self, context: &mut Context) -> Done {
-        let (mut named, mut missing) = (Vec::new(), 0);
-        let found = resolve::find_each(context, &self.sessions, self.user.as_deref())?;
-        for (prefix, found) in self.sessions.iter().zip(found) {
-            match (found, prefix.to_handle()) {
-                (Some(target), _) => named.push(Named::Live(Box::new(target))),
-                (None, Some(handle)) => named.push(Named::Gone(handle)),
-                (None, None) => {
-                    say(&format!("no live session has a handle that begins with {prefix}"));
-                    missing += 1;
-                }
-            }
-        }
-        if missing > 0 {
-            return Err(Stop::Negative("no session has ended".to_owned()));
-        }
+        let named = self.find_named(context).map_err(|stop| stop.after("no session has ended"))?;
         let live: Vec<_> = named.iter().filter_map(Named::live).collect();
         if !live.is_empty() {
             self.consent(context, live.iter().map(|target| target.line()), "End these sessions?")?;
         }
-        let mut ended = 0;
-        for named in &named {
-            if context.interrupt.came() {
-                context.output.flush()?;
-                return Err(Stop::Interrupted(format!("{ended} of {} sessions have ended", self.sessions.len())));
+        end_each(context, &named)
+    }
+
+    /// Finds all sessions, or fails.
+    fn find_named(&self, context: &Context) -> Result<Vec<Named>, Stop> {
+        let user = self.user.as_deref();
+        let mut found = resolve::find_each(context, &self.sessions, user)?;
+        let is_gone = |(prefix, target): (&HandlePrefix, &Option<Target>)| prefix.is_whole() && target.is_none();
+        let is_any_gone = self.sessions.iter().zip(&found).any(is_gone);
+        // The index may have lost a session that it does not have. Without an index, the search has looked at all keys.
+        if user.is_none() && is_any_gone && context.store.index().is_some() {
+            let lost = find_lost(context)?;
+            if lost > 0 {
+                say(&format!("note: the index had lost {lost} sessions, which it has again"));
+                found = resolve::find_each(context, &self.sessions, None)?;
             }
-            ended += u64::from(named.end(context)?);
         }
-        Ok(())
+        let mut named = Vec::new();
+        for (prefix, found) in self.sessions.iter().zip(found) {
+            match (found, prefix.to_handle()) {
+                (Some(target), _) => named.push(Named::Live(Box::new(target))),
+                (None, Some(handle)) if user.is_none() => named.push(Named::Gone(handle)),
+                (None, _) => say(&resolve::not_found(context, prefix, user)),
+            }
+        }
+        if named.len() == self.sessions.len() {
+            Ok(named)
+        } else {
+            Err(Stop::Negative("no session has ended".to_owned()))
+        }
     }
 
     fn end_user(&self, context: &mut Context, user: &str) -> Done {
-        let index = context.index(operation::END)?;
         if !self.yes {
-            let sessions = index.list_by_principal(user)?.len();
-            if sessions > 0 {
-                self.consent(context, None, &format!("End {sessions} sessions of this user?"))?;
+            let listed = context.index(operation::END)?.list_by_principal(user)?.len();
+            if listed == 0 {
+                say(resolve::NO_SESSION_OF_USER);
+                return print_count(context, 0);
             }
+            self.consent(context, None, &question(user, listed))?;
         }
-        let ended = index.end(user, Ending::All)?;
+        let ended = context.index(operation::END)?.end(user, Ending::All)?;
         if ended == 0 {
             say(resolve::NO_SESSION_OF_USER);
         }
@@ -98,8 +108,14 @@ impl EndArgs {
             self.consent(context, None, &format!("End the sessions of all visitors, {sessions} in all?"))?;
         }
         let mut ended = end_all(context, 0)?;
-        if context.store.index().is_some() && find_lost(context, ended)? > 0 {
-            ended = end_all(context, ended)?;
+        if context.store.index().is_some() {
+            let lost = find_lost(context).or_else(|stop| {
+                let so_far = format!("{ended} sessions have ended");
+                stopped_after(context, ended, stop.after(&so_far))
+            })?;
+            if lost > 0 {
+                ended = end_all(context, ended)?;
+            }
         }
         print_count(context, ended)
     }
@@ -123,8 +139,8 @@ impl Named {
         }
     }
 
-    /// Ends the session, and prints its whole handle.
-    fn end(&self, context: &mut Context) -> Result<bool, Stop> {
+    /// Ends the session. Returns `false` if it has ended before.
+    fn end(&self, context: &Context) -> Result<bool, Stop> {
         let (handle, ended) = match self {
             Self::Live(target) => (target.info.handle, target.end(context)?),
             Self::Gone(handle) => (*handle, false),
@@ -132,14 +148,42 @@ impl Named {
         if !ended {
             say(&format!("{handle} was gone before"));
         }
-        let output = &mut context.output;
-        if output.is_json() {
-            output.object(&json!({ "handle": handle, "ended": ended }))?;
-        } else if ended {
-            output.line(&handle.to_string())?;
-        }
         Ok(ended)
     }
+
+    /// Prints the whole handle.
+    fn print(&self, output: &mut Output, ended: bool) -> Done {
+        let handle = match self {
+            Self::Live(target) => target.info.handle,
+            Self::Gone(handle) => *handle,
+        };
+        match output.is_json() {
+            true => output.object(&json!({ "handle": handle, "ended": ended })),
+            false if ended => output.line(&handle.to_string()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Ends the sessions, and prints their handles. If the output fails, the other sessions end too, because the operator has
+/// consented to all.
+fn end_each(context: &mut Context, named: &[Named]) -> Done {
+    let (all, mut printed) = (named.len(), Ok(()));
+    let so_far = |done: usize| format!("{done} of {all} sessions have ended");
+    for (done, named) in named.iter().enumerate() {
+        if context.interrupt.came() {
+            return Err(Stop::Interrupted(so_far(done)));
+        }
+        let ended = named.end(context).inspect_err(|_| say(&so_far(done)))?;
+        printed = printed.and_then(|()| named.print(&mut context.output, ended));
+    }
+    printed.and_then(|()| context.output.flush()).inspect_err(|_| say(&so_far(all)))
+}
+
+/// The question before all sessions of a user end.
+fn question(user: &str, listed: usize) -> String {
+    let or_more = if listed >= resolve::LONGEST_USER_LIST { " or more" } else { "" };
+    format!("End all sessions of the user \"{}\" ({listed}{or_more} listed)?", shown(user))
 }
 
 /// Ends all sessions that the store knows. Returns how many have ended, with those that ended `before`.
@@ -151,39 +195,51 @@ fn end_all(context: &mut Context, before: u64) -> Result<u64, Stop> {
     })?;
     let (looked_at, ended) = (bar.clear(), before + all.ended);
     if all.interrupted {
-        print_count(context, ended)?;
-        return Err(Stop::Interrupted(format!("{ended} sessions have ended, looked at {looked_at}")));
+        let stop = Stop::Interrupted(format!("{ended} sessions have ended, looked at {looked_at}"));
+        return stopped_after(context, ended, stop);
     }
     Ok(ended)
 }
 
 /// Puts sessions back into the index that it has lost, so that they can end too. Returns how many there were.
-fn find_lost(context: &mut Context, ended: u64) -> Result<u64, Stop> {
+fn find_lost(context: &Context) -> Result<u64, Stop> {
     let bar = Bar::new("looking for sessions that the index lost");
     let on_progress = |_: &Verified, progress| {
         bar.set(progress);
         context.interrupt.flow()
     };
-    let verified = context.index(operation::VERIFY)?.verify(VerifyOptions::new().on_progress(&on_progress));
+    let options = VerifyOptions::new().on_progress(&on_progress);
+    let verified = context.index(operation::VERIFY)?.verify(options)?;
     let looked_at = bar.clear();
-    let stop = match verified {
-        Ok(verified) if !verified.interrupted => return Ok(verified.added),
-        Ok(_) => {
-            let what = "sessions that the index lost may live";
-            Stop::Interrupted(format!("{ended} sessions have ended; {what}, looked at {looked_at} keys for them"))
-        }
-        Err(error) => error.into(),
-    };
-    print_count(context, ended)?;
+    if verified.interrupted {
+        let text = format!("sessions that the index lost may live, looked at {looked_at} keys for them");
+        return Err(Stop::Interrupted(text));
+    }
+    Ok(verified.added)
+}
+
+/// Prints how many sessions have ended, and fails with the reason to stop, even if the output fails too.
+fn stopped_after<T>(context: &mut Context, ended: u64, stop: Stop) -> Result<T, Stop> {
+    let _ = print_count(context, ended);
     Err(stop)
 }
 
 fn print_count(context: &mut Context, ended: u64) -> Done {
     let output = &mut context.output;
-    if output.is_json() {
-        output.object(&json!({ "ended": ended }))?
-    } else {
-        output.line(&ended.to_string())?
+    let printed = match output.is_json() {
+        true => output.object(&json!({ "ended": ended })),
+        false => output.line(&ended.to_string()),
+    };
+    printed.and_then(|()| output.flush()).inspect_err(|_| say(&format!("{ended} sessions have ended")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_shows_number_up_to_the_cap() {
+        assert_eq!(question("ada", 999), "End all sessions of the user \"ada\" (999 listed)?");
+        assert_eq!(question("ada", 1000), "End all sessions of the user \"ada\" (1000 or more listed)?");
     }
-    output.flush()
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::SystemTime;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::shown;
 use super::progress::Bar;
@@ -17,12 +17,9 @@ use super::table::{Column, Table};
 use super::{Context, payload, resolve};
 use crate::store::{KeyPage, Progress, Snapshot};
 use crate::{
-    AllSessions, Error, ErrorKind, HandlePrefix, RedisSessionStore, RedisWarning, Result, SessionInfo, SessionStore,
-    operation,
+    AllSessions, Error, ErrorKind, HandlePrefix, Reason, RedisSessionStore, RedisWarning, Result, SessionInfo,
+    SessionStore, operation,
 };
-
-/// A store lists at most this many sessions of a user in each partition.
-const LONGEST_USER_LIST: usize = 1000;
 
 pub(super) fn check(context: &mut Context, strict: bool) -> Done {
     // This tool announces ends in case the hosts listen. Only they know whether they do, and they warn at their start.
@@ -102,10 +99,10 @@ pub(super) fn list_user(context: &mut Context, user: &str, with_data: bool) -> D
     let sessions = resolve::of_user(context, user)?;
     let mut rows = Rows::new(&mut context.output);
     for (session, payload) in &sessions {
-        rows.push(session, with_data.then(|| payload::value(payload).ok()).flatten())?;
+        rows.push(session, with_data.then(|| payload::value(payload)))?;
     }
     rows.finish(resolve::NO_SESSION_OF_USER)?;
-    if sessions.len() >= LONGEST_USER_LIST {
+    if sessions.len() >= resolve::LONGEST_USER_LIST {
         say("note: a list has at most 1000 sessions of each partition, so there may be more");
     }
     Ok(())
@@ -133,7 +130,8 @@ pub(super) fn list_all(context: &mut Context, with_data: bool) -> Done {
             let (snapshots, progress) = page?;
             let now = SystemTime::now();
             for snapshot in snapshots {
-                let data = with_data.then(|| payload::value(snapshot.payload.as_ref().ok()?).ok()).flatten();
+                let value = || snapshot.payload.as_ref().map_or(Ok(Value::Null), |payload| payload::value(payload));
+                let data = with_data.then(value);
                 rows.push(&SessionInfo::without_manager(snapshot, now), data)?;
             }
             bar.set(progress);
@@ -171,15 +169,15 @@ fn read_pages(store: &RedisSessionStore, named: Receiver<Result<KeyPage>>, pages
 }
 
 pub(super) fn show(context: &mut Context, prefix: &HandlePrefix, user: Option<&str>, with_data: bool) -> Done {
-    let gone = || Stop::Negative(format!("no live session has the handle {prefix}"));
-    let target = resolve::find(context, prefix, user)?.ok_or_else(gone)?;
+    let not_found = || Stop::Negative(resolve::not_found(context, prefix, user));
+    let target = resolve::find(context, prefix, user)?.ok_or_else(not_found)?;
     let data = match with_data {
-        true => Some(payload::value(&target.payload(context)?.ok_or_else(gone)?)?),
+        true => Some(payload::value(&target.payload(context)?.ok_or_else(not_found)?).map_err(cannot_show)?),
         false => None,
     };
     let (session, output) = (&target.info, &mut context.output);
     if output.is_json() {
-        return output.object(&Row::of(session, data));
+        return output.object(&Row::of(session, data.map(Ok)));
     }
     let details = serde_json::to_value(Row::of(session, None)).map_err(std::io::Error::from)?;
     for name in ["handle", "owner", "owner_hash", "label", "created", "last_used", "expires", "unreadable"] {
@@ -189,6 +187,10 @@ pub(super) fn show(context: &mut Context, prefix: &HandlePrefix, user: Option<&s
     }
     output.line(&format!("{:<12}{}", "expires in", expires_in(session)))?;
     data.map_or(Ok(()), |data| output.pretty(&data))
+}
+
+fn cannot_show(why: Reason) -> Error {
+    Error::new(ErrorKind::Unsupported, operation::DECODE).with_source(why)
 }
 
 fn expires_in(session: &SessionInfo) -> String {

@@ -57,7 +57,7 @@ pub(super) fn verify(context: &mut Context, dry_run: bool) -> Done {
     output.flush()?;
     if verified.interrupted {
         let done = if dry_run { "counted" } else { "corrected" };
-        return Err(Stop::Interrupted(format!("looked at {looked_at}, what was found is {done}")));
+        return Err(Stop::Interrupted(format!("looked at {looked_at}, and {done} the findings so far")));
     }
     let sum: u64 = findings.iter().map(|(_, count)| count).sum();
     match sum {

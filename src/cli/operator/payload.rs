@@ -1,26 +1,22 @@
 //! The value of a session as JSON, without its type.
 //!
-//! `show --data` prints it. Invariant: an encrypted or foreign payload is refused with the reason, and no error quotes a payload.
+//! `show --data` and `list --data` print it. Invariant: an encrypted or foreign payload is refused with the reason, and no error quotes a payload.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};
 
+use crate::Reason;
 use crate::codec::{Envelope, Format, JsonFormat, MessagePackFormat, read_head};
-use crate::{Error, ErrorKind, Reason, Result, operation};
 
 /// Returns the value in a payload of JSON or MessagePack.
-pub(super) fn value(payload: &[u8]) -> Result<Value> {
-    read_head(payload).map_err(refused)?;
+pub(super) fn value(payload: &[u8]) -> Result<Value, Reason> {
+    read_head(payload)?;
     let value = match payload.first() {
         Some(b'{') => JsonFormat::from_slice::<Envelope<Value>>(payload).map(|envelope| envelope.data),
         _ => MessagePackFormat::from_slice::<Envelope<rmpv::Value>>(payload).map(|envelope| to_json(envelope.data)),
     };
-    value.map_err(|_| refused(Reason::new("the value cannot be shown as JSON")))
-}
-
-fn refused(why: Reason) -> Error {
-    Error::new(ErrorKind::Unsupported, operation::DECODE).with_source(why)
+    value.map_err(|_| Reason::new("the value cannot be shown as JSON"))
 }
 
 /// Turns a value of MessagePack into JSON. Bytes become hexadecimal text, and keys become text.
@@ -88,7 +84,7 @@ mod tests {
     #[test]
     fn foreign_payload_is_refused_with_reason() {
         for (payload, why) in [(&[0xE1_u8, 1, 2][..], "encrypted"), (b"secret", "neither JSON"), (b"{}", "the form")] {
-            let error = format!("{:#}", value(payload).expect_err("no session"));
+            let error = value(payload).expect_err("no session").to_string();
             assert!(error.contains(why) && !error.contains("secret"), "{error}");
         }
     }

@@ -14,6 +14,9 @@ use std::time::SystemTime;
 /// What an operator should know if a user has no sessions.
 pub(super) const NO_SESSION_OF_USER: &str = "note: no live session is recorded for this user; names are compared exactly. If Redis lost keys, look for the user in `list`";
 
+/// A store lists at most this many sessions of a user in each partition.
+pub(super) const LONGEST_USER_LIST: usize = 1000;
+
 /// A session that an operator named.
 pub(super) struct Target {
     pub(super) info: SessionInfo,
@@ -70,6 +73,20 @@ pub(super) fn find(context: &Context, prefix: &HandlePrefix, user: Option<&str>)
     Ok(find_each(context, std::slice::from_ref(prefix), user)?.pop().flatten())
 }
 
+/// Describes that a search among the sessions of this user, or among all, has found none.
+pub(super) fn not_found(context: &Context, prefix: &HandlePrefix, user: Option<&str>) -> String {
+    let handle = if prefix.is_whole() { "the handle" } else { "a handle that begins with" };
+    match (user, context.store.index()) {
+        (Some(_), _) => {
+            format!("no session of this user has {handle} {prefix}: run it again without --user to search all sessions")
+        }
+        (None, Some(_)) => format!(
+            "no live session in the index has {handle} {prefix}; if Redis lost keys, `verify` puts the missing sessions back"
+        ),
+        (None, None) => format!("no live session has {handle} {prefix}"),
+    }
+}
+
 /// Finds sessions in one walk, or in one list of a user. Returns one result for each prefix, in their order.
 pub(super) fn find_each(
     context: &Context,
@@ -113,7 +130,7 @@ fn find_in_all(context: &Context, prefixes: &[HandlePrefix]) -> Result<Vec<Vec<T
         context.interrupt.flow()
     })?;
     let looked_at = bar.clear();
-    let interrupted = || Stop::Interrupted(format!("looked at {looked_at}, and no session has ended"));
+    let interrupted = || Stop::Interrupted(format!("looked at {looked_at}"));
     let target = |info| Target { info, of_user: None };
     let targets = |found| match found {
         FoundByHandle::One(info) => Ok(vec![target(*info)]),

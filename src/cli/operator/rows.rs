@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::output::{Output, shown};
 use super::stop::{Done, say};
 use super::table::{Column, Table};
-use crate::SessionInfo;
+use crate::{Reason, SessionInfo};
 
 /// The digits of a handle that a narrow table shows. They are enough for `end --yes`.
 const SHORT_HANDLE_DIGITS: usize = 12;
@@ -47,7 +47,9 @@ pub(super) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    pub(super) fn of(session: &'a SessionInfo, data: Option<Value>) -> Self {
+    /// Describes a session, with its value if the operator asks for it. A value that cannot be shown is null, with the reason.
+    pub(super) fn of(session: &'a SessionInfo, data: Option<Result<Value, Reason>>) -> Self {
+        let unreadable = why_unreadable(session, &data).map(ToString::to_string);
         Self {
             handle: session.handle.to_string(),
             owner: session.owner.as_deref(),
@@ -56,10 +58,15 @@ impl<'a> Row<'a> {
             created: session.created.map(rfc3339),
             last_used: session.last_used.map(rfc3339),
             expires: expires(session),
-            unreadable: session.unreadable.as_ref().map(ToString::to_string),
-            data,
+            unreadable,
+            data: data.map(Result::unwrap_or_default),
         }
     }
+}
+
+/// Returns why the session, or its value, cannot be read.
+fn why_unreadable<'r>(session: &'r SessionInfo, data: &'r Option<Result<Value, Reason>>) -> Option<&'r Reason> {
+    session.unreadable.as_ref().or_else(|| data.as_ref()?.as_ref().err())
 }
 
 pub(super) fn rfc3339(time: SystemTime) -> String {
@@ -156,9 +163,9 @@ impl<'a> Rows<'a> {
     }
 
     /// Prints a session. Only JSON has its value.
-    pub(super) fn push(&mut self, session: &SessionInfo, data: Option<Value>) -> Done {
+    pub(super) fn push(&mut self, session: &SessionInfo, data: Option<Result<Value, Reason>>) -> Done {
         self.count += 1;
-        if let Some(why) = &session.unreadable {
+        if let Some(why) = why_unreadable(session, &data) {
             self.unreadable += 1;
             self.why.get_or_insert_with(|| why.to_string());
         }

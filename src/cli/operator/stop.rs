@@ -19,7 +19,7 @@ pub(super) enum Stop {
     Negative(String),
     /// Ctrl-C or SIGTERM came; the text is how far the command got.
     Interrupted(String),
-    /// The reader of stdout has ended.
+    /// The reader of stdout has ended. A command that only reads has succeeded by then.
     ClosedPipe,
 }
 
@@ -28,6 +28,22 @@ impl Stop {
     pub(super) fn at(self, place: String) -> Self {
         match self {
             Self::Failed(error, _) => Self::Failed(error, Some(place)),
+            stop => stop,
+        }
+    }
+
+    /// Adds what is true after an interruption.
+    pub(super) fn after(self, fact: &str) -> Self {
+        match self {
+            Self::Interrupted(text) => Self::Interrupted(format!("{fact}; {text}")),
+            stop => stop,
+        }
+    }
+
+    /// Makes a closed pipe a failure. Commands that change something call it, because their result has reached no reader.
+    pub(super) fn or_closed_pipe(self) -> Self {
+        match self {
+            Self::ClosedPipe => failed_output(io::ErrorKind::BrokenPipe.into()),
             stop => stop,
         }
     }
@@ -84,9 +100,13 @@ impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::ClosedPipe,
-            _ => Self::Negative(format!("error: the terminal or the output failed: {error}")),
+            _ => failed_output(error),
         }
     }
+}
+
+fn failed_output(error: io::Error) -> Stop {
+    Stop::Negative(format!("error: the terminal or the output failed: {error}"))
 }
 
 #[cfg(test)]

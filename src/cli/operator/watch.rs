@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_millis(50);
 struct Sample {
     time: SystemTime,
     vitals: Result<Vitals>,
-    /// The sessions used last.
+    /// The sessions that expire last.
     recent: Vec<SessionInfo>,
     /// The change of the number of sessions per second since the sample before.
     change: Option<f64>,

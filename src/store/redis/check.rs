@@ -64,24 +64,23 @@ impl fmt::Display for RedisWarning {
             Self::Evicts(policy) => {
                 write!(f, "maxmemory-policy is {policy}: a full Redis drops sessions, with noeviction it keeps them")
             }
-            Self::Clobbered(key) => {
-                write!(
-                    f,
-                    "what is under {key:?} is not the store's own: sessions live, but the reaper or the lists of "
-                )?;
-                f.write_str("principals do not work until the index is verified")
-            }
+            Self::Clobbered(key) => write!(
+                f,
+                "{key:?} holds a value of another type: the reaper or the lists of users do not work; run verify, which renames \
+                 the key"
+            ),
             Self::Incomplete(index) => write!(
                 f,
-                "the index {index:?} has lost sessions: they live, but lists, counts and the end of all sessions miss them until \
-                 the index is verified"
+                "the index {index:?} has fewer entries than there are sessions with an owner: lists, counts and the end of all \
+                 sessions miss sessions; run verify"
             ),
             Self::Unknown => f.write_str(
                 "the server's version or eviction policy is not known: INFO is not available or not permitted",
             ),
             Self::Unannounced(channel) => write!(
                 f,
-                "the user may not publish or subscribe on the channel {channel:?}: listeners do not notice that sessions end"
+                "the user may not publish or subscribe on the channel {channel:?}: listeners do not notice that sessions end; grant \
+                 +publish, +subscribe (in a cluster +spublish, +ssubscribe) and the channel"
             ),
             Self::Untracked(why) => write!(f, "the near cache stays out of service, so all reads go to Redis: {why}"),
             Self::Unmarked(key) => write!(

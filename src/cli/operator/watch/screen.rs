@@ -140,10 +140,10 @@ fn figure_rows(figures: Vec<(&'static str, String)>, per_line: usize) -> Vec<Lin
     figures.chunks(per_line).map(|figures| Line::from(figures.iter().flat_map(span).collect::<Vec<_>>())).collect()
 }
 
-/// Draws the sessions used last.
+/// Draws the sessions that expire last.
 fn draw_recent(frame: &mut Frame<'_>, area: Rect, vitals: &Vitals, recent: &[SessionInfo]) {
     if vitals.sessions.is_none() {
-        let why = "a plain store has no index, so it cannot show how many sessions there are, and which were used last";
+        let why = "a plain store has no index, so it cannot show how many sessions there are, and which expire last";
         frame.render_widget(Paragraph::new(why).wrap(Wrap { trim: true }), area);
         return;
     }
