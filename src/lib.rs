@@ -55,7 +55,8 @@
 //!    and is stored, and the response sets the cookie. A value has changed if it is encoded differently than before. A handler that
 //!    panics changes nothing.
 //! 3. **The visitor returns.** [`open`](SessionManager::open) reads the session, and *touches* it in the same round trip: its
-//!    [idle timeout](SessionManagerBuilder::idle_timeout) starts again. A session that is only read is not stored again. The setting
+//!    [idle timeout](SessionManagerBuilder::idle_timeout) starts again. A session that is only read is not stored again, unless its cookie, its id or its
+//!    timeouts must be renewed. The setting
 //!    [`OnConflict`] decides what happens if two requests change a session at once. With every setting,
 //!    [`update`](SessionManager::update) loses no change.
 //! 4. **The visitor signs in.** [`renew`](Session::renew) moves the session to a new id. The old id is invalid from then on, so an

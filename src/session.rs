@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::bearer::Carrier;
 use crate::codec::{Binding, Envelope, Head};
 use crate::manager::{Changes, Timeouts};
-use crate::store::Version;
+use crate::store::{Bytes, Version};
 use crate::{BoxError, Codec, EndReason, Error, Handle, OnConflict, Outcome, SessionId, SessionStore, csrf, operation};
 
 /// A visitor's session, opened for one request.
@@ -21,7 +21,7 @@ use crate::{BoxError, Codec, EndReason, Error, Handle, OnConflict, Outcome, Sess
 /// It dereferences to your value `T`. Changes take effect when the session is [committed](crate::SessionManager::commit).
 /// Dropping the session discards them, for example if the handler panics.
 ///
-/// A session that was only read is not stored again. A new session that did not change is not stored at all, unless
+/// A session that was only read is not stored again, unless its cookie, its id or its timeouts must be renewed. A new session that did not change is not stored at all, unless
 /// [`renew`](Self::renew), [`reset`](Self::reset) or a [CSRF token](Self::csrf_token) needs it. A session has changed if its
 /// value was borrowed mutably and is encoded differently afterwards. A change behind a shared reference, in a `Cell` or a `Mutex`
 /// of `T`, is not noticed.
@@ -93,6 +93,8 @@ pub struct Session<T> {
     pub(crate) is_renewal_stored: bool,
     pub(crate) change: Change,
     pub(crate) on_conflict: OnConflict,
+    /// The payload that was read, until the session is stored.
+    pub(crate) payload: Option<Bytes>,
     /// The session before its first change, encoded with a new revision. The changed session is encoded with that revision
     /// too, so the encoding that is compared with the snapshot can be stored. `None` if the session could not be encoded, or
     /// has no change.
@@ -602,7 +604,7 @@ impl<T: 'static> Session<T> {
         self.is_renewal_stored |= matches!(self.change, Change::Renew | Change::Reset);
         self.change = Change::None;
         (self.clock_was_ahead, self.is_peeked, self.is_renewal_due) = (false, false, false);
-        (self.snapshot, self.before) = (None, None);
+        (self.payload, self.snapshot, self.before) = (None, None, None);
         (self.next_id, self.has_token) = (OnceLock::new(), AtomicBool::new(false));
     }
 
@@ -677,6 +679,12 @@ impl<T: 'static> Session<T> {
             Origin::Stored { version, .. } => Some(version),
             Origin::New | Origin::Detached => None,
         }
+    }
+
+    /// Returns `true` if what was read has fields that only another version of the program knows. A request that changes nothing
+    /// does not store such a session, because they would be lost.
+    pub(crate) fn loses_fields(&self) -> bool {
+        self.payload.as_ref().is_some_and(|payload| self.codec.loses(payload))
     }
 
     /// Encodes the session as it is now.

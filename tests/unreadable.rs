@@ -187,6 +187,19 @@ fn logout_ends_unreadable_sessions_of_other_cookies() {
 }
 
 #[test]
+fn logout_ends_unreadable_session_without_another() {
+    on_each_store(|before, after| {
+        let id = store(before, None);
+        let mut session = after.open_for_sign_in([&*cookies(&[id])]).unwrap();
+        assert!(session.is_new());
+        session.destroy();
+        let committed = after.commit(session).unwrap();
+        assert_eq!((committed.outcome(), clears_cookie(&committed)), (Outcome::Destroyed, true));
+        assert!(!lives(before, &id));
+    });
+}
+
+#[test]
 fn principal_can_end_unreadable_sessions() {
     on_each_store(|before, after| {
         if after.store().index().is_none() {

@@ -190,6 +190,8 @@ enum Action {
     Replace(SessionId),
     /// Ends the session.
     Delete(SessionId),
+    /// Ends only the other sessions that the request's cookies name.
+    EndRivals,
 }
 
 /// An action, and the findings of the decision.
@@ -225,10 +227,14 @@ impl<T: 'static> Inner<T> {
         let action = match (change, &session.origin) {
             (Change::None, Origin::Stored { id, .. }) if session.is_renewal_due => Action::RenewByAge(*id),
             (Change::Value, Origin::Stored { id, .. }) if session.is_renewal_due => Action::Rotate(*id),
-            (Change::None, Origin::Stored { id, .. }) if must_refresh => Action::Refresh(*id),
+            (Change::None, Origin::Stored { id, .. }) if must_refresh && !session.loses_fields() => {
+                Action::Refresh(*id)
+            }
             (Change::None, Origin::New) if has_token => Action::Create,
             // A client with a token has no other way to learn that it has an old one.
             (Change::None | Change::Discard, Origin::Detached) if session.carrier == Carrier::Bearer => Action::Detach,
+            // A session of the visitor that cannot be decoded ends as well.
+            (Change::Destroy, Origin::New) if !session.rivals.is_empty() => Action::EndRivals,
             (Change::None | Change::Discard, _) | (Change::Destroy, Origin::New) => Action::Keep,
             (Change::Value | Change::Reset | Change::Destroy, Origin::Detached) => Action::Detach,
             (Change::Value | Change::Reset, Origin::New) => Action::Create,
@@ -265,6 +271,7 @@ impl<T: 'static> Inner<T> {
                 })
             }
             Action::Delete(id) => self.delete(&id),
+            Action::EndRivals => Ok((Outcome::Destroyed, None)),
         }
     }
 
@@ -325,18 +332,21 @@ impl<T: 'static> Inner<T> {
         if is_renewed {
             self.note_renewal(session);
         }
-        let payload = self.encode_revised(session)?;
-        let mut save = Save { merges: Merges::Never, ..Save::new(id, session, payload, None) };
-        if is_renewed {
-            save = Save { merges: Merges::Always, cookie_sent, ..save }.with_next_id(session);
-        }
         let has_token = session.has_token.load(Ordering::Relaxed);
-        let executed = match self.save_until_stored(session, save, |session| self.encode_revised(session)) {
+        let saved = self.encode_revised(session).and_then(|payload| {
+            let mut save = Save { merges: Merges::Never, ..Save::new(id, session, payload, None) };
+            if is_renewed {
+                save = Save { merges: Merges::Always, cookie_sent, ..save }.with_next_id(session);
+            }
+            self.save_until_stored(session, save, |session| self.encode_revised(session))
+        });
+        let executed = match saved {
             Ok(SaveOutcome::Stored(id, _)) => return Ok((Outcome::Stored, Some(id))),
             Ok(SaveOutcome::Conflict | SaveOutcome::OverCap) => (Outcome::Unchanged, Some(id)),
             Ok(SaveOutcome::Missing | SaveOutcome::Ended) => (Outcome::Unchanged, None),
-            // The request changed nothing, so a full or read-only store does not concern it. A later request does what is due. But
-            // the page of the response may have a token for the new id, with which its forms would be rejected.
+            // The request changed nothing, so a full or read-only store, or a lower limit, does not concern it. A later request
+            // does what is due. But the page of the response may have a token for the new id, with which its forms would be
+            // rejected.
             Err(error) if is_harmless(&error) && !has_token => (Outcome::Unchanged, Some(id)),
             Err(error) => return Err(error),
         };
@@ -414,10 +424,12 @@ impl<T: 'static> Inner<T> {
     }
 }
 
-/// Returns `true` if nothing was stored, and a later attempt may succeed.
+/// Returns `true` if nothing was stored, because of the session, of another request, or of an outage.
 fn is_harmless(error: &Error) -> bool {
-    let kind = error.kind();
-    kind == ErrorKind::Conflict || (kind.is_temporary() && kind != ErrorKind::MayHaveHappened)
+    match error.kind() {
+        ErrorKind::Conflict | ErrorKind::Payload | ErrorKind::Refused => true,
+        kind => kind.is_temporary() && kind != ErrorKind::MayHaveHappened,
+    }
 }
 
 #[cfg(test)]

@@ -280,7 +280,7 @@ impl<T: 'static> Inner<T> {
             Loaded::Absent if ids.is_empty() || !candidates.unreadable.is_empty() => self.blank(Origin::New),
             Loaded::Absent => self.blank(Origin::New).after(EndReason::Unknown),
         };
-        session.is_renewal_due = self.is_renewal_due(&session);
+        session.is_renewal_due = self.is_renewal_due(&session) && !session.loses_fields();
         session.ends_rivals = purpose == Purpose::SignIn && !candidates.unreadable.is_empty();
         session.rivals = candidates.unreadable;
         session.rivals.extend(candidates.untried);
@@ -383,7 +383,7 @@ impl<T: 'static> Inner<T> {
         let expires_in = self.timeouts().promise(stored.expires_in, &envelope, now);
         let origin = Origin::Stored { id: *id, version: stored.version };
         let session = self.session(envelope, origin, expires_in, now);
-        Ok(Some(Session { clock_was_ahead, is_peeked, ..session }))
+        Ok(Some(Session { payload: Some(stored.payload), clock_was_ahead, is_peeked, ..session }))
     }
 
     /// Deletes a session whose lifetime is over. The session is absent in any case, so a failure, for example on a read-only
@@ -527,6 +527,7 @@ impl<T: 'static> Inner<T> {
             is_renewal_stored: false,
             change: Change::None,
             on_conflict: self.on_conflict,
+            payload: None,
             snapshot: None,
             before: None,
             next_id: OnceLock::new(),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 #[cfg(feature = "msgpack")]
 use threaded_sessions::MessagePack;
 use threaded_sessions::step::on_write;
@@ -105,7 +106,9 @@ fn changed_session_is_stored_under_new_id() {
 /// A read does not need the renewal, so it fails only if the visitor may need the new cookie, or if waiting does not help.
 #[test]
 fn failed_renewal_by_age_fails_few_reads() {
-    use ErrorKind::{Conflict, Denied, MayHaveHappened, Other, OutOfMemory, ReadOnly, TimedOut, Unavailable};
+    use ErrorKind::{
+        Conflict, Denied, MayHaveHappened, Other, OutOfMemory, Payload, ReadOnly, Refused, TimedOut, Unavailable,
+    };
     let (clock, failure) = (Clock::manual(), Arc::new(Mutex::new(None)));
     let fail = failure.clone();
     let step = on_write(move |operation, next| match *fail.lock().unwrap() {
@@ -119,11 +122,12 @@ fn failed_renewal_by_age_fails_few_reads() {
     *session = 1;
     let id = *sessions.commit(session).unwrap().id().unwrap();
     clock.advance(EVERY + MILLISECOND);
-    for kind in [Conflict, Unavailable, TimedOut, ReadOnly, OutOfMemory, MayHaveHappened, Denied, Other] {
+    let harmless = [Conflict, Payload, Refused, Unavailable, TimedOut, ReadOnly, OutOfMemory];
+    for kind in [&harmless[..], &[MayHaveHappened, Denied, Other]].concat() {
         *failure.lock().unwrap() = Some(kind);
         let read = sessions.commit(visit(&sessions, &id));
         *failure.lock().unwrap() = None;
-        let fails = [MayHaveHappened, Denied, Other].contains(&kind);
+        let fails = !harmless.contains(&kind);
         assert_eq!(
             read.map_err(|error| error.kind()).map(|read| read.outcome()),
             if fails { Err(kind) } else { Ok(Outcome::Unchanged) }
@@ -216,4 +220,65 @@ fn parallel_change_is_stored_or_reported() {
         }
         assert_eq!(world.count(), 1, "the visitor is signed in");
     }
+}
+
+/// A deploy lowers the limit and changes a timeout.
+#[test]
+fn read_of_too_large_session_succeeds() {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let manager = || SessionManager::<String>::builder(store.clone()).clock(clock.clone());
+    let before = manager().build().unwrap();
+    let mut session = before.fresh();
+    *session = "x".repeat(1000);
+    let id = *before.commit(session).unwrap().id().unwrap();
+    clock.advance(EVERY + MILLISECOND);
+    for after in [manager().idle_timeout(HOUR), manager().renew_every(EVERY)] {
+        let after = after.max_payload(500).build().unwrap();
+        let committed = after.commit(after.open([&*cookie(&id)]).unwrap()).unwrap();
+        assert_eq!((committed.outcome(), committed.id()), (Outcome::Unchanged, Some(&id)));
+    }
+}
+
+#[derive(Default, Deserialize, Serialize)]
+struct Old {
+    count: u32,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+struct New {
+    count: u32,
+    #[serde(default)]
+    role: String,
+}
+
+/// The old and the new version of a program share sessions during a deploy, and the old one has other settings.
+#[test]
+fn read_by_old_version_keeps_new_fields() {
+    let clock = Clock::manual();
+    let store = MemorySessionStore::new().with_clock(clock.clone());
+    let new = SessionManager::<New>::builder(store.clone()).clock(clock.clone()).remember_for(48 * HOUR);
+    let new = new.idle_timeout(2 * HOUR).build().unwrap();
+    let mut session = new.fresh();
+    session.role = "editor".to_owned();
+    session.remember(true);
+    let id = *new.commit(session).unwrap().id().unwrap();
+    clock.advance(EVERY + MILLISECOND);
+    let old = || SessionManager::<Old>::builder(store.clone()).clock(clock.clone());
+    for old in
+        [old().idle_timeout(HOUR), old().renew_every(EVERY), old().remember_for(EVERY * 3 / 2).idle_timeout(HOUR)]
+    {
+        let old = old.build().unwrap();
+        let session = old.open([&*cookie(&id)]).unwrap();
+        let token = session.csrf_token().unwrap();
+        assert_eq!(old.commit(session).unwrap().outcome(), Outcome::Unchanged);
+        let session = new.open([&*cookie(&id)]).unwrap();
+        assert!(session.role == "editor" && session.verify_csrf(&token));
+    }
+    // A change of the old version drops them, as the guide says.
+    let old = old().build().unwrap();
+    let mut session = old.open([&*cookie(&id)]).unwrap();
+    session.count += 1;
+    assert_eq!(old.commit(session).unwrap().outcome(), Outcome::Stored);
+    assert_eq!(new.open([&*cookie(&id)]).unwrap().role, "");
 }
