@@ -209,8 +209,8 @@ impl<F: Format, T> SerdeCodec<F, T> {
     /// Adds a migration, which converts payloads of an earlier type `Old`, so that visitors stay signed in after a deploy.
     ///
     /// If a payload cannot be decoded as a `T`, the codec tries the migrations in the order in which you added them. The first
-    /// one whose `Old` can be decoded decides, even if it fails. A migrated session is stored in its new form when it next
-    /// changes. If the envelope of a payload has a newer version, the payload is rejected and no migration is tried.
+    /// one whose `Old` can be decoded decides, even if it fails. A migrated session is stored in its new form when it is next
+    /// stored. If the envelope of a payload has a newer version, the payload is rejected and no migration is tried.
     ///
     /// If every field of `T` has a serde default, `T` decodes from any payload of the right outline, and no migration is tried. So
     /// give no default to a field that the migration fills. A field that only has a new name needs no migration:

@@ -544,8 +544,10 @@ impl<T: 'static> SessionManagerBuilder<T> {
     /// renewal timeout.)
     ///
     /// The commit of a request that uses the session renews an older id, in the one step and with the grace period of
-    /// [`renew`](crate::Session::renew). While the id is young, no additional command is sent. If the request changes nothing and
-    /// the store fails, the request keeps the old id, and a later request renews it.
+    /// [`renew`](crate::Session::renew). While the id is young, no additional command is sent. If the request changes nothing
+    /// and the renewal fails, because of an outage for example, the request keeps the old id, and a later request renews it. The
+    /// request fails only if the page has a [CSRF token](crate::Session::csrf_token), if the id may have been renewed, or if the
+    /// user of Redis lacks a right.
     ///
     /// Other requests of the visitor may be under way with the old id at that moment, as at a login:
     ///
