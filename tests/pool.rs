@@ -5,7 +5,7 @@ mod support;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::Value;
+use redis::{ConnectionLike, Value};
 use support::{PATIENCE, Proxy, RedisServer, eventually, reply_server};
 use threaded_sessions::store::{Created, Found, Touch, Write};
 use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
@@ -36,7 +36,8 @@ fn exhausted_pool_is_no_outage() {
     let server = RedisServer::start();
     let store = open(&server.url(), SHORT, 1);
     assert!(eventually(PATIENCE, || serves(&store)));
-    let held = store.pool().get().unwrap();
+    let mut held = store.pool().get().unwrap();
+    assert!(held.check_connection());
     let start = Instant::now();
     let error = store.read(&SessionId::random(), Touch::No).unwrap_err();
     assert!(start.elapsed() >= SHORT);

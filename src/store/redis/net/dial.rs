@@ -175,6 +175,11 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn name_that_cannot_exist_fails_at_once() {
+        assert_eq!(resolve("a\0b", 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
     /// A listener whose backlog is full: it drops further attempts to connect, as a dead host does.
     struct DeadEnd {
         address: SocketAddr,
