@@ -336,4 +336,10 @@ fn bearer_takes_the_token_and_no_cookie() {
     assert_eq!(value(&[("Authorization", authorization.as_bytes()), ("Sec-Fetch-Site", b"cross-site")]), "7");
     assert_eq!(value(&[("Cookie", cookie.as_bytes())]), "0");
     assert_eq!(value(&[("Authorization", b"Bearer \xff")]), "0");
+    for second in [authorization.as_bytes(), b"\xff", b""] {
+        for headers in [[authorization.as_bytes(), second], [second, authorization.as_bytes()]] {
+            let headers = headers.map(|value| ("Authorization", value));
+            assert_eq!(value(&headers), "0", "{}", second.len());
+        }
+    }
 }

@@ -168,7 +168,8 @@ pub fn try_session<T: Default + 'static, B, H: IntoHandlerResult<Response = Resp
         identity,
         check_origin: || check_cross_origin(sessions, request),
         cookies: cookies(request.headers()),
-        authorization: request.headers().get_all(AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()),
+        // A value that is not text still counts as a header, because several headers carry no token.
+        authorization: request.headers().get_all(AUTHORIZATION).iter().map(|value| value.to_str().unwrap_or_default()),
     };
     let mut open = adapter::open(sessions, mode, incoming).map_err(|error| Failure::new(&line, error))?;
     let result = handler(&mut open.session).into_handler_result();
