@@ -54,7 +54,7 @@ impl SessionCookie {
     }
 
     /// The rules for a cookie of this name: whether each is broken, and what it demands.
-    fn rules(&self, name: &str) -> [(bool, &'static str); 7] {
+    fn rules(&self, name: &str) -> [(bool, &'static str); 9] {
         let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?={}".contains(c);
         let is_value = |c: char| (' '..='~').contains(&c) && c != ';';
         let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
@@ -77,6 +77,11 @@ impl SessionCookie {
             (
                 lower.starts_with("__host-") && !self.is_host_only(),
                 "a __Host- cookie is Secure, has the path / and no domain",
+            ),
+            (lower.starts_with("__host-http-") && !self.http_only, "a __Host-Http- cookie is HttpOnly"),
+            (
+                lower.starts_with("__http-") && !(self.secure && self.http_only),
+                "a __Http- cookie is Secure and HttpOnly",
             ),
             (lower.starts_with("__secure-") && !self.secure, "a __Secure- cookie is Secure"),
             (self.same_site == SameSite::None && !self.secure, "a SameSite=None cookie is Secure"),

@@ -202,7 +202,8 @@ pub enum ErrorKind {
     Misconfigured,
     /// A payload cannot be encoded or decoded, or exceeds the size limit. The stored session was not changed.
     Payload,
-    /// Another request changed the session since it was read, and the settings do not allow a merge. Nothing was stored.
+    /// Another request changed the session since it was read, and the settings do not allow a merge. Or the principal has as many
+    /// sessions as the cap allows. Nothing was stored.
     Conflict,
     /// A page of another origin made a browser send the request; see
     /// [`SessionManager::check_cross_origin`](crate::SessionManager::check_cross_origin). The adapters respond with 403.

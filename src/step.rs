@@ -65,9 +65,9 @@
 //! unless the source is a [`Reason`](crate::Reason) or the error comes from the store. Your program gets the source from
 //! [`Error::downcast_ref`](crate::Error::downcast_ref).
 //!
-//! If a step panics before the store executes the operation, the operation fails with [`Refused`](crate::ErrorKind::Refused). After
-//! that, it fails with [`Other`](crate::ErrorKind::Other), because the change is stored. If a step panics while a list is read, or
-//! while a reaper reports expired sessions, only the session of that call is left out.
+//! If a step panics, the operation fails with [`Refused`](crate::ErrorKind::Refused). If the store had already executed a write or
+//! a deletion, the operation fails with [`Other`](crate::ErrorKind::Other) instead, because the change is stored. If a step panics
+//! while a list is read, or while a reaper reports expired sessions, only the session of that call is left out.
 //!
 //! # What steps do not see
 //!

@@ -12,7 +12,7 @@ use http::{Method, Request, Response, Uri};
 use threaded_sessions::http::{bearer, commit, error_response, open, peek, session, try_session};
 use threaded_sessions::testing::{Browser, Page};
 use threaded_sessions::{
-    Clock, Error, ErrorKind, ErrorPage, MemorySessionStore, OnConflict, OpenMode, Outcome, RedisSessionStore,
+    Clock, Error, ErrorKind, ErrorPage, MemorySessionStore, OnCap, OnConflict, OpenMode, Outcome, RedisSessionStore,
     SessionManager, SessionManagerBuilder,
 };
 
@@ -199,6 +199,29 @@ fn lost_change_is_no_success() {
 }
 
 #[test]
+fn login_over_the_cap_names_the_cap() {
+    let log_in = |sessions: &Sessions| -> (u16, String) {
+        let response: Response<Vec<u8>> = session(sessions, &Request::new(()), |count| {
+            count.bind("ada", "");
+            **count += 1;
+            Response::new(Vec::new())
+        });
+        (response.status().as_u16(), String::from_utf8(response.into_body()).unwrap())
+    };
+    let capped = |settings: Builder| settings.max_per_principal(1).on_cap(OnCap::Refuse);
+    let default = sessions(capped);
+    assert_eq!(log_in(&default).0, 200);
+    let page = "This account has too many sessions. Please sign out on another device.";
+    assert_eq!(log_in(&default), (409, page.to_owned()));
+    let cause =
+        sessions(|settings| capped(settings).error_page(|failure| ErrorPage::text(format!("{:#}", failure.error()))));
+    assert_eq!(log_in(&cause).0, 200);
+    let text = log_in(&cause).1;
+    let why = "the principal has as many sessions as `max_per_principal` allows, so the change was dropped";
+    assert!(text.ends_with(why), "{text}");
+}
+
+#[test]
 fn error_page_is_the_applications() {
     let sessions = sessions(|settings| {
         settings.error_page(|failure| {
@@ -336,4 +359,10 @@ fn bearer_takes_the_token_and_no_cookie() {
     assert_eq!(value(&[("Authorization", authorization.as_bytes()), ("Sec-Fetch-Site", b"cross-site")]), "7");
     assert_eq!(value(&[("Cookie", cookie.as_bytes())]), "0");
     assert_eq!(value(&[("Authorization", b"Bearer \xff")]), "0");
+    for second in [authorization.as_bytes(), b"\xff", b""] {
+        for headers in [[authorization.as_bytes(), second], [second, authorization.as_bytes()]] {
+            let headers = headers.map(|value| ("Authorization", value));
+            assert_eq!(value(&headers), "0", "{}", second.len());
+        }
+    }
 }

@@ -377,6 +377,23 @@ fn other_label_undoes_no_sign_out() {
     }
 }
 
+#[test]
+fn other_label_undoes_no_change_of_owner() {
+    let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+    let id = stored(&sessions, 1);
+    let mut login = open(&sessions, &id);
+    login.bind("ada", "laptop");
+    let _ = sessions.commit(login).unwrap();
+    let (mut renamed, mut other) = (open(&sessions, &id), open(&sessions, &id));
+    renamed.bind("ada", "old laptop");
+    other.bind("bob", "phone");
+    let _ = sessions.commit(other).unwrap();
+    let _ = sessions.commit(renamed).unwrap();
+    let session = open(&sessions, &id);
+    assert_eq!((session.principal(), session.label()), (Some("bob"), Some("phone")));
+    assert_eq!((sessions.list("ada").unwrap().len(), sessions.list("bob").unwrap().len()), (0, 1));
+}
+
 /// The two versions of a program during a rolling deploy.
 mod deploy {
     use super::*;

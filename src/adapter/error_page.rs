@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::{fmt, iter};
 
 use super::failures;
-use crate::{BoxError, Committed, Error, ErrorKind, error, fence, operation};
+use crate::{BoxError, Committed, Error, ErrorKind, Outcome, error, fence, operation};
 
 /// A request that failed, with its error, its status and what the error page needs to know about it.
 ///
@@ -49,7 +49,12 @@ impl Failure {
 
     /// The failure of a request whose change was lost.
     pub(crate) fn lost(request: &RequestLine<'_>, committed: Committed) -> Self {
-        let why = "another request ended or renewed the session, so the change was dropped";
+        let why = match committed.outcome() {
+            Outcome::Refused => {
+                "the principal has as many sessions as `max_per_principal` allows, so the change was dropped"
+            }
+            _ => "another request ended or renewed the session, so the change was dropped",
+        };
         let mut failure = Self::new(request, Error::new(ErrorKind::Conflict, operation::SAVE).with_source(why));
         failure.0.is_lost = true;
         failure.with_committed(Some(committed))
@@ -107,6 +112,15 @@ impl Failure {
     /// Returns `true` if the first media type of `Accept` that is HTML or JSON is JSON.
     pub fn wants_json(&self) -> bool {
         self.0.wants_json
+    }
+
+    fn default_page(&self) -> ErrorPage {
+        match self.committed().map(Committed::outcome) {
+            Some(Outcome::Refused) => {
+                ErrorPage::text("This account has too many sessions. Please sign out on another device.")
+            }
+            _ => default_page(self.kind()),
+        }
     }
 
     /// Returns the error and its causes as one line of the log.
@@ -289,7 +303,7 @@ impl ErrorPages {
             false => failures::failed(failure.kind(), &subject, &chain),
         }
         let page = self.page.as_ref().and_then(|make| fence::call(|| make(failure)));
-        ErrorResponse::new(failure.status(), page.unwrap_or_else(|| default_page(failure.kind())))
+        ErrorResponse::new(failure.status(), page.unwrap_or_else(|| failure.default_page()))
     }
 
     /// Returns what the log shows of a path.

@@ -106,8 +106,9 @@ impl RequestHead for (&Method, &Uri, &HeaderMap) {
 /// - The handler returns an error. Nothing is committed then, and pending changes are dropped. A change that
 ///   [`update_in`](SessionManager::update_in) has stored stays, and its cookie goes out.
 /// - The session cannot be opened or committed, or the request comes from another origin.
-/// - The change was lost, because another request ended or renewed the session. The status is 409. If the handler's response has a
-///   status of 400 or more, it is returned instead, because it reports no success.
+/// - The change was lost ([`Outcome::is_lost`](crate::Outcome::is_lost)), because another request ended or renewed the session, or
+///   because the principal has as many sessions as [`OnCap::Refuse`](crate::OnCap::Refuse) allows. The status is 409. If the
+///   handler's response has a status of 400 or more, it is returned instead, because it reports no success.
 ///
 /// [`try_session`] leaves these cases to you.
 ///
@@ -168,7 +169,8 @@ pub fn try_session<T: Default + 'static, B, H: IntoHandlerResult<Response = Resp
         identity,
         check_origin: || check_cross_origin(sessions, request),
         cookies: cookies(request.headers()),
-        authorization: request.headers().get_all(AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()),
+        // A value that is not text still counts as a header, because several headers carry no token.
+        authorization: request.headers().get_all(AUTHORIZATION).iter().map(|value| value.to_str().unwrap_or_default()),
     };
     let mut open = adapter::open(sessions, mode, incoming).map_err(|error| Failure::new(&line, error))?;
     let result = handler(&mut open.session).into_handler_result();

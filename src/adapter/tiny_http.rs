@@ -72,8 +72,9 @@ pub fn answer<R: Read>(mut request: Request, handler: impl FnOnce(&mut Request) 
 /// - The handler returns an error. Nothing is committed then, and pending changes are dropped. A change that
 ///   [`update_in`](SessionManager::update_in) has stored stays, and its cookie goes out.
 /// - The session cannot be opened or committed, or the request comes from another origin.
-/// - The change was lost, because another request ended or renewed the session. The status is 409. If the handler's response has a
-///   status of 400 or more, it is returned instead, because it reports no success.
+/// - The change was lost ([`Outcome::is_lost`](crate::Outcome::is_lost)), because another request ended or renewed the session, or
+///   because the principal has as many sessions as [`OnCap::Refuse`](crate::OnCap::Refuse) allows. The status is 409. If the
+///   handler's response has a status of 400 or more, it is returned instead, because it reports no success.
 ///
 /// [`try_session`] leaves these cases to you.
 ///

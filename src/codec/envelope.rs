@@ -126,8 +126,8 @@ impl<D> Envelope<D> {
 
     /// Applies the changes from `before` to `after`, except those of the value.
     ///
-    /// A later time of the cookie does not make a visitor remembered, and a new label does not sign in a principal who signed
-    /// out.
+    /// A later time of the cookie does not make a visitor remembered, and a new label does not give the session back to a
+    /// principal who no longer owns it.
     pub(crate) fn apply_head(&mut self, before: &Head, after: &Head) {
         if after.created != before.created {
             self.created = after.created;
@@ -137,9 +137,10 @@ impl<D> Envelope<D> {
             (before, after) if before == after => {}
             (_, after) => self.remembered = after,
         }
-        let is_relabelled =
-            matches!((&before.bound, &after.bound), (Some(before), Some(after)) if before.principal == after.principal);
-        if after.bound != before.bound && !(is_relabelled && self.bound.is_none()) {
+        let [owner_before, owner_after, owner] =
+            [&before.bound, &after.bound, &self.bound].map(|bound| bound.as_ref().map(|binding| &binding.principal));
+        let is_relabelled = owner_before.is_some() && owner_before == owner_after;
+        if after.bound != before.bound && !(is_relabelled && owner != owner_after) {
             self.bound = after.bound.clone();
         }
     }

@@ -4,6 +4,7 @@
 //! one that sets a cookie or has a token.
 
 use std::borrow::Cow;
+use std::mem;
 
 use super::Committed;
 
@@ -121,10 +122,14 @@ fn forbids_shared_caches<'a>(values: impl Iterator<Item = &'a str>) -> bool {
     forbids
 }
 
-/// Splits a header at its commas, except for those within quotes.
+/// Splits a header at its commas, except for those within quotes. Within quotes, a backslash escapes the next character.
 fn directives(value: &str) -> impl Iterator<Item = &str> {
-    let mut is_quoted = false;
+    let (mut is_quoted, mut is_escaped) = (false, false);
     value.split(move |c| {
+        if mem::take(&mut is_escaped) {
+            return false;
+        }
+        is_escaped = is_quoted && c == '\\';
         is_quoted ^= c == '"';
         c == ',' && !is_quoted
     })
@@ -194,6 +199,10 @@ mod tests {
             (&["x=\"a, private, b\""], "no-store"),
             (&["x=\"a, private"], "no-store"),
             (&["private, x=\"a, b\", public"], "no-store"),
+            (&["max-age=60, x=\"a\\\", private, b\""], "no-store"),
+            (&["x=\\\", private, b\""], "no-store"),
+            (&["x=\"\\\"\", private"], "x=\"\\\"\", private"),
+            (&["x=\"a\\\\\", private"], "x=\"a\\\\\", private"),
             (&["x=\"a, b\", private"], "x=\"a, b\", private"),
             (&["private"], "private"),
             (&["PRIVATE, max-age=60, immutable"], "PRIVATE, max-age=60, immutable"),

@@ -155,11 +155,14 @@ fn breaks_rules(cookie: &Cookie<'_>, url: &Url) -> bool {
     let name = cookie.name().to_ascii_lowercase();
     let secure = cookie.secure() == Some(true);
     let is_host_only = cookie.path() == Some("/") && cookie.domain().is_none();
+    let is_http_prefix = ["__http-", "__host-http-"].iter().any(|prefix| name.starts_with(prefix));
     let needs_secure = name.starts_with("__secure-")
         || name.starts_with("__host-")
+        || is_http_prefix
         || cookie.same_site() == Some(SameSite::None)
         || cookie.partitioned() == Some(true);
     (needs_secure && !secure)
+        || (is_http_prefix && cookie.http_only() != Some(true))
         || (secure && !is_trustworthy(url))
         || (name.starts_with("__host-") && !is_host_only)
         || cookie.name().len() + cookie.value().len() > LONGEST_COOKIE

@@ -2,16 +2,17 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rouille::{Response, Server};
 use threaded_sessions::rouille::{EventSender, MessageSender, Streams, StreamsBuilder, events, session, websocket};
+use threaded_sessions::step::on_read;
 use threaded_sessions::{
     EndReason, ErrorKind, MemorySessionStore, RedisSessionStore, RedisSessionStoreBuilder, SessionId, SessionManager,
-    SessionStore,
+    SessionStore, StepStore,
 };
 
 use crate::support::{PATIENCE, eventually, shared, unique};
@@ -260,6 +261,27 @@ fn streams_end_at_expiry_in_all_stores() {
         scope.spawn(|| streams_end_at_expiry(expiring));
         scope.spawn(|| streams_end_at_expiry(plain));
     });
+}
+
+/// With `touch_every`, a session may live on after the time that a read of it promises.
+#[test]
+fn stream_rarely_reads_session_past_its_promise() {
+    let (idle, every) = (Duration::from_millis(600), Duration::from_millis(500));
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counter = reads.clone();
+    let counting = on_read(move |operation, next| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        next.read(operation)
+    });
+    let store = StepStore::builder(MemorySessionStore::new()).step(counting).build().unwrap();
+    let sessions = Sessions::builder(store).idle_timeout(idle).touch_every(every).build().unwrap();
+    let (site, id) = (Site::start(&sessions), stored(&sessions));
+    let used = Instant::now();
+    let mut stream = site.get("/silent", Some(&id), &[]);
+    let opening = reads.load(Ordering::Relaxed);
+    stream.expect_end(used + idle + every, EndReason::Expired);
+    let polls = reads.load(Ordering::Relaxed) - opening;
+    assert!(opening > 0 && polls <= 4, "{polls} reads");
 }
 
 #[test]

@@ -87,7 +87,9 @@ const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
 /// store must [announce ends](crate::RedisSessionStoreBuilder::announce_ends); the memory store always does.
 ///
 /// A stream ends within a second after its session is over, wherever that happened: by a logout, [`end_all`], a cap, a renewal or
-/// expiry. While Redis is unreachable, streams stay open; after that they end as soon as the listener has connected again.
+/// expiry. While Redis is unreachable, streams stay open; after that they end as soon as the listener has connected again. A
+/// stream whose browser stays connected but reads nothing ends only when the browser reads again or is gone, because rouille's
+/// socket has no timeout.
 ///
 /// # Examples
 ///

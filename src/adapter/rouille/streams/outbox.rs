@@ -83,7 +83,8 @@ impl EventSender {
     /// Sends an event of this type. Returns `false` if the stream is over.
     ///
     /// The page gets it with `addEventListener(event, …)`, or with `onmessage` if the type is `message`. Never blocks: if 256 events
-    /// wait because the browser is slow, the stream ends, and the browser opens another one.
+    /// wait because the browser is slow, the new event is dropped and the sender is closed. The stream ends once the browser has
+    /// read the events that wait, and the browser then opens another stream.
     pub fn send(&self, event: &str, data: &str) -> bool {
         self.0.send(self.0.wire.event(event, data))
     }
@@ -114,7 +115,8 @@ pub struct MessageSender(pub(super) Outbox);
 impl MessageSender {
     /// Sends a text message. Returns `false` if the socket is closed.
     ///
-    /// Never blocks: if 256 messages wait because the browser is slow, the socket closes.
+    /// Never blocks: if 256 messages wait because the browser is slow, the new message is dropped and the sender is closed. The
+    /// socket closes once the browser has read the messages that wait.
     pub fn send(&self, text: &str) -> bool {
         self.0.send(self.0.wire.text(text))
     }

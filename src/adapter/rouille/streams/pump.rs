@@ -23,7 +23,8 @@ const STREAM_STACK: usize = 512 * 1024;
 /// How long after the deadline of a session the stream looks at it, so that the store has the same opinion.
 const EXPIRY_MARGIN: Duration = Duration::from_millis(20);
 
-/// The pause after a session could not be read at its deadline.
+/// The pause after a session could not be read at its deadline, or was still live without a time that is certain. With
+/// `touch_every` this may last, so a shorter pause would keep the store busy. The stream must end within a second.
 const EXPIRY_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// A stream that begins when rouille has sent the head of the response.
@@ -125,9 +126,11 @@ impl<T: 'static> Stream<T> {
             return None;
         }
         match fence::call(|| self.shared.sessions.peek_id(&self.id)) {
+            Some(Ok(Peeked::Live(Some(Duration::ZERO)))) | Some(Err(_)) | None => {
+                self.deadline = deadline_in(EXPIRY_RETRY_PAUSE);
+            }
             Some(Ok(Peeked::Live(left))) => self.deadline = left.and_then(deadline_in),
             Some(Ok(Peeked::Over(reason))) => return Some(reason),
-            Some(Err(_)) | None => self.deadline = deadline_in(EXPIRY_RETRY_PAUSE),
         }
         None
     }
