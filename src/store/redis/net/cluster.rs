@@ -379,7 +379,9 @@ impl Cluster {
             ranges.map(|range| Ok((range.slots, self.node(&range.host, range.port)?))).collect::<RedisResult<Vec<_>>>()
         });
         let owned = owned.map_err(|error| error::connect_error(operation, &error))?;
-        *sync::write(&self.map) = SlotMap::new(owned);
+        let before = mem::replace(&mut *sync::write(&self.map), SlotMap::new(owned));
+        // Drop it without the lock: the last reference to a node closes its connections, and observers learn of each.
+        drop(before);
         Ok(())
     }
 
