@@ -1,5 +1,5 @@
-//! Cluster nodes whose replies a real cluster gives for a moment only: redirections in a circle, or no
-//! slot map. Functions make the replies.
+//! Cluster nodes whose replies a real cluster gives for a moment only: redirections in a circle or to no
+//! host, or no slot map. Functions make the replies.
 
 mod support;
 
@@ -109,4 +109,17 @@ fn observer_reads_health_while_a_node_leaves() {
     let result = wait.recv_timeout(PATIENCE).expect("the observer meets no lock of the crate");
     assert!(result.is_ok(), "{result:?}");
     assert!(eventually(PATIENCE, || inquirer.closed.load(Ordering::Relaxed)));
+}
+
+#[test]
+fn redirection_without_host_leads_to_source_host() {
+    for host in ["", "?"] {
+        let ([source, owner], ports) = listen();
+        let map = |port| format!("*1\r\n{}", range(0..16_384, port));
+        serve(source, map(ports[0]), format!("-MOVED 0 {host}:{}\r\n", ports[1]));
+        serve(owner, map(ports[1]), ":0\r\n".to_owned());
+        let url = format!("redis-cluster://127.0.0.1:{}", ports[0]);
+        let store = RedisSessionStore::builder().url(url).deadline(DEADLINE).build().unwrap();
+        assert!(store.delete(&SessionId::random()).is_ok(), "{host:?}");
+    }
 }

@@ -22,7 +22,7 @@ use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
 use super::error::{self, Cause, unreachable};
 use super::server::{Outcome, Server};
-use super::slots::{SlotMap, parse_slots, slot};
+use super::slots::{self, SlotMap, parse_slots, slot};
 use super::threads;
 use crate::process::Origin;
 use crate::{Error, ErrorKind, Result, operation, sync};
@@ -268,8 +268,8 @@ impl Cluster {
     fn redirected_to(&self, error: &RedisError, source: &Server) -> Option<Arc<Server>> {
         let (address, _) = error.redirect_node()?;
         let (host, port) = address.rsplit_once(':')?;
-        // A redirection without a host leads to another port of the same host.
-        let host = if host.is_empty() { source.manager.address()?.0 } else { host };
+        // A redirection without a host leads to another port of the same host, as in the slot map.
+        let host = if slots::is_missing(host) { source.manager.address()?.0 } else { host };
         self.node(host.trim_matches(['[', ']']), port.parse().ok()?).ok()
     }
 
