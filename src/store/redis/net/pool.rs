@@ -283,11 +283,14 @@ impl RedisPool {
             failed: self.counts.failed.load(Ordering::Relaxed),
             ..Health::default()
         };
+        let mut open = false;
         for server in &servers {
             let (state, breaker) = (server.pool.state(), server.manager.breaker());
             let failing_for = breaker.failing_since().map(|since| since.elapsed());
             health.failing_for = health.failing_for.max(failing_for);
-            health.half_open |= breaker.waits_for_a_caller();
+            let waits_for_a_caller = failing_for.is_some() && breaker.waits_for_a_caller();
+            health.half_open |= waits_for_a_caller;
+            open |= failing_for.is_some() && !waits_for_a_caller;
             if let Some(error) = breaker.last_error().filter(|_| failing_for.is_some() || health.last_error.is_none()) {
                 health.last_error = Some(Cause::of(&error).to_string());
             }
@@ -295,6 +298,8 @@ impl RedisPool {
             health.connections_idle += state.idle_connections;
             health.connections_max += server.pool.max_size();
         }
+        // A cluster is half-open only if each failing node is. The keys of a node that is open fail fast.
+        health.half_open &= !open;
         health
     }
 
