@@ -269,6 +269,47 @@ fn outage_without_callers_stays_half_open() {
 }
 
 #[test]
+fn commands_spared_by_pause_end_no_outage() {
+    let server = RedisServer::start();
+    let store = RedisSessionStore::builder().url(server.url()).deadline(Duration::from_millis(250)).build().unwrap();
+    let delete = || store.delete(&SessionId::random()).map_err(|error| error.kind());
+    assert!(delete().is_ok());
+    server.cmd(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+    assert_eq!(delete(), Err(ErrorKind::MayHaveHappened));
+    assert!(eventually(PATIENCE, || store.health().half_open));
+    for command in ["SELECT 5", "WATCH key", "CLIENT ID", "MULTI", "TOUCH key", "WAIT 0 0", "SUBSCRIBE channel"] {
+        let mut connection = store.pool().get().unwrap();
+        let mut words = command.split(' ');
+        redis::cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).exec(&mut connection).unwrap();
+        assert!(store.health().half_open, "{command}");
+        if command.starts_with("SUBSCRIBE") {
+            let refused = redis::cmd("SET").arg("key").arg("value").exec(&mut connection).unwrap_err();
+            assert!(!refused.is_timeout() && store.health().half_open, "{refused:?}");
+        }
+    }
+    server.cmd(&["CLIENT", "UNPAUSE"]);
+    assert!(eventually(PATIENCE, || delete().is_ok()));
+}
+
+#[test]
+fn command_without_reply_is_no_outage() {
+    let server = RedisServer::start();
+    let url = format!("{}?protocol=resp3", server.url());
+    let store = RedisSessionStore::builder().url(url).deadline(Duration::from_millis(250)).build().unwrap();
+    for silent in [&["SUBSCRIBE", "channel"][..], &["CLIENT", "REPLY", "OFF"]] {
+        let mut connection = store.pool().get().unwrap();
+        let mut is_silent = |words: &[&str]| {
+            redis::cmd(words[0]).arg(&words[1..]).exec(&mut connection).is_err_and(|error| error.is_timeout())
+        };
+        assert!(is_silent(silent), "{silent:?}");
+        assert!(silent[0] == "SUBSCRIBE" || is_silent(&["SET", "key", "value"]));
+        drop(connection);
+        assert!(store.health().failing_for.is_none(), "{silent:?}: {:?}", store.health());
+        assert!(store.delete(&SessionId::random()).is_ok(), "{silent:?}");
+    }
+}
+
+#[test]
 fn single_connection_pool_fails_fast_while_probe_waits() {
     let server = RedisServer::start();
     let store = RedisSessionStore::builder().url(server.url()).pool_size(1).build().unwrap();

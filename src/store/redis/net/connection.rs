@@ -37,10 +37,12 @@ const MIN_CONNECTION_AGE: Duration = Duration::from_millis(500);
 ///
 /// A command, or a pipeline as a whole, has the deadline of the pool. A connection that fails leaves the pool.
 ///
-/// A connection that the application changed leaves the pool as well, when the application returns it. So you may use `SELECT`,
-/// `WATCH` or `SUBSCRIBE`, at the price of a new connection. A connection stays in the pool if all commands were commands on
-/// data, scripts, or transactions in one pipeline (`redis::pipe().atomic()`). Commands that the crate does not know count as
-/// changes.
+/// A connection that the application changed leaves the pool as well, when the application returns it. So you may use `SELECT` or
+/// `WATCH`, at the price of a new connection. A connection stays in the pool if all commands were commands on data, scripts, or
+/// transactions in one pipeline (`redis::pipe().atomic()`). Commands that the crate does not know count as changes.
+///
+/// The circuit breaker ignores a changed connection: its commands do not fail fast, their replies end no outage, and their silence
+/// begins none. To subscribe to channels, use a client of your own, because a connection of the pool passes no messages on.
 pub struct RedisConnection {
     /// In a box, because the pool moves a connection several times for each operation.
     state: Box<State>,
@@ -251,6 +253,7 @@ impl RedisConnection {
         replies: &mut [Value],
         run: impl FnOnce(&mut Self, Begun, &mut [Value]) -> RedisResult<()>,
     ) -> RedisResult<()> {
+        let traits = if self.state.changed { Traits::UNKNOWN } else { traits };
         let (permit, begun) = self.begin(traits)?;
         let result = run(self, begun, replies);
         match &result {
@@ -329,9 +332,9 @@ impl RedisConnection {
         self.state.spoiled = true;
         if !error.is_timeout() {
             self.state.breaker.on_connection_lost(self.state.generation, error);
-        // A command that waited long for a connection had little time left, and some commands wait on purpose. Their silence
-        // proves nothing about Redis.
-        } else if begun.allowed >= self.state.deadline / 2 && !traits.blocks {
+        // A command that waited long for a connection had little time left, and some commands wait on purpose or get no reply.
+        // Their silence proves nothing about Redis.
+        } else if begun.allowed >= self.state.deadline / 2 && !traits.may_be_silent {
             match permit {
                 Some(permit) => self.state.breaker.on_silence(permit, self.state.generation, begun.at, error),
                 None => self.state.breaker.on_connection_lost(self.state.generation, error),
