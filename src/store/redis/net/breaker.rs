@@ -196,17 +196,16 @@ impl Breaker {
     }
 
     /// Permits a caller to send commands of this kind. The caller waits for the first probe of an outage for
-    /// [`FIRST_PROBE_GRACE`], because it may have been one connection that hung.
+    /// [`FIRST_PROBE_GRACE`], but not beyond its own deadline `until`, because it may have been one connection that hung.
     ///
     /// # Errors
     ///
     /// Returns the last error if the caller must fail fast.
-    pub(crate) fn admit_soon(self: &Arc<Self>, kind: Kind) -> RedisResult<Permit> {
+    pub(crate) fn admit_soon(self: &Arc<Self>, kind: Kind, until: Instant) -> RedisResult<Permit> {
+        let is_new = || self.status().circuits[kind as usize].was_probed_within(FIRST_PROBE_GRACE);
         loop {
             match self.admit(kind) {
-                Err(_) if self.status().circuits[kind as usize].was_probed_within(FIRST_PROBE_GRACE) => {
-                    sleep(FIRST_PROBE_POLL);
-                }
+                Err(_) if Instant::now() < until && is_new() => sleep(FIRST_PROBE_POLL),
                 decided => return decided,
             }
         }

@@ -156,7 +156,7 @@ impl Server {
         until: Instant,
     ) -> Result<(PooledConnection<RedisConnectionManager>, Instant, Permit)> {
         let permit =
-            self.manager.breaker().admit_soon(kind).map_err(|error| error::connect_error(operation, &error))?;
+            self.manager.breaker().admit_soon(kind, until).map_err(|error| error::connect_error(operation, &error))?;
         let mut now = Instant::now();
         Ok((self.checkout(operation, Some(kind), &mut now, until)?, now, permit))
     }

@@ -18,6 +18,10 @@ fn timed_out() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
+fn in_an_hour() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
 fn let_through(breaker: &Breaker) -> bool {
     let mut through = false;
     let _ = breaker.connect_or_probe::<()>(|_| {
@@ -186,19 +190,32 @@ fn callers_wait_a_moment_for_the_first_probe() {
     connect(&breaker);
     let probe = breaker.admit(Kind::Others).unwrap();
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| breaker.admit_soon(Kind::Others).is_ok());
+        let waiting = scope.spawn(|| breaker.admit_soon(Kind::Others, in_an_hour()).is_ok());
         thread::sleep(FIRST_PROBE_GRACE / 10);
         breaker.on_reply(probe);
         assert!(waiting.join().unwrap(), "it was one connection that hung");
     });
     silence(&breaker, Kind::Others);
     let probe = breaker.admit(Kind::Others).unwrap();
-    assert!(breaker.admit_soon(Kind::Others).is_err(), "the first probe takes long");
+    assert!(breaker.admit_soon(Kind::Others, in_an_hour()).is_err(), "the first probe takes long");
     drop(probe);
     let _second = breaker.admit(Kind::Others).unwrap();
     let begun = Instant::now();
-    assert!(breaker.admit_soon(Kind::Others).is_err());
+    assert!(breaker.admit_soon(Kind::Others, in_an_hour()).is_err());
     assert!(begun.elapsed() < FIRST_PROBE_GRACE, "no caller waits for the second probe");
+}
+
+#[test]
+fn caller_waits_for_probe_until_its_deadline() {
+    let returns_at_once = || {
+        let breaker = breaker();
+        silence(&breaker, Kind::Others);
+        let _probe = breaker.admit(Kind::Others).unwrap();
+        assert!(breaker.admit_soon(Kind::Others, Instant::now()).is_err());
+        breaker.status().circuits[Kind::Others as usize].was_probed_within(FIRST_PROBE_GRACE)
+    };
+    // A busy machine may stop the thread for longer than the grace.
+    assert!((0..5).any(|_| returns_at_once()));
 }
 
 #[test]
