@@ -342,7 +342,7 @@ impl Cluster {
     ///
     /// Returns an error if no node sent its slot map.
     fn refresh(&self, operation: &'static str, until: Instant, first: Option<&Arc<Server>>) -> Result<()> {
-        let Ok(mut last_refresh) = self.last_refresh.try_lock() else { return Ok(()) };
+        let Some(mut last_refresh) = sync::try_lock(&self.last_refresh) else { return Ok(()) };
         if last_refresh.is_some_and(|last| last.elapsed() < REFRESH_PAUSE) {
             return Ok(());
         }
@@ -419,5 +419,25 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes: Vec<_> = self.nodes().iter().map(|node| node.manager.breaker().address().to_owned()).collect();
         f.debug_struct("Cluster").field("nodes", &nodes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fence;
+
+    #[test]
+    fn map_is_refreshed_after_a_panic() {
+        // No server listens there.
+        let seed = Client::open("redis://127.0.0.1:1").unwrap();
+        let cluster = Cluster::new(&[seed], &Settings::default(), 1).unwrap();
+        let panicked = fence::call(|| {
+            let _last_refresh = sync::lock(&cluster.last_refresh);
+            panic!("in the middle of a refresh");
+        });
+        assert!(panicked.is_none() && cluster.last_refresh.is_poisoned());
+        let refreshed = cluster.refresh(operation::CONNECT, Instant::now() + cluster.manager.deadline(), None);
+        assert!(refreshed.is_err(), "it asks the node");
     }
 }
