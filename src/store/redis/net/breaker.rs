@@ -133,7 +133,9 @@ impl Permit {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        self.breaker.status().circuits[self.kind as usize].on_probe_ended(self.number);
+        let mut status = self.breaker.status();
+        status.circuits[self.kind as usize].on_probe_ended(self.number);
+        self.breaker.settle(status);
     }
 }
 
@@ -241,9 +243,11 @@ impl Breaker {
             }
             status.last_error = Some(error.clone());
         }
+        // The probe ends only now, so that no caller probes the old generation. Observers learn of its end, and of nothing before.
+        if let Some(probe) = &permit.probe {
+            status.circuits[permit.kind as usize].on_probe_ended(probe.number);
+        }
         self.settle(status);
-        // The probe ends only now, so that no caller probes the old generation.
-        drop(permit);
     }
 
     /// Returns when the outage began, if there is one.

@@ -5,6 +5,7 @@
 use std::thread;
 
 use super::*;
+use crate::Observer;
 
 fn breaker() -> Arc<Breaker> {
     Arc::new(Breaker::new("nowhere".to_owned()))
@@ -228,6 +229,40 @@ fn dropped_probe_hands_over() {
     });
     assert!(panicked.is_none());
     assert!(breaker.admit(Kind::Reads).is_ok());
+}
+
+/// Keeps the states that it learns of.
+#[derive(Default)]
+struct States(std::sync::Mutex<Vec<CircuitState>>);
+
+impl Observer for States {
+    fn on_circuit(&self, event: &CircuitEvent<'_>) {
+        self.0.lock().unwrap().push(event.state);
+    }
+}
+
+#[test]
+fn observers_learn_of_a_failed_probe() {
+    use CircuitState::{Closed, HalfOpen, Open};
+    let breaker = breaker();
+    let states = Arc::new(States::default());
+    let observer: Arc<dyn Observer> = states.clone();
+    breaker.watchers().add(&observer);
+    let seen = || states.0.lock().unwrap().clone();
+    connect(&breaker);
+    silence(&breaker, Kind::Others);
+    connect(&breaker);
+    assert_eq!(seen(), [Open, HalfOpen]);
+    silence(&breaker, Kind::Others);
+    assert_eq!(seen(), [Open, HalfOpen], "the probe got no reply");
+    // The connection of the probe is cut, and a new one is opened before the probe ends.
+    let probe = breaker.admit(Kind::Others).unwrap();
+    breaker.on_connection_lost(1, &refused());
+    connect(&breaker);
+    drop(probe);
+    assert_eq!(seen().last(), Some(&HalfOpen), "{:?}", seen());
+    breaker.on_reply(breaker.admit(Kind::Others).unwrap());
+    assert_eq!(seen().last(), Some(&Closed));
 }
 
 #[test]
