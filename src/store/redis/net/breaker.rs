@@ -43,8 +43,8 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// the outage, and would notice the end of the outage late.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// The number of attempts to connect that may run at a time during an outage: the probe and the one that joins it. More would
-/// take the threads that open connections to other nodes of a cluster.
+/// While the server is unreachable, an attempt to connect begins only if fewer than this many run: the probe and the one that joins
+/// it. More would take the threads that open connections to other nodes of a cluster. Attempts that began before the outage count.
 const MAX_PROBES: usize = 2;
 
 /// How often the log counts the operations that fail during an outage.

@@ -24,7 +24,7 @@ const READS: &[&str] = &[
     "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCAN", "ZSCORE", "ZUNION",
 ];
 
-/// Commands that may write, and leave their connection as it is.
+/// Commands that may write, or that Redis pauses with the writes. They leave their connection as it is.
 #[rustfmt::skip]
 const WRITES: &[&str] = &[
     "APPEND", "BITFIELD", "BITOP", "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN",

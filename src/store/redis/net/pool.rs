@@ -44,7 +44,7 @@ fn size_for(cores: NonZero<usize>) -> u32 {
 /// A pool of connections to Redis, which stores and the application can share.
 ///
 /// The pool opens connections in the background, when they are needed. While Redis is unreachable, callers fail fast, and the
-/// pool tries one connection at a time until Redis responds.
+/// pool tries to connect until Redis responds: one attempt at a time, which a second one joins after a quarter of a second.
 ///
 /// In a cluster, each node with slots has its own pool. An unreachable node affects only its own keys. Clones are cheap and
 /// share the pool.
