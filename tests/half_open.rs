@@ -5,14 +5,16 @@
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, RedisServer, eventually, keep_logs, reply_server};
+use support::{PATIENCE, RedisServer, eventually, keep_logs, reply_server, serve_replies};
+use threaded_sessions::observer::{CircuitEvent, CircuitState};
 use threaded_sessions::store::{Created, Found, Saved, Touch, Write};
-use threaded_sessions::{ErrorKind, RedisSessionStore, SessionId, SessionStore, redis};
+use threaded_sessions::{ErrorKind, Observer, RedisSessionStore, SessionId, SessionStore, redis};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WORKERS: usize = 8;
@@ -267,6 +269,47 @@ fn outage_without_callers_stays_half_open() {
 }
 
 #[test]
+fn commands_spared_by_pause_end_no_outage() {
+    let server = RedisServer::start();
+    let store = RedisSessionStore::builder().url(server.url()).deadline(Duration::from_millis(250)).build().unwrap();
+    let delete = || store.delete(&SessionId::random()).map_err(|error| error.kind());
+    assert!(delete().is_ok());
+    server.cmd(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+    assert_eq!(delete(), Err(ErrorKind::MayHaveHappened));
+    assert!(eventually(PATIENCE, || store.health().half_open));
+    for command in ["SELECT 5", "WATCH key", "CLIENT ID", "MULTI", "TOUCH key", "WAIT 0 0", "SUBSCRIBE channel"] {
+        let mut connection = store.pool().get().unwrap();
+        let mut words = command.split(' ');
+        redis::cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).exec(&mut connection).unwrap();
+        assert!(store.health().half_open, "{command}");
+        if command.starts_with("SUBSCRIBE") {
+            let refused = redis::cmd("SET").arg("key").arg("value").exec(&mut connection).unwrap_err();
+            assert!(!refused.is_timeout() && store.health().half_open, "{refused:?}");
+        }
+    }
+    server.cmd(&["CLIENT", "UNPAUSE"]);
+    assert!(eventually(PATIENCE, || delete().is_ok()));
+}
+
+#[test]
+fn command_without_reply_is_no_outage() {
+    let server = RedisServer::start();
+    let url = format!("{}?protocol=resp3", server.url());
+    let store = RedisSessionStore::builder().url(url).deadline(Duration::from_millis(250)).build().unwrap();
+    for silent in [&["SUBSCRIBE", "channel"][..], &["CLIENT", "REPLY", "OFF"]] {
+        let mut connection = store.pool().get().unwrap();
+        let mut is_silent = |words: &[&str]| {
+            redis::cmd(words[0]).arg(&words[1..]).exec(&mut connection).is_err_and(|error| error.is_timeout())
+        };
+        assert!(is_silent(silent), "{silent:?}");
+        assert!(silent[0] == "SUBSCRIBE" || is_silent(&["SET", "key", "value"]));
+        drop(connection);
+        assert!(store.health().failing_for.is_none(), "{silent:?}: {:?}", store.health());
+        assert!(store.delete(&SessionId::random()).is_ok(), "{silent:?}");
+    }
+}
+
+#[test]
 fn single_connection_pool_fails_fast_while_probe_waits() {
     let server = RedisServer::start();
     let store = RedisSessionStore::builder().url(server.url()).pool_size(1).build().unwrap();
@@ -285,4 +328,48 @@ fn single_connection_pool_fails_fast_while_probe_waits() {
     });
     server.cmd(&["CLIENT", "UNPAUSE"]);
     assert!(eventually(PATIENCE, || delete().is_ok()));
+}
+
+/// Keeps the states that it learns of, with the server.
+#[derive(Default)]
+struct States(Mutex<Vec<(String, CircuitState)>>);
+
+impl Observer for States {
+    fn on_circuit(&self, event: &CircuitEvent<'_>) {
+        self.0.lock().unwrap().push((event.server.to_owned(), event.state));
+    }
+}
+
+#[test]
+fn half_open_node_hides_no_unreachable_node() {
+    // No node listens at the second port.
+    let absent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let present = listener.local_addr().unwrap().port();
+    let slots = [(0, 8191, present), (8192, 16_383, absent)];
+    let range = |(from, to, port)| format!("*3\r\n:{from}\r\n:{to}\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n");
+    let map = format!("*2\r\n{}", slots.map(range).concat());
+    serve_replies(listener, move |request| {
+        let has = |name: &str| String::from_utf8_lossy(request).contains(&format!("\r\n{name}\r\n"));
+        match () {
+            () if has("PING") => "+PONG\r\n".to_owned(),
+            () if has("SLOTS") => map.clone(),
+            () => String::new(),
+        }
+    });
+    let url = format!("redis-cluster://127.0.0.1:{present}");
+    let store = RedisSessionStore::builder().url(url).deadline(Duration::from_millis(250)).build().unwrap();
+    let states = Arc::new(States::default());
+    let observer: Arc<dyn Observer> = states.clone();
+    store.observe(&observer);
+    let silent = || store.delete(&SessionId::random()).is_err_and(|error| error.kind() == ErrorKind::MayHaveHappened);
+    assert!(eventually(PATIENCE, silent));
+    let state_of = |port: u16| {
+        let ends = format!(":{port}");
+        states.0.lock().unwrap().iter().rfind(|(server, _)| server.ends_with(&ends)).map(|(_, state)| *state)
+    };
+    let is_settled = || [present, absent].map(state_of) == [CircuitState::HalfOpen, CircuitState::Open].map(Some);
+    assert!(eventually(PATIENCE, is_settled), "{:?}", [present, absent].map(state_of));
+    let health = store.health();
+    assert!(!health.half_open && !health.is_healthy(), "{health:?}");
 }

@@ -289,7 +289,7 @@ impl Server {
         let index = kind as usize;
         let (served, silent, failures, replies) =
             facts(|facts| (facts.served[index], facts.silent[index], facts.failures, facts.replies));
-        let permit = self.breaker.admit_soon(kind).ok();
+        let permit = self.breaker.admit_soon(kind, Instant::now() + DEADLINE).ok();
         facts(|facts| match permit {
             None => {
                 assert!(!served || facts.failures != failures, "a caller was refused while Redis was known to reply");

@@ -43,8 +43,8 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// the outage, and would notice the end of the outage late.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// The number of attempts to connect that may run at a time during an outage: the probe and the one that joins it. More would
-/// take the threads that open connections to other nodes of a cluster.
+/// While the server is unreachable, an attempt to connect begins only if fewer than this many run: the probe and the one that joins
+/// it. More would take the threads that open connections to other nodes of a cluster. Attempts that began before the outage count.
 const MAX_PROBES: usize = 2;
 
 /// How often the log counts the operations that fail during an outage.
@@ -133,7 +133,9 @@ impl Permit {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        self.breaker.status().circuits[self.kind as usize].on_probe_ended(self.number);
+        let mut status = self.breaker.status();
+        status.circuits[self.kind as usize].on_probe_ended(self.number);
+        self.breaker.settle(status);
     }
 }
 
@@ -196,17 +198,16 @@ impl Breaker {
     }
 
     /// Permits a caller to send commands of this kind. The caller waits for the first probe of an outage for
-    /// [`FIRST_PROBE_GRACE`], because it may have been one connection that hung.
+    /// [`FIRST_PROBE_GRACE`], but not beyond its own deadline `until`, because it may have been one connection that hung.
     ///
     /// # Errors
     ///
     /// Returns the last error if the caller must fail fast.
-    pub(crate) fn admit_soon(self: &Arc<Self>, kind: Kind) -> RedisResult<Permit> {
+    pub(crate) fn admit_soon(self: &Arc<Self>, kind: Kind, until: Instant) -> RedisResult<Permit> {
+        let is_new = || self.status().circuits[kind as usize].was_probed_within(FIRST_PROBE_GRACE);
         loop {
             match self.admit(kind) {
-                Err(_) if self.status().circuits[kind as usize].was_probed_within(FIRST_PROBE_GRACE) => {
-                    sleep(FIRST_PROBE_POLL);
-                }
+                Err(_) if Instant::now() < until && is_new() => sleep(FIRST_PROBE_POLL),
                 decided => return decided,
             }
         }
@@ -242,9 +243,11 @@ impl Breaker {
             }
             status.last_error = Some(error.clone());
         }
+        // The probe ends only now, so that no caller probes the old generation. Observers learn of its end, and of nothing before.
+        if let Some(probe) = &permit.probe {
+            status.circuits[permit.kind as usize].on_probe_ended(probe.number);
+        }
         self.settle(status);
-        // The probe ends only now, so that no caller probes the old generation.
-        drop(permit);
     }
 
     /// Returns when the outage began, if there is one.

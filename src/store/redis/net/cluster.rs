@@ -22,7 +22,7 @@ use super::connection::RedisConnection;
 use super::connector::{RedisConnectionManager, Settings};
 use super::error::{self, Cause, unreachable};
 use super::server::{Outcome, Server};
-use super::slots::{SlotMap, parse_slots, slot};
+use super::slots::{self, SlotMap, parse_slots, slot};
 use super::threads;
 use crate::process::Origin;
 use crate::{Error, ErrorKind, Result, operation, sync};
@@ -268,8 +268,8 @@ impl Cluster {
     fn redirected_to(&self, error: &RedisError, source: &Server) -> Option<Arc<Server>> {
         let (address, _) = error.redirect_node()?;
         let (host, port) = address.rsplit_once(':')?;
-        // A redirection without a host leads to another port of the same host.
-        let host = if host.is_empty() { source.manager.address()?.0 } else { host };
+        // A redirection without a host leads to another port of the same host, as in the slot map.
+        let host = if slots::is_missing(host) { source.manager.address()?.0 } else { host };
         self.node(host.trim_matches(['[', ']']), port.parse().ok()?).ok()
     }
 
@@ -342,7 +342,7 @@ impl Cluster {
     ///
     /// Returns an error if no node sent its slot map.
     fn refresh(&self, operation: &'static str, until: Instant, first: Option<&Arc<Server>>) -> Result<()> {
-        let Ok(mut last_refresh) = self.last_refresh.try_lock() else { return Ok(()) };
+        let Some(mut last_refresh) = sync::try_lock(&self.last_refresh) else { return Ok(()) };
         if last_refresh.is_some_and(|last| last.elapsed() < REFRESH_PAUSE) {
             return Ok(());
         }
@@ -379,7 +379,9 @@ impl Cluster {
             ranges.map(|range| Ok((range.slots, self.node(&range.host, range.port)?))).collect::<RedisResult<Vec<_>>>()
         });
         let owned = owned.map_err(|error| error::connect_error(operation, &error))?;
-        *sync::write(&self.map) = SlotMap::new(owned);
+        let before = mem::replace(&mut *sync::write(&self.map), SlotMap::new(owned));
+        // Drop it without the lock: the last reference to a node closes its connections, and observers learn of each.
+        drop(before);
         Ok(())
     }
 
@@ -417,5 +419,25 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes: Vec<_> = self.nodes().iter().map(|node| node.manager.breaker().address().to_owned()).collect();
         f.debug_struct("Cluster").field("nodes", &nodes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fence;
+
+    #[test]
+    fn map_is_refreshed_after_a_panic() {
+        // No server listens there.
+        let seed = Client::open("redis://127.0.0.1:1").unwrap();
+        let cluster = Cluster::new(&[seed], &Settings::default(), 1).unwrap();
+        let panicked = fence::call(|| {
+            let _last_refresh = sync::lock(&cluster.last_refresh);
+            panic!("in the middle of a refresh");
+        });
+        assert!(panicked.is_none() && cluster.last_refresh.is_poisoned());
+        let refreshed = cluster.refresh(operation::CONNECT, Instant::now() + cluster.manager.deadline(), None);
+        assert!(refreshed.is_err(), "it asks the node");
     }
 }

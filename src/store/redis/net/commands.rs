@@ -3,7 +3,8 @@
 //! A [connection](super::connection) asks for each command of an application. The lists are sorted. The store builds commands about
 //! one key here.
 //!
-//! Invariant: a command that is on no list counts as one that may write and may change its connection.
+//! Invariant: a command that is on no list counts as one that may change its connection, and neither its reply nor its silence
+//! proves anything about commands on data.
 
 use redis::{Arg, Cmd, Value};
 
@@ -17,13 +18,13 @@ const READS: &[&str] = &[
     "GETRANGE", "HEXISTS", "HEXPIRETIME", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HPEXPIRETIME", "HPTTL",
     "HRANDFIELD", "HSCAN", "HSTRLEN", "HTTL", "HVALS", "INFO", "KEYS", "LCS", "LINDEX", "LLEN", "LPOS", "LRANGE", "MGET",
     "OBJECT", "PEXPIRETIME", "PTTL", "RANDOMKEY", "SCAN", "SCARD", "SDIFF", "SINTER", "SINTERCARD", "SISMEMBER", "SMEMBERS",
-    "SMISMEMBER", "SORT_RO", "SRANDMEMBER", "SSCAN", "STRLEN", "SUBSTR", "SUNION", "TIME", "TTL", "TYPE", "XINFO", "XLEN",
-    "XPENDING", "XRANGE", "XREAD", "XREVRANGE", "ZCARD", "ZCOUNT", "ZDIFF", "ZINTER", "ZINTERCARD", "ZLEXCOUNT", "ZMSCORE",
-    "ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZRANK", "ZREVRANGE", "ZREVRANGEBYLEX", "ZREVRANGEBYSCORE",
-    "ZREVRANK", "ZSCAN", "ZSCORE", "ZUNION",
+    "SMISMEMBER", "SORT_RO", "SRANDMEMBER", "SSCAN", "STRLEN", "SUBSTR", "SUNION", "TIME", "TOUCH", "TTL", "TYPE", "XINFO",
+    "XLEN", "XPENDING", "XRANGE", "XREAD", "XREVRANGE", "ZCARD", "ZCOUNT", "ZDIFF", "ZINTER", "ZINTERCARD", "ZLEXCOUNT",
+    "ZMSCORE", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZRANK", "ZREVRANGE", "ZREVRANGEBYLEX",
+    "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCAN", "ZSCORE", "ZUNION",
 ];
 
-/// Commands that may write, and leave their connection as it is.
+/// Commands that may write, or that Redis pauses with the writes. They leave their connection as it is.
 #[rustfmt::skip]
 const WRITES: &[&str] = &[
     "APPEND", "BITFIELD", "BITOP", "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN",
@@ -33,18 +34,18 @@ const WRITES: &[&str] = &[
     "INCRBYFLOAT", "LINSERT", "LMOVE", "LMPOP", "LPOP", "LPUSH", "LPUSHX", "LREM", "LSET", "LTRIM", "MSET", "MSETNX",
     "PERSIST", "PEXPIRE", "PEXPIREAT", "PFADD", "PFCOUNT", "PFMERGE", "PSETEX", "PUBLISH", "RENAME", "RENAMENX", "RESTORE",
     "RPOP", "RPOPLPUSH", "RPUSH", "RPUSHX", "SADD", "SDIFFSTORE", "SET", "SETBIT", "SETEX", "SETNX", "SETRANGE",
-    "SINTERSTORE", "SMOVE", "SORT", "SPOP", "SPUBLISH", "SREM", "SUNIONSTORE", "TOUCH", "UNLINK", "WAIT", "WAITAOF", "XACK",
-    "XADD", "XAUTOCLAIM", "XCLAIM", "XDEL", "XGROUP", "XREADGROUP", "XSETID", "XTRIM", "ZADD", "ZDIFFSTORE", "ZINCRBY",
+    "SINTERSTORE", "SMOVE", "SORT", "SPOP", "SPUBLISH", "SREM", "SUNIONSTORE", "UNLINK", "XACK", "XADD", "XAUTOCLAIM", "XCLAIM",
+    "XDEL", "XGROUP", "XREADGROUP", "XSETID", "XTRIM", "ZADD", "ZDIFFSTORE", "ZINCRBY",
     "ZINTERSTORE", "ZMPOP", "ZPOPMAX", "ZPOPMIN", "ZRANGESTORE", "ZREM", "ZREMRANGEBYLEX", "ZREMRANGEBYRANK",
     "ZREMRANGEBYSCORE", "ZUNIONSTORE",
 ];
 
-/// Commands whose reply, or silence, proves nothing about commands on data: a proxy may reply by itself, and an order to the
-/// server may take long. They leave their connection as it is.
+/// Commands whose reply, or silence, proves nothing about commands on data: a proxy may reply by itself, an order to the server may
+/// take long, and paused writes do not stop them. They leave their connection as it is.
 #[rustfmt::skip]
 const NO_PROOF: &[&str] = &[
     "ACL", "BGREWRITEAOF", "BGSAVE", "COMMAND", "CONFIG", "ECHO", "FUNCTION", "LASTSAVE", "LATENCY", "MEMORY", "PING",
-    "PUBSUB", "REPLICAOF", "ROLE", "SLAVEOF", "SLOWLOG", "SWAPDB",
+    "PUBSUB", "REPLICAOF", "ROLE", "SLAVEOF", "SLOWLOG", "SWAPDB", "WAIT", "WAITAOF",
 ];
 
 /// Commands that may wait on purpose, so that their silence proves nothing.
@@ -59,15 +60,17 @@ const BLOCKING: &[&str] = &[
 pub(crate) struct Traits {
     /// The kind whose circuit admits the exchange, and learns from its reply. Absent if a reply proves nothing.
     pub(crate) kind: Option<Kind>,
-    /// True if the exchange may wait on purpose.
-    pub(crate) blocks: bool,
+    /// True if the exchange may get no reply from a healthy server, because it waits on purpose for example.
+    pub(crate) may_be_silent: bool,
     /// True if the exchange leaves its connection as it was.
     pub(crate) keeps_connection: bool,
 }
 
 impl Traits {
-    const NONE: Self = Self { kind: None, blocks: false, keeps_connection: true };
-    const UNKNOWN: Self = Self { kind: Some(Kind::Others), blocks: false, keeps_connection: false };
+    const NONE: Self = Self { kind: None, may_be_silent: false, keeps_connection: true };
+    /// The traits of commands that may change their connection, and of all commands after them: `SELECT` gets a reply while
+    /// writes are paused, and after `CLIENT REPLY OFF` or `SUBSCRIBE` over RESP3 no reply comes.
+    pub(crate) const UNKNOWN: Self = Self { kind: None, may_be_silent: true, keeps_connection: false };
 
     /// Returns the traits of commands of a store, which are all on one of the first two lists.
     pub(crate) fn of_store(kind: Kind) -> Self {
@@ -103,16 +106,18 @@ impl Traits {
             () if is_in(NO_PROOF) => None,
             () => return Self::UNKNOWN,
         };
-        Self { kind, blocks: is_in(BLOCKING), keeps_connection: true }
+        Self { kind, may_be_silent: is_in(BLOCKING), keeps_connection: true }
     }
 
     fn and(self, other: Self) -> Self {
+        if !(self.keeps_connection && other.keeps_connection) {
+            return Self::UNKNOWN;
+        }
         let kind = match (self.kind, other.kind) {
             (Some(Kind::Others), _) | (_, Some(Kind::Others)) => Some(Kind::Others),
             (one, other) => one.or(other),
         };
-        let keeps_connection = self.keeps_connection && other.keeps_connection;
-        Self { kind, blocks: self.blocks || other.blocks, keeps_connection }
+        Self { kind, may_be_silent: self.may_be_silent || other.may_be_silent, keeps_connection: true }
     }
 }
 
@@ -202,7 +207,11 @@ mod tests {
             ("GETEX", Some(Kind::Others)),
             ("EVALSHA", Some(Kind::Others)),
             ("PUBLISH", Some(Kind::Others)),
-            ("SOME.MODULE.COMMAND.WITH.A.LONG.NAME", Some(Kind::Others)),
+            ("TOUCH", Some(Kind::Reads)),
+            ("WAIT", None),
+            ("WAITAOF", None),
+            ("SELECT", None),
+            ("SOME.MODULE.COMMAND.WITH.A.LONG.NAME", None),
             ("PING", None),
         ] {
             assert_eq!(of(&[command, "key"]).kind, kind, "{command}");
@@ -210,6 +219,7 @@ mod tests {
         let commands = [redis::cmd("GET"), redis::cmd("EVALSHA")];
         assert_eq!(Traits::of(&[&commands[0], &commands[1]]).kind, Some(Kind::Others));
         assert_eq!(Traits::of(&[&commands[0], &commands[0]]).kind, Some(Kind::Reads));
+        assert_eq!(Traits::of(&[&redis::cmd("SELECT"), &commands[1]]), Traits::UNKNOWN);
     }
 
     #[test]
@@ -242,8 +252,8 @@ mod tests {
             "SHUTDOWN",
             "DEBUG",
         ] {
-            assert!(!of(&[command, "1"]).keeps_connection, "{command}");
-            assert!(!of(&[&command.to_lowercase(), "1"]).keeps_connection, "{command}");
+            assert_eq!(of(&[command, "1"]), Traits::UNKNOWN, "{command}");
+            assert_eq!(of(&[&command.to_lowercase(), "1"]), Traits::UNKNOWN, "{command}");
         }
     }
 
@@ -251,7 +261,7 @@ mod tests {
     fn whole_transaction_keeps_its_connection() {
         let packed = |pipeline: &redis::Pipeline| Traits::of_packed(&pipeline.get_packed_pipeline());
         let transaction = packed(redis::pipe().atomic().cmd("SET").arg("k").arg("EXEC").cmd("GET").arg("k"));
-        assert_eq!(transaction, Traits { kind: Some(Kind::Others), blocks: false, keeps_connection: true });
+        assert_eq!(transaction, Traits { kind: Some(Kind::Others), may_be_silent: false, keeps_connection: true });
         assert!(!packed(redis::pipe().atomic().cmd("SELECT").arg(1)).keeps_connection);
         assert!(!packed(redis::pipe().cmd("MULTI").cmd("GET").arg("EXEC")).keeps_connection);
         assert!(!packed(redis::pipe().cmd("MULTI").cmd("EXEC").cmd("MULTI").cmd("EXEC")).keeps_connection);

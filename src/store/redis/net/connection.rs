@@ -27,6 +27,9 @@ use crate::process::{self, Origin};
 /// The buffer for packing commands stays no larger than this.
 const MAX_BUFFER_BYTES: usize = 16 * 1024;
 
+/// The error text of a command that is not sent, because the deadline of its operation has passed.
+pub(crate) const NO_TIME: &str = "no time was left to send the command";
+
 /// How long a connection to a server that cannot serve is kept at least.
 ///
 /// It is replaced, because the address may lead to another server by now. It is not replaced after every command, because a
@@ -37,10 +40,12 @@ const MIN_CONNECTION_AGE: Duration = Duration::from_millis(500);
 ///
 /// A command, or a pipeline as a whole, has the deadline of the pool. A connection that fails leaves the pool.
 ///
-/// A connection that the application changed leaves the pool as well, when the application returns it. So you may use `SELECT`,
-/// `WATCH` or `SUBSCRIBE`, at the price of a new connection. A connection stays in the pool if all commands were commands on
-/// data, scripts, or transactions in one pipeline (`redis::pipe().atomic()`). Commands that the crate does not know count as
-/// changes.
+/// A connection that the application changed leaves the pool as well, when the application returns it. So you may use `SELECT` or
+/// `WATCH`, at the price of a new connection. A connection stays in the pool if all commands were commands on data, scripts, or
+/// transactions in one pipeline (`redis::pipe().atomic()`). Commands that the crate does not know count as changes.
+///
+/// The circuit breaker ignores a changed connection: its commands do not fail fast, their replies end no outage, and their silence
+/// begins none. To subscribe to channels, use a client of your own, because a connection of the pool passes no messages on.
 pub struct RedisConnection {
     /// In a box, because the pool moves a connection several times for each operation.
     state: Box<State>,
@@ -67,7 +72,7 @@ struct State {
     spoiled: bool,
     /// True if the application may have changed the state of the connection, so that it must not serve sessions.
     changed: bool,
-    /// The error of a command that was not sent, because the circuit breaker made it fail fast.
+    /// The error of a command that was not sent, because the circuit breaker made it fail fast or no time was left.
     refused: Option<RedisError>,
     origin: Origin,
     /// True if Sentinel names the server.
@@ -129,7 +134,8 @@ impl RedisConnection {
         self.state.spoiled || self.state.changed
     }
 
-    /// Returns the error of the last command if it was not sent, because the circuit breaker made it fail fast.
+    /// Returns the error of the last command if it was not sent, because the circuit breaker made it fail fast or no time was
+    /// left.
     pub(crate) fn take_refusal(&mut self) -> Option<RedisError> {
         self.state.refused.take()
     }
@@ -159,19 +165,23 @@ impl RedisConnection {
     /// Tests the connection if it was idle for long. Returns `false` if it is dead, so that the caller drops it.
     ///
     /// The test takes a quarter of the deadline at most, and moves `now`. A silent connection is no outage, because a new one
-    /// may work.
+    /// may work. If less time was left, its silence says nothing about other connections either.
     pub(crate) fn is_alive(&mut self, now: &mut Instant, until: Instant) -> bool {
         let verdict = self.state.idle_test.judge(self.state.last_used, *now);
         if verdict == Verdict::Test {
-            let limit = Limit::until(until, self.state.deadline).at_most(self.state.deadline / 4);
-            match self.state.wire.query(&redis::cmd("PING"), limit) {
-                Err(error) if error.is_timeout() => self.state.idle_test.on_silence(),
+            let share = self.state.deadline / 4;
+            let has_its_share = until.saturating_duration_since(*now) >= share;
+            let tested =
+                self.state.wire.query(&redis::cmd("PING"), Limit::until(until, self.state.deadline).at_most(share));
+            *now = Instant::now();
+            match tested {
+                Err(error) if error.is_timeout() && has_its_share => self.state.idle_test.on_silence(),
+                Err(error) if error.is_timeout() => {}
                 Err(error) if error::is_unanswered(&error) => {
                     self.state.breaker.on_connection_lost(self.state.generation, &error);
                 }
                 // An error reply is a reply.
                 _ => {
-                    *now = Instant::now();
                     self.state.last_used = *now;
                     return true;
                 }
@@ -251,6 +261,7 @@ impl RedisConnection {
         replies: &mut [Value],
         run: impl FnOnce(&mut Self, Begun, &mut [Value]) -> RedisResult<()>,
     ) -> RedisResult<()> {
+        let traits = if self.state.changed { Traits::UNKNOWN } else { traits };
         let (permit, begun) = self.begin(traits)?;
         let result = run(self, begun, replies);
         match &result {
@@ -281,9 +292,13 @@ impl RedisConnection {
             Some((permit, at)) => (Some(permit), at),
             None => (self.admit(traits)?, Instant::now()),
         };
-        self.state.last_used = at;
         let until = until.unwrap_or_else(|| at + self.state.deadline);
         let allowed = until.saturating_duration_since(at);
+        if allowed.is_zero() {
+            let error = RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, NO_TIME));
+            return Err(self.state.refused.insert(error).clone());
+        }
+        self.state.last_used = at;
         // An error names the deadline unless a good part of it had passed before.
         let named = if allowed > self.state.nearly_deadline { self.state.deadline } else { allowed };
         Ok((permit, Begun { at, allowed, limit: Limit::until(until, named) }))
@@ -329,9 +344,9 @@ impl RedisConnection {
         self.state.spoiled = true;
         if !error.is_timeout() {
             self.state.breaker.on_connection_lost(self.state.generation, error);
-        // A command that waited long for a connection had little time left, and some commands wait on purpose. Their silence
-        // proves nothing about Redis.
-        } else if begun.allowed >= self.state.deadline / 2 && !traits.blocks {
+        // A command that waited long for a connection had little time left, and some commands wait on purpose or get no reply.
+        // Their silence proves nothing about Redis.
+        } else if begun.allowed >= self.state.deadline / 2 && !traits.may_be_silent {
             match permit {
                 Some(permit) => self.state.breaker.on_silence(permit, self.state.generation, begun.at, error),
                 None => self.state.breaker.on_connection_lost(self.state.generation, error),

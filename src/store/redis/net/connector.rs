@@ -318,13 +318,20 @@ impl RedisConnectionManager {
         Ok((wire.into_stream(), generation))
     }
 
+    /// Opens a connection to the server that the pool uses, and returns the generation that it belongs to.
     fn open_outside_pool(&self, protocol: ProtocolVersion) -> RedisResult<(Wire, u64)> {
         let generation = self.breaker.generation();
         let info = self.login(self.resolve()?)?.get_connection_info().clone();
         let settings = info.redis_settings().clone().set_protocol(protocol);
-        let wire = self.verified_wire(&Client::open(info.set_redis_settings(settings))?);
-        if let (Target::Master(sentinel), Err(_)) = (&self.target, &wire) {
-            sentinel.doubt();
+        let client = Client::open(info.set_redis_settings(settings))?;
+        let wire = self.verified_wire(&client);
+        match &self.target {
+            Target::Master(sentinel) if wire.is_err() => sentinel.doubt(),
+            // The pool follows within a second, or this Sentinel is behind.
+            Target::Master(sentinel) if sentinel.is_another(&client) => {
+                return Err(unreachable("Sentinel names another master than the one in use"));
+            }
+            _ => {}
         }
         Ok((wire?, generation))
     }
@@ -431,4 +438,46 @@ fn hint_at_tls(server: &ConnectionAddr, error: RedisError) -> RedisError {
 
 fn check_address(server: &ConnectionAddr) -> Result<()> {
     tls::check(server).map_err(|why| Error::misconfigured(operation::READ_ADDRESS, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Starts a Sentinel that names itself as the master, which it also is. Returns its port.
+    fn sentinel_and_master() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let place = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.to_string().len());
+        thread::spawn(move || {
+            // The client uses one connection after the other, and at most one at a time.
+            for mut stream in listener.incoming().flatten() {
+                let mut bytes = [0; 1024];
+                while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                    let is_question = String::from_utf8_lossy(&bytes[..count]).contains("SENTINEL");
+                    let reply = if is_question { &place } else { "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n" };
+                    stream.write_all(reply.as_bytes()).unwrap();
+                }
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn subscriber_is_opened_to_pool_master_only() {
+        let client = |port: u16| Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+        let port = sentinel_and_master();
+        let manager = RedisConnectionManager::sentinel("master", [client(port)], client(port)).unwrap();
+        let Target::Master(sentinel) = &manager.target else { panic!("Sentinel names the master") };
+        for (followed, is_opened) in [(None, true), (Some(1), false), (Some(port), true)] {
+            if let Some(port) = followed {
+                sentinel.follow(&client(port));
+            }
+            assert_eq!(manager.open_subscriber().map(drop).is_ok(), is_opened, "{followed:?}");
+        }
+    }
 }

@@ -45,7 +45,7 @@ fn size_for(cores: NonZero<usize>) -> u32 {
 /// A pool of connections to Redis, which stores and the application can share.
 ///
 /// The pool opens connections in the background, when they are needed. While Redis is unreachable, callers fail fast, and the
-/// pool tries one connection at a time until Redis responds.
+/// pool tries to connect until Redis responds: one attempt at a time, which a second one joins after a quarter of a second.
 ///
 /// In a cluster, each node with slots has its own pool. An unreachable node affects only its own keys. Clones are cheap and
 /// share the pool.
@@ -284,11 +284,14 @@ impl RedisPool {
             failed: self.counts.failed.load(Ordering::Relaxed),
             ..Health::default()
         };
+        let mut open = false;
         for server in &servers {
             let (state, breaker) = (server.pool.state(), server.manager.breaker());
             let failing_for = breaker.failing_since().map(|since| since.elapsed());
             health.failing_for = health.failing_for.max(failing_for);
-            health.half_open |= breaker.waits_for_a_caller();
+            let waits_for_a_caller = failing_for.is_some() && breaker.waits_for_a_caller();
+            health.half_open |= waits_for_a_caller;
+            open |= failing_for.is_some() && !waits_for_a_caller;
             if let Some(error) = breaker.last_error().filter(|_| failing_for.is_some() || health.last_error.is_none()) {
                 health.last_error = Some(Cause::of(&error).to_string());
             }
@@ -296,6 +299,8 @@ impl RedisPool {
             health.connections_idle += state.idle_connections;
             health.connections_max += server.pool.max_size();
         }
+        // A cluster is half-open only if each failing node is. The keys of a node that is open fail fast.
+        health.half_open &= !open;
         health
     }
 

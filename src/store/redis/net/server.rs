@@ -15,9 +15,10 @@ use redis::{RedisError, RedisResult, Value};
 
 use super::breaker::Permit;
 use super::circuit::Kind;
-use super::connection::RedisConnection;
+use super::connection::{NO_TIME, RedisConnection};
 use super::connector::RedisConnectionManager;
-use super::{error, threads};
+use super::error::{self, Cause};
+use super::threads;
 use crate::observer::effort::Wait;
 use crate::process::Origin;
 use crate::{Error, ErrorKind, Result, fence};
@@ -135,6 +136,9 @@ impl Server {
             (Ok(value), _) => Ok(Outcome::Replied(value)),
             (Err(_), Some(error)) => {
                 self.count_failure();
+                if Instant::now() >= until {
+                    return Err(Error::new(ErrorKind::TimedOut, operation).with_source(Cause::of(&error)));
+                }
                 Err(error::connect_error(operation, &error))
             }
             (Err(error), None) => {
@@ -156,7 +160,7 @@ impl Server {
         until: Instant,
     ) -> Result<(PooledConnection<RedisConnectionManager>, Instant, Permit)> {
         let permit =
-            self.manager.breaker().admit_soon(kind).map_err(|error| error::connect_error(operation, &error))?;
+            self.manager.breaker().admit_soon(kind, until).map_err(|error| error::connect_error(operation, &error))?;
         let mut now = Instant::now();
         Ok((self.checkout(operation, Some(kind), &mut now, until)?, now, permit))
     }
@@ -173,8 +177,8 @@ impl Server {
         drop(self.pool.try_get());
     }
 
-    /// Takes a connection from the pool. Waits for one until the deadline, unless the server cannot be reached. The application's
-    /// own commands are of no kind until they are sent. A wait moves `now`.
+    /// Takes a connection from the pool. Waits for one until the deadline, unless the server cannot be reached, and takes none if
+    /// the deadline has passed. The application's own commands are of no kind until they are sent. A wait moves `now`.
     pub(crate) fn checkout(
         &self,
         operation: &'static str,
@@ -184,7 +188,9 @@ impl Server {
     ) -> Result<PooledConnection<RedisConnectionManager>> {
         let (mut wait, mut waiting) = (FIRST_CHECKOUT_WAIT, None);
         loop {
-            while let Some(mut connection) = self.pool.try_get() {
+            while *now < until
+                && let Some(mut connection) = self.pool.try_get()
+            {
                 if connection.is_alive(now, until) {
                     return Ok(connection);
                 }
@@ -194,6 +200,7 @@ impl Server {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let why = match self.pool.state().connections {
+                    _ if wait == FIRST_CHECKOUT_WAIT => NO_TIME.to_owned(),
                     0 => "no connection was opened".to_owned(),
                     _ => format!("none of up to {} connections came free", self.pool.max_size()),
                 };
@@ -202,6 +209,7 @@ impl Server {
             let connection = self.pool.get_timeout(left.min(wait));
             *now = Instant::now();
             if let Ok(mut connection) = connection
+                && *now < until
                 && connection.is_alive(now, until)
             {
                 return Ok(connection);
@@ -223,5 +231,76 @@ impl Drop for Server {
         if !self.origin.is_here() {
             mem::forget(self.pool.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::commands::command;
+    use super::super::idle::Verdict;
+    use super::*;
+    use crate::operation;
+
+    const DEADLINE: Duration = Duration::from_secs(1);
+
+    /// Opens a pool of one connection to a server that replies by this function, and waits for the connection.
+    fn open(reply: impl Fn(&str) -> &'static str + Send + 'static) -> Arc<Server> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 1024];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                let reply = reply(str::from_utf8(&bytes[..count]).unwrap());
+                stream.write_all(reply.as_bytes()).unwrap();
+            }
+        });
+        let manager = RedisConnectionManager::open(&url).unwrap().with_deadline(DEADLINE).unwrap();
+        let settings = r2d2::Pool::builder().max_size(1).thread_pool(threads::for_server().unwrap());
+        let server = Server::open(manager.with_test_seams(None, Duration::ZERO), settings).unwrap();
+        drop(server.pool.get_timeout(DEADLINE * 20).unwrap());
+        server
+    }
+
+    fn not_sent(result: Result<Outcome>) -> ErrorKind {
+        result.map(|_| "it was sent").unwrap_err().kind()
+    }
+
+    #[test]
+    fn operation_without_time_sends_nothing() {
+        let server = open(|_| "+PONG\r\n");
+        let send = |connection: &mut RedisConnection| command("DEL", "key").query(connection);
+        let result = server.send(operation::CONNECT, Kind::Others, Instant::now(), send);
+        assert_eq!(not_sent(result), ErrorKind::TimedOut);
+        assert!(server.pool.try_get().is_some(), "the connection is still good");
+    }
+
+    #[test]
+    fn later_command_without_time_is_not_sent() {
+        let server = open(|request| if request.contains("EVALSHA") { "-NOSCRIPT unknown\r\n" } else { "+PONG\r\n" });
+        let until = Instant::now() + DEADLINE / 5;
+        let result = server.send(operation::CONNECT, Kind::Others, until, |connection| {
+            let unknown: RedisResult<Value> = redis::cmd("EVALSHA").arg("sha").arg(0).query(connection);
+            assert_eq!(unknown.unwrap_err().code(), Some("NOSCRIPT"));
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+            let result = command("EVAL", "script").arg(0).query(connection);
+            assert!(!connection.is_spoiled());
+            result
+        });
+        assert_eq!(not_sent(result), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn test_without_its_time_condemns_no_connection() {
+        let pings = AtomicUsize::new(0);
+        let server = open(move |_| if pings.fetch_add(1, Ordering::Relaxed) == 0 { "+PONG\r\n" } else { "" });
+        let (begun, mut connection) = (Instant::now(), server.pool.try_get().unwrap());
+        let mut now = Instant::now();
+        assert!(!connection.is_alive(&mut now, begun + DEADLINE / 50));
+        assert_eq!(server.manager.idle_test().judge(begun, Instant::now()), Verdict::Test);
     }
 }

@@ -72,6 +72,11 @@ impl SlotMap {
     }
 }
 
+/// Returns `true` if a node names no host, because it does not know its own address. It is at the address at which it was asked.
+pub(super) fn is_missing(host: &str) -> bool {
+    matches!(host, "" | "?")
+}
+
 /// Slots that one node owns.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SlotRange {
@@ -100,8 +105,7 @@ fn parse_range(range: Vec<Value>, source_host: &str) -> Option<SlotRange> {
     let mut master = master.into_iter();
     let host = master.next().and_then(|host| String::from_redis_value(host).ok()).unwrap_or_default();
     let Value::Int(port) = master.next()? else { return None };
-    // A node that does not know its own address is at the address at which it was asked.
-    let host = if matches!(&*host, "" | "?") { source_host.to_owned() } else { host };
+    let host = if is_missing(&host) { source_host.to_owned() } else { host };
     let limit = |slot: i64| slot.clamp(0, i64::from(SLOTS)) as usize;
     Some(SlotRange { slots: limit(first)..limit(last.saturating_add(1)), host, port: port as u16 })
 }

@@ -1,8 +1,8 @@
 //! A byte stream to a server, over TCP, a Unix socket or TLS, on which no read or write outlasts the limit of its exchange.
 //!
 //! [`Wire`](super::wire::Wire) sends commands and reads replies over it. No system call waits longer than the time that is
-//! left, and one that a signal interrupts continues with the rest of it. A reply that arrives while most of the time is
-//! left costs one system call.
+//! left, and one that a signal interrupts continues with the rest of it. A small command costs one system call, and so does a
+//! reply that arrives while most of the time is left.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -12,15 +12,31 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+#[cfg(unix)]
+use rustix::net::{SendFlags, send};
 
 use super::limit::Limit;
 
 /// The least timeout that a socket gets. The kernel counts the timeouts of sockets in ticks of up to 10 ms, `poll` does not.
 const MIN_TIMEOUT: Duration = Duration::from_millis(16);
 
-/// So many bytes of an exchange are written without a wait, because they fit into the buffer of the socket, which is empty when
-/// an exchange begins.
+/// So many bytes of an exchange are written without a look at the clock, because they fit into the buffer of the socket, which
+/// is empty when an exchange begins.
 const UNWAITED_BYTES: usize = 16 * 1024;
+
+/// A write takes what there is room for. Without `NOSIGNAL`, which Apple's systems set for the socket, a write to a closed connection
+/// could end the process.
+#[cfg(unix)]
+const NO_WAIT: SendFlags = {
+    #[cfg(not(target_vendor = "apple"))]
+    {
+        SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL)
+    }
+    #[cfg(target_vendor = "apple")]
+    {
+        SendFlags::DONTWAIT
+    }
+};
 
 /// A stream to a server.
 pub(crate) enum Stream {
@@ -82,9 +98,10 @@ impl Write for Stream {
 
 /// A connected socket with a limit.
 ///
-/// The kernel's own timeout of the socket is set once, to half of the deadline. While clearly more is left, a read or write is
-/// a single system call, and one that comes back after that timeout is repeated. With less left, `poll` waits first, for
-/// exactly what is left. So the timeout never has to be set again.
+/// The kernel's own timeout for reads is set once, to half of the deadline. While clearly more is left, a read is a single system
+/// call, and one that comes back after that timeout is repeated. With less left, `poll` waits first, for exactly what is left. So
+/// the timeout never has to be set again. A write takes what the buffer of the socket has room for, and `poll` waits for more
+/// room. It has no timeout, because a write in the kernel may wait for the whole timeout several times.
 ///
 /// The clock is read once for an exchange whose command is small and whose reply comes in one piece, because until then only
 /// the read waits.
@@ -133,23 +150,38 @@ impl Socket {
         self.unwaited = (left >= self.unpolled_from).then_some(UNWAITED_BYTES);
     }
 
-    /// Makes a system call that waits until the socket is `ready`, as often as it takes within the limit.
+    /// Reads within the limit.
     #[inline]
-    fn call(
-        &mut self,
-        ready: PollFlags,
-        missing: &str,
-        mut call: impl FnMut(&Peer) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        const MISSING: &str = "no reply";
         loop {
-            if self.unwaited.is_none() && self.limit.check(missing)? < self.unpolled_from {
-                self.wait(ready, missing)?;
+            if self.unwaited.is_none() && self.limit.check(MISSING)? < self.unpolled_from {
+                self.wait(PollFlags::IN, MISSING)?;
             }
-            match call(&self.peer) {
+            match self.peer.receive(buffer) {
                 // A signal, or the timeout of the socket.
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
                     self.unwaited = None;
                 }
+                done => return done,
+            }
+        }
+    }
+
+    /// Writes as much as there is room for, and waits within the limit if there is none.
+    #[inline]
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        const MISSING: &str = "could not send";
+        loop {
+            if self.unwaited.is_none() {
+                self.limit.check(MISSING)?;
+            }
+            match self.peer.send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.unwaited = None;
+                    self.wait(PollFlags::OUT, MISSING)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.unwaited = None,
                 done => return done,
             }
         }
@@ -173,15 +205,38 @@ impl Peer {
     fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))
+                // Only for systems whose writes wait.
+                stream.set_write_timeout(Some(timeout))?;
+                stream.set_read_timeout(Some(timeout))
             }
             #[cfg(unix)]
-            Self::Unix(stream) => {
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))
-            }
+            Self::Unix(stream) => stream.set_read_timeout(Some(timeout)),
         }
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => (&*stream).read(buffer),
+            #[cfg(unix)]
+            Self::Unix(stream) => (&*stream).read(buffer),
+        }
+    }
+
+    /// Writes as much as there is room for, without a wait.
+    #[cfg(unix)]
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = match self {
+            Self::Tcp(stream) => send(stream, bytes, NO_WAIT),
+            Self::Unix(stream) => send(stream, bytes, NO_WAIT),
+        };
+        sent.map_err(io::Error::from)
+    }
+
+    /// Writes, and waits for room until the timeout of the socket, because this system has no other way.
+    #[cfg(not(unix))]
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let Self::Tcp(stream) = self;
+        (&*stream).write(bytes)
     }
 
     fn watch(&self, ready: PollFlags) -> PollFd<'_> {
@@ -195,11 +250,7 @@ impl Peer {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.call(PollFlags::IN, "no reply", |peer| match peer {
-            Peer::Tcp(stream) => (&*stream).read(buffer),
-            #[cfg(unix)]
-            Peer::Unix(stream) => (&*stream).read(buffer),
-        });
+        let read = self.receive(buffer);
         self.unwaited = None;
         read
     }
@@ -208,11 +259,7 @@ impl Read for Socket {
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.unwaited = self.unwaited.and_then(|left| left.checked_sub(bytes.len()));
-        let written = self.call(PollFlags::OUT, "could not send", |peer| match peer {
-            Peer::Tcp(stream) => (&*stream).write(bytes),
-            #[cfg(unix)]
-            Peer::Unix(stream) => (&*stream).write(bytes),
-        })?;
+        let written = self.send(bytes)?;
         if written < bytes.len() {
             self.unwaited = None;
         }
@@ -296,6 +343,26 @@ mod tests {
         let error = socket.write_all(&vec![0; 64 << 20]).unwrap_err();
         assert_times_out(start, &error);
         assert_eq!(error.to_string(), "could not send within 200 ms");
+    }
+
+    #[test]
+    fn slow_reader_times_out_write_at_the_limit() {
+        let (mut socket, mut far) = pair();
+        let start = Instant::now();
+        socket.set_limit(Limit::of(DEADLINE), DEADLINE);
+        thread::scope(|scope| {
+            // Room is made again and again, and much sooner than the deadline.
+            scope.spawn(move || {
+                let mut bytes = vec![0; 64 * 1024];
+                while start.elapsed() < DEADLINE * 2 && far.read(&mut bytes).is_ok_and(|count| count > 0) {
+                    thread::sleep(DEADLINE / 20);
+                }
+            });
+            let error = socket.write_all(&vec![0; 64 << 20]).unwrap_err();
+            assert_times_out(start, &error);
+            // The reader sees the end.
+            drop(socket);
+        });
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::{Error, ErrorKind, Result, fence, operation};
 /// finds out that the server is back.
 const FOR_SERVER: usize = 3;
 
-/// The number of threads that all nodes of a cluster share. A node that hangs holds at most two of them.
+/// The number of threads that all nodes of a cluster share. A node that hangs holds at most two of them once it counts as
+/// unreachable. Before that, attempts to connect to it may hold more, each for one deadline.
 const FOR_CLUSTER: usize = 12;
 
 /// Starts the threads for one server.

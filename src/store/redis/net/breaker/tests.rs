@@ -5,6 +5,7 @@
 use std::thread;
 
 use super::*;
+use crate::Observer;
 
 fn breaker() -> Arc<Breaker> {
     Arc::new(Breaker::new("nowhere".to_owned()))
@@ -16,6 +17,10 @@ fn refused() -> RedisError {
 
 fn timed_out() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+fn in_an_hour() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
 }
 
 fn let_through(breaker: &Breaker) -> bool {
@@ -186,19 +191,32 @@ fn callers_wait_a_moment_for_the_first_probe() {
     connect(&breaker);
     let probe = breaker.admit(Kind::Others).unwrap();
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| breaker.admit_soon(Kind::Others).is_ok());
+        let waiting = scope.spawn(|| breaker.admit_soon(Kind::Others, in_an_hour()).is_ok());
         thread::sleep(FIRST_PROBE_GRACE / 10);
         breaker.on_reply(probe);
         assert!(waiting.join().unwrap(), "it was one connection that hung");
     });
     silence(&breaker, Kind::Others);
     let probe = breaker.admit(Kind::Others).unwrap();
-    assert!(breaker.admit_soon(Kind::Others).is_err(), "the first probe takes long");
+    assert!(breaker.admit_soon(Kind::Others, in_an_hour()).is_err(), "the first probe takes long");
     drop(probe);
     let _second = breaker.admit(Kind::Others).unwrap();
     let begun = Instant::now();
-    assert!(breaker.admit_soon(Kind::Others).is_err());
+    assert!(breaker.admit_soon(Kind::Others, in_an_hour()).is_err());
     assert!(begun.elapsed() < FIRST_PROBE_GRACE, "no caller waits for the second probe");
+}
+
+#[test]
+fn caller_waits_for_probe_until_its_deadline() {
+    let returns_at_once = || {
+        let breaker = breaker();
+        silence(&breaker, Kind::Others);
+        let _probe = breaker.admit(Kind::Others).unwrap();
+        assert!(breaker.admit_soon(Kind::Others, Instant::now()).is_err());
+        breaker.status().circuits[Kind::Others as usize].was_probed_within(FIRST_PROBE_GRACE)
+    };
+    // A busy machine may stop the thread for longer than the grace.
+    assert!((0..5).any(|_| returns_at_once()));
 }
 
 #[test]
@@ -211,6 +229,40 @@ fn dropped_probe_hands_over() {
     });
     assert!(panicked.is_none());
     assert!(breaker.admit(Kind::Reads).is_ok());
+}
+
+/// Keeps the states that it learns of.
+#[derive(Default)]
+struct States(std::sync::Mutex<Vec<CircuitState>>);
+
+impl Observer for States {
+    fn on_circuit(&self, event: &CircuitEvent<'_>) {
+        self.0.lock().unwrap().push(event.state);
+    }
+}
+
+#[test]
+fn observers_learn_of_a_failed_probe() {
+    use CircuitState::{Closed, HalfOpen, Open};
+    let breaker = breaker();
+    let states = Arc::new(States::default());
+    let observer: Arc<dyn Observer> = states.clone();
+    breaker.watchers().add(&observer);
+    let seen = || states.0.lock().unwrap().clone();
+    connect(&breaker);
+    silence(&breaker, Kind::Others);
+    connect(&breaker);
+    assert_eq!(seen(), [Open, HalfOpen]);
+    silence(&breaker, Kind::Others);
+    assert_eq!(seen(), [Open, HalfOpen], "the probe got no reply");
+    // The connection of the probe is cut, and a new one is opened before the probe ends.
+    let probe = breaker.admit(Kind::Others).unwrap();
+    breaker.on_connection_lost(1, &refused());
+    connect(&breaker);
+    drop(probe);
+    assert_eq!(seen().last(), Some(&HalfOpen), "{:?}", seen());
+    breaker.on_reply(breaker.admit(Kind::Others).unwrap());
+    assert_eq!(seen().last(), Some(&Closed));
 }
 
 #[test]
