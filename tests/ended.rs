@@ -7,7 +7,9 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use log::Level;
-use support::{Cluster, Monitor, PATIENCE, RedisServer, eventually, keep_logs, logged_by, shared, unique};
+use support::{
+    Cluster, Monitor, PATIENCE, RedisServer, alone, eventually, in_child, keep_logs, logged_by, shared, unique,
+};
 use threaded_sessions::store::{Bind, Created, Ending, Found, Touch, Write};
 use threaded_sessions::{
     Clock, EndReason, Ended, ErrorKind, Handle, Listener, MemorySessionStore, RedisSessionStore,
@@ -294,6 +296,27 @@ fn stopped_listener_calls_no_callback() {
     store.delete(&create(&store)).unwrap();
     assert_eq!(watch.wait(Duration::from_millis(100)), None);
     assert_eq!(received.count(), 0);
+}
+
+#[test]
+fn watch_in_child_only_waits() {
+    let _alone = alone();
+    let store = MemorySessionStore::new();
+    let received = Received::default();
+    let listener = received.listen(store.clone());
+    let id = create(&store);
+    let watch = listener.watch(&id);
+    store.delete(&id).unwrap();
+    // The watch gets the end before the callback does.
+    let ended = received.of(store.handle(&id));
+    let time = Duration::from_millis(30);
+    let said = in_child(|| {
+        let start = Instant::now();
+        let reported = watch.wait(time);
+        format!("reported: {}, waited: {}", reported.is_some(), start.elapsed() >= time)
+    });
+    assert_eq!(said.as_deref(), Some("reported: false, waited: true"));
+    assert_eq!(watch.wait(PATIENCE), Some(ended));
 }
 
 #[test]
