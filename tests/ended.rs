@@ -435,12 +435,18 @@ fn gives_reasons(store: &(impl SessionStore + Clone), expire: Option<&dyn Fn(&Se
     assert_eq!(reason(&[&kept]), Some(EndReason::Ended), "{store:?}");
     let expired = commit(&sessions, None);
     expire.unwrap()(&expired);
-    assert_eq!(reason(&[&expired]), Some(EndReason::Expired), "before it is reaped: {store:?}");
+    for ids in [&[&expired][..], &[&expired, &never], &[&never, &expired]] {
+        assert_eq!(reason(ids), Some(EndReason::Expired), "before it is reaped: {store:?}");
+    }
     (0..index.partitions()).for_each(|partition| drop(index.reap(partition, 10, false).unwrap()));
     assert_eq!(reason(&[&expired]), Some(EndReason::Expired), "after it is reaped: {store:?}");
-    let last = commit(&sessions, None);
+    let (overdue, last) = (commit(&sessions, None), commit(&sessions, None));
+    expire.unwrap()(&overdue);
     assert_eq!(sessions.end_everybody().unwrap(), 1);
     assert_eq!(reason(&[&last]), Some(EndReason::Ended), "{store:?}");
+    for ids in [&[&overdue][..], &[&overdue, &last], &[&overdue, &never]] {
+        assert_eq!(reason(ids), Some(EndReason::Expired), "it expired before the end of all: {store:?}");
+    }
 }
 
 #[test]
