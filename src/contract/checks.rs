@@ -99,6 +99,8 @@ checks! {
             the cap live",
         principals::a_full_principal_gets_no_session: "a session beyond a cap that rejects is not stored, and the session stays as \
             it was; with one partition, exactly as many concurrent logins succeed as the cap allows",
+        principals::a_cap_of_zero_admits_no_session: "a cap of 0 that rejects admits only sessions that the principal has \
+            already, and ends none",
     }
     Walk {
         walk::a_walk_finds_what_lives_once: "a walk returns every live session once, and nothing else, and moves no deadline",

@@ -79,6 +79,7 @@ enum Fault {
 
     AdmitsBeyondTheCap,
     StoresWhatIsBeyondTheCap,
+    EndsAllForACapOfZero,
     ChangesTheDeadline,
     ChangesWhatIsRenewed,
 }
@@ -174,6 +175,9 @@ impl SessionStore for Broken {
         let write = match (self.fault, write.bind) {
             (Fault::AdmitsBeyondTheCap, Bind::WithinCap { principal, .. }) => {
                 write.with_bind(Bind::To { principal, cap: None })
+            }
+            (Fault::EndsAllForACapOfZero, Bind::WithinCap { principal, cap: 0 }) => {
+                write.with_bind(Bind::To { principal, cap: Some(0) })
             }
             _ => write,
         };
@@ -605,6 +609,7 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::EndsAllKeysButOne, "ending_all_reports_its_progress", "should be absent"),
         (Fault::AdmitsBeyondTheCap, "a_full_principal_gets_no_session", "the cap holds"),
         (Fault::StoresWhatIsBeyondTheCap, "a_full_principal_gets_no_session", "should be absent"),
+        (Fault::EndsAllForACapOfZero, "a_cap_of_zero_admits_no_session", "a login should be rejected"),
         (Fault::ChangesTheDeadline, "principals_sessions_change_from_outside", "the deadline stays"),
         (Fault::ChangesWhatIsRenewed, "principals_sessions_change_from_outside", "there should be no session"),
     ] {

@@ -267,7 +267,7 @@ impl Sessions {
     pub(super) fn is_over_cap(&self, id: &SessionId, bind: Bind<'_>) -> bool {
         let Bind::WithinCap { principal, cap } = bind else { return false };
         let is_theirs = self.extras_of(id).owner.is_some_and(|owner| *owner.principal == *principal);
-        !is_theirs && self.owned.get(principal).is_some_and(|sessions| sessions.len() >= cap as usize)
+        !is_theirs && self.owned.get(principal).map_or(0, BTreeSet::len) >= cap as usize
     }
 
     /// Ends the oldest sessions of a principal until `cap` are left. Never ends `kept`.
