@@ -318,7 +318,7 @@ mod tests {
 
     use super::*;
     use crate::store::{Ending, SessionIndex, SessionStore, Touch};
-    use crate::{Clock, MemorySessionStore};
+    use crate::{Clock, ErrorKind, MemorySessionStore};
 
     impl Sessions {
         /// Asserts that the derived tables follow from the entries.
@@ -378,7 +378,10 @@ mod tests {
         match what {
             0 | 1 => drop(store.create(id, write).unwrap()),
             2 => drop(store.save(id, write, None).unwrap()),
-            3 => drop(store.rotate(id, other, write, None).unwrap()),
+            3 => match store.rotate(id, other, write, None) {
+                Ok(_) => (),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Misconfigured, "the other id is taken"),
+            },
             4 => drop(store.delete(id).unwrap()),
             5 => drop(store.read(id, Touch::Set(time)).unwrap()),
             6 => drop(store.end("ada", Ending::Only(handle(id))).unwrap()),
