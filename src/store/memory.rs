@@ -26,7 +26,9 @@ use crate::{Clock, EndReason, Ended, Error, ErrorKind, Handle, Result, SessionId
 /// It is the default for development and tests. It is enough for a program that is one process and may lose its sessions when
 /// it exits.
 ///
-/// Clones share the sessions. Each operation first removes expired sessions, so memory holds only live ones.
+/// Clones share the sessions. Each operation first removes expired sessions. While a [reaper](crate::Reaper) runs, their payloads
+/// wait for the reaper for up to a day. The ids of renewed sessions stay for [`RENEWED_FOR`](crate::store::RENEWED_FOR), and
+/// with [`remember_ends`](Self::remember_ends) those of ended sessions for the time that you set.
 ///
 /// # Examples
 ///
