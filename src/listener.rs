@@ -184,10 +184,15 @@ impl Watch {
         if let Some(ended) = self.ended() {
             return Some(ended);
         }
-        match self.end.recv_timeout(timeout) {
+        // In a child of the process, another thread may have held a lock of the channel at the fork.
+        let received = match self.origin.is_here() {
+            true => self.end.recv_timeout(timeout),
+            false => Err(RecvTimeoutError::Disconnected),
+        };
+        match received {
             Ok(ended) => Some(*self.ended.get_or_init(|| ended)),
             Err(RecvTimeoutError::Timeout) => None,
-            // The listener has stopped. Callers that wait in a loop must not spin.
+            // No listener reports the end. Callers that wait in a loop must not spin.
             Err(RecvTimeoutError::Disconnected) => {
                 thread::sleep(timeout);
                 None

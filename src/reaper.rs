@@ -233,8 +233,9 @@ impl<T> fmt::Debug for ReaperBuilder<T> {
 /// It needs a store with an index. Any number of processes can run a reaper at the same time; one is enough. The reaper does
 /// not make sessions expire: an expired session is absent at once. The reaper frees the memory, and notifies the application.
 ///
-/// It survives failures of Redis, of the callback and of a custom store. After a failure it retries in 1 second, then in 2, 4
-/// and so on, but at least once in each resolution. It logs the first failure once, and its recovery once.
+/// It survives failures of Redis, of the callback and of a custom store. After a failure the next round begins in 1 second, then
+/// in 2, 4 and so on, but at least once in each resolution. With several partitions, that round covers the next partition, and
+/// the failed one has its turn again later. The reaper logs the first failure once, and its recovery once.
 #[derive(Debug)]
 #[must_use = "the reaper stops when it is dropped"]
 pub struct Reaper {

@@ -151,6 +151,10 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     fn save(&self, id: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
 
     /// Moves a live session with the expected version from `old` to `new`, and replaces its payload and deadline.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if another live session has the id `new`.
     fn rotate(&self, old: &SessionId, new: &SessionId, write: Write<'_>, expected: Option<&Version>) -> Result<Saved>;
 
     /// Declares suffixes of companions that the store keeps from now on, in addition to earlier ones; see [`Companion`].
@@ -443,6 +447,11 @@ impl fmt::Debug for Write<'_> {
             .field("companions", &self.companions)
             .finish()
     }
+}
+
+/// The error of a rotation to the id of another live session.
+fn rotated_onto_another() -> Error {
+    Error::misconfigured(operation::ROTATE, "another session lives under the new id")
 }
 
 /// Returns a TTL in milliseconds, within the bounds of the contract: at least 1 ms, at most [`MAX_TTL`].

@@ -1,7 +1,7 @@
 //! Locks that survive a panic in another thread.
 //!
-//! Every module that shares state takes its locks here. The data behind each lock is whole between two statements, so a panic
-//! of another thread leaves nothing half-changed.
+//! Every module that waits for a lock on shared state takes the lock here. The data behind each lock is whole between two
+//! statements, so a panic of another thread leaves nothing half-changed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 

@@ -7,7 +7,9 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use log::Level;
-use support::{Cluster, Monitor, PATIENCE, RedisServer, eventually, keep_logs, logged_by, shared, unique};
+use support::{
+    Cluster, Monitor, PATIENCE, RedisServer, alone, eventually, in_child, keep_logs, logged_by, shared, unique,
+};
 use threaded_sessions::store::{Bind, Created, Ending, Found, Touch, Write};
 use threaded_sessions::{
     Clock, EndReason, Ended, ErrorKind, Handle, Listener, MemorySessionStore, RedisSessionStore,
@@ -297,6 +299,27 @@ fn stopped_listener_calls_no_callback() {
 }
 
 #[test]
+fn watch_in_child_only_waits() {
+    let _alone = alone();
+    let store = MemorySessionStore::new();
+    let received = Received::default();
+    let listener = received.listen(store.clone());
+    let id = create(&store);
+    let watch = listener.watch(&id);
+    store.delete(&id).unwrap();
+    // The watch gets the end before the callback does.
+    let ended = received.of(store.handle(&id));
+    let time = Duration::from_millis(30);
+    let said = in_child(|| {
+        let start = Instant::now();
+        let reported = watch.wait(time);
+        format!("reported: {}, waited: {}", reported.is_some(), start.elapsed() >= time)
+    });
+    assert_eq!(said.as_deref(), Some("reported: false, waited: true"));
+    assert_eq!(watch.wait(PATIENCE), Some(ended));
+}
+
+#[test]
 fn panicking_callback_is_called_again() {
     keep_logs();
     let store = MemorySessionStore::new();
@@ -412,12 +435,18 @@ fn gives_reasons(store: &(impl SessionStore + Clone), expire: Option<&dyn Fn(&Se
     assert_eq!(reason(&[&kept]), Some(EndReason::Ended), "{store:?}");
     let expired = commit(&sessions, None);
     expire.unwrap()(&expired);
-    assert_eq!(reason(&[&expired]), Some(EndReason::Expired), "before it is reaped: {store:?}");
+    for ids in [&[&expired][..], &[&expired, &never], &[&never, &expired]] {
+        assert_eq!(reason(ids), Some(EndReason::Expired), "before it is reaped: {store:?}");
+    }
     (0..index.partitions()).for_each(|partition| drop(index.reap(partition, 10, false).unwrap()));
     assert_eq!(reason(&[&expired]), Some(EndReason::Expired), "after it is reaped: {store:?}");
-    let last = commit(&sessions, None);
+    let (overdue, last) = (commit(&sessions, None), commit(&sessions, None));
+    expire.unwrap()(&overdue);
     assert_eq!(sessions.end_everybody().unwrap(), 1);
     assert_eq!(reason(&[&last]), Some(EndReason::Ended), "{store:?}");
+    for ids in [&[&overdue][..], &[&overdue, &last], &[&overdue, &never]] {
+        assert_eq!(reason(ids), Some(EndReason::Expired), "it expired before the end of all: {store:?}");
+    }
 }
 
 #[test]

@@ -17,8 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::{PATIENCE, RedisServer, alone, eventually, heat, in_child, near, shared, unique};
 use threaded_sessions::store::{Bind, Ending, Found, SessionIndex, Touch, Write};
 use threaded_sessions::{
-    ErrorKind, NearCache, RedisSessionStore, RedisSessionStoreBuilder, RedisWarning, SessionId, SessionManager,
-    SessionStore, contract, redis,
+    EndReason, ErrorKind, NearCache, RedisSessionStore, RedisSessionStoreBuilder, RedisWarning, SessionId,
+    SessionManager, SessionStore, contract, redis,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -95,8 +95,12 @@ impl Relay {
         Self { address, holds }
     }
 
+    fn builder(&self, prefix: &str) -> RedisSessionStoreBuilder {
+        RedisSessionStore::builder().url(format!("redis://{}", self.address)).prefix(prefix)
+    }
+
     fn store(&self, prefix: &str, lease: Duration) -> RedisSessionStore {
-        cached(RedisSessionStore::builder().url(format!("redis://{}", self.address)).prefix(prefix), lease)
+        cached(self.builder(prefix), lease)
     }
 }
 
@@ -145,6 +149,28 @@ fn blackholed_connection_is_stale_one_lease_at_most() {
     }
     assert!(control_was_stale);
     println!("the longest staleness with a lease of {lease:?} was {longest:?}");
+}
+
+#[test]
+fn listener_reads_watched_session_past_cache() {
+    let server = RedisServer::start();
+    let relay = Relay::start(&server);
+    let store = cached(relay.builder("sessions").announce_ends(), HOUR);
+    // It announces no end.
+    let elsewhere = builder(&server, "sessions").build().unwrap();
+    let listener = SessionManager::<u32>::new(store.clone()).listener().start().unwrap();
+    assert!(eventually(PATIENCE, || listener.is_listening()));
+    let (id, never) = (create(&elsewhere, 1), store.fresh_id(None));
+    let watch = listener.watch(&id);
+    assert!(listener.watch(&never).wait(PATIENCE).is_some(), "the listener has read both sessions once");
+    heat(&store, &id);
+    relay.holds.store(true, Ordering::SeqCst);
+    assert!(elsewhere.delete(&id).unwrap());
+    assert!(read(&store, &id).is_some(), "the cache is stale while its connection is held");
+    server.cmd(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let ended = watch.wait(PATIENCE);
+    relay.holds.store(false, Ordering::SeqCst);
+    assert_eq!(ended.map(|ended| ended.reason), Some(EndReason::Unknown));
 }
 
 /// Opens the session of a cookie, and returns what is in it.

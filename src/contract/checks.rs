@@ -68,6 +68,8 @@ checks! {
         sessions::rotate_moves: "after a rotation the new id lives with the new payload, and the old id reads as renewed",
         sessions::rotate_if_unchanged: "a rotation with a version that the session does not have changes nothing and returns \
             the stored session",
+        sessions::rotate_never_overwrites: "a rotation to the id of another live session fails with `Misconfigured` and changes \
+            nothing",
         sessions::delete_ends: "a deleted session is absent at once, for every operation",
         sessions::repeated_writes_know_their_own_success: "a write that is repeated after a lost reply succeeds again and \
             changes nothing",
@@ -99,6 +101,8 @@ checks! {
             the cap live",
         principals::a_full_principal_gets_no_session: "a session beyond a cap that rejects is not stored, and the session stays as \
             it was; with one partition, exactly as many concurrent logins succeed as the cap allows",
+        principals::a_cap_of_zero_admits_no_session: "a cap of 0 that rejects admits only sessions that the principal has \
+            already, and ends none",
     }
     Walk {
         walk::a_walk_finds_what_lives_once: "a walk returns every live session once, and nothing else, and moves no deadline",

@@ -168,6 +168,26 @@ pub(super) fn a_full_principal_gets_no_session(tested: &Tested<'_>) {
     assert_eq!(handles(index, &ada).len(), 3);
 }
 
+pub(super) fn a_cap_of_zero_admits_no_session(tested: &Tested<'_>) {
+    let store = tested.store;
+    let index = tested.index();
+    let [ada, bob, eve] = ["ada", "bob", "eve"].map(principal);
+    let [hers, visitor] = [&ada, &bob].map(|principal| create_for(store, principal, None));
+    let within = |principal| Write::new(b"late", HOUR).with_bind(Bind::WithinCap { principal, cap: 0 });
+    for full in [&ada, &eve] {
+        let [id, new] = [None, Some(&visitor)].map(|beside| store.fresh_id(beside));
+        let created = ok(store.create(&id, within(full)));
+        assert!(matches!(created, Created::OverCap), "a login should be rejected: {created:?}");
+        let saved =
+            [store.save(&visitor, within(full), None), store.rotate(&visitor, &new, within(full), None)].map(ok);
+        assert!(saved.iter().all(|saved| matches!(saved, Saved::OverCap)), "both should be rejected: {saved:?}");
+        [id, new].iter().for_each(|id| assert_absent(store, id));
+    }
+    assert_stored(store.save(&hers, within(&ada), None));
+    assert_eq!(handles(index, &ada), [store.handle(&hers)], "no session ends");
+    assert_eq!(handles(index, &bob), [store.handle(&visitor)], "a rejected session keeps its principal");
+}
+
 pub(super) fn principals_are_unsupported(tested: &Tested<'_>) {
     let store = tested.store;
     let id = store.fresh_id(None);

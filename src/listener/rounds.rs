@@ -1,9 +1,10 @@
 //! The loop of the listener's thread: announcements, watched sessions, and the log.
 //!
 //! [`ListenerBuilder::start`](super::ListenerBuilder::start) runs it in a thread. Invariants: no error or panic of the store or
-//! the callback ends the thread, and each watched session is read once after the feed may have missed its end.
+//! the callback ends the thread, and each watched session is read once in the store itself after the feed may have missed its end.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -231,10 +232,15 @@ impl Rounds {
         }
     }
 
-    /// Reads a session, and returns why it is over, or `None` if it is live.
+    /// Reads a session past the near cache, and returns why it is over, or `None` if it is live. The announcement of the end may
+    /// be lost, and a near cache serves the session until its own connection has announced the change.
     fn reason_of(&self, id: &SessionId) -> Result<Option<EndReason>> {
         let panicked = || Error::new(ErrorKind::Other, operation::READ).with_source("the store panicked");
-        match fence::call(|| self.store.read(id, Touch::No)).unwrap_or_else(|| Err(panicked())) {
+        let read = || {
+            self.store.forget(slice::from_ref(id));
+            self.store.read(id, Touch::No)
+        };
+        match fence::call(read).unwrap_or_else(|| Err(panicked())) {
             Ok(Found::Live(_)) => Ok(None),
             Ok(Found::Renewed) => Ok(Some(EndReason::Renewed)),
             Ok(Found::Ended(reason)) => Ok(Some(reason)),

@@ -17,7 +17,7 @@ use self::sessions::{Entry, Extras, Sessions};
 use super::{
     Belonging, Bytes, Created, EndFeed, EndNews, Ending, Found, KeyPage, KeyPages, Owned, OwnedPage, Progress,
     RENEWED_FOR, Reaped, Saved, SessionIndex, SessionKey, SessionStore, Snapshot, Stored, Touch, Verified,
-    VerifyOptions, Version, Write, companion, index, ttl_millis,
+    VerifyOptions, Version, Write, companion, index, rotated_onto_another, ttl_millis,
 };
 use crate::{Clock, EndReason, Ended, Error, ErrorKind, Handle, Result, SessionId, operation, sync};
 
@@ -26,7 +26,9 @@ use crate::{Clock, EndReason, Ended, Error, ErrorKind, Handle, Result, SessionId
 /// It is the default for development and tests. It is enough for a program that is one process and may lose its sessions when
 /// it exits.
 ///
-/// Clones share the sessions. Each operation first removes expired sessions, so memory holds only live ones.
+/// Clones share the sessions. Each operation first removes expired sessions. While a [reaper](crate::Reaper) runs, their payloads
+/// wait for the reaper for up to a day. The ids of renewed sessions stay for [`RENEWED_FOR`](crate::store::RENEWED_FOR), and
+/// with [`remember_ends`](Self::remember_ends) those of ended sessions for the time that you set.
 ///
 /// # Examples
 ///
@@ -206,8 +208,10 @@ impl SessionStore for MemorySessionStore {
         companion::check_kept(&self.companions, write.companions)?;
         let (mut sessions, now) = self.open();
         if let Some((_, Entry::Session { payload, .. })) = sessions.entries.get(new) {
-            let own = **payload == *write.payload;
-            return Ok(if own { Saved::Stored(Version(payload.clone())) } else { Saved::Missing });
+            return match **payload == *write.payload {
+                true => Ok(Saved::Stored(Version(payload.clone()))),
+                false => Err(rotated_onto_another()),
+            };
         }
         Ok(match sessions.outcome_without_write(old, write, expected, now) {
             Some(outcome) => outcome,

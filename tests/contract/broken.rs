@@ -79,6 +79,8 @@ enum Fault {
 
     AdmitsBeyondTheCap,
     StoresWhatIsBeyondTheCap,
+    EndsAllForACapOfZero,
+    OverwritesByARotation,
     ChangesTheDeadline,
     ChangesWhatIsRenewed,
 }
@@ -175,6 +177,9 @@ impl SessionStore for Broken {
             (Fault::AdmitsBeyondTheCap, Bind::WithinCap { principal, .. }) => {
                 write.with_bind(Bind::To { principal, cap: None })
             }
+            (Fault::EndsAllForACapOfZero, Bind::WithinCap { principal, cap: 0 }) => {
+                write.with_bind(Bind::To { principal, cap: Some(0) })
+            }
             _ => write,
         };
         let created = match self.store.create(id, write) {
@@ -257,6 +262,9 @@ impl SessionStore for Broken {
             Fault::InheritsCompanionsOfAReusedId if write.companions.is_empty() => write.with_companions(&inherited),
             _ => write,
         };
+        if self.is(Fault::OverwritesByARotation) && self.read_only(old).is_some() {
+            self.store.delete(new)?;
+        }
         let saved = self.store.rotate(old, new, write, expected)?;
         if matches!(saved, Saved::Stored(_)) {
             self.known().renewed += 1;
@@ -605,6 +613,8 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::EndsAllKeysButOne, "ending_all_reports_its_progress", "should be absent"),
         (Fault::AdmitsBeyondTheCap, "a_full_principal_gets_no_session", "the cap holds"),
         (Fault::StoresWhatIsBeyondTheCap, "a_full_principal_gets_no_session", "should be absent"),
+        (Fault::EndsAllForACapOfZero, "a_cap_of_zero_admits_no_session", "a login should be rejected"),
+        (Fault::OverwritesByARotation, "rotate_never_overwrites", "it should fail"),
         (Fault::ChangesTheDeadline, "principals_sessions_change_from_outside", "the deadline stays"),
         (Fault::ChangesWhatIsRenewed, "principals_sessions_change_from_outside", "there should be no session"),
     ] {

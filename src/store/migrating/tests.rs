@@ -685,6 +685,20 @@ fn move_does_not_extend_the_deadline() {
 }
 
 #[test]
+fn use_does_not_prolong_a_claim() {
+    let world = World::new(Clock::manual());
+    let id = world.log_in();
+    // The first process stops after it has created the claim, the second one before it makes a copy.
+    for touch in [Touch::No, Touch::Set(HOUR)] {
+        let store = world.scheduled(&Arc::new(Schedule::new().stopping(3)));
+        assert_eq!(store.read(&id, touch).unwrap_err().kind(), ErrorKind::Unavailable);
+        let Found::Live(claim) = world.new.read(&id, Touch::Peek).unwrap() else { panic!("a claim is left") };
+        assert!(matches!(mark::Mark::of(&claim.payload), Some(mark::Mark::Claim(_))));
+        assert_eq!(claim.expires_in, Some(Duration::from_secs(30)), "{touch:?}");
+    }
+}
+
+#[test]
 fn expiry_during_move_ends_session() {
     let ttl = Duration::from_millis(15);
     for at in 0..8 {

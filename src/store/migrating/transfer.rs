@@ -19,7 +19,7 @@ use super::mark::{self, Mark, PayloadDigest};
 use crate::store::{Bind, Bytes, Companion, Created, Found, Saved, Stored, Touch, Version, Write};
 use crate::{Error, ErrorKind, Reason, Result, SessionId, operation};
 
-/// The longest life of a claim. It bounds how long a claim that leads to no copy stays.
+/// The TTL of a claim. It bounds how long a claim that leads to no copy stays.
 const CLAIM_TTL: Duration = Duration::from_secs(30);
 
 /// How often an operation looks again at a session that other processes move or change at that moment.
@@ -123,6 +123,7 @@ impl MigratingStore {
 
     /// Step 2. `claimed` is the claim in the new store.
     fn copy(&self, id: &SessionId, claimed: &Stored, digest: PayloadDigest) -> Result<Step> {
+        self.restore_ttl(id, claimed)?;
         let original = match self.look_at_original(id)? {
             Looked::Live(original) => original,
             Looked::Gone(gone) => {
@@ -195,6 +196,14 @@ impl MigratingStore {
         }
         let reasons = [now, dead, gone].into_iter().filter(|found| !matches!(found, Found::Live(_) | Found::Absent));
         Ok(Step::Done(reasons.into_iter().next().unwrap_or(Found::Absent)))
+    }
+
+    /// Gives a claim its TTL back, which a read with a touch has prolonged. Does nothing if another process has replaced the claim.
+    fn restore_ttl(&self, id: &SessionId, claimed: &Stored) -> Result<()> {
+        if claimed.expires_in.is_none_or(|left| left <= CLAIM_TTL) {
+            return Ok(());
+        }
+        self.new.save(id, Write::new(&claimed.payload, CLAIM_TTL), Some(&claimed.version)).map(drop)
     }
 
     /// Lets a claim that leads to no copy expire at once, unless another process has used it.

@@ -94,10 +94,13 @@ impl fmt::Display for RedisWarning {
 impl RedisSessionStore {
     /// Checks that the store can work, and returns warnings about settings of Redis.
     ///
-    /// Call it at the start of a program. It checks that Redis is reachable and new enough, and that the user may run all
-    /// commands of the store. To do so, it creates, saves, rotates and deletes a session that lives for at most one second. In
-    /// an expiring store it also sends two commands to each partition. In a cluster it checks the version of every node, and
-    /// runs the operations on one of them.
+    /// Call it at the start of a program. It checks that Redis is reachable and new enough, and that the user may run the
+    /// operations on single sessions. To do so, it creates, saves, rotates and deletes a session that lives for at most one
+    /// second. In an expiring store it also sends two commands to each partition. In a cluster it checks the version of every
+    /// node, and runs the operations on one of them.
+    ///
+    /// It does not try the commands that only companions (`RENAME`, `PERSIST`, `PEXPIREAT`), owners of sessions or the reaper
+    /// need.
     ///
     /// It records the kind of the store (plain or expiring, the number of partitions, and the kind of keys) in the key
     /// `PREFIX:store`, unless the key exists. Stores of different kinds end each other's sessions or do not find them, so the

@@ -69,16 +69,18 @@ fn traces(store: &RedisSessionStore, ids: &[SessionId]) -> Result<Vec<Trace>> {
     Ok(traces)
 }
 
-/// Looks up what the ids at these positions have, in one pipeline to their hash slot. The first id of all is dead.
+/// Looks up what the ids at these positions have, in one pipeline to their hash slot. The first id of all is dead, so its time
+/// left matters only as the reason.
 fn traces_in_slot(store: &RedisSessionStore, ids: &[SessionId], positions: &[usize]) -> Result<Vec<Trace>> {
     let keys: Vec<String> = positions.iter().map(|&at| store.keys.session(&ids[at])).collect();
     let mut commands: Vec<Cmd> = Vec::with_capacity(2 * keys.len());
-    for (at, key) in positions.iter().zip(&keys) {
+    let asks_for_time_left = |at: usize| at > 0 || store.ends.remember.is_some();
+    for (&at, key) in positions.iter().zip(&keys) {
         commands.push(match store.ends.remember {
-            Some(_) => reason::notes(store, &ids[*at], key),
+            Some(_) => reason::notes(store, &ids[at], key),
             None => command("EXISTS", &store.keys.tombstone(key)),
         });
-        if *at > 0 {
+        if asks_for_time_left(at) {
             commands.push(command("PTTL", key));
         }
     }
@@ -89,17 +91,19 @@ fn traces_in_slot(store: &RedisSessionStore, ids: &[SessionId], positions: &[usi
     let Value::Array(replies) = answer.value else { return Ok(vec![Trace::Nothing; keys.len()]) };
     let mut replies = replies.into_iter();
     let traces = positions.iter().map(|&at| {
-        let tombstone = replies.next();
-        let left = if at > 0 { replies.next() } else { None };
-        match (tombstone, left) {
-            (_, Some(left)) if time_left(&left, store.grace_millis()).is_some() => Trace::Session,
-            (Some(Value::Int(1)), _) => Trace::Tombstone,
-            (Some(notes), _) => match reason::reason(&notes) {
+        let notes = replies.next().unwrap_or(Value::Nil);
+        let left = asks_for_time_left(at).then(|| replies.next()).flatten().unwrap_or(Value::Nil);
+        if at > 0 && time_left(&left, store.grace_millis()).is_some() {
+            return Trace::Session;
+        }
+        match (notes, store.ends.remember) {
+            (Value::Int(1), _) => Trace::Tombstone,
+            (notes, Some(_)) => match reason::reason(store, &notes, &left) {
                 Some(EndReason::Renewed) => Trace::Tombstone,
                 Some(reason) => Trace::Reason(reason),
                 None => Trace::Nothing,
             },
-            _ => Trace::Nothing,
+            (_, None) => Trace::Nothing,
         }
     });
     Ok(traces.collect())

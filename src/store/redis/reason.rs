@@ -21,10 +21,8 @@ pub(super) fn find(store: &RedisSessionStore, id: &SessionId, key: &str) -> Resu
     })?;
     let Value::Array(replies) = answer.value else { return Ok(Found::Absent) };
     let [notes, left] = &replies[..] else { return Ok(Found::Absent) };
-    Ok(match reason(notes) {
+    Ok(match reason(store, notes, left) {
         Some(EndReason::Renewed) => Found::Renewed,
-        // The end of all sessions may be remembered for an id that expired before.
-        Some(EndReason::Ended) | None if has_just_expired(store, left) => Found::Ended(EndReason::Expired),
         Some(reason) => Found::Ended(reason),
         None => Found::Absent,
     })
@@ -38,8 +36,17 @@ pub(super) fn notes(store: &RedisSessionStore, id: &SessionId, key: &str) -> Cmd
     mget
 }
 
+/// Returns why the session of an id is not live, from the replies to [`notes`] and to `PTTL` of its key.
+pub(super) fn reason(store: &RedisSessionStore, notes: &Value, left: &Value) -> Option<EndReason> {
+    match noted(notes) {
+        // The end of all sessions may be remembered for an id that expired before.
+        Some(EndReason::Ended) | None if has_just_expired(store, left) => Some(EndReason::Expired),
+        reason => reason,
+    }
+}
+
 /// Reads the reason from the reply to [`notes`].
-pub(super) fn reason(notes: &Value) -> Option<EndReason> {
+fn noted(notes: &Value) -> Option<EndReason> {
     let Value::Array(notes) = notes else { return None };
     match &notes[..] {
         [Value::BulkString(_), ..] => Some(EndReason::Renewed),

@@ -9,7 +9,7 @@ use redis::{FromRedisValue, Value};
 
 use super::net::pool::Answer;
 use super::version::version_of;
-use crate::store::{Bytes, Created, Expired, Reaped, Saved, Stored, Version};
+use crate::store::{Bytes, Created, Expired, Reaped, Saved, Stored, Version, rotated_onto_another};
 use crate::{Error, ErrorKind, Handle, Result, operation};
 
 /// The reply of a script that stored a session.
@@ -64,9 +64,7 @@ pub(super) fn decode_saved(operation: &'static str, answer: Answer, payload: &[u
 pub(super) fn decode_rotated(answer: Answer, payload: &[u8]) -> Result<Saved> {
     match answer.value {
         Value::Int(-1) if answer.repeated => Err(in_doubt(operation::ROTATE)),
-        Value::Int(-1) => {
-            Err(Error::misconfigured(operation::ROTATE, "another session lives under the key of the new id"))
-        }
+        Value::Int(-1) => Err(rotated_onto_another()),
         // A conflict after a retry is a real one: if the first attempt had succeeded, the old session would be gone.
         value => decode_saved(operation::ROTATE, Answer { value, repeated: false }, payload),
     }

@@ -224,11 +224,10 @@ fn bind_args(
         Bind::Unbind if !store.expiring => return Ok(None),
         Bind::Unbind => (String::new(), None),
         Bind::To { .. } | Bind::WithinCap { .. } if !store.expiring => return Err(without_principals(operation)),
-        Bind::To { principal, cap } => (keys::owner(principal), cap.map(i64::from)),
-        // For a script, a negative cap rejects a session instead of ending others.
-        Bind::WithinCap { principal, cap } => (keys::owner(principal), Some(-i64::from(cap))),
+        Bind::To { principal, cap } => (keys::owner(principal), cap.map(|cap| cap.to_string())),
+        // For a script, a cap that begins with `-` rejects a session instead of ending others.
+        Bind::WithinCap { principal, cap } => (keys::owner(principal), Some(format!("-{cap}"))),
     };
-    let cap = cap.filter(|_| !is_partitioned);
-    let cap = cap.map(|cap| cap.to_string()).unwrap_or_default();
+    let cap = cap.filter(|_| !is_partitioned).unwrap_or_default();
     Ok(Some([owner.into_bytes().into(), cap.into_bytes().into()]))
 }

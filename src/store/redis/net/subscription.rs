@@ -21,7 +21,8 @@ pub(crate) struct Subscription {
     /// The number of channels that the server has not confirmed yet.
     unconfirmed: usize,
     heard: Instant,
-    pinged: bool,
+    /// When a `PING` was sent, if nothing has arrived since.
+    pinged: Option<Instant>,
 }
 
 /// A value that a server sends to a subscriber.
@@ -45,7 +46,7 @@ impl Subscription {
             redis::cmd(if sharded { "SSUBSCRIBE" } else { "SUBSCRIBE" }).arg(channel).write_packed_command(&mut packed);
         }
         connection.send(&packed)?;
-        Ok(Self { connection, unconfirmed: channels.len(), heard: Instant::now(), pinged: false })
+        Ok(Self { connection, unconfirmed: channels.len(), heard: Instant::now(), pinged: None })
     }
 
     /// Returns `true` if the server has confirmed all channels.
@@ -62,7 +63,7 @@ impl Subscription {
     pub(crate) fn receive(&mut self, is_ready: bool, mut on_message: impl FnMut(Vec<u8>)) -> RedisResult<()> {
         self.connection.check_master()?;
         if is_ready && self.connection.read()? {
-            (self.heard, self.pinged) = (Instant::now(), false);
+            (self.heard, self.pinged) = (Instant::now(), None);
         }
         while let Some(value) = self.connection.next_value()? {
             match decode(value)? {
@@ -75,10 +76,13 @@ impl Subscription {
         self.check_alive()
     }
 
+    /// Sends a `PING` after a silence. The server has the deadline from then on, however long the thread did not come here.
     fn check_alive(&mut self) -> RedisResult<()> {
-        self.connection.check_patience(self.heard + QUIET)?;
-        if self.heard.elapsed() > QUIET && !self.pinged {
-            self.pinged = true;
+        if let Some(pinged) = self.pinged {
+            return self.connection.check_patience(pinged);
+        }
+        if self.heard.elapsed() > QUIET {
+            self.pinged = Some(Instant::now());
             self.connection.send(&redis::cmd("PING").get_packed_command())?;
         }
         Ok(())
@@ -112,10 +116,44 @@ fn decode(value: Value) -> RedisResult<Received> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::{iter, thread};
+
     use super::*;
 
     fn received(text: &[u8]) -> RedisResult<Received> {
         decode(redis::parse_redis_value(text).unwrap())
+    }
+
+    /// Opens a subscription to a server that replies to every command.
+    fn subscription() -> Subscription {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut buffer = [0; 1024];
+            while let Ok(length @ 1..) = client.read(&mut buffer) {
+                let commands = buffer[..length].iter().filter(|byte| **byte == b'*').count();
+                client.write_all("+PONG\r\n".repeat(commands).as_bytes()).unwrap();
+            }
+        });
+        Subscription::open(&RedisConnectionManager::open(&url).unwrap(), false, &[]).unwrap()
+    }
+
+    #[test]
+    fn quiet_subscription_fails_only_after_ping() {
+        let mut subscription = subscription();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        subscription.heard = long_ago;
+        subscription.receive(false, |_| {}).expect("the server was not asked yet");
+        let patience = Duration::from_secs(20);
+        assert_eq!(wait(iter::once(&subscription), patience).unwrap(), [true], "the server replies to the `PING`");
+        subscription.receive(true, |_| {}).unwrap();
+        assert!(subscription.heard > long_ago);
+
+        subscription.pinged = Some(long_ago);
+        subscription.receive(false, |_| {}).expect_err("the server has not replied to the `PING`");
     }
 
     #[test]

@@ -5,12 +5,12 @@
 -- ARGV[2] data TTL in ms, '' = never expires
 -- ARGV[3] to ARGV[2 + companions] one value for each companion
 -- ARGV[3 + companions] owner (optional; expiring store only)
--- ARGV[4 + companions] cap of the owner's sessions, '' = none, negative = reject this session (only with an owner)
+-- ARGV[4 + companions] cap of the owner's sessions, '' = none, '-' and a number = reject this session (only with an owner)
 -- ARGV[#ARGV] key base of the partition (expiring store only)
 -- Returns 1 = stored, now or by an earlier attempt
 -- Returns 2 = stored, and the owner did not have it before
 -- Returns 0 = the key is taken
--- Returns -2 = the owner has as many sessions as a negative cap allows; nothing is stored
+-- Returns -2 = the owner has as many sessions as a cap that rejects allows; nothing is stored
 -- Fails before the first write if the key has another type, or if the user must not delete sessions beyond a cap. SET may fail,
 -- for example at maxmemory; then no session is stored. After SET no failure of the index or of the owners aborts the script.
 --#include is_live (defines is_live, time_left)

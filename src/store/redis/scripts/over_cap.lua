@@ -1,13 +1,14 @@
--- Continues unless the cap is negative, which rejects a session, and `owner` has as many other live sessions. The session under
--- `key` belongs to `had`; a session that the owner has already is never rejected. A negative cap ends no session later.
+-- Continues unless the cap begins with '-', which rejects a session, and `owner` has as many other live sessions. The session
+-- under `key` belongs to `had`; a session that the owner has already is never rejected. Such a cap ends no session later.
 -- Returns -2 = the owner has as many sessions as the cap allows
 -- It only reads, so nothing is written if a command fails.
 local limit, others = nil, 0
-if cap and cap ~= '' and tonumber(cap) < 0 then
-  limit, cap = -cap, ''
+if cap and string.sub(cap, 1, 1) == '-' then
+  if owner ~= had then limit = tonumber(string.sub(cap, 2)) end
+  cap = ''
   -- Another program may have written over the set. The write repairs it.
-  local theirs = redis.pcall('ZRANGE', p.owned .. owner, 0, -1)
-  if theirs.err or owner == had then theirs = {} end
+  local theirs = limit and redis.pcall('ZRANGE', p.owned .. owner, 0, -1) or {}
+  if theirs.err then theirs = {} end
   local holders = p.owners_of(theirs)
   for position, other in ipairs(theirs) do
     local left = redis.call('PTTL', other)

@@ -10,14 +10,14 @@
 -- ARGV[4 + companions] compare mode: 'any', 'revision' or 'all'
 -- ARGV[5 + companions] expected revision or payload
 -- ARGV[6 + companions] owner (optional; expiring store only)
--- ARGV[7 + companions] cap of the owner's sessions, '' = none, negative = reject this session (only with an owner)
+-- ARGV[7 + companions] cap of the owner's sessions, '' = none, '-' and a number = reject this session (only with an owner)
 -- In a store that notes ends, ARGV[6 + companions] is the handle of the new session, and owner and cap follow it.
 -- ARGV[#ARGV] key base of the partition (only in an expiring store, or in one that notes ends)
 -- Returns 1 = stored, now or by an earlier attempt
 -- Returns 2 = stored, and the owner did not have it before
 -- Returns 0 = the old session is not live
 -- Returns -1 = the new key is taken
--- Returns -2 = the owner has as many sessions as a negative cap allows; nothing is stored
+-- Returns -2 = the owner has as many sessions as a cap that rejects allows; nothing is stored
 -- Returns {payload, ms left} = conflict, with the session that is stored; ms left is -1 if it never expires
 -- Fails before the first write if a key has another type, or if the user must not run DEL. The first SET, of the tombstone, may
 -- fail, for example at maxmemory; then nothing has changed. After it no failure of the index or of the owners aborts the script.

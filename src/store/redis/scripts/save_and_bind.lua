@@ -7,12 +7,12 @@
 -- ARGV[3 + companions] compare mode: 'any', 'revision' or 'all'
 -- ARGV[4 + companions] expected revision or payload
 -- ARGV[5 + companions] owner, '' = none any more
--- ARGV[6 + companions] cap of the owner's sessions, '' = none, negative = reject this session
+-- ARGV[6 + companions] cap of the owner's sessions, '' = none, '-' and a number = reject this session
 -- ARGV[7 + companions] key base of the partition
 -- Returns 1 = stored, now or by an earlier attempt
 -- Returns 2 = stored, and the owner did not have it before
 -- Returns 0 = the session is not live
--- Returns -2 = the owner has as many sessions as a negative cap allows; nothing is stored
+-- Returns -2 = the owner has as many sessions as a cap that rejects allows; nothing is stored
 -- Returns {payload, ms left} = conflict, with the session that is stored; ms left is -1 if it never expires
 -- Fails before the first write if the key has another type, or if the user must not delete sessions beyond a cap. SET may fail,
 -- for example at maxmemory; then the session is unchanged. After SET no failure of the index or of the owners aborts the script.

@@ -182,10 +182,11 @@ local had, since, replaced
 if p then
   had, since = p.before_write(old, owner, cap)
   local limit, others = nil, 0
-  if cap and cap ~= '' and tonumber(cap) < 0 then
-    limit, cap = -cap, ''
-    local theirs = redis.pcall('ZRANGE', p.owned .. owner, 0, -1)
-    if theirs.err or owner == had then theirs = {} end
+  if cap and string.sub(cap, 1, 1) == '-' then
+    if owner ~= had then limit = tonumber(string.sub(cap, 2)) end
+    cap = ''
+    local theirs = limit and redis.pcall('ZRANGE', p.owned .. owner, 0, -1) or {}
+    if theirs.err then theirs = {} end
     local holders = p.owners_of(theirs)
     for position, other in ipairs(theirs) do
       local left = redis.call('PTTL', other)
