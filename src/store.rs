@@ -296,9 +296,9 @@ pub struct Health {
     /// How long the store has been failing, or `None` if it works. While it fails, operations fail fast.
     #[serde(serialize_with = "serialize::optional_duration")]
     pub failing_for: Option<Duration>,
-    /// `true` if the store is failing only because no caller has tried it again. The server can be reached, and the next
-    /// operation of the kind that got no reply (a read, or any other) decides whether the store works. Without operations this
-    /// state lasts.
+    /// `true` if the store is failing only because no caller has tried it again. In a cluster, this holds for each failing node.
+    /// The server can be reached, and the next operation of the kind that got no reply (a read, or any other) decides whether
+    /// the store works. Without operations this state lasts.
     pub half_open: bool,
     /// The error of the last operation or connection that failed. It stays after the store works again.
     pub last_error: Option<String>,

@@ -123,3 +123,12 @@ fn redirection_without_host_leads_to_source_host() {
         assert!(store.delete(&SessionId::random()).is_ok(), "{host:?}");
     }
 }
+
+#[test]
+fn unknown_error_of_a_node_is_no_redirection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis-cluster://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    node(listener, "ERR something new".to_owned());
+    let store = RedisSessionStore::builder().url(url).deadline(DEADLINE).build().unwrap();
+    assert_eq!(store.read(&SessionId::random(), Touch::No).unwrap_err().kind(), ErrorKind::Other);
+}
