@@ -182,16 +182,8 @@ fn ends_count_all_sessions_of_moving_slot() {
             let write = Write::new(b"v", HOUR).with_bind(Bind::To { principal: "ada", cap: None });
             assert!(matches!(store.create(id, write).unwrap(), Created::Stored(_)));
         }
-        let slot = cluster.slot(&store.key(&first));
-        let from = cluster.owner(slot, &cluster.nodes[0]).unwrap();
-        let to = cluster.nodes[..3].iter().find(|node| node.port() != from.port()).unwrap();
-        let [from_id, to_id] = [from, to].map(|node| node.text(&["CLUSTER", "MYID"]));
-        to.cmd(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &from_id]);
-        from.cmd(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &to_id]);
         // Some sessions are on the other node. The script ends those before them and fails there.
-        for id in &ids[3..] {
-            from.cmd(&["MIGRATE", "127.0.0.1", &to.port().to_string(), &store.key(id), "0", "5000"]);
-        }
+        let (slot, from, to) = move_some(&cluster, &store, &ids);
         let count = || from.text(&["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()]);
         let before = count();
         let ended = thread::scope(|scope| {
@@ -205,6 +197,36 @@ fn ends_count_all_sessions_of_moving_slot() {
         assert_eq!((ended, live), (ids.len() as u64, vec![false; 6]));
         assert!(ids.iter().all(|id| matches!(store.read(id, Touch::No).unwrap(), Found::Absent)));
     }
+
+    // A plain store sends a pipeline, of which each node carries out a part.
+    let store = open(&cluster, false, Duration::from_secs(1));
+    let first = store.fresh_id(None);
+    let ids: Vec<SessionId> = (0..6).map(|_| store.fresh_id(Some(&first))).collect();
+    for id in &ids {
+        assert!(matches!(store.create(id, Write::new(b"v", HOUR)).unwrap(), Created::Stored(_)));
+    }
+    move_some(&cluster, &store, &ids);
+    let walked: Vec<_> = store.walk().unwrap().flat_map(|page| page.unwrap().keys).collect();
+    assert_eq!(store.end_keys(&walked).unwrap(), ids.len() as u64);
+    assert!(ids.iter().all(|id| matches!(store.read(id, Touch::No).unwrap(), Found::Absent)));
+}
+
+/// Begins to move the slot of these sessions, and moves all but the first three. Returns the slot and the two nodes.
+fn move_some<'c>(
+    cluster: &'c Cluster,
+    store: &RedisSessionStore,
+    ids: &[SessionId],
+) -> (u16, &'c RedisServer, &'c RedisServer) {
+    let slot = cluster.slot(&store.key(&ids[0]));
+    let from = cluster.owner(slot, &cluster.nodes[0]).unwrap();
+    let to = cluster.nodes[..3].iter().find(|node| node.port() != from.port()).unwrap();
+    let [from_id, to_id] = [from, to].map(|node| node.text(&["CLUSTER", "MYID"]));
+    to.cmd(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &from_id]);
+    from.cmd(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &to_id]);
+    for id in &ids[3..] {
+        from.cmd(&["MIGRATE", "127.0.0.1", &to.port().to_string(), &store.key(id), "0", "5000"]);
+    }
+    (slot, from, to)
 }
 
 /// A way to lose a master.

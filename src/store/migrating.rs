@@ -52,6 +52,7 @@ use crate::{Error, ErrorKind, Handle, Observer, RedisWarning, Result, SessionId,
 ///   and the oldest session that a cap ends, can differ from the order of the logins. With simultaneous logins a cap is not exact.
 /// - A change of [all sessions of a principal](crate::SessionManager::update_all) can miss a session that moves at that moment.
 ///   Call it again after a minute.
+/// - A renewal looks for a session with the new id only in the new store. Ids are random, so no other session has the new id.
 /// - A [listener](crate::Listener) gets the ends of the new store only, and [`health`](SessionStore::health) is that of the new
 ///   store.
 /// - A plain old store has no index, so its sessions are not counted or listed by principal. They have no owners.

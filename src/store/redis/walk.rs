@@ -4,13 +4,14 @@
 //! store all keys of one server after the other. The invariant: a command takes Redis well under 2 ms, however many sessions
 //! there are, and only `end` changes anything.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 use std::vec;
 
-use redis::{Cmd, ConnectionLike, Value};
+use redis::{Cmd, ConnectionLike, ServerError, Value};
 
 use super::RedisSessionStore;
 pub(super) use super::net::commands::command;
@@ -226,22 +227,25 @@ fn end_by_script(store: &RedisSessionStore, key: &SessionKey) -> Result<u64> {
     }
 }
 
-/// Ends sessions of a plain store with their companions, in one round trip.
+/// Ends sessions of a plain store with their companions, in one round trip. While a hash slot moves, a command about one key finds
+/// the key, and a command about several keys may not.
 fn end_plain(store: &RedisSessionStore, keys: &[&SessionKey]) -> Result<u64> {
-    let mut commands = Vec::with_capacity(2 * keys.len());
+    let mut commands = Vec::with_capacity(keys.len() * (1 + store.companions.len()));
     for key in keys {
-        let mut del = command("DEL", key.name());
         let name = text(key)?;
-        del.arg(store.companions.iter().map(|suffix| store.keys.companion(name, suffix)).collect::<Vec<_>>());
-        commands.extend([command("EXISTS", key.name()), del]);
+        commands.push(command("DEL", name));
+        commands.extend(store.companions.iter().map(|suffix| command("DEL", &store.keys.companion(name, suffix))));
     }
     let replies = pipeline(store, operation::END, Effect::Writes, text(keys[0])?, commands)?;
-    let live = replies.iter().step_by(2).filter(|existed| **existed == Value::Int(1)).count();
-    Ok(live as u64)
+    let sessions = replies.iter().step_by(1 + store.companions.len());
+    Ok(sessions.filter(|deleted| **deleted == Value::Int(1)).count() as u64)
 }
 
 /// Sends commands about keys in one hash slot, or on the only server, in one round trip. A reply of the wrong type is
 /// among the replies; if any command fails for another reason, so does the call.
+///
+/// While a hash slot moves, a node rejects some of the commands, and carries out others. The first reply to each command
+/// counts, because a second attempt would find its session ended.
 pub(super) fn pipeline(
     store: &RedisSessionStore,
     operation: &'static str,
@@ -251,43 +255,56 @@ pub(super) fn pipeline(
 ) -> Result<Vec<Value>> {
     let mut packed = Vec::new();
     commands.iter().for_each(|command| command.write_packed_command(&mut packed));
+    let replies = RefCell::new(vec![None; commands.len()]);
     let send = |connection: &mut super::RedisConnection| {
-        let replies = connection.req_packed_commands(&packed, 0, commands.len())?;
-        let failed = replies.iter().find_map(|reply| match reply {
-            Value::ServerError(error) if error.code() != "WRONGTYPE" => Some(error.clone()),
-            _ => None,
-        });
-        failed.map_or(Ok(Value::Array(replies)), |error| Err(error.into()))
+        let mut replies = replies.borrow_mut();
+        for (first, reply) in replies.iter_mut().zip(connection.req_packed_commands(&packed, 0, commands.len())?) {
+            if first.as_ref().is_none_or(|first| rejection(first).is_some()) {
+                *first = Some(reply);
+            }
+        }
+        let rejected = replies.iter().flatten().find_map(rejection);
+        rejected.map_or(Ok(Value::Nil), |error| Err(error.into()))
     };
-    let answer = store.pool.call(operation, effect, To::Key(key), send);
-    match answer {
-        Ok(answer) => match answer.value {
-            Value::Array(replies) if replies.len() == commands.len() => Ok(replies),
-            _ => Err(unexpected_part(operation)),
-        },
+    let sent = store.pool.call(operation, effect, To::Key(key), send);
+    let mut replies = replies.into_inner();
+    match sent {
+        Ok(_) => {}
         // While a hash slot moves to another node, one command at a time finds its key.
         Err(error) if store.pool.is_cluster() && error.kind() == ErrorKind::Unavailable => {
-            one_by_one(store, operation, effect, key, &commands)
+            one_by_one(store, operation, effect, key, &commands, &mut replies)?;
         }
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
+    }
+    replies.into_iter().collect::<Option<_>>().ok_or_else(|| unexpected_part(operation))
+}
+
+/// Returns the error of a command that was not carried out. A reply of the wrong type is none.
+fn rejection(reply: &Value) -> Option<ServerError> {
+    match reply {
+        Value::ServerError(error) if error.code() != "WRONGTYPE" => Some(error.clone()),
+        _ => None,
     }
 }
 
-/// Sends commands about keys in one hash slot, in one round trip each.
+/// Sends commands about keys in one hash slot that have no reply yet, in one round trip each.
 fn one_by_one(
     store: &RedisSessionStore,
     operation: &'static str,
     effect: Effect,
     key: &str,
     commands: &[Cmd],
-) -> Result<Vec<Value>> {
-    let to = To::Key(key);
-    let send = |command: &Cmd| match store.command(operation, effect, to, command) {
-        Ok(answer) => Ok(answer.value),
-        Err(error) if error.kind() == ErrorKind::WrongType => Ok(Value::Nil),
-        Err(error) => Err(error),
-    };
-    commands.iter().map(send).collect()
+    replies: &mut [Option<Value>],
+) -> Result<()> {
+    let is_open = |reply: &Option<Value>| reply.as_ref().is_none_or(|reply| rejection(reply).is_some());
+    for (command, reply) in commands.iter().zip(replies).filter(|(_, reply)| is_open(reply)) {
+        *reply = Some(match store.command(operation, effect, To::Key(key), command) {
+            Ok(answer) => answer.value,
+            Err(error) if error.kind() == ErrorKind::WrongType => Value::Nil,
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(())
 }
 
 impl RedisSessionStore {
