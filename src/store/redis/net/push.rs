@@ -165,7 +165,27 @@ fn number(line: &[u8]) -> RedisResult<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use redis::Client;
+
     use super::*;
+    use crate::store::redis::net::stream::Socket;
+
+    #[test]
+    fn read_ends_after_a_full_chunk() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let pongs = [&b"+PONG\r\n"[..], &[b'+'], &[b'x'; CHUNK_BYTES - 10], b"\r\n"].concat();
+        assert_eq!(pongs.len(), CHUNK_BYTES);
+        far.write_all(&pongs).unwrap();
+        let manager = RedisConnectionManager::new(Client::open("redis://127.0.0.1").unwrap()).unwrap();
+        let deadline = Duration::from_secs(1);
+        let stream = Stream::Plain(Socket::new(near, deadline, Limit::of(deadline)).unwrap());
+        let mut connection = PushConnection::new(&manager, (stream, 0));
+        assert!(connection.read().unwrap());
+        assert!(connection.next_value().unwrap().is_some() && connection.next_value().unwrap().is_some());
+        assert_eq!(connection.next_value().unwrap(), None);
+    }
 
     #[test]
     fn value_ends_when_it_is_complete() {

@@ -281,7 +281,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_millis(200);
 
-    /// How much later than its limit a call may return on a busy machine.
+    /// How much later than its limit a call may return, not counting the time that its thread waits for a core.
     const SLACK: Duration = Duration::from_millis(60);
 
     fn pair() -> (Socket, UnixStream) {
@@ -289,10 +289,16 @@ mod tests {
         (Socket::new(near, DEADLINE, Limit::of(DEADLINE)).unwrap(), far)
     }
 
+    /// How long this thread has waited for a processor core. Other systems than Linux do not tell.
+    fn starved() -> Duration {
+        let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        Duration::from_nanos(stat.split_whitespace().nth(1).map_or(0, |nanos| nanos.parse().unwrap()))
+    }
+
     fn assert_times_out(start: Instant, error: &io::Error) {
         let took = start.elapsed();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
-        assert!((DEADLINE..DEADLINE + SLACK).contains(&took), "{took:?}");
+        assert!(took >= DEADLINE && took < DEADLINE + SLACK + starved(), "{took:?}");
     }
 
     #[test]
@@ -385,6 +391,6 @@ mod tests {
         let start = Instant::now();
         socket.set_limit(Limit::of(DEADLINE / 10), DEADLINE / 10);
         assert_eq!(socket.read(&mut [0; 16]).unwrap_err().to_string(), "no reply within 20 ms");
-        assert!(start.elapsed() < DEADLINE / 10 + SLACK, "{:?}", start.elapsed());
+        assert!(start.elapsed() < DEADLINE / 10 + SLACK + starved(), "{:?}", start.elapsed());
     }
 }
