@@ -1,6 +1,7 @@
 //! The value of a session as JSON, without its type.
 //!
-//! `show --data` and `list --data` print it. Invariant: an encrypted or foreign payload is refused with the reason, and no error quotes a payload.
+//! `show --data` and `list --data` print it. Invariant: an encrypted or foreign payload is rejected with the reason, and no error
+//! quotes a payload.
 
 use std::fmt::Write as _;
 

@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn read_ends_after_a_full_chunk() {
         let (near, mut far) = UnixStream::pair().unwrap();
-        let pongs = [&b"+PONG\r\n"[..], &[b'+'], &[b'x'; CHUNK_BYTES - 10], b"\r\n"].concat();
+        let pongs = [&b"+PONG\r\n"[..], b"+", &[b'x'; CHUNK_BYTES - 10], b"\r\n"].concat();
         assert_eq!(pongs.len(), CHUNK_BYTES);
         far.write_all(&pongs).unwrap();
         let manager = RedisConnectionManager::new(Client::open("redis://127.0.0.1").unwrap()).unwrap();
