@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_that_cannot_exist_fails_at_once() {
+    fn impossible_name_fails_at_once() {
         assert_eq!(resolve("a\0b", 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
