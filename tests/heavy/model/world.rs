@@ -47,9 +47,9 @@ impl State {
                 };
             }
         }
-        // Another label signs no principal in again who signed out.
-        let is_signed_out = self.who() == base.who() && there.bound.is_none();
-        if self.bound != base.bound && !is_signed_out {
+        // Another label does not give the session back to a principal who no longer owns it.
+        let is_relabelled = self.who().is_some() && self.who() == base.who();
+        if self.bound != base.bound && !(is_relabelled && there.who() != self.who()) {
             merged.bound = self.bound.clone();
         }
         merged
