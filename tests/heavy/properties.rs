@@ -298,10 +298,10 @@ macro_rules! format_properties {
                     let is_forgotten = base.remembered.is_some() && mine.remembered.is_some() && theirs.remembered.is_none();
                     let changed = mine.remembered != base.remembered && !is_forgotten;
                     prop_assert_eq!(merged.remembered, if changed { mine.remembered } else { theirs.remembered });
-                    // Only the label changed: a sign-out by the other request stands.
-                    let [was, is] =
-                        [&base, &mine].map(|session| session.bound.as_ref().map(|bound| &bound.principal));
-                    let changed = mine.bound != base.bound && (was != is || theirs.bound.is_some());
+                    // Only the label changed: a change of the owner by the other request stands.
+                    let [was, is, there] = [&base, &mine, &theirs]
+                        .map(|session| session.bound.as_ref().map(|bound| &bound.principal));
+                    let changed = mine.bound != base.bound && (was != is || there == is);
                     prop_assert_eq!(&merged.bound, if changed { &mine.bound } else { &theirs.bound });
                     let changed = mine.created != base.created;
                     prop_assert_eq!(merged.created, if changed { mine.created } else { theirs.created });
