@@ -16,8 +16,8 @@ use threaded_sessions::store::{
     Bind, Created, Found, KeyPages, Saved, SessionIndex, SessionKey, Snapshot, Touch, Version, Write,
 };
 use threaded_sessions::{
-    Clock, Handle, MemorySessionStore, MigratingStore, RedisSessionStore, RedisSessionStoreBuilder, Result, SessionId,
-    SessionStore, Step, StepStore, contract,
+    Clock, ErrorKind, Handle, MemorySessionStore, MigratingStore, RedisSessionStore, RedisSessionStoreBuilder, Result,
+    SessionId, SessionStore, Step, StepStore, contract,
 };
 
 fn check(mut store: impl SessionStore, wait: impl Fn(Duration)) {
@@ -44,6 +44,28 @@ fn redis(settings: impl FnOnce(RedisSessionStoreBuilder) -> RedisSessionStoreBui
 fn memory() {
     let clock = Clock::manual();
     check(MemorySessionStore::new().with_clock(clock.clone()), |time| clock.advance(time));
+}
+
+#[test]
+fn rotation_onto_live_session_changes_nothing() {
+    let builder = || RedisSessionStore::builder().url(shared().url()).deadline(PATIENCE).prefix(unique("rotated"));
+    let stores: [Box<dyn SessionStore>; 3] = [
+        Box::new(MemorySessionStore::new()),
+        Box::new(builder().build().unwrap()),
+        Box::new(builder().expiring().build().unwrap()),
+    ];
+    for store in stores {
+        let [old, other] = [(); 2].map(|()| store.fresh_id(None));
+        for id in [&old, &other] {
+            assert!(matches!(store.create(id, Write::new(b"before", PATIENCE)), Ok(Created::Stored(_))));
+        }
+        let error = store.rotate(&old, &other, Write::new(b"after", PATIENCE), None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error:?}");
+        for id in [&old, &other] {
+            let Ok(Found::Live(stored)) = store.read(id, Touch::No) else { panic!("it lives") };
+            assert_eq!(&*stored.payload, b"before");
+        }
+    }
 }
 
 #[test]

@@ -68,8 +68,6 @@ checks! {
         sessions::rotate_moves: "after a rotation the new id lives with the new payload, and the old id reads as renewed",
         sessions::rotate_if_unchanged: "a rotation with a version that the session does not have changes nothing and returns \
             the stored session",
-        sessions::rotate_never_overwrites: "a rotation to the id of another live session fails with `Misconfigured` and changes \
-            nothing",
         sessions::delete_ends: "a deleted session is absent at once, for every operation",
         sessions::repeated_writes_know_their_own_success: "a write that is repeated after a lost reply succeeds again and \
             changes nothing",

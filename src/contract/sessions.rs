@@ -7,8 +7,8 @@ use std::array;
 use std::time::Duration;
 
 use super::kit::{
-    HOUR, SHORT, Tested, assert_absent, assert_conflict, assert_created, assert_left, assert_missing, assert_stored,
-    at_once, create, expire, fails, is_live, live, ok,
+    HOUR, SHORT, Tested, assert_absent, assert_conflict, assert_left, assert_missing, assert_stored, at_once, create,
+    expire, fails, is_live, live, ok,
 };
 use super::principals::{create_for, handles, principal};
 use crate::store::{Created, Found, MAX_TTL, Saved, Touch, Write};
@@ -185,22 +185,6 @@ pub(super) fn rotate_if_unchanged(tested: &Tested<'_>) {
     assert_absent(store, &new);
     assert_stored(store.rotate(&old, &new, Write::new(b"4", HOUR), Some(&there.version)));
     assert_eq!(&*live(store, &new, Touch::No).payload, b"4");
-}
-
-pub(super) fn rotate_never_overwrites(tested: &Tested<'_>) {
-    let store = tested.store;
-    let old = create(store, b"old", HOUR);
-    let other = store.fresh_id(Some(&old));
-    assert_created(store.create(&other, Write::new(b"other", HOUR)));
-    // A store that moves sessions at their first use has moved both.
-    let versions = [&old, &other].map(|id| live(store, id, Touch::No).version);
-    for expected in [None, Some(&versions[0])] {
-        let error = fails(store.rotate(&old, &other, Write::new(b"new", HOUR), expected));
-        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error:?}");
-    }
-    for (id, payload) in [(&old, &b"old"[..]), (&other, b"other")] {
-        assert_eq!(&*live(store, id, Touch::No).payload, payload);
-    }
 }
 
 pub(super) fn delete_ends(tested: &Tested<'_>) {

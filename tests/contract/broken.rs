@@ -80,7 +80,6 @@ enum Fault {
     AdmitsBeyondTheCap,
     StoresWhatIsBeyondTheCap,
     EndsAllForACapOfZero,
-    OverwritesByARotation,
     ChangesTheDeadline,
     ChangesWhatIsRenewed,
 }
@@ -262,9 +261,6 @@ impl SessionStore for Broken {
             Fault::InheritsCompanionsOfAReusedId if write.companions.is_empty() => write.with_companions(&inherited),
             _ => write,
         };
-        if self.is(Fault::OverwritesByARotation) && self.read_only(old).is_some() {
-            self.store.delete(new)?;
-        }
         let saved = self.store.rotate(old, new, write, expected)?;
         if matches!(saved, Saved::Stored(_)) {
             self.known().renewed += 1;
@@ -614,7 +610,6 @@ fn no_broken_promise_goes_unnoticed() {
         (Fault::AdmitsBeyondTheCap, "a_full_principal_gets_no_session", "the cap holds"),
         (Fault::StoresWhatIsBeyondTheCap, "a_full_principal_gets_no_session", "should be absent"),
         (Fault::EndsAllForACapOfZero, "a_cap_of_zero_admits_no_session", "a login should be rejected"),
-        (Fault::OverwritesByARotation, "rotate_never_overwrites", "it should fail"),
         (Fault::ChangesTheDeadline, "principals_sessions_change_from_outside", "the deadline stays"),
         (Fault::ChangesWhatIsRenewed, "principals_sessions_change_from_outside", "there should be no session"),
     ] {
