@@ -568,7 +568,13 @@ fn record_has_stable_target_and_pairs() {
     let own = thread::current().id();
     let records = logged().into_iter().filter(|record| record.thread == own);
     let pairs: Vec<_> = records.map(|record| record.target_and_pairs).collect();
-    assert_eq!(pairs, [format!("threaded_sessions::session session={}", store.handle(&id))]);
+    let (each, seldom) = pairs.split_first().unwrap();
+    assert_eq!(*each, format!("threaded_sessions::session session={}", store.handle(&id)));
+    // The warning comes only if no other test had one within ten seconds.
+    assert!(
+        seldom.len() <= 1 && seldom.iter().all(|line| line.starts_with(&format!("{each} sessions="))),
+        "{seldom:?}"
+    );
 }
 
 /// An observer that panics over each event.
