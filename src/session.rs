@@ -21,10 +21,10 @@ use crate::{BoxError, Codec, EndReason, Error, Handle, OnConflict, Outcome, Sess
 /// It dereferences to your value `T`. Changes take effect when the session is [committed](crate::SessionManager::commit).
 /// Dropping the session discards them, for example if the handler panics.
 ///
-/// A session that was only read is not stored again, unless its cookie, its id or its timeouts must be renewed. A new session that did not change is not stored at all, unless
-/// [`renew`](Self::renew), [`reset`](Self::reset) or a [CSRF token](Self::csrf_token) needs it. A session has changed if its
-/// value was borrowed mutably and is encoded differently afterwards. A change behind a shared reference, in a `Cell` or a `Mutex`
-/// of `T`, is not noticed.
+/// A session that was only read is not stored again, unless its cookie, its id or its timeouts are due. A new session that did
+/// not change is not stored at all, unless [`renew`](Self::renew), [`reset`](Self::reset) or a [CSRF token](Self::csrf_token)
+/// needs it. A session has changed if its value was borrowed mutably and is encoded differently afterwards. A change behind a
+/// shared reference, in a `Cell` or a `Mutex` of `T`, is not noticed.
 ///
 /// # Examples
 ///

@@ -45,7 +45,7 @@ const MIN_CONNECTION_AGE: Duration = Duration::from_millis(500);
 /// transactions in one pipeline (`redis::pipe().atomic()`). Commands that the crate does not know count as changes.
 ///
 /// The circuit breaker ignores a changed connection: its commands do not fail fast, their replies end no outage, and their silence
-/// begins none. To subscribe to channels, use a client of your own, because a connection of the pool passes no messages on.
+/// begins none. To subscribe to channels, use a separate client, because a connection of the pool passes no messages on.
 pub struct RedisConnection {
     /// In a box, because the pool moves a connection several times for each operation.
     state: Box<State>,

@@ -281,7 +281,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_millis(200);
 
-    /// How much later than its limit a call may return, not counting the time that its thread waits for a core.
+    /// How much later than its limit a call may return. The time that its thread waits for a core does not count.
     const SLACK: Duration = Duration::from_millis(60);
 
     fn pair() -> (Socket, UnixStream) {
