@@ -3,13 +3,14 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Cluster, PATIENCE, RedisServer, alone, eventually, shared_cluster, unique};
-use threaded_sessions::store::{Bind, Created, Ending, Found, Saved, SessionIndex, Touch, Write};
+use threaded_sessions::store::{Bind, Created, Ending, Found, Saved, SessionIndex, Stored, Touch, Write};
 use threaded_sessions::{Error, ErrorKind, RedisSessionStore, Result, SessionId, SessionManager, SessionStore, redis};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -33,50 +34,60 @@ fn create(store: &RedisSessionStore) -> SessionId {
     id
 }
 
-/// A session whose payload names it, and counts.
+/// A session whose payload counts. A failover may undo the changes that the replica has not confirmed.
 struct Visitor {
-    id: SessionId,
-    visits: u64,
-    /// The value after a write that may have happened.
-    perhaps: u64,
+    /// The ids that the session may have, the newest last.
+    ids: Vec<SessionId>,
+    /// The values that it may have: from the last that the replica confirmed to the last that was sent.
+    visits: RangeInclusive<u64>,
 }
 
 impl Visitor {
     fn arrive(store: &RedisSessionStore, id: SessionId) -> Self {
-        let visitor = Self { id, visits: 0, perhaps: 0 };
-        assert!(matches!(store.create(&id, Write::new(&visitor.payload(0), HOUR)).unwrap(), Created::Stored(_)));
-        visitor
+        assert!(matches!(store.create(&id, Write::new(&payload(&id, 0), HOUR)).unwrap(), Created::Stored(_)));
+        Self { ids: vec![id], visits: 0..=0 }
     }
 
-    fn payload(&self, visits: u64) -> Vec<u8> {
-        format!("{} {visits} {}", self.id.expose(), "x".repeat(100)).into_bytes()
+    fn id(&self) -> &SessionId {
+        self.ids.last().unwrap()
+    }
+
+    /// Forgets earlier states, because the replica has the latest.
+    fn confirm(&mut self) {
+        self.ids = vec![*self.id()];
+        self.visits = *self.visits.end()..=*self.visits.end();
     }
 
     /// Reads the session and counts on, with every operation that changes it in turn.
     fn visit(&mut self, store: &RedisSessionStore) -> Result<()> {
-        let stored = match store.read(&self.id, Touch::Set(HOUR))? {
-            Found::Live(stored) => stored,
-            found => panic!("a session is lost: {found:?}"),
-        };
-        let found = (self.visits..=self.perhaps).find(|visits| *stored.payload == *self.payload(*visits));
-        self.visits = found.expect("not what was stored there");
-        self.perhaps = self.visits + 1;
-        let next = self.payload(self.perhaps);
-        if self.perhaps.is_multiple_of(4) {
-            let new = store.fresh_id(Some(&self.id));
-            let moved = Self { id: new, ..*self };
-            let write = moved.payload(self.perhaps);
-            assert!(matches!(
-                store.rotate(&self.id, &new, Write::new(&write, HOUR), Some(&stored.version))?,
-                Saved::Stored(_)
-            ));
-            self.id = new;
+        let (id, stored) = self.read(store)?;
+        let found = self.visits.clone().find(|visits| *stored.payload == *payload(&id, *visits));
+        let next = found.expect("not what was stored there") + 1;
+        self.visits = *self.visits.start()..=next;
+        let saved = if next.is_multiple_of(4) {
+            let new = store.fresh_id(Some(&id));
+            self.ids.retain(|earlier| *earlier != id);
+            self.ids.extend([id, new]);
+            store.rotate(&id, &new, Write::new(&payload(&new, next), HOUR), Some(&stored.version))?
         } else {
-            assert!(matches!(store.save(&self.id, Write::new(&next, HOUR), Some(&stored.version))?, Saved::Stored(_)));
-        }
-        self.visits = self.perhaps;
+            store.save(&id, Write::new(&payload(&id, next), HOUR), Some(&stored.version))?
+        };
+        assert!(matches!(saved, Saved::Stored(_)), "{saved:?}");
         Ok(())
     }
+
+    fn read(&self, store: &RedisSessionStore) -> Result<(SessionId, Stored)> {
+        for id in self.ids.iter().rev() {
+            if let Found::Live(stored) = store.read(id, Touch::Set(HOUR))? {
+                return Ok((*id, stored));
+            }
+        }
+        panic!("a session is lost");
+    }
+}
+
+fn payload(id: &SessionId, visits: u64) -> Vec<u8> {
+    format!("{} {visits} {}", id.expose(), "x".repeat(100)).into_bytes()
 }
 
 #[test]
@@ -137,6 +148,7 @@ fn slot_move_under_load_loses_and_fails_nothing() {
                 scope.spawn(move || {
                     while !over.load(Ordering::Relaxed) {
                         visitor.visit(store).unwrap();
+                        visitor.confirm();
                         visits.fetch_add(1, Ordering::Relaxed);
                         if expiring && thread == 0 {
                             let bound = store.fresh_id(Some(&first));
@@ -252,9 +264,9 @@ fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
     let cluster = Cluster::with(&["--cluster-require-full-coverage", "no"]);
     let store = open(&cluster, expiring, Duration::from_millis(500));
     let visitors: Vec<Mutex<Visitor>> = (0..24).map(|_| Visitor::arrive(&store, store.fresh_id(None)).into()).collect();
-    let lost = cluster.master_of(&store.key(&visitors[0].lock().unwrap().id));
+    let lost = cluster.master_of(&store.key(&visitors[0].lock().unwrap().id()));
     let heir = cluster.replica_of(lost);
-    let concerned = |visitor: &Visitor| cluster.master_of(&store.key(&visitor.id)).port() == lost.port();
+    let concerned = |visitor: &Visitor| cluster.master_of(&store.key(visitor.id())).port() == lost.port();
     let of_lost: Vec<bool> = visitors.iter().map(|visitor| concerned(&visitor.lock().unwrap())).collect();
     let confirmed: Vec<AtomicUsize> = visitors.iter().map(|_| AtomicUsize::new(0)).collect();
     let (over, strange) = (&AtomicBool::new(false), &Mutex::new(Vec::<Error>::new()));
@@ -270,8 +282,9 @@ fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
                     match visitor.visit(store) {
                         Ok(()) => {
                             succeeded.lock().unwrap().push(Instant::now());
-                            if is_replicated(store, &store.key(&visitor.id)) {
-                                confirmed.store(visitor.visits as usize, Ordering::Relaxed);
+                            if !of_lost || is_replicated(store, &store.key(visitor.id())) {
+                                visitor.confirm();
+                                confirmed.fetch_add(1, Ordering::Relaxed);
                             }
                         }
                         Err(error) => {
@@ -282,8 +295,6 @@ fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
                             if !of_lost || !expected || begun.elapsed() > PATIENCE / 2 {
                                 strange.lock().unwrap().push(error);
                             }
-                            // A write that was not confirmed may be undone by the failover.
-                            visitor.visits = confirmed.load(Ordering::Relaxed) as u64;
                         }
                     }
                     drop(visitor);
@@ -324,7 +335,10 @@ fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
 /// Returns `true` if the replica of the server has all writes so far.
 fn is_replicated(store: &RedisSessionStore, key: &str) -> bool {
     let Ok(mut connection) = store.pool().get_for(key) else { return false };
-    redis::cmd("WAIT").arg(1).arg(200).query::<u64>(&mut connection).is_ok_and(|replicas| replicas >= 1)
+    // Redis waits only until the replica has the last write of this connection, so there has to be one.
+    let written = redis::cmd("SET").arg(format!("{key}:written")).arg("").arg("PX").arg(1000).exec(&mut connection);
+    written.is_ok()
+        && redis::cmd("WAIT").arg(1).arg(200).query::<u64>(&mut connection).is_ok_and(|replicas| replicas >= 1)
 }
 
 #[test]
