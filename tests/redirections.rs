@@ -124,6 +124,22 @@ fn redirection_without_host_leads_to_source_host() {
     }
 }
 
+/// `CLUSTER RESET` takes a node out of its cluster. It still answers, and knows no slots.
+#[test]
+fn reset_node_hides_no_cluster() {
+    let ([reset, owner], ports) = listen();
+    serve(reset, "*0\r\n".to_owned(), "-CLUSTERDOWN Hash slot not served\r\n".to_owned());
+    serve(owner, format!("*1\r\n{}", range(0..16_384, ports[1])), ":0\r\n".to_owned());
+    let url = format!("redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}", ports[0], ports[1]);
+    let store = RedisSessionStore::builder().url(url).deadline(DEADLINE).build().unwrap();
+    assert_eq!(store.delete(&SessionId::random()).map_err(|error| error.kind()), Ok(false));
+
+    let url = format!("redis-cluster://127.0.0.1:{}", ports[0]);
+    let store = RedisSessionStore::builder().url(url).deadline(DEADLINE).build().unwrap();
+    let error = store.delete(&SessionId::random()).unwrap_err();
+    assert!(format!("{error:#}").contains("the node knows no slots of the cluster"), "{error:#}");
+}
+
 #[test]
 fn unknown_error_of_a_node_is_no_redirection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -375,8 +375,13 @@ impl Cluster {
             redis::cmd("CLUSTER").arg("SLOTS").query(connection)
         })?;
         let owned = outcome.into_result().and_then(|reply| {
-            let ranges = parse_slots(reply, source_host)?.into_iter();
-            ranges.map(|range| Ok((range.slots, self.node(&range.host, range.port)?))).collect::<RedisResult<Vec<_>>>()
+            let ranges = parse_slots(reply, source_host)?;
+            // A node that was reset is in no cluster. It must not replace the map of those that are.
+            if ranges.is_empty() {
+                return Err(unreachable("the node knows no slots of the cluster"));
+            }
+            let owned = ranges.into_iter().map(|range| Ok((range.slots, self.node(&range.host, range.port)?)));
+            owned.collect::<RedisResult<Vec<_>>>()
         });
         let owned = owned.map_err(|error| error::connect_error(operation, &error))?;
         let before = mem::replace(&mut *sync::write(&self.map), SlotMap::new(owned));

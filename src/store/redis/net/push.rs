@@ -136,7 +136,7 @@ fn end_of_value(bytes: &[u8], at: usize, depth: usize) -> RedisResult<Option<usi
     let Some(end) = bytes[at..].windows(2).position(|two| two == b"\r\n").map(|end| at + end + 2) else {
         return Ok(None);
     };
-    let line = &bytes[at + 1..end - 2];
+    let line = bytes.get(at + 1..end - 2).ok_or_else(unexpected)?;
     match bytes[at] {
         b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => Ok(Some(end)),
         b'$' | b'*' if line == b"-1" => Ok(Some(end)),
@@ -206,6 +206,8 @@ mod tests {
         }
         for malformed in [
             &b"PONG\r\n"[..],
+            b"\r\n",
+            b"*1\r\n\r\n",
             b"$x\r\n",
             b"$-2\r\n",
             b"*1\r\n$-2\r\n",
