@@ -105,6 +105,8 @@ pub struct Session<T> {
     pub(crate) next_id: OnceLock<SessionId>,
     /// `true` if a CSRF token was made for `next_id`. A new session must then be stored, or no form would be accepted.
     pub(crate) has_token: AtomicBool,
+    /// `true` if an attempt of this request to store the session may have happened. It can be stored under `next_id` then.
+    pub(crate) is_in_doubt: bool,
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) codec: Arc<dyn Codec<T>>,
     pub(crate) timeouts: Timeouts,
@@ -579,7 +581,7 @@ impl<T: 'static> Session<T> {
         self.envelope.created = self.now;
         (self.snapshot, self.before) = (None, None);
         // An earlier id can be in use: in a token, or by an attempt whose outcome is unknown.
-        (self.next_id, self.has_token) = (OnceLock::new(), AtomicBool::new(false));
+        (self.next_id, self.has_token, self.is_in_doubt) = (OnceLock::new(), AtomicBool::new(false), false);
     }
 
     /// Records a change. It is the only place that does so. A stronger change stays, in whatever order the changes come.
@@ -605,7 +607,7 @@ impl<T: 'static> Session<T> {
         self.change = Change::None;
         (self.clock_was_ahead, self.is_peeked, self.is_renewal_due) = (false, false, false);
         (self.payload, self.snapshot, self.before) = (None, None, None);
-        (self.next_id, self.has_token) = (OnceLock::new(), AtomicBool::new(false));
+        (self.next_id, self.has_token, self.is_in_doubt) = (OnceLock::new(), AtomicBool::new(false), false);
     }
 
     /// Returns the part of the session that a sign-in changes, to restore it with [`restore`](Self::restore).

@@ -118,6 +118,22 @@ fn merge_and_update_stop_at_doubtful_save() {
 }
 
 #[test]
+fn doubtful_creation_keeps_token_of_page() {
+    let pair = Pair::new(false);
+    let sessions = SessionManager::<u64>::new(pair.store.clone());
+    let mut session = sessions.fresh();
+    let token = session.csrf_token().unwrap();
+    // The first attempt stores the session, and neither reply arrives.
+    pair.proxy.set(Fault::CutAfterExecuted);
+    doubt(sessions.update_in(&mut session, |value| *value += 1));
+    pair.proxy.set(Fault::None);
+    *session = 7;
+    let committed = sessions.commit(session).unwrap();
+    let stored = sessions.open_id(committed.id().unwrap()).unwrap().unwrap();
+    assert_eq!((*stored, stored.verify_csrf(&token)), (7, true));
+}
+
+#[test]
 fn retried_creation_finding_other_session_is_in_doubt() {
     on_both(|pair| {
         let id = pair.store.fresh_id(None);

@@ -531,6 +531,7 @@ impl<T: 'static> Inner<T> {
             snapshot: None,
             before: None,
             next_id: OnceLock::new(),
+            is_in_doubt: false,
             has_token: AtomicBool::new(false),
             store: self.store.clone(),
             codec: self.codec.clone(),

@@ -310,12 +310,23 @@ impl<T: 'static> Inner<T> {
                 Ok(SaveOutcome::Stored(id, version))
             }
             Created::OverCap => Ok(SaveOutcome::OverCap),
+            Created::Taken if session.is_in_doubt => self.overwrite_attempt(session, &id, payload),
             // No two ids of 128 random bits are equal.
             Created::Taken => Err(Error::misconfigured(
                 operation::CREATE,
                 "the key of a fresh id is taken: does the key mapper give every id its own?",
             )),
         }
+    }
+
+    /// Stores a session over an earlier attempt of this request, of which the visitor does not know yet.
+    fn overwrite_attempt(&self, session: &Session<T>, id: &SessionId, payload: &[u8]) -> Result<SaveOutcome> {
+        Ok(match self.store.save(id, self.write(session, payload, true), None)? {
+            Saved::Stored(version) => SaveOutcome::Stored(*id, version),
+            Saved::Missing => SaveOutcome::Missing,
+            Saved::OverCap => SaveOutcome::OverCap,
+            Saved::Conflict(_) => SaveOutcome::Conflict,
+        })
     }
 
     /// Replaces the stored session `id`, the old one, by `session`, the new one, in one step and over any version.

@@ -10,7 +10,7 @@ use super::save::{Changes, Save, SaveOutcome, conflict, not_encodable};
 use super::{Inner, SessionManager};
 use crate::codec::Envelope;
 use crate::session::{Change, Origin};
-use crate::{Result, Session, SessionId};
+use crate::{ErrorKind, Result, Session, SessionId};
 
 impl<T: 'static> SessionManager<T> {
     /// Changes a session so that no update is lost, and returns what `change` returned.
@@ -212,8 +212,10 @@ impl<T: 'static> Inner<T> {
         let copy = self.decode(&encoded)?;
         let mut attempt = Attempt::begin(session, copy);
         let result = self.apply(attempt.session, changes, change);
-        if matches!(result, Ok(Applied::Stored(_))) {
-            attempt.succeed();
+        match &result {
+            Ok(Applied::Stored(_)) => attempt.succeed(),
+            Err(error) => attempt.session.is_in_doubt |= error.kind() == ErrorKind::MayHaveHappened,
+            Ok(_) => (),
         }
         result
     }
