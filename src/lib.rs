@@ -10,7 +10,8 @@
 //!
 //! # Example
 //!
-//! This program calls the manager itself. An adapter such as `threaded_sessions::rouille` does the same around a handler:
+//! This program calls the manager itself. An adapter such as `threaded_sessions::rouille` does this around a handler, and first
+//! rejects requests from other origins. Without an adapter, call [`check_cross_origin`](SessionManager::check_cross_origin) first:
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -158,15 +159,8 @@
 //!
 //! # Logging
 //!
-//! The crate logs through the [`log`](https://docs.rs/log) crate, at these levels. The
-//! [guide to operating](operating#what-is-logged) lists all texts, their targets and their key-value pairs.
-//!
-//! | level | records |
-//! |---|---|
-//! | `error` | a request that failed for another reason than an outage, with method, path and error; a server that stops; a callback for expired or ended sessions that panicked, once |
-//! | `warn` | a request that an adapter rejected because it comes from another origin, or whose change was lost; a cookie that browsers drop over plain HTTP, once; an outage of Redis, or a failure of the reaper or a listener, once when it begins; the warnings of [`check`](RedisSessionStore::check) at the start of a host, and that a host keeps sessions in memory; a session that is left out because its payload cannot be read, by its handle, and one whose removal a step rejected; sessions beyond a principal's cap that could not be ended yet; how many requests failed during an outage, at most every ten seconds; a server that accepts no connections |
-//! | `info` | the end of an outage of Redis, of a failure of the reaper or a listener, or of a server that accepted no connections |
-//! | `debug` | each request that failed during an outage, or because its session cannot be read; a cleanup that failed |
+//! The crate logs through the [`log`](https://docs.rs/log) crate, at the levels `error`, `warn`, `info` and `debug`. The
+//! [guide to operating](operating#what-is-logged) lists all texts, with their levels, targets and key-value pairs.
 //!
 //! Operations that succeed are not logged. No record, no [`Error`] and no `Debug` text holds a session id, a payload, a value, a
 //! password or a principal. They may hold handles, addresses of servers, the origin of a rejected request, the path of a failed

@@ -206,7 +206,7 @@ impl<T: 'static> SessionManager<T> {
     ///   ([`trusted_origin`](SessionManagerBuilder::trusted_origin)) or its path
     ///   ([`exempt_path`](SessionManagerBuilder::exempt_path)).
     ///
-    /// It also warns in the log, once, if a page came over plain HTTP and the cookie is
+    /// It also warns in the log, once, if a page that came over plain HTTP sends a form and the cookie is
     /// [`Secure`](SessionManagerBuilder::secure), because browsers drop such a cookie.
     ///
     /// # Errors

@@ -119,7 +119,7 @@ impl<T: 'static> ReaperBuilder<T> {
 
     /// Sets how many sessions one atomic batch looks at, from 1 to 1000. Defaults to 50.
     ///
-    /// A batch blocks Redis for about 2 µs for each session.
+    /// A batch blocks Redis for a few microseconds for each session.
     pub fn batch(self, sessions: usize) -> Self {
         Self { batch: sessions, ..self }
     }

@@ -357,7 +357,7 @@ impl<T: 'static> Session<T> {
     /// assert_eq!(*sessions.open_id(&new)?.expect("the session is live"), 7);
     /// # Ok::<_, threaded_sessions::Error>(())
     /// ```
-    #[doc(alias("RenewToken", "cycle_id", "regenerate"))]
+    #[doc(alias("RenewToken", "changeSessionId", "cycle_id", "cycle_key", "regenerate"))]
     pub fn renew(&mut self) {
         self.record_change(Change::Renew);
     }
@@ -500,7 +500,7 @@ impl<T: 'static> Session<T> {
     /// Ends the session on commit, and clears the visitor's cookie; for logout.
     ///
     /// All changes of this request, including later ones, are dropped. To begin another session in the same request, call
-    /// [`reset`](Self::reset).
+    /// [`reset`](Self::reset). The cookie of a session that is over already is cleared too.
     ///
     /// Outside of the visitor's request, use [`SessionManager::end`](crate::SessionManager::end) to end a session of a
     /// principal by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) to end any session by its id.

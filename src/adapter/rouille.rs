@@ -66,7 +66,10 @@ use crate::{Committed, Error, Failure, IntoHandlerResult, OpenMode, Session, Ses
 ///             *sum += number;
 ///             *sum
 ///         })?;
-///         Ok(Response::text(format!("{sum:?}")))
+///         Ok(match sum {
+///             Some(sum) => Response::text(sum.to_string()),
+///             None => Response::text("the session has ended").with_status_code(409),
+///         })
 ///     })
 /// }
 /// # let sessions = SessionManager::new(threaded_sessions::MemorySessionStore::new());

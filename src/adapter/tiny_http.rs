@@ -85,6 +85,8 @@ pub fn answer<R: Read>(mut request: Request, handler: impl FnOnce(&mut Request) 
 /// # Examples
 ///
 /// ```
+/// use std::io::Read;
+///
 /// use threaded_sessions::SessionManager;
 /// use threaded_sessions::tiny_http::session;
 /// use tiny_http::{Request, Response, ResponseBox};
@@ -92,7 +94,7 @@ pub fn answer<R: Read>(mut request: Request, handler: impl FnOnce(&mut Request) 
 /// fn add(sessions: &SessionManager<u32>, request: &mut Request) -> ResponseBox {
 ///     session(sessions, request, |sum, request| {
 ///         let mut number = String::new();
-///         request.as_reader().read_to_string(&mut number)?;
+///         request.as_reader().take(20).read_to_string(&mut number)?; // a limit
 ///         **sum += number.parse::<u32>()?;
 ///         Ok(Response::from_string(sum.to_string()))
 ///     })

@@ -142,8 +142,8 @@ impl RedisSessionStoreBuilder {
     /// * `%XX` is decoded. A plus sign is a plus sign.
     ///
     /// `build` rejects a URL with any other part, because the store would ignore it: an unknown, empty or repeated parameter, a
-    /// fragment (except for `#insecure` with TLS), the database of a cluster, or a user name without a password. The URLs of
-    /// Sentinels and clusters are those of the `fred` crate.
+    /// fragment, the database of a cluster, or a user name without a password. It also rejects `#insecure`, because the store
+    /// always verifies the server. The URLs of Sentinels and clusters are those of the `fred` crate.
     pub fn url(self, url: impl Into<String>) -> Self {
         Self { source: Source::Url(url.into()), ..self }
     }

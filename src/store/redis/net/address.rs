@@ -178,8 +178,7 @@ fn check_fragment(url: &Url, scheme: &str) -> Result<()> {
         None => Ok(()),
         Some("insecure") if ["rediss", "valkeys"].contains(&scheme) => Ok(()),
         Some(_) => Err(refuse(
-            "the URL has a fragment, which means nothing except `#insecure` with TLS; the database is the path, and a # in a \
-             password is written as %23",
+            "the URL has a fragment, which means nothing; the database is the path, and a # in a password is written as %23",
         )),
     }
 }
