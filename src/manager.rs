@@ -28,7 +28,7 @@ mod backoff;
 mod bounded;
 mod discard;
 mod events;
-mod headers;
+pub(crate) mod headers;
 mod principals;
 mod save;
 mod timeouts;

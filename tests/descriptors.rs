@@ -117,6 +117,21 @@ fn server_unable_to_accept_returns_an_error() {
 }
 
 #[test]
+fn server_of_zero_threads_is_misconfigured() {
+    let (first, second) = (host(), host());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = serve(&first, listener, 0, |request| request.respond(Response::empty(204)));
+    let respond = |_: &rouille::Request| rouille::Response::empty_204();
+    let theirs = threaded_sessions::rouille::serve(&second, "127.0.0.1:0", 0, |_| {}, respond);
+    for (host, served) in [(first, ours), (second, theirs)] {
+        let error = served.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+        assert!(format!("{error:#}").contains("`threads` must be at least 1"), "{error:#}");
+        assert!(host.stopping().load(Ordering::Relaxed), "the host stops too");
+    }
+}
+
+#[test]
 fn bad_address_of_rouille_names_rule() {
     let respond = |_: &rouille::Request| rouille::Response::empty_204();
     let error = threaded_sessions::rouille::serve(&host(), "8000", 1, |_| {}, respond).unwrap_err();

@@ -412,6 +412,8 @@ fn page_cannot_weaken_headers_and_may_panic() {
             .with_status(503)
             .with_header("cache-control", "public")
             .with_header("Retry-After", "0")
+            .with_header("CDN-Cache-Control", "max-age=60")
+            .with_header("Surrogate-Control", "max-age=60")
             .with_header("X-Split", "a\r\nb")
             .with_header("X-Own", "stays"),
     };
@@ -425,6 +427,7 @@ fn page_cannot_weaken_headers_and_may_panic() {
         assert_eq!((seen.status, &*seen.body), (503, "busy"));
         assert_eq!((seen.header("Cache-Control"), seen.header("Retry-After")), (vec!["no-store"], vec!["1"]));
         assert_eq!((seen.header("X-Split"), seen.header("X-Own")), (vec![], vec!["stays"]));
+        assert!(seen.header("CDN-Cache-Control").is_empty() && seen.header("Surrogate-Control").is_empty());
         // The adapter still serves, and the session is not taken for one that is open already.
         assert_eq!(adapter.serve(&sessions, "/", "", |_| Ok(200)).status, 200);
     }

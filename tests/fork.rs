@@ -6,16 +6,32 @@
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use support::{PATIENCE, RedisServer, alone, eventually, in_child};
+use threaded_sessions::observer::ConnectionEvent;
+use threaded_sessions::r2d2::ManageConnection;
 use threaded_sessions::store::{Found, Touch, Write};
-use threaded_sessions::{ErrorKind, ReaperStats, RedisSessionStore, SessionId, SessionManager, SessionStore, redis};
+use threaded_sessions::{
+    ErrorKind, Observer, ReaperStats, RedisConnectionManager, RedisPool, RedisSessionStore, SessionId, SessionManager,
+    SessionStore, redis,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const FORKED: &str = "the store was created before fork; create it in the child";
+
+/// Counts the connections that were closed.
+#[derive(Default)]
+struct Closed(AtomicUsize);
+
+impl Observer for Closed {
+    fn on_connection(&self, event: &ConnectionEvent<'_>) {
+        self.0.fetch_add(usize::from(matches!(event, ConnectionEvent::Closed { .. })), Ordering::Relaxed);
+    }
+}
 
 /// Runs code while other threads use the store.
 fn busy<R>(store: &RedisSessionStore, code: impl FnOnce() -> R) -> R {
@@ -107,7 +123,12 @@ fn store_dropped_in_child_sends_nothing() {
 fn connection_taken_before_fork_sends_nothing_in_child() {
     let _alone = alone();
     let server = RedisServer::start();
-    let store = RedisSessionStore::open(&server.url()).unwrap();
+    let manager = RedisConnectionManager::open(&server.url()).unwrap();
+    let unpooled = manager.connect().unwrap();
+    let store = RedisSessionStore::builder().pool(RedisPool::with_size(manager, 4).unwrap()).build().unwrap();
+    let closed = Arc::new(Closed::default());
+    let observer: Arc<dyn Observer> = closed.clone();
+    store.observe(&observer);
     let mut connection = store.pool().get().unwrap();
     let said = in_child(|| {
         let one = redis::cmd("INCR").arg("visitors").query::<u64>(&mut connection).unwrap_err().to_string();
@@ -115,6 +136,13 @@ fn connection_taken_before_fork_sends_nothing_in_child() {
         format!("{}", one.contains(FORKED) && two.contains(FORKED))
     });
     assert_eq!(said.as_deref(), Some("true"));
+    // A pool would take it back.
+    let mut owned = Some(unpooled);
+    let said = in_child(|| {
+        drop(owned.take());
+        format!("{}", closed.0.load(Ordering::Relaxed))
+    });
+    assert_eq!(said.as_deref(), Some("0"), "no observer learns of a connection of the parent");
     assert_eq!(redis::cmd("INCR").arg("visitors").query::<u64>(&mut connection), Ok(1));
 }
 

@@ -7,7 +7,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::{BoxError, Error, ErrorKind, fence, operation};
+use crate::args::Host;
+use crate::{BoxError, Error, ErrorKind, Result, fence, operation};
 
 /// The time between two looks at the server and at the host.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -94,6 +95,24 @@ fn is_shortage(error: &io::Error) -> bool {
     is_temporary || error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&code))
 }
 
+/// Stops the host unless there is a thread to serve requests.
+///
+/// # Errors
+///
+/// Returns [`ErrorKind::Misconfigured`] if `threads` is 0.
+pub(super) fn require_threads(host: &Host, threads: usize) -> Result<()> {
+    if threads == 0 {
+        host.request_stop();
+        return Err(Error::misconfigured(operation::ACCEPT, "`threads` must be at least 1"));
+    }
+    Ok(())
+}
+
+/// Starts the threads of a server that panics if it cannot start one. That is a shortage.
+pub(super) fn start_threads<R>(start: impl FnOnce() -> R) -> io::Result<R> {
+    fence::call(start).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+}
+
 /// The error with which `serve` ends.
 pub(super) fn failure(cause: BoxError) -> Error {
     Error::new(ErrorKind::Other, operation::ACCEPT).with_source(cause)
@@ -144,6 +163,12 @@ mod tests {
         }
         assert_eq!(restarts, MAX_HOPELESS_RESTARTS - 1);
         assert!(Pace::new(now).restarted(now, Err(error(EINVAL).into())).is_err());
+    }
+
+    #[test]
+    fn server_without_threads_is_a_shortage() {
+        let error = start_threads(|| panic!("as a pool of threads does")).unwrap_err();
+        assert!(is_shortage(&error), "{error:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::{fmt, iter};
 
 use super::failures;
+use crate::manager::headers::permits_shared_caches;
 use crate::{BoxError, Committed, Error, ErrorKind, Outcome, error, fence, operation};
 
 /// A request that failed, with its error, its status and what the error page needs to know about it.
@@ -223,7 +224,8 @@ impl ErrorPage {
     /// Adds a header.
     ///
     /// A header that has other characters than visible ASCII and spaces is left out. `Cache-Control`, and `Retry-After` of a page
-    /// with status 503, are set by the adapter and cannot be changed.
+    /// with status 503, are set by the adapter and cannot be changed. Headers that let a CDN store the page, such as
+    /// `CDN-Cache-Control`, are left out.
     pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -256,7 +258,7 @@ impl ErrorResponse {
             own.push(RETRY_AFTER);
         }
         let is_own = |name: &str| own.iter().any(|(own, _)| name.eq_ignore_ascii_case(own));
-        page.headers.retain(|(name, value)| is_valid(name, value) && !is_own(name));
+        page.headers.retain(|(name, value)| is_valid(name, value) && !is_own(name) && !permits_shared_caches(name));
         page.headers.extend(own.into_iter().map(|(name, value)| (name.into(), value.into())));
         Self { status, headers: page.headers, body: page.body }
     }

@@ -135,7 +135,8 @@ fn directives(value: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn permits_shared_caches(name: &str) -> bool {
+/// Returns `true` for headers that only caches between server and browser read.
+pub(crate) fn permits_shared_caches(name: &str) -> bool {
     let is_targeted = name.len().checked_sub(TARGETED.len()).and_then(|at| name.get(at..));
     is_targeted.is_some_and(|end| end.eq_ignore_ascii_case(TARGETED))
         || FOR_SHARED_CACHES.iter().any(|known| known.eq_ignore_ascii_case(name))

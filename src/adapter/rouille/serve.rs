@@ -28,7 +28,8 @@ const RETIRES_AFTER: Duration = Duration::from_secs(60);
 ///
 /// rouille itself stops to accept connections for good if the process has no file descriptor left for a moment. This function
 /// notices within a second, and listens at the address again. In between, the system refuses connections. Connections that
-/// were accepted before keep their own threads.
+/// were accepted before keep their own threads. To notice, it binds the address for a moment. So a program that begins as root must
+/// keep the right to bind a port below 1024.
 ///
 /// # Examples
 ///
@@ -62,7 +63,8 @@ const RETIRES_AFTER: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// Returns [`ErrorKind::Other`](crate::ErrorKind::Other), and asks the host to stop, if the server cannot be started, or started
-/// again for another reason than a shortage, or if a thread ended. The program should then exit with a failure.
+/// again for another reason than a shortage, or if a thread ended, and
+/// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if `threads` is 0. The program should then exit with a failure.
 pub fn serve(
     host: &Host,
     address: impl ToSocketAddrs,
@@ -70,6 +72,7 @@ pub fn serve(
     listening: impl FnOnce(SocketAddr),
     handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
 ) -> Result<()> {
+    accept::require_threads(host, threads)?;
     let site = Site { host, threads, handler: Arc::new(handler) };
     let mut servers = Vec::new();
     let served = site.supervise(address, listening, &mut servers);
@@ -136,10 +139,9 @@ impl Site<'_> {
     fn start(&self, address: impl ToSocketAddrs, servers: &mut Vec<Accepting>) -> Result<SocketAddr, BoxError> {
         let accepting = Accepting::new(address, self.threads, self.host.stopping(), self.handler.clone())?;
         let address = accepting.address;
+        servers.retain(|old| !old.dispatcher.is_finished());
         servers.push(accepting);
-        if servers.len() > MAX_OLD_SERVERS {
-            servers.remove(0).retired.store(true, Ordering::Relaxed);
-        }
+        servers.iter().rev().skip(MAX_OLD_SERVERS).for_each(|old| old.retired.store(true, Ordering::Relaxed));
         Ok(address)
     }
 }
@@ -151,11 +153,12 @@ impl Accepting {
         stopping: Arc<AtomicBool>,
         handler: Arc<Handler>,
     ) -> Result<Self, BoxError> {
-        let server = Server::new(address, move |request| match stopping.load(Ordering::Relaxed) {
+        let handler = move |request: &Request| match stopping.load(Ordering::Relaxed) {
             true => Response::text("stopping").with_status_code(503).with_unique_header("Retry-After", "1"),
             false => handler(request),
-        })?;
-        let server = Arc::new(server.pool_size(threads));
+        };
+        let server = accept::start_threads(|| Ok::<_, BoxError>(Server::new(address, handler)?.pool_size(threads)))?;
+        let server = Arc::new(server?);
         let retired = Arc::new(AtomicBool::new(false));
         let dispatcher = Builder::new().spawn({
             let (server, retired) = (server.clone(), retired.clone());
@@ -169,9 +172,9 @@ impl Accepting {
         Ok(Self { address, retired, dispatcher, join: Box::new(move || server.join()) })
     }
 
-    /// Returns `true` if the thread that hands out requests has ended.
+    /// Returns `true` if the thread that hands out requests has ended by itself.
     fn is_broken(&self) -> bool {
-        self.dispatcher.is_finished()
+        self.dispatcher.is_finished() && !self.retired.load(Ordering::Relaxed)
     }
 
     /// Waits until no request runs.

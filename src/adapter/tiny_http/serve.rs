@@ -64,14 +64,15 @@ const SPARE_DESCRIPTORS: usize = 8;
 /// # Errors
 ///
 /// Returns [`ErrorKind::Other`](crate::ErrorKind::Other), and asks the host to stop, if the threads cannot be started, if
-/// connections cannot be accepted for another reason than a shortage, or if a thread ended. The program should then exit with a
-/// failure.
+/// connections cannot be accepted for another reason than a shortage, or if a thread ended, and
+/// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if `threads` is 0. The program should then exit with a failure.
 pub fn serve(
     host: &Host,
     listener: TcpListener,
     threads: usize,
     handler: impl Fn(Request) -> io::Result<()> + Sync,
 ) -> Result<()> {
+    accept::require_threads(host, threads)?;
     // Otherwise each look for a connection would count as a failure.
     listener.set_nonblocking(false).map_err(|error| accept::failure(error.into()))?;
     let site = Site { host, listener, threads, handler, is_broken: AtomicBool::new(false) };
@@ -184,9 +185,7 @@ impl Accepting {
         let listener = spare.swap_remove(0);
         drop(spare);
         let descriptor = Descriptor::of(&listener);
-        // It panics if it cannot start its thread.
-        let server = catch_unwind(|| Server::from_listener(listener, None));
-        let server = server.map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))??;
+        let server = accept::start_threads(|| Server::from_listener(listener, None))??;
         Ok(Self {
             server,
             descriptor,

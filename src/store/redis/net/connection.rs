@@ -416,6 +416,10 @@ impl ConnectionLike for RedisConnection {
 
 impl Drop for RedisConnection {
     fn drop(&mut self) {
+        // The breaker has locks, which a child of the process must not take.
+        if !self.state.origin.is_here() {
+            return;
+        }
         self.state.breaker.on_close(self.state.generation, self.is_spoiled());
     }
 }
