@@ -237,6 +237,21 @@ fn bad_value_is_a_usage_error() {
 }
 
 #[test]
+fn time_in_months_is_a_usage_error() {
+    for time in ["30M", "1h30M", "1 M"] {
+        let texts = [
+            usage_error(&["--idle-timeout", time]),
+            usage_error(&["--remember-for", time]),
+            String::from_utf8(run(&[], &[("SESSION_LIFETIME", time)]).stderr).unwrap(),
+        ];
+        for text in texts {
+            assert!(text.contains("write `m` for minutes") && text.contains("<TIME>'"), "{text}");
+        }
+    }
+    assert!(format!("{:?}", parse(&["--lifetime", "1month 30m"])).contains("2631816s"));
+}
+
+#[test]
 fn bad_variable_is_a_usage_error() {
     for (flag, _, bad, _) in FLAGS {
         let output = run(&[], &[("REDIS_URL", "redis://localhost"), (&variable(flag), bad)]);

@@ -45,6 +45,10 @@ pub(super) fn deadline(text: &str) -> Result<Duration, String> {
 
 fn bounded(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text).map_err(|_| "a time is a number with a unit, such as 250ms, 30m, 12h or 7d")?;
+    // No other unit has an `M`.
+    if text.contains('M') {
+        return Err("`M` would be months: write `m` for minutes, or `d` for days".to_owned());
+    }
     if time < SHORTEST { Err("a time must be at least 1ms".to_owned()) } else { Ok(time) }
 }
 
