@@ -45,7 +45,7 @@ const FLAGS: [(&str, &str, &str, bool); 22] = [
     ("partitions", "16384", "16385", true),
     ("expiring", "true", "perhaps", true),
     ("announce-ends", "true", "perhaps", true),
-    ("pool-size", "1", "0", true),
+    ("pool-size", "1", "4000000000", true),
     ("deadline", "1ms", "61m", true),
     ("idle-timeout", "30m", "soon", false),
     ("anonymous-idle-timeout", "1h", "never", false),

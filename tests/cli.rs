@@ -305,6 +305,8 @@ fn usage_errors_exit_with_2() {
         (&["show", "abc"], "8 or more"),
         (&["list", "--data"], "--json"),
         (&["watch", "--interval", "soon"], "--interval"),
+        (&["watch", "--interval", "61m"], "at most 1h"),
+        (&["watch", "--interval", "400000000000y"], "at most 1h"),
         (&["list", "--partitions", "0"], "--partitions"),
     ] {
         let ran = tool.run(args);

@@ -47,8 +47,8 @@ pub(super) struct RedisFlags {
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     announce_ends: Option<bool>,
 
-    /// The most connections to Redis; 64 by default, or 8 for each core if that is more
-    #[arg(long, global = true, env = "SESSION_POOL_SIZE", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    /// The most connections to Redis, up to 65535; 64 by default, or 8 for each core if that is more
+    #[arg(long, global = true, env = "SESSION_POOL_SIZE", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65535))]
     pool_size: Option<u32>,
 
     /// The longest time that an operation in Redis may take, up to 1h; 1s by default

@@ -19,6 +19,9 @@ use crate::{Error, OnCap, SameSite};
 
 const SHORTEST: Duration = Duration::from_millis(1);
 
+#[cfg(feature = "cli")]
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// A time, or `None` for `never`. It is a type, because clap reads a bare `Option` as a flag that may be missing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit(pub(super) Option<Duration>);
@@ -50,6 +53,13 @@ fn bounded(text: &str) -> Result<Duration, String> {
         return Err("`M` would be months: write `m` for minutes, or `d` for days".to_owned());
     }
     if time < SHORTEST { Err("a time must be at least 1ms".to_owned()) } else { Ok(time) }
+}
+
+/// A time between two samples. A longer one than an hour is a mistake, and the sum of a very long one and the clock overflows.
+#[cfg(feature = "cli")]
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = time(text)?;
+    if interval > LONGEST_INTERVAL { Err("the interval must be at most 1h".to_owned()) } else { Ok(interval) }
 }
 
 #[cfg(feature = "cli")]
