@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -549,6 +549,22 @@ fn end_asks_before_it_ends() {
     pty.signal(Signal::INT);
     assert_eq!(pty.wait().code(), Some(130));
     assert_eq!(tool.ok(&["count"]).trim(), "15");
+}
+
+#[test]
+fn question_without_a_visible_stderr_is_refused() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    fill(&store, true);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let end = tool.command(&["end", "--everybody"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\""]).arg(end.get_program()).args(end.get_args());
+    shell.envs(end.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("LOG", log.path());
+    let mut pty = Pty::start(shell, 80, 5);
+    assert_eq!(pty.wait().code(), Some(2));
+    let said = std::fs::read_to_string(log.path()).unwrap();
+    assert!(said.ends_with("add --yes, because stderr is no terminal\n"), "{said}");
+    assert_eq!(tool.ok(&["count"]).trim(), (4 * SESSIONS_EACH).to_string());
 }
 
 #[test]
