@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -313,6 +314,20 @@ fn usage_errors_exit_with_2() {
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}: {ran:?}");
         assert!(ran.err.contains(why), "{args:?}: {}", ran.err);
     }
+    for args in [
+        &["REDIS_URL=redis://:secret@h", "count"][..],
+        &["redis://:secret@h", "count"],
+        &["end", "redis://:secret@h", "--yes"],
+        &["count", "redis://:secret@h"],
+        &["count", "--pool-size=redis://h?password=secret"],
+    ] {
+        let ran = tool.run(args);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}: {ran:?}");
+        assert!(ran.err.contains("--redis-url") && !ran.err.contains("secret"), "{args:?}: {}", ran.err);
+    }
+    let not_text = std::ffi::OsStr::from_bytes(b"a\xff");
+    let ran = Ran::of(tool.command(&["count"]).env("SESSION_PREFIX", not_text).output().unwrap());
+    assert!(ran.code == 2 && ran.err.contains("'--prefix <TEXT>': the text is not UTF-8"), "{ran:?}");
     let mut without_url = tool.command(&["count"]);
     let ran = Ran::of(without_url.env_remove("REDIS_URL").output().unwrap());
     assert!(ran.code == 2 && ran.err.contains("--redis-url"), "{ran:?}");

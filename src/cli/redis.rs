@@ -6,12 +6,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as Flatten, Command, Error as UsageError, FromArgMatches};
 
-use super::values::{Unshown, deadline};
+use super::values::{Checked, deadline};
 use crate::store::redis::RecordedKind;
 use crate::{Error, RedisSessionStore, RedisSessionStoreBuilder, Result, fence, operation};
 
@@ -21,11 +21,11 @@ use crate::{Error, RedisSessionStore, RedisSessionStoreBuilder, Result, fence, o
 #[command(about = None, long_about = None, next_help_heading = "Sessions")]
 pub(super) struct RedisFlags {
     /// Keep sessions in this Redis, redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///SOCKET
-    #[arg(long, global = true, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = Unshown::redis_url())]
+    #[arg(long, global = true, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = Checked::redis_url())]
     redis_url: Option<String>,
 
     /// The text that all keys in Redis begin with, `sessions` by default
-    #[arg(long, global = true, env = "SESSION_PREFIX", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, global = true, env = "SESSION_PREFIX", value_name = "TEXT", value_parser = Checked::prefix())]
     prefix: Option<String>,
 
     /// Name the keys in Redis by the SHA-256 of the session id, so that a copy of the database holds no usable cookie
@@ -87,6 +87,11 @@ pub(super) fn missing_url(why: &str) -> UsageError {
         ErrorKind::MissingRequiredArgument,
         format!("{why}: set '--redis-url <URL>' or the variable REDIS_URL"),
     )
+}
+
+/// Returns `true` if an error of clap repeats a URL of the command line or the environment. The errors of this crate never do.
+pub(super) fn shows_url(error: &UsageError) -> bool {
+    error.context().any(|(_, part)| part.to_string().contains("://"))
 }
 
 /// The flags of a store in Redis, for command-line tools and for programs that need the store itself.

@@ -15,7 +15,7 @@ use humantime::parse_duration;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
 use crate::store::redis::{check_deadline, check_url};
-use crate::{Error, OnCap, SameSite};
+use crate::{Error, OnCap, SameSite, operation};
 
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -93,13 +93,21 @@ pub(super) fn on_cap() -> impl TypedValueParser<Value = OnCap> {
     })
 }
 
-/// A text that may hold a password. The error for an invalid one does not show it, as that of clap would.
+/// A text that may hold a password, or may not be UTF-8. The error for an invalid text names the flag and does not show the text. The
+/// error of clap would show a password, and would not name the flag of a text that is not UTF-8.
 #[derive(Clone)]
-pub(super) struct Unshown(fn(&str) -> Result<(), Error>);
+pub(super) struct Checked(fn(&str) -> Result<(), Error>);
 
-impl Unshown {
+impl Checked {
     pub(super) fn redis_url() -> Self {
         Self(check_url)
+    }
+
+    pub(super) fn prefix() -> Self {
+        Self(|text| match text {
+            "" => Err(Error::misconfigured(operation::BUILD_STORE, "the prefix is empty")),
+            _ => Ok(()),
+        })
     }
 
     /// One origin, or several with commas between them. A value with an `@` is not split, because the comma may be a part of a
@@ -116,7 +124,7 @@ impl Unshown {
     }
 }
 
-impl TypedValueParser for Unshown {
+impl TypedValueParser for Checked {
     type Value = String;
 
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, UsageError> {
