@@ -286,9 +286,18 @@ fn rejected_end_shows_how_many_ended() {
     shared().cmd(&[&rules[..], &own.each_ref().map(String::as_str)].concat());
     let limited = Tool::new(shared().url().replace("redis://", &format!("redis://{user}:pw@")), &**prefix);
     let handles = [stored[0].1.to_string(), stored[1].1.to_string()];
-    let ran = limited.run(&["end", &handles[0], &handles[1], "--yes"]);
+    let ran = limited.run(&["end", &handles[0][..12], &handles[1][..12], "--yes"]);
     assert_eq!((ran.code, ran.out), (77, format!("{}\n", handles[0])), "{}", ran.err);
-    assert!(ran.err.starts_with("1 of 2 sessions have ended\nerror: "), "{}", ran.err);
+    let left = format!("1 of 2 sessions have ended\nto end the other sessions, run: end {} --yes\nerror: ", handles[1]);
+    assert!(ran.err.starts_with(&left), "{}", ran.err);
+    assert_eq!(tool.ok(&["end", &handles[1], "--yes"]).trim(), handles[1]);
+    for (flags, why) in [
+        (&["--everybody"][..], "some sessions may have ended, looked at "),
+        (&["--user", USERS[1]], "some sessions may have ended; you can safely run it again\nerror: "),
+    ] {
+        let ran = limited.run(&[&["end", "--yes"], flags].concat());
+        assert!(ran.code == 77 && ran.out.is_empty() && ran.err.starts_with(why), "{ran:?}");
+    }
     shared().cmd(&["ACL", "DELUSER", &user]);
 }
 
