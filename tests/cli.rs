@@ -227,7 +227,23 @@ fn end_by_handle_finds_sessions_the_index_lost() {
     let key = format!("{}:{}", tool.prefix, stored[0].0);
     assert_eq!(shared().cmd(&["EXISTS", &key]), redis::Value::Int(0), "it has ended");
     let ran = tool.run(&["end", &lost, "--yes"]);
-    assert!(ran.code == 0 && ran.err == format!("{lost} was gone before\n"), "{ran:?}");
+    assert!(ran.code == 0 && ran.err.starts_with(&format!("{lost} was gone before: it ended")), "{ran:?}");
+}
+
+#[test]
+fn end_of_a_renewed_session_mentions_the_renewal() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let (id, handle) = &fill(&store, true)[0];
+    let sessions = SessionManager::<Value>::new(store);
+    let mut session = sessions.open([&*format!("__Host-session={id}")]).unwrap();
+    session.renew();
+    let _ = sessions.commit(session).unwrap();
+    let ran = tool.run(&["end", &handle.to_string(), "--yes"]);
+    let why = format!(
+        "{handle} was gone before: it ended, or was renewed and lives under another handle; run `list` again\n"
+    );
+    assert_eq!((ran.code, ran.out, ran.err), (0, String::new(), why));
+    assert_eq!(tool.ok(&["count"]).trim(), (4 * SESSIONS_EACH).to_string());
 }
 
 #[test]

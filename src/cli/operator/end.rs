@@ -149,7 +149,8 @@ impl Named {
             Self::Gone(handle) => (*handle, false),
         };
         if !ended {
-            say(&format!("{handle} was gone before"));
+            let why = "it ended, or was renewed and lives under another handle; run `list` again";
+            say(&format!("{handle} was gone before: {why}"));
         }
         Ok(ended)
     }
