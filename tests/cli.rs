@@ -443,7 +443,14 @@ fn user_without_sessions_gets_a_note() {
     fill(&store, true);
     for args in [&["list", "Ada"][..], &["end", "--user", "Ada", "--yes"]] {
         let ran = tool.run(args);
-        assert!(ran.code == 0 && ran.err.contains("names are compared exactly"), "{ran:?}");
+        assert!(ran.code == 0 && ran.err.contains("for the user \"Ada\"; names are compared exactly"), "{ran:?}");
+    }
+    for args in [&["list", "--expiring", "true"][..], &["list", "--json", "true"]] {
+        let ran = tool.run(args);
+        assert!(
+            ran.code == 0 && ran.err.contains("the user \"true\"; a switch takes a value only after `=`"),
+            "{ran:?}"
+        );
     }
     let mut pty = Pty::start(tool.command(&["end", "--user", "Ada"]), 200, 5);
     assert_eq!(pty.wait().code(), Some(0), "there is nothing to ask");

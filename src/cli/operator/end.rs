@@ -90,7 +90,7 @@ impl EndArgs {
         if !self.yes {
             let listed = context.index(operation::END)?.list_by_principal(user)?.len();
             if listed == 0 {
-                say(resolve::NO_SESSION_OF_USER);
+                say(&resolve::no_session_of(user));
                 return print_count(context, 0);
             }
             self.consent(context, None, &question(user, listed))?;
@@ -100,7 +100,7 @@ impl EndArgs {
             .end(user, Ending::All)
             .inspect_err(|_| say("some sessions may have ended; you can safely run it again"))?;
         if ended == 0 {
-            say(resolve::NO_SESSION_OF_USER);
+            say(&resolve::no_session_of(user));
         }
         print_count(context, ended)
     }
