@@ -14,7 +14,7 @@ use super::stop::{Done, Stop};
 /// The time between two looks at the interrupt, because a signal does not end a read of the terminal.
 const INTERRUPT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Fails if there is no terminal to ask the question on, or none to read the answer from.
+/// Fails unless there is a terminal to ask the question on, and one to read the reply from.
 pub(super) fn require_terminal() -> Done {
     let missing = match (io::stdin().is_terminal(), io::stderr().is_terminal()) {
         (true, true) => return Ok(()),

@@ -12,7 +12,7 @@ use crate::store::{Belonging, Bytes, Ending, SessionKey, Snapshot};
 use crate::{FoundByHandle, HandlePrefix, Result, SessionInfo, SessionStore, operation};
 use std::time::SystemTime;
 
-/// What an operator should know if a user has no sessions.
+/// Returns the note for an operator if a user has no sessions.
 pub(super) fn no_session_of(user: &str) -> String {
     let switch = if matches!(user, "true" | "false") { "a switch takes a value only after `=`, and " } else { "" };
     format!(
