@@ -156,10 +156,21 @@ impl fmt::Display for Error {
     }
 }
 
-/// Returns a text with a space in place of control characters, so that no text of an error begins a new line of a log.
+/// Returns a text with a space in place of deceptive characters, so that no text of an error begins a new line of a log.
 pub(crate) fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split(char::is_control).filter(|words| !words.is_empty()).collect();
+    let words: Vec<&str> = text.split(is_deceptive).filter(|words| !words.is_empty()).collect();
     words.join(" ")
+}
+
+/// Returns `true` for control characters, for those that begin a line or turn the direction of a text, and for invisible ones, with
+/// which two different names look the same.
+pub(crate) fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// The kind, and the text with its cause, because `unwrap` and a `main` that returns the error show this form.
@@ -287,6 +298,11 @@ mod tests {
         assert_eq!(format!("{:?}", error()), format!("Unavailable: {whole}"));
         let bare = Error::new(ErrorKind::TimedOut, "reading a session");
         assert_eq!(format!("{bare:#}"), bare.to_string());
+    }
+
+    #[test]
+    fn log_line_has_no_deceptive_characters() {
+        assert_eq!(one_line("GET /\u{202e}a\u{2028}error: b\u{200b}\n"), "GET / a error: b");
     }
 
     #[test]

@@ -45,7 +45,7 @@ const FLAGS: [(&str, &str, &str, bool); 22] = [
     ("partitions", "16384", "16385", true),
     ("expiring", "true", "perhaps", true),
     ("announce-ends", "true", "perhaps", true),
-    ("pool-size", "1", "0", true),
+    ("pool-size", "1", "4000000000", true),
     ("deadline", "1ms", "61m", true),
     ("idle-timeout", "30m", "soon", false),
     ("anonymous-idle-timeout", "1h", "never", false),
@@ -234,6 +234,21 @@ fn bad_value_is_a_usage_error() {
     }
     assert!(usage_error(&["--redis-url", "http://localhost"]).contains("'--redis-url <URL>'"));
     assert!(usage_error(&["--redis-url", "redis://localhost", "--deadline", "never"]).contains("cannot be `never`"));
+}
+
+#[test]
+fn time_in_months_is_a_usage_error() {
+    for time in ["30M", "1h30M", "1 M"] {
+        let texts = [
+            usage_error(&["--idle-timeout", time]),
+            usage_error(&["--remember-for", time]),
+            String::from_utf8(run(&[], &[("SESSION_LIFETIME", time)]).stderr).unwrap(),
+        ];
+        for text in texts {
+            assert!(text.contains("write `m` for minutes") && text.contains("<TIME>'"), "{text}");
+        }
+    }
+    assert!(format!("{:?}", parse(&["--lifetime", "1month 30m"])).contains("2631816s"));
 }
 
 #[test]

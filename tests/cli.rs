@@ -3,7 +3,8 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{ExitCode, Stdio};
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -226,7 +227,23 @@ fn end_by_handle_finds_sessions_the_index_lost() {
     let key = format!("{}:{}", tool.prefix, stored[0].0);
     assert_eq!(shared().cmd(&["EXISTS", &key]), redis::Value::Int(0), "it has ended");
     let ran = tool.run(&["end", &lost, "--yes"]);
-    assert!(ran.code == 0 && ran.err == format!("{lost} was gone before\n"), "{ran:?}");
+    assert!(ran.code == 0 && ran.err.starts_with(&format!("{lost} was gone before: it ended")), "{ran:?}");
+}
+
+#[test]
+fn end_of_a_renewed_session_mentions_the_renewal() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    let (id, handle) = &fill(&store, true)[0];
+    let sessions = SessionManager::<Value>::new(store);
+    let mut session = sessions.open([&*format!("__Host-session={id}")]).unwrap();
+    session.renew();
+    let _ = sessions.commit(session).unwrap();
+    let ran = tool.run(&["end", &handle.to_string(), "--yes"]);
+    let why = format!(
+        "{handle} was gone before: it ended, or was renewed and lives under another handle; run `list` again\n"
+    );
+    assert_eq!((ran.code, ran.out, ran.err), (0, String::new(), why));
+    assert_eq!(tool.ok(&["count"]).trim(), (4 * SESSIONS_EACH).to_string());
 }
 
 #[test]
@@ -285,9 +302,18 @@ fn rejected_end_shows_how_many_ended() {
     shared().cmd(&[&rules[..], &own.each_ref().map(String::as_str)].concat());
     let limited = Tool::new(shared().url().replace("redis://", &format!("redis://{user}:pw@")), &**prefix);
     let handles = [stored[0].1.to_string(), stored[1].1.to_string()];
-    let ran = limited.run(&["end", &handles[0], &handles[1], "--yes"]);
+    let ran = limited.run(&["end", &handles[0][..12], &handles[1][..12], "--yes"]);
     assert_eq!((ran.code, ran.out), (77, format!("{}\n", handles[0])), "{}", ran.err);
-    assert!(ran.err.starts_with("1 of 2 sessions have ended\nerror: "), "{}", ran.err);
+    let left = format!("1 of 2 sessions have ended\nto end the other sessions, run: end {} --yes\nerror: ", handles[1]);
+    assert!(ran.err.starts_with(&left), "{}", ran.err);
+    assert_eq!(tool.ok(&["end", &handles[1], "--yes"]).trim(), handles[1]);
+    for (flags, why) in [
+        (&["--everybody"][..], "some sessions may have ended, looked at "),
+        (&["--user", USERS[1]], "some sessions may have ended; you can safely run it again\nerror: "),
+    ] {
+        let ran = limited.run(&[&["end", "--yes"], flags].concat());
+        assert!(ran.code == 77 && ran.out.is_empty() && ran.err.starts_with(why), "{ran:?}");
+    }
     shared().cmd(&["ACL", "DELUSER", &user]);
 }
 
@@ -305,12 +331,28 @@ fn usage_errors_exit_with_2() {
         (&["show", "abc"], "8 or more"),
         (&["list", "--data"], "--json"),
         (&["watch", "--interval", "soon"], "--interval"),
+        (&["watch", "--interval", "61m"], "at most 1h"),
+        (&["watch", "--interval", "400000000000y"], "at most 1h"),
         (&["list", "--partitions", "0"], "--partitions"),
     ] {
         let ran = tool.run(args);
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}: {ran:?}");
         assert!(ran.err.contains(why), "{args:?}: {}", ran.err);
     }
+    for args in [
+        &["REDIS_URL=redis://:secret@h", "count"][..],
+        &["redis://:secret@h", "count"],
+        &["end", "redis://:secret@h", "--yes"],
+        &["count", "redis://:secret@h"],
+        &["count", "--pool-size=redis://h?password=secret"],
+    ] {
+        let ran = tool.run(args);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}: {ran:?}");
+        assert!(ran.err.contains("--redis-url") && !ran.err.contains("secret"), "{args:?}: {}", ran.err);
+    }
+    let not_text = std::ffi::OsStr::from_bytes(b"a\xff");
+    let ran = Ran::of(tool.command(&["count"]).env("SESSION_PREFIX", not_text).output().unwrap());
+    assert!(ran.code == 2 && ran.err.contains("'--prefix <TEXT>': the text is not UTF-8"), "{ran:?}");
     let mut without_url = tool.command(&["count"]);
     let ran = Ran::of(without_url.env_remove("REDIS_URL").output().unwrap());
     assert!(ran.code == 2 && ran.err.contains("--redis-url"), "{ran:?}");
@@ -401,7 +443,14 @@ fn user_without_sessions_gets_a_note() {
     fill(&store, true);
     for args in [&["list", "Ada"][..], &["end", "--user", "Ada", "--yes"]] {
         let ran = tool.run(args);
-        assert!(ran.code == 0 && ran.err.contains("names are compared exactly"), "{ran:?}");
+        assert!(ran.code == 0 && ran.err.contains("for the user \"Ada\"; names are compared exactly"), "{ran:?}");
+    }
+    for args in [&["list", "--expiring", "true"][..], &["list", "--json", "true"]] {
+        let ran = tool.run(args);
+        assert!(
+            ran.code == 0 && ran.err.contains("the user \"true\"; a switch takes a value only after `=`"),
+            "{ran:?}"
+        );
     }
     let mut pty = Pty::start(tool.command(&["end", "--user", "Ada"]), 200, 5);
     assert_eq!(pty.wait().code(), Some(0), "there is nothing to ask");
@@ -547,6 +596,22 @@ fn end_asks_before_it_ends() {
     pty.signal(Signal::INT);
     assert_eq!(pty.wait().code(), Some(130));
     assert_eq!(tool.ok(&["count"]).trim(), "15");
+}
+
+#[test]
+fn question_without_a_visible_stderr_is_refused() {
+    let (tool, store) = store(RedisSessionStoreBuilder::expiring);
+    fill(&store, true);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let end = tool.command(&["end", "--everybody"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\""]).arg(end.get_program()).args(end.get_args());
+    shell.envs(end.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("LOG", log.path());
+    let mut pty = Pty::start(shell, 80, 5);
+    assert_eq!(pty.wait().code(), Some(2));
+    let said = std::fs::read_to_string(log.path()).unwrap();
+    assert!(said.ends_with("add --yes, because stderr is no terminal\n"), "{said}");
+    assert_eq!(tool.ok(&["count"]).trim(), (4 * SESSIONS_EACH).to_string());
 }
 
 #[test]

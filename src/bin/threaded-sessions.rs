@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use threaded_sessions::args::{OperatorArgs, RedisArgs};
+use threaded_sessions::args::{self, OperatorArgs, RedisArgs};
 
 /// See and end sessions that an application keeps in Redis
 #[derive(Parser)]
@@ -19,6 +19,6 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = args::parse();
     cli.operator.run_on(&cli.redis)
 }

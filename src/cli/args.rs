@@ -51,19 +51,43 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind as UsageErrorKind;
-use clap::{ArgMatches, Args as Flatten, Command, Error as UsageError, FromArgMatches};
+use clap::{ArgMatches, Args as Flatten, Command, Error as UsageError, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
 
 pub use super::host::Host;
 #[cfg(feature = "cli")]
 pub use super::operator::OperatorArgs;
 pub use super::redis::RedisArgs;
-use super::redis::RedisFlags;
-use super::values::{Limit, Unshown, cookie_domain, cookie_name, limit, on_cap, same_site, time};
+use super::redis::{RedisFlags, missing_url, shows_url};
+use super::values::{Checked, Limit, cookie_domain, cookie_name, limit, on_cap, same_site, time};
 use crate::{
     MemorySessionStore, OnCap, ReaperBuilder, Result, SameSite, SessionManager, SessionManagerBuilder, SessionStore,
     fence,
 };
+
+/// Parses the command line and the environment, as [`Parser::parse`] does, but no error shows a URL.
+///
+/// A URL in the wrong place, as in `program redis://:PASSWORD@HOST`, would show its password in the terminal and in the logs of a
+/// job. This function exits with status 2, and the error asks for `--redis-url`.
+///
+/// # Examples
+///
+/// ```no_run
+/// #[derive(clap::Parser)]
+/// struct Cli {
+///     #[command(flatten)]
+///     sessions: threaded_sessions::args::Args,
+/// }
+///
+/// let cli: Cli = threaded_sessions::args::parse();
+/// # let _ = cli.sessions;
+/// ```
+pub fn parse<P: Parser>() -> P {
+    P::try_parse().unwrap_or_else(|error| match shows_url(&error) {
+        true => missing_url("a URL, which may hold a password, is in the wrong place").format(&mut P::command()).exit(),
+        false => error.exit(),
+    })
+}
 
 /// The flags, as clap reads them. A flag that is not given changes no setting of the program.
 // Without `about = None`, this text would become the description of the program.
@@ -134,7 +158,7 @@ struct Flags {
 
     /// Another origin whose pages may send requests, such as https://admin.example.com; repeat it for more, or separate them by
     /// commas
-    #[arg(long, global = true, env = "SESSION_TRUSTED_ORIGIN", value_name = "ORIGIN", value_parser = Unshown::origins())]
+    #[arg(long, global = true, env = "SESSION_TRUSTED_ORIGIN", value_name = "ORIGIN", value_parser = Checked::origins())]
     trusted_origin: Vec<String>,
 }
 
@@ -172,7 +196,7 @@ impl Flags {
 /// - **The version** is that of your program: `#[command(version)]` adds `--version`.
 ///
 /// A password belongs into the environment, because other users of the machine can see the flags of a program. Neither the help
-/// nor an error shows the value of `REDIS_URL`.
+/// nor an error shows the value of `REDIS_URL`. With [`parse`], no error shows a URL that is in the wrong place either.
 ///
 /// # Examples
 ///

@@ -27,7 +27,7 @@ use self::output::Output;
 use self::stop::{Done, Stop};
 use super::args::Args;
 use super::redis::{RedisArgs, missing_url};
-use super::values::{handle_prefix, time};
+use super::values::{handle_prefix, interval};
 use crate::{AllSessions, Error, HandlePrefix, RedisSessionStore, SessionStore};
 
 /// The commands for operators, to see and end sessions.
@@ -139,8 +139,8 @@ enum Command {
     ///
     /// Quit with `q`. If stdout is no terminal, it prints one line in each interval.
     Watch {
-        /// The time between two samples
-        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
+        /// The time between two samples, up to 1h
+        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
         interval: Duration,
     },
 }

@@ -6,12 +6,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as Flatten, Command, Error as UsageError, FromArgMatches};
 
-use super::values::{Unshown, deadline};
+use super::values::{Checked, deadline};
 use crate::store::redis::RecordedKind;
 use crate::{Error, RedisSessionStore, RedisSessionStoreBuilder, Result, fence, operation};
 
@@ -21,11 +21,11 @@ use crate::{Error, RedisSessionStore, RedisSessionStoreBuilder, Result, fence, o
 #[command(about = None, long_about = None, next_help_heading = "Sessions")]
 pub(super) struct RedisFlags {
     /// Keep sessions in this Redis, redis://USER:PASSWORD@HOST:PORT/DATABASE or redis+unix:///SOCKET
-    #[arg(long, global = true, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = Unshown::redis_url())]
+    #[arg(long, global = true, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = Checked::redis_url())]
     redis_url: Option<String>,
 
     /// The text that all keys in Redis begin with, `sessions` by default
-    #[arg(long, global = true, env = "SESSION_PREFIX", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, global = true, env = "SESSION_PREFIX", value_name = "TEXT", value_parser = Checked::prefix())]
     prefix: Option<String>,
 
     /// Name the keys in Redis by the SHA-256 of the session id, so that a copy of the database holds no usable cookie
@@ -47,8 +47,8 @@ pub(super) struct RedisFlags {
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     announce_ends: Option<bool>,
 
-    /// The most connections to Redis; 64 by default, or 8 for each core if that is more
-    #[arg(long, global = true, env = "SESSION_POOL_SIZE", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    /// The most connections to Redis, up to 65535; 64 by default, or 8 for each core if that is more
+    #[arg(long, global = true, env = "SESSION_POOL_SIZE", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65535))]
     pool_size: Option<u32>,
 
     /// The longest time that an operation in Redis may take, up to 1h; 1s by default
@@ -87,6 +87,11 @@ pub(super) fn missing_url(why: &str) -> UsageError {
         ErrorKind::MissingRequiredArgument,
         format!("{why}: set '--redis-url <URL>' or the variable REDIS_URL"),
     )
+}
+
+/// Returns `true` if an error of clap repeats a URL of the command line or the environment. The errors of this crate never do.
+pub(super) fn shows_url(error: &UsageError) -> bool {
+    error.context().any(|(_, part)| part.to_string().contains("://"))
 }
 
 /// The flags of a store in Redis, for command-line tools and for programs that need the store itself.

@@ -15,9 +15,12 @@ use humantime::parse_duration;
 use crate::cookie::SessionCookie;
 use crate::cross_origin::CrossOriginProtection;
 use crate::store::redis::{check_deadline, check_url};
-use crate::{Error, OnCap, SameSite};
+use crate::{Error, OnCap, SameSite, operation};
 
 const SHORTEST: Duration = Duration::from_millis(1);
+
+#[cfg(feature = "cli")]
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A time, or `None` for `never`. It is a type, because clap reads a bare `Option` as a flag that may be missing.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +48,18 @@ pub(super) fn deadline(text: &str) -> Result<Duration, String> {
 
 fn bounded(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text).map_err(|_| "a time is a number with a unit, such as 250ms, 30m, 12h or 7d")?;
+    // No other unit has an `M`.
+    if text.contains('M') {
+        return Err("`M` would be months: write `m` for minutes, or `d` for days".to_owned());
+    }
     if time < SHORTEST { Err("a time must be at least 1ms".to_owned()) } else { Ok(time) }
+}
+
+/// A time between two samples. A longer one than an hour is a mistake, and the sum of a very long one and the clock overflows.
+#[cfg(feature = "cli")]
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = time(text)?;
+    if interval > LONGEST_INTERVAL { Err("the interval must be at most 1h".to_owned()) } else { Ok(interval) }
 }
 
 #[cfg(feature = "cli")]
@@ -79,13 +93,21 @@ pub(super) fn on_cap() -> impl TypedValueParser<Value = OnCap> {
     })
 }
 
-/// A text that may hold a password. The error for an invalid one does not show it, as that of clap would.
+/// A text that may hold a password, or may not be UTF-8. The error for an invalid text names the flag and does not show the text. The
+/// error of clap would show a password, and would not name the flag of a text that is not UTF-8.
 #[derive(Clone)]
-pub(super) struct Unshown(fn(&str) -> Result<(), Error>);
+pub(super) struct Checked(fn(&str) -> Result<(), Error>);
 
-impl Unshown {
+impl Checked {
     pub(super) fn redis_url() -> Self {
         Self(check_url)
+    }
+
+    pub(super) fn prefix() -> Self {
+        Self(|text| match text {
+            "" => Err(Error::misconfigured(operation::BUILD_STORE, "the prefix is empty")),
+            _ => Ok(()),
+        })
     }
 
     /// One origin, or several with commas between them. A value with an `@` is not split, because the comma may be a part of a
@@ -102,7 +124,7 @@ impl Unshown {
     }
 }
 
-impl TypedValueParser for Unshown {
+impl TypedValueParser for Checked {
     type Value = String;
 
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, UsageError> {

@@ -209,12 +209,13 @@ fn store_with_unworkable_settings_is_rejected() {
         (other().deadline(HOUR + MILLISECOND), "deadline"),
         (other().deadline(Duration::MAX), "deadline"),
         (other().pool_size(0), "size"),
+        (other().pool_size(u32::MAX), "size"),
         (other().pool(ready()).deadline(PATIENCE), "ready pool"),
         (other().pool(ready()).pool_size(8), "ready pool"),
         (other().pool(ready()).credentials(|| Credentials::password("")), "ready pool"),
         (cluster().prefix("{app}"), "braces"),
         (cluster().key_mapper(by_id), "custom key mapper"),
-        (cluster().pool_size(0), "size"),
+        (cluster().pool_size(65_536), "size"),
         (other().cluster([]), "address"),
         (other().cluster([threaded_sessions::redis::Client::open("unix:///socket").unwrap()]), "Unix"),
         (other().url("127.0.0.1:6379"), "HOST:PORT"),
@@ -254,9 +255,11 @@ fn store_with_unworkable_settings_is_rejected() {
 }
 
 #[test]
-fn pool_rejects_zero_size_and_takes_any_deadline() {
+fn pool_rejects_unworkable_size_and_takes_any_deadline() {
     let manager = || RedisConnectionManager::open(&shared().url()).unwrap();
-    assert_eq!(RedisPool::with_size(manager(), 0).unwrap_err().kind(), ErrorKind::Misconfigured);
+    for size in [0, 65_536] {
+        assert_eq!(RedisPool::with_size(manager(), size).unwrap_err().kind(), ErrorKind::Misconfigured);
+    }
     for out_of_range in [Duration::ZERO, Duration::from_micros(999), HOUR + MILLISECOND, Duration::MAX] {
         let error = manager().with_deadline(out_of_range).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misconfigured);

@@ -50,10 +50,12 @@ impl<T: 'static> StreamsBuilder<T> {
 
     /// Sets the time between two heartbeats, which the browser does not show to the page. Defaults to 15 seconds.
     ///
+    /// It is at least 10 ms and at most 1 hour: other values are raised or lowered to these bounds.
+    ///
     /// A stream whose browser is gone is noticed at the second heartbeat at the latest. Proxies close a stream that is silent for
     /// longer than their timeout, 60 seconds by default in nginx.
     pub fn heartbeat(self, interval: Duration) -> Self {
-        Self { heartbeat: interval.max(SHORTEST_HEARTBEAT), ..self }
+        Self { heartbeat: interval.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT), ..self }
     }
 
     /// Starts the listener of the streams.
@@ -80,6 +82,9 @@ impl<T> fmt::Debug for StreamsBuilder<T> {
 
 /// A shorter heartbeat would keep a processor busy.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
+
+/// The sum of the clock and a heartbeat without a bound could overflow.
+const LONGEST_HEARTBEAT: Duration = Duration::from_secs(3600);
 
 /// The open streams of a program, and the [`Listener`] that ends them.
 ///
@@ -270,4 +275,18 @@ fn begin<T: Default + 'static>(
         head.upgrade = Some(Box::new(start));
         head
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemorySessionStore;
+
+    #[test]
+    fn heartbeat_stays_within_its_bounds() {
+        let sessions = SessionManager::<u32>::new(MemorySessionStore::new());
+        for (given, kept) in [(Duration::ZERO, SHORTEST_HEARTBEAT), (Duration::MAX, LONGEST_HEARTBEAT)] {
+            assert_eq!(Streams::builder(&sessions).heartbeat(given).heartbeat, kept);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The question before sessions end.
 //!
-//! `end` asks it. Invariant: only `y` or `yes` from a terminal is consent, and Ctrl-C is noticed while the question waits.
+//! `end` asks it. Invariant: the question goes to a terminal, only `y` or `yes` from a terminal is consent, and Ctrl-C is noticed
+//! while the question waits.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -13,12 +14,14 @@ use super::stop::{Done, Stop};
 /// The time between two looks at the interrupt, because a signal does not end a read of the terminal.
 const INTERRUPT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Fails if there is no terminal to ask the question on.
+/// Fails unless there is a terminal to ask the question on, and one to read the reply from.
 pub(super) fn require_terminal() -> Done {
-    if io::stdin().is_terminal() {
-        return Ok(());
-    }
-    Err(Stop::Usage("ending sessions needs your consent: add --yes, because stdin is no terminal".to_owned()))
+    let missing = match (io::stdin().is_terminal(), io::stderr().is_terminal()) {
+        (true, true) => return Ok(()),
+        (false, _) => "stdin",
+        (true, false) => "stderr",
+    };
+    Err(Stop::Usage(format!("ending sessions needs your consent: add --yes, because {missing} is no terminal")))
 }
 
 /// Asks the question, and fails unless the operator consents.

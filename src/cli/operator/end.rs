@@ -90,14 +90,17 @@ impl EndArgs {
         if !self.yes {
             let listed = context.index(operation::END)?.list_by_principal(user)?.len();
             if listed == 0 {
-                say(resolve::NO_SESSION_OF_USER);
+                say(&resolve::no_session_of(user));
                 return print_count(context, 0);
             }
             self.consent(context, None, &question(user, listed))?;
         }
-        let ended = context.index(operation::END)?.end(user, Ending::All)?;
+        let ended = context
+            .index(operation::END)?
+            .end(user, Ending::All)
+            .inspect_err(|_| say("some sessions may have ended; you can safely run it again"))?;
         if ended == 0 {
-            say(resolve::NO_SESSION_OF_USER);
+            say(&resolve::no_session_of(user));
         }
         print_count(context, ended)
     }
@@ -146,7 +149,8 @@ impl Named {
             Self::Gone(handle) => (*handle, false),
         };
         if !ended {
-            say(&format!("{handle} was gone before"));
+            let why = "it ended, or was renewed and lives under another handle; run `list` again";
+            say(&format!("{handle} was gone before: {why}"));
         }
         Ok(ended)
     }
@@ -170,14 +174,27 @@ impl Named {
 fn end_each(context: &mut Context, named: &[Named]) -> Done {
     let (all, mut printed) = (named.len(), Ok(()));
     let so_far = |done: usize| format!("{done} of {all} sessions have ended");
-    for (done, named) in named.iter().enumerate() {
+    for (done, one) in named.iter().enumerate() {
         if context.interrupt.came() {
+            say_left(&named[done..]);
             return Err(Stop::Interrupted(so_far(done)));
         }
-        let ended = named.end(context).inspect_err(|_| say(&so_far(done)))?;
-        printed = printed.and_then(|()| named.print(&mut context.output, ended));
+        let ended = one.end(context).inspect_err(|_| {
+            say(&so_far(done));
+            say_left(&named[done..]);
+        })?;
+        printed = printed.and_then(|()| one.print(&mut context.output, ended));
     }
     printed.and_then(|()| context.output.flush()).inspect_err(|_| say(&so_far(all)))
+}
+
+/// Prints the command that ends the sessions which are left. It has whole handles, because a second run fails if no session has a
+/// prefix, or if a session of a user is gone.
+fn say_left(left: &[Named]) {
+    let handles: Vec<_> = left.iter().filter_map(Named::live).map(|target| target.info.handle.to_string()).collect();
+    if !handles.is_empty() {
+        say(&format!("to end the other sessions, run: end {} --yes", handles.join(" ")));
+    }
 }
 
 /// The question before all sessions of a user end.
@@ -192,8 +209,12 @@ fn end_all(context: &mut Context, before: u64) -> Result<u64, Stop> {
     let all = context.all().end_everybody(|progress| {
         bar.set(progress);
         context.interrupt.flow()
+    });
+    let looked_at = bar.clear();
+    let all = all.inspect_err(|_| {
+        say(&format!("some sessions may have ended, looked at {looked_at}; you can safely run it again"));
     })?;
-    let (looked_at, ended) = (bar.clear(), before + all.ended);
+    let ended = before + all.ended;
     if all.interrupted {
         let stop = Stop::Interrupted(format!("{ended} sessions have ended, looked at {looked_at}"));
         return stopped_after(context, ended, stop);

@@ -101,7 +101,7 @@ pub(super) fn list_user(context: &mut Context, user: &str, with_data: bool) -> D
     for (session, payload) in &sessions {
         rows.push(session, with_data.then(|| payload::value(payload)))?;
     }
-    rows.finish(resolve::NO_SESSION_OF_USER)?;
+    rows.finish(&resolve::no_session_of(user))?;
     if sessions.len() >= resolve::LONGEST_USER_LIST {
         say("note: a list has at most 1000 sessions of each partition, so there may be more");
     }

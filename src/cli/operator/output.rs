@@ -1,7 +1,7 @@
 //! The output of commands: tables for people, or one JSON object per line for programs.
 //!
 //! All commands write data through it. Invariant: nothing else writes to stdout, and no text of a session reaches a terminal with
-//! control characters.
+//! characters that deceive its reader.
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
@@ -9,6 +9,7 @@ use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 
 use super::stop::Done;
+use crate::error::is_deceptive;
 
 #[derive(Debug)]
 pub(super) struct Output {
@@ -56,13 +57,16 @@ impl Output {
     }
 }
 
-/// Escapes the control characters that JSON allows in a string, because some terminals obey them.
+/// Escapes the deceptive characters that JSON allows in a string, because some terminals obey them.
 fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for character in json.chars() {
         match character {
             '\n' => escaped.push('\n'),
-            _ if is_unsafe(character) => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+            _ if is_deceptive(character) => {
+                let units = character.encode_utf16(&mut [0; 2]).to_vec();
+                units.iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}")));
+            }
             _ => escaped.push(character),
         }
     }
@@ -73,19 +77,13 @@ fn escape_json(json: &str) -> String {
 pub(super) fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if is_unsafe(character) {
+        if is_deceptive(character) {
             shown.extend(character.escape_unicode());
         } else {
             shown.push(character);
         }
     }
     shown
-}
-
-/// Returns `true` for control characters, and for those that turn the direction of a text.
-fn is_unsafe(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -95,9 +93,12 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(shown("a\u{1b}[2Jb\u{9b}\u{202e}ü"), "a\\u{1b}[2Jb\\u{9b}\\u{202e}ü");
-        let json = serde_json::to_string("\u{1b}\u{9b}\u{7f}\u{202e}ü").unwrap();
-        let escaped = escape_json(&json);
-        assert!(!escaped.chars().any(is_unsafe), "{escaped}");
-        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), "\u{1b}\u{9b}\u{7f}\u{202e}ü");
+        let hidden = "\u{1b}\u{9b}\u{7f}\u{202e}\u{61c}\u{200b}\u{200c}\u{200d}\u{2060}\u{feff}\u{ad}\u{e0041}";
+        assert!(hidden.chars().all(is_deceptive) && !"aü\u{301}東 –…👍".chars().any(is_deceptive));
+        assert_eq!(shown("ad\u{200b}a"), "ad\\u{200b}a");
+        let text = format!("{hidden}ü");
+        let escaped = escape_json(&serde_json::to_string(&text).unwrap());
+        assert!(!escaped.chars().any(is_deceptive), "{escaped}");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
     }
 }

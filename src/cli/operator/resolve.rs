@@ -4,6 +4,7 @@
 //! among the sessions of the user that the operator names.
 
 use super::Context;
+use super::output::shown;
 use super::progress::Bar;
 use super::rows::{owner, rfc3339};
 use super::stop::{Stop, say};
@@ -11,8 +12,15 @@ use crate::store::{Belonging, Bytes, Ending, SessionKey, Snapshot};
 use crate::{FoundByHandle, HandlePrefix, Result, SessionInfo, SessionStore, operation};
 use std::time::SystemTime;
 
-/// What an operator should know if a user has no sessions.
-pub(super) const NO_SESSION_OF_USER: &str = "note: no live session is recorded for this user; names are compared exactly. If Redis lost keys, look for the user in `list`";
+/// Returns the note for an operator if a user has no sessions.
+pub(super) fn no_session_of(user: &str) -> String {
+    let switch = if matches!(user, "true" | "false") { "a switch takes a value only after `=`, and " } else { "" };
+    format!(
+        "note: no live session is recorded for the user \"{}\"; {switch}names are compared exactly. If Redis lost keys, look for the \
+         user in `list`",
+        shown(user)
+    )
+}
 
 /// A store lists at most this many sessions of a user in each partition.
 pub(super) const LONGEST_USER_LIST: usize = 1000;
@@ -48,7 +56,7 @@ impl Target {
     /// Describes the session in one line. The question before it ends shows the line.
     pub(super) fn line(&self) -> String {
         let created = self.info.created.map_or_else(|| "–".to_owned(), rfc3339);
-        let label = self.info.label.as_deref().map_or_else(|| "–".to_owned(), super::output::shown);
+        let label = self.info.label.as_deref().map_or_else(|| "–".to_owned(), shown);
         format!("{}  owner {}, label {label}, created {created}", self.info.handle, owner(&self.info))
     }
 }

@@ -1,6 +1,7 @@
 //! Tables for people: aligned columns that fit the terminal.
 //!
-//! Lists and counts use it. Invariant: on a terminal no line is wider than the terminal, as long as the columns of fixed width fit.
+//! Lists and counts use it. Invariant: cells of a fixed column are whole, and on a terminal no line is wider than the terminal, as
+//! long as the fixed columns of the first rows and of this line fit.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -33,8 +34,8 @@ impl Column {
 #[derive(Debug)]
 pub(super) struct Table {
     widths: Vec<usize>,
-    /// `true` if cells that are wider than their column are cut.
-    cuts: bool,
+    /// For each column, `true` if cells that are wider than the column are cut.
+    cuts: Vec<bool>,
 }
 
 impl Table {
@@ -58,7 +59,8 @@ impl Table {
             };
             widths[widest] -= 1;
         }
-        Self { widths, cuts: terminal.is_some() }
+        let cuts = columns.iter().map(|column| column.is_elastic && terminal.is_some()).collect();
+        Self { widths, cuts }
     }
 
     /// Returns the line with the titles.
@@ -69,8 +71,8 @@ impl Table {
     /// Returns the line of a row.
     pub(super) fn line(&self, cells: &[String]) -> String {
         let mut line = String::new();
-        for (cell, width) in cells.iter().zip(&self.widths) {
-            let cell = if self.cuts { cut(cell, *width) } else { cell.clone() };
+        for ((cell, width), cuts) in cells.iter().zip(&self.widths).zip(&self.cuts) {
+            let cell = if *cuts { cut(cell, *width) } else { cell.clone() };
             let padding = width.saturating_sub(cell.width()) + GAP;
             line.push_str(&cell);
             line.extend(std::iter::repeat_n(' ', padding));
@@ -119,6 +121,13 @@ mod tests {
         let file = Table::new(&COLUMNS, &rows, None);
         assert!(file.line(&rows[0]).ends_with(&"ü".repeat(300)));
         assert_eq!(Table::new(&COLUMNS, &rows[1..], None).header(&COLUMNS), "ID        OWNER     LABEL");
+    }
+
+    #[test]
+    fn fixed_cell_of_later_row_is_whole() {
+        let table = Table::new(&COLUMNS, &[["–", "ada", "phone"].map(str::to_owned).to_vec()], Some(200));
+        let line = table.line(&["2026-11-28T16:00:00Z", "grace", "tablet"].map(str::to_owned));
+        assert_eq!(line, "2026-11-28T16:00:00Z  grace  tabl…");
     }
 
     #[test]

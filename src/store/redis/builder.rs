@@ -211,7 +211,7 @@ impl RedisSessionStoreBuilder {
         Self { connections: Settings { deadline: Some(deadline), ..self.connections }, ..self }
     }
 
-    /// Sets the maximum number of connections, at least 1. Defaults to 64, or to 8 for each core if that is more.
+    /// Sets the maximum number of connections, from 1 to 65535. Defaults to 64, or to 8 for each core if that is more.
     ///
     /// In a cluster the limit holds for each node. The pool opens connections as they are needed. The default is the number of
     /// threads that rouille starts. A pool with fewer connections than threads costs more throughput than any other setting.

@@ -31,6 +31,9 @@ use crate::{Error, Observer, Result, operation};
 /// The default limit of connections, unless rouille starts more threads than this.
 const DEFAULT_POOL_SIZE: u32 = 64;
 
+/// The most connections of a pool. r2d2 reserves memory for all of them at once, so a number without a bound could abort the program.
+pub(crate) const LARGEST_POOL_SIZE: u32 = 65_535;
+
 /// The number of threads that rouille starts for each core.
 const THREADS_PER_CORE: u32 = 8;
 
@@ -39,7 +42,17 @@ pub(crate) fn default_size() -> u32 {
 }
 
 fn size_for(cores: NonZero<usize>) -> u32 {
-    u32::try_from(cores.get()).unwrap_or(u32::MAX).saturating_mul(THREADS_PER_CORE).max(DEFAULT_POOL_SIZE)
+    u32::try_from(cores.get())
+        .unwrap_or(u32::MAX)
+        .saturating_mul(THREADS_PER_CORE)
+        .clamp(DEFAULT_POOL_SIZE, LARGEST_POOL_SIZE)
+}
+
+fn check_size(connections: u32) -> Result<()> {
+    match connections {
+        1..=LARGEST_POOL_SIZE => Ok(()),
+        _ => Err(Error::misconfigured(operation::BUILD_POOL, "the size must be from 1 to 65535")),
+    }
 }
 
 /// A pool of connections to Redis, which stores and the application can share.
@@ -98,18 +111,16 @@ impl RedisPool {
         Self::with_size(manager, default_size()).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// Creates a pool of at most this many connections.
+    /// Creates a pool of at most this many connections, from 1 to 65535.
     ///
     /// Create it in the process that uses it: after `fork`, the child must create its own.
     ///
     /// # Errors
     ///
-    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if `connections` is 0.
+    /// - Returns [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) if `connections` is 0 or above 65535.
     /// - Returns [`ErrorKind::Other`](crate::ErrorKind::Other) if the system cannot start a thread.
     pub fn with_size(manager: RedisConnectionManager, connections: u32) -> Result<Self> {
-        if connections == 0 {
-            return Err(Self::empty());
-        }
+        check_size(connections)?;
         let settings = r2d2::Pool::builder().max_size(connections).thread_pool(threads::for_server()?);
         Ok(Self::of(Topology::Single(Server::open(manager, settings)?)))
     }
@@ -135,19 +146,13 @@ impl RedisPool {
 
     /// Creates a pool for the cluster that these nodes belong to, with at most this many connections to each node.
     pub(crate) fn cluster(nodes: &[Client], settings: &Settings, connections: u32) -> Result<Self> {
-        if connections == 0 {
-            return Err(Self::empty());
-        }
+        check_size(connections)?;
         let cluster = Arc::new(Cluster::new(nodes, settings, connections)?);
         Ok(Self::of(Topology::Cluster(cluster)))
     }
 
     fn of(topology: Topology) -> Self {
         Self { topology, counts: Arc::default(), origin: Origin::here() }
-    }
-
-    fn empty() -> Error {
-        Error::misconfigured(operation::BUILD_POOL, "its size is zero")
     }
 
     /// Returns `true` if the pool is for a cluster.
