@@ -264,7 +264,7 @@ fn lose_a_master(expiring: bool, lose: Loss) -> Duration {
     let cluster = Cluster::with(&["--cluster-require-full-coverage", "no"]);
     let store = open(&cluster, expiring, Duration::from_millis(500));
     let visitors: Vec<Mutex<Visitor>> = (0..24).map(|_| Visitor::arrive(&store, store.fresh_id(None)).into()).collect();
-    let lost = cluster.master_of(&store.key(&visitors[0].lock().unwrap().id()));
+    let lost = cluster.master_of(&store.key(visitors[0].lock().unwrap().id()));
     let heir = cluster.replica_of(lost);
     let concerned = |visitor: &Visitor| cluster.master_of(&store.key(visitor.id())).port() == lost.port();
     let of_lost: Vec<bool> = visitors.iter().map(|visitor| concerned(&visitor.lock().unwrap())).collect();
