@@ -38,7 +38,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     env_logger::init_from_env(env_logger::Env::default().default_filter_or("warn"));
-    let Err(error) = run(Cli::parse()) else { return ExitCode::SUCCESS };
+    let Err(error) = run(threaded_sessions::args::parse::<Cli>()) else { return ExitCode::SUCCESS };
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
 }

@@ -74,7 +74,7 @@ pub(crate) fn sign_in(sessions: &Sessions, shopper: &mut Session<Shopper>, user:
 pub(crate) fn run<C: Parser>(program: impl FnOnce(C) -> Result<(), BoxError>) -> ExitCode {
     log::set_logger(&Stderr).expect("no other code sets a logger");
     log::set_max_level(LevelFilter::Info);
-    let Err(error) = program(C::parse()) else { return ExitCode::SUCCESS };
+    let Err(error) = program(threaded_sessions::args::parse::<C>()) else { return ExitCode::SUCCESS };
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
 }

@@ -150,7 +150,7 @@ impl RedisSessionStoreBuilder {
 
     /// Sets the Redis that this client connects to.
     ///
-    /// A client with certificates of its own is refused when the store is built, because they cannot be read. Use
+    /// A client with certificates is refused when the store is built, because they cannot be read. Use
     /// `tls_config` instead.
     pub fn client(self, client: Client) -> Self {
         Self { source: Source::At(Address::Server(client).into()), ..self }
@@ -185,7 +185,7 @@ impl RedisSessionStoreBuilder {
         Self { connections: Settings { credentials: Some(Arc::new(credentials)), ..self.connections }, ..self }
     }
 
-    /// Sets the TLS configuration, for a custom certificate authority or a client certificate.
+    /// Sets the TLS configuration, such as a custom certificate authority or a client certificate.
     ///
     /// It applies to Redis, to its Sentinels and to the nodes of a cluster. Defaults to the authorities of the system, or to
     /// Mozilla's with the feature `tls-rustls-webpki-roots`. The certificate of a server must be for the host of the URL, or
@@ -290,7 +290,7 @@ impl RedisSessionStoreBuilder {
 
     /// Keeps hot sessions in the process, so that most reads of them need no command. Defaults to no near cache.
     ///
-    /// The cache has a connection of its own, over which Redis announces the changes of the sessions that are kept. A read of a
+    /// The cache has a separate connection, over which Redis announces the changes of the sessions that are kept. A read of a
     /// session that another process has ended or changed may return the session as it was before, normally for less than a
     /// millisecond, and never for longer than the [lease](NearCache::lease). A read after a write of this process is never
     /// stale. [`near_cache`](crate::near_cache) explains the guarantees, and when a cache does not pay.
@@ -311,7 +311,7 @@ impl RedisSessionStoreBuilder {
     ///   - the prefix is empty;
     ///   - the deadline, the pool size, the number of partitions or the time for which ends are remembered is out of range;
     ///   - a ready pool is set together with a deadline, a pool size, credentials or a TLS configuration;
-    ///   - a client has certificates of its own, or does not verify those of the server;
+    ///   - a client has certificates, or does not verify those of the server;
     ///   - a TLS configuration is set, but no URL or client requires TLS, or the reverse without the feature `tls-rustls`;
     ///   - there are several partitions, or a cluster, and the prefix contains braces or the key mapper is custom;
     ///   - there are no Sentinels or no nodes;
