@@ -18,7 +18,7 @@ use self::rounds::Rounds;
 use crate::process::Origin;
 use crate::store::SessionStore;
 use crate::worker::Worker;
-use crate::{Ended, Result, SessionId, SessionManager, operation};
+use crate::{Ended, Handle, Result, SessionId, SessionManager, operation};
 
 /// A builder for a [`Listener`], created by [`SessionManager::listener`].
 #[must_use]
@@ -78,11 +78,11 @@ impl ListenerBuilder {
     pub fn start(self) -> Result<Listener> {
         let feed = self.store.end_feed()?;
         let state = Arc::new(State::default());
-        let shared = state.clone();
+        let (shared, store) = (state.clone(), self.store.clone());
         let worker = Worker::start("session-listener", operation::LISTEN_FOR_ENDS, move |inbox| {
             Rounds::new(self.store, feed, self.on_ended, inbox, shared).run();
         })?;
-        Ok(Listener { worker, state, next_watch: AtomicU64::new(0) })
+        Ok(Listener { worker, store, state, next_watch: AtomicU64::new(0) })
     }
 }
 
@@ -105,6 +105,7 @@ impl fmt::Debug for ListenerBuilder {
 #[must_use = "the listener stops when it is dropped"]
 pub struct Listener {
     worker: Worker<Order>,
+    store: Arc<dyn SessionStore>,
     state: Arc<State>,
     next_watch: AtomicU64,
 }
@@ -117,7 +118,7 @@ struct State {
 }
 
 enum Order {
-    Watch { number: u64, id: SessionId, ended: Sender<Ended> },
+    Watch { number: u64, id: SessionId, handle: Handle, ended: Sender<Ended> },
     Unwatch(u64),
     Stop,
 }
@@ -132,7 +133,7 @@ impl Listener {
         let (orders, origin) = (self.worker.orders().clone(), self.worker.origin());
         if origin.is_here() {
             // Sending fails if the thread has ended. Then the watch reports nothing.
-            let _ = orders.send(Order::Watch { number, id: *id, ended });
+            let _ = orders.send(Order::Watch { number, id: *id, handle: self.store.handle(id), ended });
         }
         Watch { number, end, ended: OnceLock::new(), orders, origin }
     }

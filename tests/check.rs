@@ -219,6 +219,11 @@ fn user_without_right_to_the_index_is_denied() {
         let error = RedisSessionStore::builder().url(url).expiring().build().unwrap().check().unwrap_err();
         assert_eq!(error.kind(), kind, "{right}: {error:?}");
     }
+    // Only a warning needs it.
+    server.cmd(&["ACL", "SETUSER", "narrow", "reset", "on", ">secret", "~*", "+@all", "-hlen"]);
+    let url = format!("redis://narrow:secret@127.0.0.1:{}", server.port());
+    let warnings = RedisSessionStore::builder().url(url).expiring().build().unwrap().check();
+    assert!(warnings.is_ok(), "{warnings:?}");
 }
 
 #[test]

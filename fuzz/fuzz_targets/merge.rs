@@ -75,8 +75,9 @@ fn check_merge<F: Format>(base: &Envelope<Fields>, edits: &[Edit], theirs: &[u8]
     if mine.remembered != base.remembered && !is_forgotten {
         expected.remembered = mine.remembered;
     }
-    let [was, is] = [base, &mine].map(|session| session.bound.as_ref().map(|bound| &bound.principal));
-    if mine.bound != base.bound && (was != is || there.bound.is_some()) {
+    // A new label does not undo a change of the owner.
+    let [was, is, theirs] = [base, &mine, &there].map(|session| session.bound.as_ref().map(|bound| &bound.principal));
+    if mine.bound != base.bound && (was != is || theirs == is) {
         expected.bound = mine.bound.clone();
     }
     assert!(![base.revision, there.revision].contains(&merged.revision));

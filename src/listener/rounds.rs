@@ -114,8 +114,7 @@ impl Rounds {
     fn take_orders(&mut self) -> bool {
         while let Ok(order) = self.inbox.try_recv() {
             match order {
-                Order::Watch { number, id, ended } => {
-                    let handle = self.store.handle(&id);
+                Order::Watch { number, id, handle, ended } => {
                     let watched = self.watched.entry(handle).or_insert_with(|| Watched {
                         id,
                         was_live: false,

@@ -371,7 +371,8 @@ impl<T: 'static> Inner<T> {
             (stored, envelope) = self.move_deadline(id, stored, envelope, touched)?;
         }
         let now = self.clock.now();
-        let clock_was_ahead = envelope.created > now + CLOCK_TOLERANCE;
+        let times = [Some(envelope.created), envelope.remembered, envelope.id_since];
+        let clock_was_ahead = times.into_iter().flatten().any(|time| time > now + CLOCK_TOLERANCE);
         envelope.limit_times(now);
         let lifetime_left = self.lifetime_left(&envelope, now);
         if lifetime_left.is_some_and(|left| left.is_zero()) {
@@ -388,7 +389,7 @@ impl<T: 'static> Inner<T> {
 
     /// Deletes a session whose lifetime is over. The session is absent in any case, so a failure, for example on a read-only
     /// server, does not concern the request. A later request tries again.
-    fn clean_up(&self, id: &SessionId) {
+    pub(super) fn clean_up(&self, id: &SessionId) {
         if let Err(error) = self.delete_for(id, EndCause::Lifetime) {
             let (handle, kind) = (self.store.handle(id), error.kind().name());
             fence::log!(Debug, session:% = handle, error = kind; "session {handle} is over and could not be deleted: {error:#}");

@@ -207,7 +207,7 @@ impl<T: 'static> Inner<T> {
         if is_theirs_alive && theirs.created != session.envelope.created {
             return Ok(Attempt::Conflict(stored));
         }
-        self.delete_for(&save.id, EndCause::Lifetime)?;
+        self.clean_up(&save.id);
         Ok(Attempt::Done(SaveOutcome::Ended))
     }
 

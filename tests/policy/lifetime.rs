@@ -205,6 +205,19 @@ fn lifetime_ends_although_creating_clock_was_ahead() {
 }
 
 #[test]
+fn cookie_sent_by_clock_ahead_becomes_due() {
+    let (world, before) = with_clock_ahead(3 * HOUR);
+    let id = world.create();
+    let mut session = before.open_id(&id).unwrap().unwrap();
+    session.remember(true);
+    assert!(set_cookie(&before.commit(session).unwrap()).is_some());
+    let read = || set_cookie(&world.sessions.commit(world.open(&id)).unwrap()).is_some();
+    assert!(!read(), "the first read stores its own time as that of the cookie");
+    world.clock.advance(HOUR + HOUR / 4);
+    assert!(read(), "half of the cookie's time has passed");
+}
+
+#[test]
 fn clock_slightly_ahead_costs_no_command() {
     let (world, before) = with_clock_ahead(Duration::from_millis(500));
     let mut session = before.fresh();

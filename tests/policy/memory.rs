@@ -50,6 +50,32 @@ fn tombstone_of_renewed_id_is_no_session() {
 }
 
 #[test]
+fn renewal_is_remembered_longest_in_full_store() {
+    let store = MemorySessionStore::new().with_max_sessions(2).remember_ends(HOUR);
+    let sessions = SessionManager::<u32>::new(store);
+    let create = || {
+        let mut session = sessions.fresh();
+        *session = 1;
+        *sessions.commit(session).unwrap().id().unwrap()
+    };
+    for _ in 0..2 {
+        let mut session = sessions.open_id(&create()).unwrap().unwrap();
+        session.destroy();
+        assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Destroyed);
+    }
+    let id = create();
+    let [mut first, mut late] = [(); 2].map(|()| sessions.open_id(&id).unwrap().unwrap());
+    first.renew();
+    assert_eq!(sessions.commit(first).unwrap().outcome(), Outcome::Stored);
+    late.destroy();
+    assert_eq!(
+        sessions.commit(late).unwrap().outcome(),
+        Outcome::Detached,
+        "the visitor is signed in under another id"
+    );
+}
+
+#[test]
 fn full_store_rejects_new_sessions_and_loses_none() {
     let clock = Clock::manual();
     let store = MemorySessionStore::new().with_clock(clock.clone()).with_max_sessions(2);

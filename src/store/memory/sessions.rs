@@ -18,8 +18,9 @@ pub(super) struct Sessions {
     pub(super) entries: HashMap<SessionId, (Option<u64>, Entry)>,
     /// The entries that have a deadline, the next to expire first.
     deadlines: BTreeSet<(u64, SessionId)>,
-    /// The tombstones among them, the next to expire first.
-    tombstones: BTreeSet<(u64, SessionId)>,
+    /// The tombstones among them: those of renewals last, and then the next to expire first. Of a renewal, a late request must
+    /// learn that the session lives under another id.
+    tombstones: BTreeSet<(bool, u64, SessionId)>,
     /// The sessions of each principal, each with the time of its binding.
     pub(super) owned: HashMap<Arc<str>, BTreeSet<(u64, SessionId)>>,
     /// The number of reapers that run.
@@ -119,14 +120,13 @@ impl Sessions {
         true
     }
 
-    /// Leaves a tombstone under the id of a session that is over. A bounded store keeps as many tombstones as sessions, the
-    /// latest ones.
+    /// Leaves a tombstone under the id of a session that is over. A bounded store keeps as many tombstones as sessions.
     pub(super) fn bury(&mut self, id: SessionId, reason: EndReason, deadline: u64) {
         self.put(id, Some(deadline), Entry::Over(reason));
         while self.capacity.is_some_and(|capacity| self.tombstones.len() > capacity)
-            && let Some((_, oldest)) = self.tombstones.first().copied()
+            && let Some((_, _, first)) = self.tombstones.first().copied()
         {
-            self.take(&oldest);
+            self.take(&first);
         }
     }
 
@@ -186,7 +186,9 @@ impl Sessions {
         let (deadline, entry) = self.entries.remove(id)?;
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, *id));
-            self.tombstones.remove(&(deadline, *id));
+            if let Entry::Over(reason) = &entry {
+                self.tombstones.remove(&(*reason == EndReason::Renewed, deadline, *id));
+            }
         }
         if let Entry::Session { extras: Extras { owner: Some(owner), .. }, .. } = &entry
             && let Some(sessions) = self.owned.get_mut(&owner.principal)
@@ -217,8 +219,8 @@ impl Sessions {
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id));
         }
-        if let (Some(deadline), Entry::Over(_)) = (deadline, &entry) {
-            self.tombstones.insert((deadline, id));
+        if let (Some(deadline), Entry::Over(reason)) = (deadline, &entry) {
+            self.tombstones.insert((*reason == EndReason::Renewed, deadline, id));
         }
         if let Entry::Session { extras: Extras { owner: Some(owner), .. }, .. } = &entry {
             self.owned.entry(owner.principal.clone()).or_default().insert((owner.since, id));
@@ -327,7 +329,10 @@ mod tests {
             for (id, (deadline, entry)) in &self.entries {
                 exact.deadlines.extend(deadline.map(|deadline| (deadline, *id)));
                 match entry {
-                    Entry::Over(_) => exact.tombstones.extend(deadline.map(|deadline| (deadline, *id))),
+                    Entry::Over(reason) => {
+                        let is_renewed = *reason == EndReason::Renewed;
+                        exact.tombstones.extend(deadline.map(|deadline| (is_renewed, deadline, *id)));
+                    }
                     Entry::Session { extras: Extras { owner: Some(Owner { principal, since }), .. }, .. } => {
                         exact.owned.entry(principal.clone()).or_default().insert((*since, *id));
                     }

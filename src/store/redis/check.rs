@@ -223,9 +223,12 @@ impl RedisSessionStore {
         if !self.expiring {
             return Ok(Vec::new());
         }
-        match self.clobbered(operation::CHECK, None) {
-            Ok(clobbered) if clobbered.is_empty() => Ok(self.incomplete_index()?.into_iter().collect()),
-            Ok(clobbered) => Ok(clobbered.into_iter().map(RedisWarning::Clobbered).collect()),
+        let warnings = self.clobbered(operation::CHECK, None).and_then(|clobbered| match clobbered.is_empty() {
+            true => Ok(self.incomplete_index()?.into_iter().collect()),
+            false => Ok(clobbered.into_iter().map(RedisWarning::Clobbered).collect()),
+        });
+        match warnings {
+            Ok(warnings) => Ok(warnings),
             // A user without the right to look gets no warning.
             Err(error) if error.kind() == ErrorKind::Denied => Ok(Vec::new()),
             Err(error) => Err(error),
