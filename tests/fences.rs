@@ -492,7 +492,8 @@ fn panicking_key_mapper_costs_nothing_but_its_operation() {
         false => format!("{prefix}/{}", id.expose()),
     };
     let builder = RedisSessionStore::builder().url(shared().url()).deadline(PATIENCE).pool_size(1);
-    let store = builder.key_mapper(mapper).build().unwrap();
+    let store = builder.key_mapper(mapper).announce_ends().build().unwrap();
+    let listener = SessionManager::<u32>::new(store.clone()).listener().start().unwrap();
     let id = store.fresh_id(None);
     let _ = store.create(&id, Write::new(b"v", HOUR)).unwrap();
     panics.store(true, Ordering::Relaxed);
@@ -502,6 +503,7 @@ fn panicking_key_mapper_costs_nothing_but_its_operation() {
             &|| drop(store.save(&id, Write::new(b"w", HOUR), None)),
             &|| drop(store.rotate(&id, &SessionId::random(), Write::new(b"w", HOUR), None)),
             &|| drop(store.delete(&id)),
+            &|| drop(listener.watch(&id)),
         ] {
             assert!(catch_unwind(AssertUnwindSafe(operation)).is_err(), "the panic passes");
         }
@@ -509,6 +511,8 @@ fn panicking_key_mapper_costs_nothing_but_its_operation() {
     panics.store(false, Ordering::Relaxed);
     assert_eq!(payload(&store, &id), Some(b"v".to_vec()));
     assert_eq!(store.health().connections_in_use, 0);
+    let watch = listener.watch(&id);
+    assert!(store.delete(&id).unwrap() && watch.wait(PATIENCE).is_some(), "the listener still works");
 }
 
 #[test]

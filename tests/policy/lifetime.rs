@@ -8,7 +8,7 @@ use threaded_sessions::{
     Clock, MemorySessionStore, OnConflict, Outcome, RedisSessionStore, Session, SessionId, SessionManager, SessionStore,
 };
 
-use crate::support::{shared, unique};
+use crate::support::{RedisServer, shared, unique};
 use crate::{DAY, HOUR, MILLISECOND, World, set_cookie, world};
 
 /// A manager with a lifetime of two hours on each store, and its clock. The clock of Redis stands still for it.
@@ -166,6 +166,21 @@ fn restarted_session_is_not_ended_by_slow_request() {
         let session = sessions.open_id(&id).unwrap().unwrap();
         assert!(*session == 5 && session.is_remembered());
     });
+}
+
+#[test]
+fn change_after_lifetime_is_dropped_on_a_replica() {
+    let server = RedisServer::start();
+    let clock = Clock::manual();
+    let store = RedisSessionStore::open(&server.url()).unwrap();
+    let builder = SessionManager::<u32>::builder(store).clock(clock.clone()).lifetime(2 * HOUR);
+    let sessions = builder.build().unwrap();
+    let mut session = sessions.open_id(&stored(&sessions)).unwrap().unwrap();
+    *session = 2;
+    clock.advance(3 * HOUR);
+    server.demote();
+    assert_eq!(sessions.update_in(&mut session, |value| *value += 1).unwrap(), None);
+    assert_eq!(sessions.commit(session).unwrap().outcome(), Outcome::Dropped);
 }
 
 /// Two managers on one store, of which one has a clock that is ahead.
