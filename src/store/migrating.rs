@@ -260,9 +260,10 @@ impl SessionStore for MigratingStore {
     /// Ends the session in the old store first. Then a process that moves it at this moment makes no copy, or one that ends here.
     /// The second deletion in the old store is for processes that move sessions back.
     fn delete(&self, id: &SessionId) -> Result<bool> {
-        let was_unmoved = self.old.delete(id)?;
-        let was_moved = self.new.delete(id)?;
-        Ok(self.old.delete(id)? || was_moved || was_unmoved)
+        // If the old store cannot be reached, a session that has moved still ends.
+        let (was_unmoved, was_moved) = (self.old.delete(id), self.new.delete(id));
+        let is_gone = was_unmoved? | was_moved?;
+        Ok(self.old.delete(id)? || is_gone)
     }
 
     fn index(&self) -> Option<&dyn SessionIndex> {

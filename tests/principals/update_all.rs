@@ -67,12 +67,15 @@ fn update_all_keeps_deadline() {
 }
 
 #[test]
-fn update_all_has_no_limit() {
+fn updates_and_ends_have_no_limit() {
     for room in [Room::new(MemorySessionStore::new(), |all| all), Room::redis(|all| all, |all| all)] {
         let ids: Vec<SessionId> = (0..1020).map(|_| room.login("ada", "phone")).collect();
         assert_eq!(changed(room.sessions.update_all("ada", add_one).unwrap()), (1020, 0));
         // A list has the newest 1000.
         assert!(ids[..20].iter().all(|id| room.open(id)["n"] == 1));
+        let oldest = room.sessions.store().handle(&ids[0]);
+        assert!(room.sessions.end("ada", oldest).unwrap() && !room.lives(&ids[0]));
+        assert!(!room.sessions.end("ada", oldest).unwrap());
     }
 }
 

@@ -96,7 +96,8 @@ impl SessionIndex for MigratingStore {
         let new = self.new_index(operation::END)?;
         match which {
             Ending::All => {
-                Ok(self.end_all_in_old(principal)? + new.end(principal, which)? + self.end_all_in_old(principal)?)
+                let (in_old, in_new) = (self.end_all_in_old(principal), new.end(principal, which));
+                Ok(in_old? + in_new? + self.end_all_in_old(principal)?)
             }
             Ending::AllExcept(kept) => {
                 let _ = self.settle(kept)?;
@@ -106,8 +107,8 @@ impl SessionIndex for MigratingStore {
             }
             // The two stores may give a session the same handle, so it can be under this handle in either of them.
             Ending::Only(handle) => {
-                let unmoved = self.end_unmoved(principal, handle)?;
-                Ok(new.end(principal, which)?.max(unmoved))
+                let (in_old, in_new) = (self.end_unmoved(principal, handle), new.end(principal, which));
+                Ok(in_new?.max(in_old?))
             }
         }
     }

@@ -812,3 +812,22 @@ fn panicking_function_for_principal_moves_nothing() {
     assert!(matches!(new.read(&id, Touch::No).unwrap(), Found::Absent));
     assert!(matches!(old.read(&id, Touch::No).unwrap(), Found::Live(_)));
 }
+
+#[test]
+fn moved_session_ends_without_the_old_store() {
+    let old = crate::RedisSessionStore::builder().url("redis://127.0.0.1:1").expiring().build().unwrap();
+    let new = MemorySessionStore::new();
+    let store = MigratingStore::new(new.clone(), old);
+    let bind = Bind::To { principal: "ada", cap: None };
+    let ends: [fn(&MigratingStore, &SessionId) -> Result<()>; 3] = [
+        |store, id| store.delete(id).map(drop),
+        |store, _| index(store).end("ada", Ending::All).map(drop),
+        |store, id| index(store).end("ada", Ending::Only(store.handle(id))).map(drop),
+    ];
+    for end in ends {
+        let id = SessionId::random();
+        let _ = new.create(&id, Write::new(b"moved", HOUR).with_bind(bind)).unwrap();
+        assert!(end(&store, &id).is_err(), "another process may have moved it back");
+        assert!(matches!(new.read(&id, Touch::No), Ok(Found::Absent)));
+    }
+}

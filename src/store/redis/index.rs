@@ -11,7 +11,7 @@ use super::net::error::Effect;
 use super::net::pool::To;
 use super::reply::{decode, decode_count, decode_reaped, decode_ttl, keys_of_pairs};
 use super::script::Script;
-use super::walk::SCAN_STEP;
+use super::walk::{SCAN_STEP, text};
 use super::{RedisSessionStore, keys, owned, verify};
 use crate::store::{
     Belonging, Bind, CAP_NOT_ENFORCED, EndedAll, Ending, Entry, OnProgress, OwnedPage, Reaped, SessionIndex, Verified,
@@ -88,7 +88,7 @@ impl SessionIndex for RedisSessionStore {
     }
 
     fn owned_after(&self, principal: &str, partition: u32, after: Option<u64>) -> Result<OwnedPage> {
-        owned::page(self, principal, partition, after)
+        owned::page(self, operation::UPDATE_ALL, principal, partition, after)
     }
 
     fn end(&self, principal: &str, which: Ending<'_>) -> Result<u64> {
@@ -105,9 +105,12 @@ impl SessionIndex for RedisSessionStore {
                 Ok(beside + in_each(0..own)? + in_each(own + 1..partitions.end)?)
             }
             Ending::Only(handle) => {
-                let all = self.belonging(principal)?;
-                let meant = all.into_iter().find(|(_, belonging)| belonging.handle == handle);
-                meant.map_or(Ok(0), |(place, _)| self.end_in(place.partition, principal, "only", &place.key))
+                let mut newest = self.belonging(principal)?.into_iter();
+                let meant = match newest.find(|(_, belonging)| belonging.handle == handle) {
+                    Some((place, _)) => Some(place),
+                    None => self.place_of(principal, handle)?,
+                };
+                meant.map_or(Ok(0), |place| self.end_in(place.partition, principal, "only", &place.key))
             }
         }
     }
@@ -318,6 +321,22 @@ impl RedisSessionStore {
         // Sessions with the same time have an order too, which all callers agree on.
         all.sort_by(|(one, of_one), (other, of_other)| (of_other.since, &other.key).cmp(&(of_one.since, &one.key)));
         Ok(all)
+    }
+
+    /// Looks for a session among all those of a principal, in pages. [`belonging`](Self::belonging) has only the newest ones.
+    fn place_of(&self, principal: &str, handle: Handle) -> Result<Option<Place>> {
+        for partition in 0..self.keys.partitions() {
+            let mut after = None;
+            loop {
+                let page = owned::page(self, operation::END, principal, partition, after)?;
+                if let Some(meant) = page.sessions.iter().find(|owned| owned.key.handle() == handle) {
+                    return Ok(Some(Place { key: text(&meant.key)?.to_owned(), partition }));
+                }
+                let Some(next) = page.next else { break };
+                after = Some(next);
+            }
+        }
+        Ok(None)
     }
 
     /// Runs a script on the index of one partition and reads its reply. For Redis, each script may write.

@@ -24,6 +24,7 @@ type Reply = (i64, Vec<(Vec<u8>, Vec<u8>, i64, u64)>);
 /// Reads a page of the sessions of a principal in one partition.
 pub(super) fn page(
     store: &RedisSessionStore,
+    operation: &'static str,
     principal: &str,
     partition: u32,
     after: Option<u64>,
@@ -32,7 +33,7 @@ pub(super) fn page(
     let after = after.map(|after| after.to_string()).unwrap_or_default();
     let args = [owner.as_bytes(), page.as_bytes(), after.as_bytes()];
     let script = &store.scripts.owned_after;
-    let (last, found): Reply = store.index_script(operation::UPDATE_ALL, Effect::Reads, script, partition, &args)?;
+    let (last, found): Reply = store.index_script(operation, Effect::Reads, script, partition, &args)?;
     store.foreign_keys.look(&store.keys, partition, found.iter().map(|(key, ..)| &**key));
     let found = found.into_iter().map(|(key, payload, left, since)| {
         let (key, version) = (SessionKey::new(Handle::of_key(&key), partition, key), version_of(&payload));

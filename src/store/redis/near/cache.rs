@@ -139,14 +139,21 @@ impl Cache {
     /// Waits until the changes that the server has made so far are known here, or until nothing is served any more.
     pub(super) fn settle(&self) {
         if !self.is_in_service(Instant::now()) {
-            return;
+            return self.clear();
         }
         let (done, is_done) = mpsc::sync_channel(1);
         self.request(Request::Settle(done));
         while let Err(RecvTimeoutError::Timeout) = is_done.recv_timeout(SETTLE_POLL) {
             if !self.lease.holds(Instant::now()) {
-                return;
+                return self.clear();
             }
+        }
+    }
+
+    /// Forgets all entries. Otherwise a lease that is renewed before the changes are known would serve them again.
+    fn clear(&self) {
+        if self.origin.is_here() {
+            self.entries.clear();
         }
     }
 
@@ -219,6 +226,21 @@ mod tests {
             Request::Fill(fill) => Some(fill),
             Request::Settle(_) => None,
         })
+    }
+
+    #[test]
+    fn lapsed_lease_serves_no_entry_after_a_change() {
+        let manager = RedisConnectionManager::open("redis://127.0.0.1:1").unwrap();
+        let cache = Cache::new(HOUR, 1 << 20, Duration::ZERO, &manager).unwrap();
+        cache.lease.renew(Instant::now());
+        (0..2).for_each(|_| read(&cache, Touch::No, 3 * HOUR));
+        let fill = next_fill(&cache).expect("the second read admits");
+        cache.entries.finish(fill, Some(Some(Instant::now() + 3 * HOUR)));
+        assert!(cache.entries.get("key").is_some());
+        cache.lease.end();
+        cache.settle();
+        cache.lease.renew(Instant::now());
+        assert!(cache.entries.get("key").is_none(), "the change may have ended the session");
     }
 
     #[test]
