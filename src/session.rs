@@ -500,7 +500,7 @@ impl<T: 'static> Session<T> {
     /// Ends the session on commit, and clears the visitor's cookie; for logout.
     ///
     /// All changes of this request, including later ones, are dropped. To begin another session in the same request, call
-    /// [`reset`](Self::reset). The cookie of a session that is over already is cleared too.
+    /// [`reset`](Self::reset). The cookie of a session that is over already stays, because it may have been renewed.
     ///
     /// Outside of the visitor's request, use [`SessionManager::end`](crate::SessionManager::end) to end a session of a
     /// principal by its handle, and [`SessionStore::delete`](crate::SessionStore::delete) to end any session by its id.

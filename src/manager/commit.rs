@@ -141,10 +141,6 @@ impl<T: 'static> SessionManager<T> {
         inner.end_rivals(session.rivals_to_end(outcome, id.as_ref()))?;
         let credential = match (outcome, &id) {
             (Outcome::Destroyed, _) => (session.carrier == Carrier::Cookie).then(|| inner.cookie.take()),
-            // A visitor who signs out of a session that is over keeps no cookie either.
-            (Outcome::Unchanged, None) if session.change == Change::Destroy && session.ended.is_some() => {
-                (session.carrier == Carrier::Cookie).then(|| inner.cookie.take())
-            }
             // The envelope has changes that are not stored.
             (Outcome::Refused, Some(id)) => inner.give_stored(session, id),
             (_, Some(id)) if session.needs_cookie(id) => inner.give(session.carrier, id, &session.envelope),
