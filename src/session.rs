@@ -581,7 +581,7 @@ impl<T: 'static> Session<T> {
         self.envelope.created = self.now;
         (self.snapshot, self.before) = (None, None);
         // An earlier id can be in use: in a token, or by an attempt whose outcome is unknown.
-        (self.next_id, self.has_token, self.is_in_doubt) = (OnceLock::new(), AtomicBool::new(false), false);
+        self.give_up_next_id();
     }
 
     /// Records a change. It is the only place that does so. A stronger change stays, in whatever order the changes come.
@@ -607,7 +607,7 @@ impl<T: 'static> Session<T> {
         self.change = Change::None;
         (self.clock_was_ahead, self.is_peeked, self.is_renewal_due) = (false, false, false);
         (self.payload, self.snapshot, self.before) = (None, None, None);
-        (self.next_id, self.has_token, self.is_in_doubt) = (OnceLock::new(), AtomicBool::new(false), false);
+        self.give_up_next_id();
     }
 
     /// Returns the part of the session that a sign-in changes, to restore it with [`restore`](Self::restore).
@@ -633,8 +633,12 @@ impl<T: 'static> Session<T> {
     /// stored under it.
     pub(crate) fn forget_attempt(&mut self) {
         if !*self.has_token.get_mut() {
-            self.next_id = OnceLock::new();
+            self.give_up_next_id();
         }
+    }
+
+    fn give_up_next_id(&mut self) {
+        (self.next_id, self.has_token, self.is_in_doubt) = (OnceLock::new(), AtomicBool::new(false), false);
     }
 
     /// Returns `true` if the next store moves the session to another id.

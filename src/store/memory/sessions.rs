@@ -68,6 +68,11 @@ impl Extras {
     }
 }
 
+/// Returns the place of a tombstone in the order in which a full store drops them.
+fn tombstone(reason: EndReason, deadline: u64, id: SessionId) -> (bool, u64, SessionId) {
+    (reason == EndReason::Renewed, deadline, id)
+}
+
 impl Sessions {
     pub(super) fn count(&self) -> usize {
         self.entries.len() - self.tombstones.len()
@@ -187,7 +192,7 @@ impl Sessions {
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, *id));
             if let Entry::Over(reason) = &entry {
-                self.tombstones.remove(&(*reason == EndReason::Renewed, deadline, *id));
+                self.tombstones.remove(&tombstone(*reason, deadline, *id));
             }
         }
         if let Entry::Session { extras: Extras { owner: Some(owner), .. }, .. } = &entry
@@ -220,7 +225,7 @@ impl Sessions {
             self.deadlines.insert((deadline, id));
         }
         if let (Some(deadline), Entry::Over(reason)) = (deadline, &entry) {
-            self.tombstones.insert((*reason == EndReason::Renewed, deadline, id));
+            self.tombstones.insert(tombstone(*reason, deadline, id));
         }
         if let Entry::Session { extras: Extras { owner: Some(owner), .. }, .. } = &entry {
             self.owned.entry(owner.principal.clone()).or_default().insert((owner.since, id));
@@ -330,8 +335,7 @@ mod tests {
                 exact.deadlines.extend(deadline.map(|deadline| (deadline, *id)));
                 match entry {
                     Entry::Over(reason) => {
-                        let is_renewed = *reason == EndReason::Renewed;
-                        exact.tombstones.extend(deadline.map(|deadline| (is_renewed, deadline, *id)));
+                        exact.tombstones.extend(deadline.map(|deadline| tombstone(*reason, deadline, *id)));
                     }
                     Entry::Session { extras: Extras { owner: Some(Owner { principal, since }), .. }, .. } => {
                         exact.owned.entry(principal.clone()).or_default().insert((*since, *id));
